@@ -1,0 +1,1 @@
+"""Loop nests, the rules of movement, the analytical models and the mapper."""

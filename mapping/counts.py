@@ -1,0 +1,120 @@
+"""Counts of moved bits, and the tidy table that every model and the simulator share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from mapping.nest import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from arch import Arch
+
+COLUMNS = (
+    "network",
+    "layer",
+    "level",
+    "tensor",
+    "direction",
+    "kind",
+    "bits",
+    "energy_pj",
+)
+
+
+Level = Literal["DRAM", "SRAM"]
+Direction = Literal["read", "write"]
+Kind = Literal["mantissa", "exponent", "psum", "burst"]
+
+
+class Flow(NamedTuple):
+    """One row's key: at `level` (DRAM, SRAM), `tensor` (I, W, O) in `direction` (read, write)."""
+
+    level: Level
+    tensor: Tensor
+    direction: Direction
+    kind: Kind
+
+
+class Counts(dict[Flow, Fraction | int]):
+    """Bits per flow. Missing flows are zero; simulated counts are integers."""
+
+    def add(
+        self,
+        level: Level,
+        tensor: Tensor,
+        direction: Direction,
+        kind: Kind,
+        bits: Fraction | int,
+    ) -> None:
+        """Count `bits` more."""
+        if bits:
+            flow = Flow(level, tensor, direction, kind)
+            self[flow] = self.get(flow, 0) + bits
+
+    def merge(self, other: Mapping[Flow, Fraction | int]) -> None:
+        """Count the flows of `other` too."""
+        for flow, bits in other.items():
+            self.add(*flow, bits)
+
+    def scaled(self, factor: int) -> Counts:
+        """The counts of `factor` equal layers."""
+        return Counts({flow: bits * factor for flow, bits in self.items()})
+
+    def total(
+        self,
+        level: Level | None = None,
+        tensor: Tensor | None = None,
+        direction: Direction | None = None,
+        kind: Kind | None = None,
+    ) -> Fraction | int:
+        """Bits of all flows that match what is given."""
+        wanted = (level, tensor, direction, kind)
+        return sum(
+            bits
+            for flow, bits in self.items()
+            if all(w is None or w == f for w, f in zip(wanted, flow, strict=True))
+        )
+
+
+def order_of(flow: Flow) -> tuple[int, ...]:
+    """Sort key: DRAM before SRAM, then I W O, read before write, then kind."""
+    return (
+        ("DRAM", "SRAM").index(flow.level),
+        "IWO".index(flow.tensor),
+        ("read", "write").index(flow.direction),
+        ("mantissa", "exponent", "psum", "burst").index(flow.kind),
+    )
+
+
+def number(bits: Fraction | int) -> int | float:
+    """An integer count as int, a fractional model's as float."""
+    fraction = Fraction(bits)
+    return fraction.numerator if fraction.denominator == 1 else float(fraction)
+
+
+def energy_pj(flow: Flow, bits: Fraction | int, arch: Arch) -> float:
+    """Eq. 8 of BitQ for one row: bits x pJ/bit of its level and buffer."""
+    per_bit = arch.dram.energy if flow.level == "DRAM" else arch.buffer(flow.tensor).energy
+    return float(number(bits)) * per_bit
+
+
+def to_frame(
+    rows: Iterable[tuple[str, str, Mapping[Flow, Fraction | int]]], arch: Arch
+) -> pd.DataFrame:
+    """The tidy table of (network, layer, counts) in the given order: one row per flow.
+
+    Columns: network, layer, level, tensor, direction, kind, bits, energy_pj.
+    """
+    import pandas as pd
+
+    records = [
+        (network, layer, *flow, number(counts[flow]), energy_pj(flow, counts[flow], arch))
+        for network, layer, counts in rows
+        for flow in sorted(counts, key=order_of)
+        if counts[flow]
+    ]
+    return pd.DataFrame.from_records(records, columns=list(COLUMNS))

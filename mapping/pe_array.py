@@ -1,0 +1,270 @@
+"""What one tile costs in the PE array: cycles, and bits exchanged with the SRAM.
+
+Rows and columns each unroll one dimension, or a fused one such as PQ or CRS; the array runs
+through it in folds of its size. The other dimensions run in time, one step a cycle.
+
+- A stationary operand is read once per fold. A streaming one is read every cycle; an axis that it
+  does not depend on broadcasts it.
+- An input element is read as im2col arrays read it, once per filter position that uses it. Padding
+  is made in the array, not read.
+- A block's exponent is read with its mantissas: once per fold that uses it, per pass over them.
+- Output stationary: a tile's sums stay in the array and leave it once. Otherwise they leave after
+  every fold of the reduction (C, R, S, whether unrolled or in time), and come back for the next.
+- Sums leave at `accumulator_bits`, the finished ones in the format of O.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import gcd, prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arch import PEArray
+from mapping.boxes import Interval, channel_intervals
+from mapping.nest import DIMS
+from quant.blocks import touched
+from quant.formats import BFP, Format, LayerFormats
+from workloads import ConvLayer
+
+_DEPENDS = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
+_STATIONARY = {"weight": "W", "input": "I", "output": "O"}
+REDUCTION = "CRS"
+Sizes = dict[str, int]
+"""Extent of every loop dimension, R and S included."""
+
+
+class Tile(NamedTuple):
+    """The ranges of the tiled dimensions that one step computes."""
+
+    N: Interval
+    G: Interval
+    K: Interval
+    C: Interval
+    P: Interval
+    Q: Interval
+
+
+class ArrayTraffic(NamedTuple):
+    """What a tile costs: busy cycles, bits of I and W read, and outputs with their folds."""
+
+    cycles: int
+    input_mantissa: int
+    input_exponent: int
+    weight_mantissa: int
+    weight_exponent: int
+    output_elements: int
+    reduction_folds: int
+
+
+def passes(array: PEArray, formats: LayerFormats) -> int:
+    """Passes of a multiplication whose operands are wider than `mac_bits`, taken piecewise."""
+    return prod(-(-f.significand_bits // array.mac_bits) for f in (formats.I, formats.W))
+
+
+def folds(axis_dims: str, axis_size: int, sizes: Sizes) -> int:
+    """Times the axis must be filled to cover its (fused) dimension."""
+    return -(-prod(sizes[d] for d in axis_dims) // axis_size)
+
+
+def reduction_folds(array: PEArray, sizes: Sizes) -> int:
+    """Contributions to one output that leave the array apart from each other."""
+    if array.stationary == "output":
+        return 1
+    unrolled = array.rows.dim + array.cols.dim
+    in_time = prod(sizes[d] for d in REDUCTION if d not in unrolled)
+    in_space = prod(
+        folds(axis.dim, axis.size, sizes)
+        for axis in (array.rows, array.cols)
+        if axis.dim[0] in REDUCTION
+    )
+    return in_time * in_space
+
+
+def tile_sizes(layer: ConvLayer, tile: Tile) -> Sizes:
+    """Extent of every dimension in a tile, R and S included."""
+    sizes = {dim: high - low for dim, (low, high) in zip(DIMS, tile, strict=True)}
+    return sizes | {"R": layer.R, "S": layer.S}
+
+
+def array_traffic(
+    layer: ConvLayer, tile: Tile, array: PEArray, formats: LayerFormats
+) -> ArrayTraffic:
+    """Cycles and operand bits of one tile. See the module's text for the rules."""
+    return traffic_of(
+        tile_sizes(layer, tile),
+        row_taps(layer, tile.P),
+        col_taps(layer, tile.Q),
+        input_codes(layer, tile, array, formats.I),
+        weight_codes(layer, tile, array, formats.W),
+        array,
+        formats,
+    )
+
+
+def traffic_of(
+    sizes: Sizes,
+    rows: Sequence[int],
+    cols: Sequence[int],
+    input_code_reads: Sequence[Sequence[int]],
+    weight_code_reads: int,
+    array: PEArray,
+    formats: LayerFormats,
+) -> ArrayTraffic:
+    """`array_traffic` from a tile's ingredients.
+
+    rows, cols: per filter tap, the outputs that read a stored element with it. The operands of I
+    are linear in both, so the sums over several tiles of one size give those tiles' sum.
+    """
+    axes = (array.rows, array.cols)
+    unrolled = array.rows.dim + array.cols.dim
+    in_time = [d for d in sizes if d not in unrolled]
+
+    def repeats(tensor: str) -> int:
+        """How often the array goes through the tensor's tile."""
+        depends = _DEPENDS[tensor]
+        broadcast = prod(folds(a.dim, a.size, sizes) for a in axes if a.dim[0] not in depends)
+        if _STATIONARY[array.stationary] == tensor:
+            return broadcast
+        return broadcast * prod(sizes[d] for d in in_time if d not in depends)
+
+    cycles = prod(folds(a.dim, a.size, sizes) for a in axes) * prod(sizes[d] for d in in_time)
+    images = repeats("I") * sizes["N"]
+    codes = sum(
+        code * rows[r] * cols[s]
+        for r, line in enumerate(input_code_reads)
+        for s, code in enumerate(line)
+    )
+    channels = sizes["G"] * sizes["C"]
+    weights = channels * sizes["K"] * sizes["R"] * sizes["S"]
+    return ArrayTraffic(
+        cycles=cycles * passes(array, formats),
+        input_mantissa=images * channels * sum(rows) * sum(cols) * formats.I.mantissa_bits,
+        input_exponent=images * codes * formats.I.exponent_bits,
+        weight_mantissa=repeats("W") * weights * formats.W.mantissa_bits,
+        weight_exponent=repeats("W") * weight_code_reads * formats.W.exponent_bits,
+        output_elements=prod(sizes[d] for d in _DEPENDS["O"]),
+        reduction_folds=reduction_folds(array, sizes),
+    )
+
+
+def row_taps(layer: ConvLayer, p: Interval) -> tuple[int, ...]:
+    """Per filter row, how many of the output rows read a stored input row with it."""
+    s, d, before = layer.strides[0], layer.dilations[0], layer.paddings[0]
+    return valid_taps(p, s, layer.R, d, before, layer.height)
+
+
+def col_taps(layer: ConvLayer, q: Interval) -> tuple[int, ...]:
+    """Per filter column, how many of the output columns read a stored input column with it."""
+    s, d, before = layer.strides[1], layer.dilations[1], layer.paddings[2]
+    return valid_taps(q, s, layer.S, d, before, layer.width)
+
+
+@lru_cache(maxsize=4096)
+def valid_taps(
+    outputs: Interval, stride: int, taps: int, dilation: int, before: int, extent: int
+) -> tuple[int, ...]:
+    """Per filter tap, how many outputs of the range read a stored element with it, not padding."""
+    counts = []
+    for tap in range(taps):
+        offset = tap * dilation - before  # input index = output * stride + offset
+        first = max(outputs[0], -(offset // stride))
+        end = min(outputs[1], (extent - 1 - offset) // stride + 1)
+        counts.append(max(0, end - first))
+    return tuple(counts)
+
+
+def input_codes(
+    layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format
+) -> Sequence[Sequence[int]]:
+    """Exponent reads per im2col pixel, for each filter position (r, s): folds x blocks used."""
+    if not isinstance(fmt, BFP):
+        return [[0] * layer.S] * layer.R
+    if not any(set(a.dim) & {"G", "C"} for a in (array.rows, array.cols)):
+        blocks = touched(channel_intervals(tile.G, tile.C, layer.C), fmt.block_size)
+        return [[blocks] * layer.S] * layer.R
+    groups = _phase(tile.G, layer.C, fmt.block_size)
+    axes = ((array.rows.dim, array.rows.size), (array.cols.dim, array.cols.size))
+    return _input_code_folds(groups, tile.C, layer.C, layer.R, layer.S, fmt.block_size, *axes)
+
+
+def _phase(groups: Interval, per_group: int, block: int) -> Interval:
+    """The groups moved down by whole blocks: equal cuts give equal keys."""
+    period = block // gcd(block, per_group)  # groups after which cuts repeat
+    down = groups[0] // period * period
+    return groups[0] - down, groups[1] - down
+
+
+@lru_cache(maxsize=4096)
+def _input_code_folds(
+    groups: Interval, c: Interval, per_group: int, R: int, S: int, block: int,
+    rows: tuple[str, int], cols: tuple[str, int],
+) -> tuple[tuple[int, ...], ...]:  # fmt: skip
+    grid = np.meshgrid(np.arange(*groups), np.arange(*c), np.arange(R), np.arange(S), indexing="ij")
+    index = dict(zip("GCRS", (grid[0] - groups[0], grid[1] - c[0], grid[2], grid[3]), strict=True))
+    sizes = {"G": groups[1] - groups[0], "C": c[1] - c[0], "R": R, "S": S}
+    block_of = (grid[0] * per_group + grid[1]) // block
+    fold = _fold_ids(rows, cols, index, sizes)
+    per_tap = (block_of * (int(fold.max()) + 1) + fold).reshape(-1, R, S)
+    return tuple(tuple(len(np.unique(per_tap[:, r, s])) for s in range(S)) for r in range(R))
+
+
+def weight_codes(layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format) -> int:
+    """Exponent reads for one pass over the tile's weights: folds x blocks used."""
+    if not isinstance(fmt, BFP):
+        return 0
+    axes = ((array.rows.dim, array.rows.size), (array.cols.dim, array.cols.size))
+    taps = (layer.R, layer.S)
+    if layer.C == 1:  # blocks of filters
+        groups = _phase(tile.G, layer.K, fmt.block_size)
+        return _depthwise_code_folds(groups, tile.K, layer.K, *taps, fmt.block_size, *axes)
+    filters = (tile.G[1] - tile.G[0]) * (tile.K[1] - tile.K[0])
+    return filters * _filter_code_folds(tile.C, *taps, fmt.block_size, *axes)
+
+
+@lru_cache(maxsize=4096)
+def _filter_code_folds(
+    c: Interval, R: int, S: int, block: int, rows: tuple[str, int], cols: tuple[str, int]
+) -> int:
+    """Folds x blocks of one filter; the folds of K and G hold it once."""
+    cc, r, s = np.meshgrid(np.arange(*c), np.arange(R), np.arange(S), indexing="ij")
+    index = {"C": cc - c[0], "R": r, "S": s}
+    fold = _fold_ids(rows, cols, index, {"C": c[1] - c[0], "R": R, "S": S})
+    return _pairs(cc // block, fold)
+
+
+@lru_cache(maxsize=4096)
+def _depthwise_code_folds(
+    groups: Interval, k: Interval, per_group: int, R: int, S: int, block: int,
+    rows: tuple[str, int], cols: tuple[str, int],
+) -> int:  # fmt: skip
+    g, kk, r, s = np.meshgrid(
+        np.arange(*groups), np.arange(*k), np.arange(R), np.arange(S), indexing="ij"
+    )
+    zero = np.zeros_like(g)
+    index = {"G": g - groups[0], "K": kk - k[0], "C": zero, "R": r, "S": s}
+    sizes = {"G": groups[1] - groups[0], "K": k[1] - k[0], "C": 1, "R": R, "S": S}
+    return _pairs((g * per_group + kk) // block, _fold_ids(rows, cols, index, sizes))
+
+
+def _pairs(block: NDArray[np.int64], fold: NDArray[np.int64]) -> int:
+    """Distinct (block, fold) pairs."""
+    return len(np.unique(block * (int(fold.max()) + 1) + fold))
+
+
+def _fold_ids(
+    rows: tuple[str, int],
+    cols: tuple[str, int],
+    index: dict[str, NDArray[np.int64]],
+    sizes: Sizes,
+) -> NDArray[np.int64]:
+    """A number per fold of the axes over the given dimensions; other axes count as one fold."""
+    fold = np.zeros(1, np.int64)
+    for dims, size in (rows, cols):
+        if dims[0] in index:
+            lane = np.zeros(1, np.int64)
+            for dim in dims:  # first letter outermost, as in an im2col matrix
+                lane = lane * sizes[dim] + index[dim]
+            fold = fold * folds(dims, size, sizes) + lane // size
+    return fold

@@ -1,0 +1,142 @@
+"""Exact sums of products: arrays of integers with one common power-of-two scale.
+
+A BFP multiply-accumulate multiplies integer mantissas, adds exponents and adds the shifted
+products in an accumulator wide enough to lose nothing; the result is independent of order. Arrays
+here hold such values. Integers are int64 where they fit and Python integers where they do not, so
+no width overflows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DOUBLE = 53
+"""Significand bits of a float64: sums of integers below 2^53 are exact in any order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExactArray:
+    """`digits * 2**exponent`, exactly; digits are int64 or Python integers (dtype object)."""
+
+    digits: NDArray[Any]
+    exponent: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        return self.digits.shape
+
+    @property
+    def width(self) -> int:
+        """Bits that the largest magnitude needs, sign included, at this scale."""
+        if self.digits.size == 0:
+            return 1
+        return max(int(self.digits.max()).bit_length(), int(-self.digits.min()).bit_length()) + 1
+
+    def __add__(self, other: "ExactArray") -> "ExactArray":
+        exponent = min(self.exponent, other.exponent)
+        a = _shifted(self, exponent, room=1)
+        b = _shifted(other, exponent, room=1)
+        if a.dtype != b.dtype:
+            a, b = a.astype(object), b.astype(object)
+        return ExactArray(a + b, exponent)
+
+    def reshape(self, *shape: int) -> "ExactArray":
+        """The same values in another shape."""
+        return ExactArray(self.digits.reshape(*shape), self.exponent)
+
+    def to_float(self) -> NDArray[np.float64]:
+        """Values as float64, rounded to odd where 53 bits do not suffice.
+
+        Rounding to odd keeps floor(log2 |x|) and every later rounding to 51 or fewer bits what it
+        would have been from the exact value (Boldo and Melquiond, "When double rounding is odd").
+        """
+        if self.digits.dtype != object and self.width <= _DOUBLE + 1:
+            return np.ldexp(self.digits.astype(np.float64), self.exponent)
+        odd = np.array([_round_to_odd(int(d)) for d in self.digits.ravel()], np.float64)
+        return np.ldexp(odd.reshape(self.shape), self.exponent)
+
+
+def from_float(values: NDArray[np.float64]) -> ExactArray:
+    """Float64 values as integers of the coarsest common scale."""
+    if not values.any():
+        return ExactArray(np.zeros(values.shape, np.int64), 0)
+    fraction, power = np.frexp(values)
+    significand = np.ldexp(fraction, _DOUBLE).astype(np.int64)
+    lowest = significand & -significand
+    trailing = np.frexp(lowest.astype(np.float64))[1] - 1
+    nonzero = significand != 0
+    exponent = int((power - _DOUBLE + trailing)[nonzero].min())
+    top = int(power[nonzero].max())
+    if top - exponent <= 62:
+        # Exact: every value is a multiple of 2^exponent and below 2^62 of them.
+        return ExactArray(np.ldexp(values, -exponent).astype(np.int64), exponent)
+    shift = power.astype(object) - _DOUBLE - exponent
+    digits = [
+        int(s) << int(k) if k >= 0 else int(s) >> -int(k)
+        for s, k in zip(significand.ravel(), shift.ravel(), strict=True)
+    ]
+    wide = np.empty(len(digits), object)
+    wide[:] = digits
+    return ExactArray(wide.reshape(values.shape), exponent)
+
+
+def matmul(a: ExactArray, b: ExactArray) -> ExactArray:
+    """The exact matrix product of (..., n, k) and (..., k, m).
+
+    Operands are cut into limbs so narrow that every float64 dot product of limbs is exact; a
+    narrow format needs one limb and one multiplication.
+    """
+    depth = max(1, (a.shape[-1] - 1).bit_length())  # 2^depth >= terms per sum
+    exponent = a.exponent + b.exponent
+    wide_a, wide_b = a.width - 1, b.width - 1
+    if wide_a + wide_b + depth <= _DOUBLE:
+        product = np.matmul(a.digits.astype(np.float64), b.digits.astype(np.float64))
+        return ExactArray(product.astype(np.int64), exponent)
+    limb = (_DOUBLE - depth) // 2
+    total: NDArray[Any] | None = None
+    for i, x in enumerate(_limbs(a.digits, wide_a, limb)):
+        for j, y in enumerate(_limbs(b.digits, wide_b, limb)):
+            part = np.matmul(x, y).astype(np.int64).astype(object) << (limb * (i + j))
+            total = part if total is None else total + part
+    assert total is not None
+    return ExactArray(_narrow(total), exponent)
+
+
+def _limbs(digits: NDArray[Any], width: int, limb: int) -> list[NDArray[np.float64]]:
+    """Signed limbs, lowest first: digits = sum(limbs[i] << (i * limb)), |limb| < 2^limb."""
+    sign, magnitude = np.sign(digits).astype(np.float64), abs(digits)
+    mask = (1 << limb) - 1
+    count = max(1, -(-width // limb))
+    return [((magnitude >> (i * limb)) & mask).astype(np.float64) * sign for i in range(count)]
+
+
+def _narrow(digits: NDArray[Any]) -> NDArray[Any]:
+    """Python integers as int64 where all of them fit with room to add."""
+    array = ExactArray(digits, 0)
+    return digits.astype(np.int64) if array.width <= 62 else digits
+
+
+def _shifted(a: ExactArray, exponent: int, room: int) -> NDArray[Any]:
+    """Digits at a finer scale, with `room` bits of headroom."""
+    shift = a.exponent - exponent
+    if not a.digits.any():
+        return np.zeros(a.shape, np.int64)
+    digits = a.digits
+    if digits.dtype != object and a.width + shift + room > 63:
+        digits = digits.astype(object)
+    return digits << shift
+
+
+def _round_to_odd(value: int) -> float:
+    magnitude = abs(value)
+    drop = magnitude.bit_length() - _DOUBLE
+    if drop <= 0:
+        return float(value)
+    kept = magnitude >> drop
+    if kept << drop != magnitude:
+        kept |= 1
+    rounded = float(kept) * 2.0**drop if drop < 900 else float("inf")
+    return -rounded if value < 0 else rounded

@@ -1,0 +1,182 @@
+"""Number formats: block floating point (BFP) and plain words."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+
+class FormatError(ValueError):
+    """A format that cannot exist, or data that a format cannot hold."""
+
+
+class Rounding(Enum):
+    """How x / 2^(E - (m - 2)) becomes an integer mantissa."""
+
+    NEAREST_EVEN = "nearest-even"
+    """Nearest integer, ties to the even one (IEEE 754 roundTiesToEven)."""
+    NEAREST_AWAY = "nearest-away"
+    """Nearest integer, ties away from zero."""
+    TRUNCATE = "truncate"
+    """Toward zero."""
+    STOCHASTIC = "stochastic"
+    """Up with the probability of the fraction: unbiased, needs a generator."""
+
+
+def _whole(owner: str, field: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise FormatError(f"{owner}: {field}={value!r}; allowed: a whole number {low}..{high}")
+
+
+@dataclass(frozen=True, slots=True)
+class BFP:
+    """Block floating point: a mantissa per element, a shared exponent per block.
+
+    bits: q_b of the BitQ paper, the width of a mantissa plus an exponent [bit]
+    exponent_bits: SE, the stored width of a block's exponent code [bit]
+    block_size: BS, consecutive channels that share an exponent [elements]
+    rounding: of mantissas
+
+    Raises FormatError if the mantissa, `bits - exponent_bits`, has fewer than 2 bits.
+    """
+
+    bits: int
+    exponent_bits: int
+    block_size: int
+    rounding: Rounding = Rounding.NEAREST_EVEN
+
+    def __post_init__(self) -> None:
+        _whole("BFP", "bits", self.bits, 3, 32)
+        _whole("BFP", "exponent_bits", self.exponent_bits, 1, 8)
+        _whole("BFP", "block_size", self.block_size, 1, 65536)
+        if self.mantissa_bits < 2:
+            raise FormatError(
+                f"BFP(bits={self.bits}, exponent_bits={self.exponent_bits}) leaves a mantissa of "
+                f"{self.mantissa_bits} bit; allowed: at least 2, sign included, so "
+                f"exponent_bits up to {self.bits - 2}"
+            )
+
+    @property
+    def mantissa_bits(self) -> int:
+        """Stored width m of an element, sign included [bit]."""
+        return self.bits - self.exponent_bits
+
+    @property
+    def significand_bits(self) -> int:
+        """Width that a multiplier sees [bit]."""
+        return self.mantissa_bits
+
+    def __str__(self) -> str:
+        tail = "" if self.rounding is Rounding.NEAREST_EVEN else f"-{self.rounding.value}"
+        return f"bfp{self.bits}e{self.exponent_bits}b{self.block_size}{tail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Words without an exponent field.
+
+    32 and 16 are IEEE 754 binary32 and binary16; every other width from 2 to 31 is a
+    two's-complement integer with one power-of-two scale per tensor. `Plain(32)` is the paper's
+    "Original" baseline.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        _whole("Plain", "bits", self.bits, 2, 32)
+
+    @property
+    def is_float(self) -> bool:
+        """True for the two IEEE formats."""
+        return self.bits in (16, 32)
+
+    @property
+    def mantissa_bits(self) -> int:
+        """Stored width of an element [bit]."""
+        return self.bits
+
+    @property
+    def significand_bits(self) -> int:
+        """Width that a multiplier sees: 24 and 11 for the floats (hidden bit included) [bit]."""
+        return {32: 24, 16: 11}.get(self.bits, self.bits)
+
+    @property
+    def exponent_bits(self) -> int:
+        """No exponent is stored apart from the word."""
+        return 0
+
+    def __str__(self) -> str:
+        return f"plain{self.bits}"
+
+
+Format = BFP | Plain
+
+
+@dataclass(frozen=True, slots=True)
+class PartialSums:
+    """Words of unfinished outputs: not a format of results, only a width that is moved."""
+
+    bits: int
+
+    @property
+    def mantissa_bits(self) -> int:
+        """Stored width of an element [bit]."""
+        return self.bits
+
+    @property
+    def exponent_bits(self) -> int:
+        """No exponent is stored apart from the word."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFormats:
+    """The formats of a layer's input (I), weights (W) and output (O)."""
+
+    I: Format  # noqa: E741 - the tensor's name in the field
+    W: Format
+    O: Format  # noqa: E741
+
+    def of(self, tensor: Literal["I", "W", "O"]) -> Format:
+        """The format of tensor "I", "W" or "O"."""
+        return {"I": self.I, "W": self.W, "O": self.O}[tensor]
+
+    @classmethod
+    def uniform(cls, fmt: Format) -> "LayerFormats":
+        """One format for all three tensors."""
+        return cls(fmt, fmt, fmt)
+
+    def __str__(self) -> str:
+        if self.I == self.W == self.O:
+            return str(self.I)
+        return f"I={self.I} W={self.W} O={self.O}"
+
+
+# Middle-of-the-table defaults for users who name only a width (BitQ Table 2).
+_SHORT = {"bfp8": BFP(8, 3, 16), "bfp16": BFP(16, 5, 16)}
+_BFP = re.compile(r"bfp(\d{1,3})e(\d{1,3})b(\d{1,6})(?:-([a-z-]+))?")
+_PLAIN = re.compile(r"plain(\d{1,3})")
+
+
+def parse_format(text: str) -> Format:
+    """Read `bfp8`, `bfp16`, `bfp<bits>e<SE>b<BS>[-rounding]` or `plain<bits>`.
+
+    The inverse of `str(format)`. Raises FormatError.
+    """
+    name = text.strip().lower()
+    if name in _SHORT:
+        return _SHORT[name]
+    if match := _PLAIN.fullmatch(name):
+        return Plain(int(match[1]))
+    if match := _BFP.fullmatch(name):
+        try:
+            rounding = Rounding(match[4] or Rounding.NEAREST_EVEN.value)
+        except ValueError:
+            allowed = ", ".join(r.value for r in Rounding)
+            message = f"format {text!r}: rounding {match[4]!r}; allowed: {allowed}"
+            raise FormatError(message) from None
+        return BFP(int(match[1]), int(match[2]), int(match[3]), rounding)
+    raise FormatError(
+        f"format {text!r}; allowed: bfp8, bfp16, bfp<bits>e<exponent bits>b<block size> "
+        "(such as bfp8e3b16), plain<bits> (such as plain32)"
+    )

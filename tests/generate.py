@@ -1,0 +1,117 @@
+"""Random layers, nests, formats and architectures that the tests share."""
+
+import random
+
+from arch import Arch
+from mapping.nest import DIMS, Mapping
+from quant.formats import BFP, Format, LayerFormats, Plain
+from workloads import ConvLayer
+
+DATAFLOWS = ("weight", "output", "input")
+AXES = (("C", "K"), ("PQ", "K"), ("CRS", "K"), ("C", "PQ"), ("K", "NPQ"), ("G", "Q"), ("RS", "P"))
+
+
+def random_layer(rng: random.Random, largest: int = 7) -> ConvLayer:
+    """A layer of any kind: strides, dilation, uneven padding, groups, depthwise, spare input."""
+    groups = rng.choice([1, 1, 2, 3, 5])
+    depthwise = groups > 1 and rng.random() < 0.6
+    r, s = rng.randint(1, 3), rng.randint(1, 3)
+    stride = (rng.randint(1, 3), rng.randint(1, 3))
+    dilation = (rng.randint(1, 2), rng.randint(1, 2))
+    reach = ((r - 1) * dilation[0], (s - 1) * dilation[1])
+    padding = (
+        rng.randint(0, reach[0]),
+        rng.randint(0, reach[0]),
+        rng.randint(0, reach[1]),
+        rng.randint(0, reach[1]),
+    )
+    p, q = rng.randint(1, largest), rng.randint(1, largest)
+    rows = (p - 1) * stride[0] + reach[0] + 1 - padding[0] - padding[1]
+    cols = (q - 1) * stride[1] + reach[1] + 1 - padding[2] - padding[3]
+    if rows < 1 or cols < 1:
+        padding, rows, cols = (0, 0, 0, 0), rows + padding[0] + padding[1], cols + sum(padding[2:])
+    return ConvLayer(
+        "random",
+        N=rng.randint(1, 2),
+        G=groups,
+        K=1 if depthwise and rng.random() < 0.7 else rng.randint(1, largest),
+        C=1 if depthwise else rng.randint(1, largest),
+        P=p,
+        Q=q,
+        R=r,
+        S=s,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        H=rows + rng.randint(0, stride[0] - 1),
+        W=cols + rng.randint(0, stride[1] - 1),
+    )
+
+
+def random_format(rng: random.Random, results: bool = False) -> Format:
+    """Any of the paper's candidates, and plain words."""
+    kind = rng.random()
+    if kind < 0.2:
+        return Plain(rng.choice([2, 5, 8, 11, 16, 32]))
+    bits = rng.choice([8, 16])
+    block = rng.choice([1, 2, 4] if results else [1, 2, 3, 4, 8, 16, 24, 32, 48])
+    return BFP(bits, rng.randint(2, 6 if bits == 8 else 7), block)
+
+
+def random_formats(rng: random.Random) -> LayerFormats:
+    """A format per tensor."""
+    return LayerFormats(random_format(rng), random_format(rng), random_format(rng, results=True))
+
+
+def random_mapping(rng: random.Random, layer: ConvLayer, formats: LayerFormats) -> Mapping:
+    """Any order and tile sizes whose O tiles end on block boundaries."""
+    order = list(DIMS)
+    rng.shuffle(order)
+    tile = {
+        dim: rng.choice([1, layer.dims[dim], rng.randint(1, layer.dims[dim])])
+        for dim in rng.sample(DIMS, rng.randint(0, 6))
+    }
+    if isinstance(formats.O, BFP):
+        block = formats.O.block_size
+        if "K" in tile and tile["K"] < layer.K:
+            if layer.G > 1 and layer.K % block:
+                tile["K"] = layer.K
+            else:
+                tile["K"] = min(layer.K, -(-tile["K"] // block) * block)
+        if "G" in tile and tile["G"] < layer.G:
+            while tile["G"] < layer.G and tile["G"] * layer.K % block:
+                tile["G"] += 1
+    return Mapping("".join(order), tile)
+
+
+def random_arch(rng: random.Random, burst: str = "1 bit") -> Arch:
+    """Roomy buffers, any dataflow and movement policy."""
+    rows, cols = rng.choice(AXES)
+    if rng.random() < 0.5:
+        rows, cols = cols, rows
+    part = {"capacity": "16 MiB", "width": "128 bit", "double_buffered": rng.random() < 0.5}
+    sram = part if rng.random() < 0.5 else {"input": part, "weight": part, "output": part}
+    return Arch.model_validate(
+        {
+            "name": "random",
+            "clock": "500 MHz",
+            "dram": {
+                "bandwidth": rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
+                "latency": rng.choice(["0 ns", "100 ns", "13 ns"]),
+                "burst": burst,
+                "energy": "20 pJ/bit",
+            },
+            "sram": sram,
+            "pe_array": {
+                "rows": {"size": rng.choice([1, 2, 3, 4, 16]), "dim": rows},
+                "cols": {"size": rng.choice([1, 2, 3, 4, 16]), "dim": cols},
+                "stationary": rng.choice(DATAFLOWS),
+                "mac_bits": rng.choice([4, 8]),
+                "accumulator_bits": rng.choice([16, 24, 32, 48]),
+            },
+            "dma": {
+                "halo": rng.choice(["sliding", "sliding", "none"]),
+                "padding": rng.choice(["skip", "skip", "fetch"]),
+            },
+        }
+    )

@@ -1,0 +1,31 @@
+"""Hardware descriptions: typed YAML and shipped specs."""
+
+from arch.load import (
+    ArchError,
+    dump_arch,
+    json_schema,
+    load_arch,
+    parse_arch,
+    replace,
+    shipped,
+)
+from arch.spec import Arch, Axis, Dma, Dram, PEArray, SplitSram, Sram, Stationary, Tensor
+
+__all__ = [
+    "Arch",
+    "ArchError",
+    "Axis",
+    "Dma",
+    "Dram",
+    "PEArray",
+    "SplitSram",
+    "Sram",
+    "Stationary",
+    "Tensor",
+    "dump_arch",
+    "json_schema",
+    "load_arch",
+    "parse_arch",
+    "replace",
+    "shipped",
+]

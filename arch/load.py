@@ -1,0 +1,260 @@
+"""Architecture files: YAML to Arch and back, and the shipped specs."""
+
+import difflib
+import io
+import reprlib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from arch.spec import Arch, Part, SplitSram, Sram
+
+if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
+    from pydantic_core import ErrorDetails
+    from ruamel.yaml import YAML
+
+_LARGEST_FILE = 65_536  # bytes: a whole architecture takes one
+_LONGEST_SCALAR = 256  # characters: beyond this a number alone takes long to read
+_DEEPEST = 16  # nested collections: an architecture has 4
+
+
+class ArchError(ValueError):
+    """An architecture that cannot be read or built; its message is one line."""
+
+
+@cache
+def shipped() -> tuple[str, ...]:
+    """Names of the architectures that come with the package, the shortest first."""
+    files = (file.name for file in resources.files("arch").joinpath("specs").iterdir())
+    names = [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
+    return tuple(sorted(names, key=lambda name: (len(name), name)))
+
+
+def load_arch(name_or_path: str | Path) -> Arch:
+    """The architecture of a shipped name such as 'edge-64k', or of a YAML file.
+
+    A str that is a shipped name means that spec, any other str or a Path a file. Raises
+    ArchError if there is no such thing, or for whatever is wrong in it.
+    """
+    if isinstance(name_or_path, str) and name_or_path in shipped():
+        spec = resources.files("arch").joinpath("specs", f"{name_or_path}.yaml")
+        return parse_arch(spec.read_text("utf-8"), f"{name_or_path}.yaml")
+    source = str(name_or_path)
+    try:
+        with open(name_or_path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except FileNotFoundError:
+        nearest = _suggestion(Path(source).stem, shipped())
+        raise ArchError(
+            f"{source!r} is neither a file nor a shipped architecture{nearest}; "
+            f"shipped: {', '.join(shipped())}"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArchError(f"{source!r} cannot be read: {reason}; give a YAML file") from None
+    if len(data) > _LARGEST_FILE:
+        raise _error(source, f"longer than an architecture can be; at most {_LARGEST_FILE} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wrong = f"byte {data[error.start]:#04x} at offset {error.start}"
+        raise _error(source, f"{wrong} is not UTF-8; write the file as UTF-8 text") from None
+    return parse_arch(text, source)
+
+
+def parse_arch(text: str, source: str) -> Arch:
+    """The architecture that YAML `text` describes; `source` is its name in error messages.
+
+    Raises ArchError: `source:line: key.path: what is wrong; what is allowed`.
+    """
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        _check_events(text, source)
+        data = _yaml().load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        # ruamel goes on to show the values of a duplicate key, half-built
+        problem = (error.problem or "").partition(" with value")[0]
+        wrong = "not valid YAML: " + _one_line(f"{error.context or ''} {problem}")
+        raise _error(source, wrong, line=mark.line + 1 if mark else None) from None
+    except ArchError:
+        raise
+    except (YAMLError, ValueError) as error:  # ValueError: an impossible date or number
+        raise _error(source, f"not valid YAML: {_one_line(error)}") from None
+    if data is None:
+        raise _error(source, f"empty; needed keys: {_keys(Arch, required=True)}")
+    return _validate(data, source, text)
+
+
+def dump_arch(arch: Arch) -> str:
+    """YAML that `parse_arch` reads back to an equal architecture."""
+    stream = io.StringIO()
+    yaml = _yaml()
+    yaml.default_flow_style = None  # innermost mappings on one line
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 4096
+    yaml.dump(arch.model_dump(), stream)
+    return stream.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema (2020-12) of an architecture file, for editors."""
+    schema = Arch.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def replace(arch: Arch, path: str, value: object) -> Arch:
+    """`arch` with the value at a dotted `path` replaced: replace(arch, "sram.capacity", "1 MiB").
+
+    `value` is what a file would hold there. Raises ArchError for an unknown path or a value
+    that a file could not hold.
+    """
+    data: dict[str, Any] = arch.model_dump()
+    here: Any = data
+    for key in path.split("."):
+        part = here
+        if not isinstance(part, dict):
+            wrong = f"nothing is below {reprlib.repr(part)}; stop the path before {key!r}"
+            raise ArchError(f"{arch.name}: {path!r}: {wrong}")
+        if key not in part:
+            wrong = f"unknown key {key!r}{_suggestion(key, part)}; allowed keys: {', '.join(part)}"
+            raise ArchError(f"{arch.name}: {path!r}: {wrong}")
+        here = part[key]
+    part[key] = value
+    return _validate(data, arch.name)
+
+
+def _yaml() -> "YAML":
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True)  # pure: marks on errors, duplicate keys refused
+
+
+def _check_events(text: str, source: str) -> None:
+    """Refuse what no architecture needs and what can make a small file costly to build."""
+    from ruamel.yaml import events
+
+    depth = 0
+    for event in _yaml().parse(text):
+        wrong = None
+        if isinstance(event, events.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, events.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            wrong = f"nested too deep; at most {_DEEPEST} levels"
+        elif isinstance(event, events.NodeEvent) and event.anchor is not None:
+            wrong = f"anchor or alias {reprlib.repr(event.anchor)}; write the value out"
+        elif getattr(event, "tag", None) is not None:
+            wrong = f"tag {reprlib.repr(str(event.tag))}; write the value without a tag"
+        elif isinstance(event, events.ScalarEvent) and len(event.value) > _LONGEST_SCALAR:
+            wrong = f"{reprlib.repr(event.value)} is too long; at most {_LONGEST_SCALAR} characters"
+        if wrong:
+            raise _error(source, wrong, line=event.start_mark.line + 1)
+
+
+def _validate(data: object, source: str, text: str | None = None) -> Arch:
+    try:
+        return Arch.model_validate(data)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    # A mistyped key is also a missing one; the typo explains both.
+    bad_key = ("extra_forbidden", "invalid_key")
+    first = min(found, key=lambda detail: detail["type"] not in bad_key)
+    keys = [key for key in first["loc"] if key not in (Sram.__name__, SplitSram.__name__)]
+    line = _line(text, keys) if text is not None else None
+    wrong = _explain(first, _part(first["loc"][:-1]), _part(first["loc"]))
+    if first["type"] in bad_key:
+        keys.pop()  # the message quotes it
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    raise _error(source, wrong + more, keys, line)
+
+
+def _explain(detail: "ErrorDetails", around: type[Part], here: type[Part]) -> str:
+    """What is wrong and what is allowed, of the key of part `around`, or of part `here`."""
+    key, value = (detail["loc"] or ("",))[-1], reprlib.repr(detail["input"])
+    match detail["type"]:
+        case "extra_forbidden":
+            nearest = _suggestion(str(key), around.model_fields)
+            return f"unknown key {reprlib.repr(key)}{nearest}; allowed keys: {_keys(around)}"
+        case "invalid_key":
+            return f"key {reprlib.repr(key)} is no text; allowed keys: {_keys(around)}"
+        case "missing":
+            return f"missing; needed keys: {_keys(around, required=True)}"
+        case "model_type":
+            return f"{value} is no mapping; allowed keys: {_keys(here)}"
+        case "value_error":
+            return _one_line(detail["ctx"]["error"])
+        case "int_type":
+            allowed = "a whole number, unquoted"
+        case "bool_type":
+            allowed = "true or false"
+        case "string_type":
+            allowed = "text"
+        case "string_pattern_mismatch":
+            allowed = "letters, digits and . _ - after a first letter or digit"
+        case _:
+            allowed = detail["msg"].removeprefix("Input should be ").removeprefix("String should ")
+    return f"{value} is refused; allowed: {allowed}"
+
+
+def _part(loc: Sequence[int | str]) -> type[Part]:
+    """The class of the part that an error's location leads to; of its parent for a value."""
+    part: type[Part] = Arch
+    for key in loc:
+        if key == SplitSram.__name__:
+            part = SplitSram
+        elif key == Sram.__name__:
+            part = Sram
+        elif key in part.model_fields:
+            annotation = part.model_fields[str(key)].annotation
+            if isinstance(annotation, type) and issubclass(annotation, Part):
+                part = annotation
+    return part
+
+
+def _line(text: str, keys: Sequence[int | str]) -> int:
+    """The line on which the value at `keys` stands, or the deepest part that leads to it."""
+    from ruamel.yaml.nodes import MappingNode
+
+    node = _yaml().compose(text)
+    line = int(node.start_mark.line) + 1
+    for wanted in keys:
+        if not isinstance(node, MappingNode):
+            break
+        for key, value in node.value:
+            if key.value == str(wanted):
+                line, node = int(key.start_mark.line) + 1, value
+                break
+        else:
+            break
+    return line
+
+
+def _keys(part: type[BaseModel], required: bool = False) -> str:
+    fields = part.model_fields.items()
+    return ", ".join(name for name, field in fields if field.is_required() or not required)
+
+
+def _suggestion(word: str, allowed: Sequence[str] | dict[str, Any]) -> str:
+    nearest = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _error(
+    source: str, wrong: str, keys: Sequence[int | str] = (), line: int | None = None
+) -> ArchError:
+    place = source if source.isprintable() else repr(source)
+    if line is not None:
+        place += f":{line}"
+    path = ".".join(str(key) for key in keys)
+    return ArchError(f"{place}: {path}: {wrong}" if path else f"{place}: {wrong}")

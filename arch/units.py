@@ -1,0 +1,205 @@
+"""Quantities with units: text such as '6.4 GB/s' to exact numbers, and back."""
+
+import re
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:  # pint takes longer to import than the rest of this package together
+    from pint import UnitRegistry
+
+T = TypeVar("T", int, float, Fraction)
+
+# Bits have a dimension of their own here; in pint's stock registry they are plain numbers and
+# '500 MHz' would pass as a bandwidth. No prefixes: 'mB' or 'KB' must not mean anything.
+_UNITS = {
+    "bit": "[information]",
+    "kbit": "1000 bit",
+    "Mbit": "1000 kbit",
+    "Gbit": "1000 Mbit",
+    "B": "8 bit",
+    "kB": "1000 B",
+    "MB": "1000 kB",
+    "GB": "1000 MB",
+    "TB": "1000 GB",
+    "KiB": "1024 B",
+    "MiB": "1024 KiB",
+    "GiB": "1024 MiB",
+    "s": "[time]",
+    "ms": "1/1000 s",
+    "us": "1/1000 ms",
+    "ns": "1/1000 us",
+    "Hz": "1/s",
+    "kHz": "1000 Hz",
+    "MHz": "1000 kHz",
+    "GHz": "1000 MHz",
+    "J": "[energy]",
+    "mJ": "1/1000 J",
+    "uJ": "1/1000 mJ",
+    "nJ": "1/1000 uJ",
+    "pJ": "1/1000 nJ",
+    "fJ": "1/1000 pJ",
+}
+_DATA = ("bit", "kbit", "Mbit", "Gbit", "B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB")
+_TIME = ("s", "ms", "us", "ns")
+
+# A two-digit exponent is ample, and keeps '1e999999999 B' from filling the memory.
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
+_QUANTITY = re.compile(
+    rf"(?P<sign>[+-]?)(?P<number>{_NUMBER})\s*(?P<unit>[A-Za-z]+(?:\s*/\s*[A-Za-z]+)?)?"
+)
+_LONGEST_TEXT = 200  # characters
+_LARGEST = 10**18  # in a quantity's own unit: far above any hardware, and still an int64
+
+
+@cache
+def _registry() -> "UnitRegistry[Fraction]":
+    from pint import UnitRegistry
+
+    registry: UnitRegistry[Fraction] = UnitRegistry(None, non_int_type=Fraction)
+    for name, definition in _UNITS.items():
+        registry.define(f"{name} = {definition}")
+    return registry
+
+
+@cache
+def _scale(unit: str, into: str) -> Fraction | None:
+    """How many `into` one `unit` is, exactly; None where their dimensions differ."""
+    from pint import DimensionalityError
+
+    try:
+        converted = _registry().Quantity(Fraction(1), unit).to(into)
+    except DimensionalityError:
+        return None
+    return Fraction(converted.magnitude)
+
+
+def _decimal(value: Fraction) -> str:
+    """The exact decimal digits of `value`; Inexact if they never end."""
+    exact = Context(prec=2 * _LONGEST_TEXT, traps=[Inexact])
+    return format(exact.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity(Generic[T]):
+    """One kind of physical quantity that an architecture file spells with a unit.
+
+    noun: what error messages call it
+    unit: of the numbers that `parse` returns and `text` takes
+    number: their type; int asks for a whole number of `unit`
+    units, per: the unit names allowed above and below the slash
+    written: the units that `text` chooses from, smallest first
+    examples: of good spellings
+    zero: whether 0 is allowed
+    """
+
+    noun: str
+    unit: str
+    number: Callable[[Fraction], T]
+    units: tuple[str, ...]
+    per: tuple[str, ...]
+    written: tuple[str, ...]
+    examples: tuple[str, ...]
+    zero: bool = False
+
+    def parse(self, value: object) -> T:
+        """The number of `unit` that text such as '64 KiB' stands for, exactly.
+
+        Raises ValueError, in one line that quotes the value and says what is allowed, for
+        anything but text of one number and one unit of this kind within range.
+        """
+        found = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self._refusal(value, f"is no {self.noun}")
+        if not isinstance(value, str) or (found and not found["unit"]):
+            raise self._refusal(value, "has no unit")
+        if not found or len(value) > _LONGEST_TEXT:
+            raise self._refusal(value, "is not one number and one unit")
+        unit = re.sub(r"\s", "", found["unit"])
+        for name in unit.split("/"):
+            if name not in _UNITS:
+                raise self._refusal(value, f"has the unknown unit '{name}'", self._allowed_units())
+        scale = _scale(unit, self.unit)
+        if scale is None:
+            raise self._refusal(value, f"is no {self.noun}", self._allowed_units())
+        exact = Fraction(found["number"]) * scale
+        if exact and found["sign"] == "-":
+            raise self._refusal(value, "is negative")
+        if not exact and not self.zero:
+            raise self._refusal(value, "is zero", f" (above 0 {self.unit})")
+        if exact > _LARGEST:
+            raise self._refusal(value, "is too large", f" (at most {_LARGEST:.0e} {self.unit})")
+        if self.number is int and exact.denominator != 1:
+            raise self._refusal(value, f"is no whole number of {self.unit}s")
+        return self.number(exact)
+
+    def text(self, number: T) -> str:
+        """The shortest spelling that parses back to `number`, in a unit that keeps it above 1."""
+        exact = Fraction(str(number))  # str(float) is the shortest decimal that reads back
+        spellings = []
+        for unit in self.written:
+            scale = _scale(unit, self.unit)
+            assert scale is not None, f"{unit} is no {self.noun}"
+            if exact >= scale or unit == self.written[0]:
+                spellings.append((f"{_decimal(exact / scale)} {unit}", -scale))
+        return min(spellings, key=lambda spelling: (len(spelling[0]), spelling[1]))[0]
+
+    def json_schema(self) -> dict[str, object]:
+        """JSON schema of the text; its pattern cannot see zeros and ranges."""
+        unit = "|".join(self.units)
+        per = rf"\s*/\s*(?:{'|'.join(self.per)})" if self.per else ""
+        return {
+            "type": "string",
+            "pattern": rf"^\s*\+?{_NUMBER}\s*(?:{unit}){per}\s*$",
+            "examples": list(self.examples),
+        }
+
+    def _allowed_units(self) -> str:
+        per = f" per {', '.join(self.per)}" if self.per else ""
+        return f" (units: {', '.join(self.units)}{per})"
+
+    def _refusal(self, value: object, wrong: str, more: str = "") -> ValueError:
+        article = "an" if self.noun[0] in "aeiou" else "a"
+        examples = " or ".join(f"'{example}'" for example in self.examples)
+        return ValueError(
+            f"{reprlib.repr(value)} {wrong}; write {article} {self.noun} such as {examples}{more}"
+        )
+
+
+_BYTES = ("bit", "B", "kB", "KiB", "MB", "MiB", "GB", "GiB")
+CAPACITY = Quantity("capacity", "bit", int, _DATA, (), _BYTES, ("64 KiB", "524288 bit"))
+"""Of a memory [bit]."""
+BURST = Quantity("burst", "bit", int, _DATA, (), _BYTES, ("32 B", "1 bit"))
+"""The least that a DRAM moves at once [bit]."""
+WIDTH = Quantity("width", "bit", int, _DATA, (), ("bit",), ("128 bit", "16 B"))
+"""Of a port, per cycle [bit]."""
+BANDWIDTH = Quantity(
+    *("bandwidth", "bit/s", Fraction, _DATA, _TIME),
+    written=("bit/s", *(f"{unit}/s" for unit in _BYTES[1:]), "TB/s"),
+    examples=("6.4 GB/s", "51.2 Gbit/s"),
+)
+"""[bit/s]."""
+CLOCK = Quantity(
+    *("clock", "Hz", Fraction, ("Hz", "kHz", "MHz", "GHz"), ()),
+    written=("Hz", "kHz", "MHz", "GHz"),
+    examples=("500 MHz", "1.2 GHz"),
+)
+"""Frequency [Hz]."""
+LATENCY = Quantity(
+    *("latency", "s", Fraction, _TIME, ()),
+    written=("ns", "us", "ms", "s"),
+    examples=("100 ns", "0 ns"),
+    zero=True,
+)
+"""Time [s]."""
+ENERGY = Quantity(
+    *("energy", "pJ/bit", float, ("J", "mJ", "uJ", "nJ", "pJ", "fJ"), _DATA),
+    written=("pJ/bit",),
+    examples=("20 pJ/bit", "0.16 pJ/bit"),
+    zero=True,
+)
+"""Energy per bit moved, as the float nearest to the text [pJ/bit]."""

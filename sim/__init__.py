@@ -1,0 +1,1 @@
+"""The discrete-event model: DRAM channel, buffers, DMA engines, PE array, functional execution."""

@@ -107,7 +107,8 @@ def matmul(a: ExactArray, b: ExactArray) -> ExactArray:
 
 def _limbs(digits: NDArray[Any], width: int, limb: int) -> list[NDArray[np.float64]]:
     """Signed limbs, lowest first: digits = sum(limbs[i] << (i * limb)), |limb| < 2^limb."""
-    sign, magnitude = np.sign(digits).astype(np.float64), abs(digits)
+    sign = np.sign(digits).astype(np.float64)
+    magnitude: NDArray[Any] = abs(digits)
     mask = (1 << limb) - 1
     count = max(1, -(-width // limb))
     return [((magnitude >> (i * limb)) & mask).astype(np.float64) * sign for i in range(count)]

@@ -1,0 +1,119 @@
+"""What the PE array computes: exact sums of products, or binary32 accumulation."""
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapping.pe_array import Tile
+from quant.exact import ExactArray, from_float, matmul
+from workloads import ConvLayer
+
+
+class Operands(NamedTuple):
+    """The resident tiles of a step.
+
+    inputs: (n, rows, columns, channels), the stored rows and columns only; weights: (filters, C,
+    R, S); both exact. first_row, first_col: where the stored rows and columns begin.
+    input_block, weight_block: channels that share an exponent, 0 if none do.
+    """
+
+    inputs: ExactArray
+    weights: ExactArray
+    first_row: int
+    first_col: int
+    input_block: int
+    weight_block: int
+
+
+def convolve(layer: ConvLayer, tile: Tile, operands: Operands) -> ExactArray:
+    """The tile's exact sums, shape (n, p, q, channels of O)."""
+    columns, filters = _matrices(layer, tile, operands)
+    groups, pixels, taps = columns.shape[0], columns.shape[1], layer.R * layer.S
+    depth = taps * columns.shape[-1]
+    product = matmul(
+        ExactArray(columns.reshape(groups, pixels, depth), operands.inputs.exponent),
+        ExactArray(filters.reshape(groups, depth, -1), operands.weights.exponent),
+    )
+    return ExactArray(_as_output(product.digits, tile), product.exponent)
+
+
+def accumulate_fp32(
+    layer: ConvLayer, tile: Tile, operands: Operands, before: ExactArray | None
+) -> ExactArray:
+    """Sums in binary32: `before` plus this tile's contributions, one rounded addition each.
+
+    A contribution is the exact dot product over channels that share their exponents, rounded to
+    binary32; contributions come in the order R, S, channel.
+    """
+    columns, filters = _matrices(layer, tile, operands)
+    groups, pixels = columns.shape[:2]
+    per_group = filters.shape[-1]
+    if before is None:
+        sums = np.zeros((groups, pixels, per_group), np.float32)
+    else:
+        sums = _from_output(before.to_float().astype(np.float32), tile)
+    for g in range(groups):
+        cuts = _exponent_cuts(layer, tile, tile.G[0] + g, operands)
+        for r in range(layer.R):
+            for s in range(layer.S):
+                for low, high in pairwise(cuts):
+                    dot = matmul(
+                        ExactArray(columns[g, :, r, s, low:high], operands.inputs.exponent),
+                        ExactArray(filters[g, r, s, low:high], operands.weights.exponent),
+                    )
+                    sums[g] += dot.to_float().astype(np.float32)
+    return from_float(_as_output(sums, tile).astype(np.float64))
+
+
+def _exponent_cuts(layer: ConvLayer, tile: Tile, group: int, operands: Operands) -> list[int]:
+    """Where, in the tile's channels of a group, an exponent of I or W changes."""
+    low, high = tile.C
+    cuts = {low, high}
+    if operands.input_block:
+        first = group * layer.C
+        cuts |= {c for c in range(low, high) if (first + c) % operands.input_block == 0}
+    if operands.weight_block:
+        cuts |= {c for c in range(low, high) if c % operands.weight_block == 0}
+    return sorted(c - low for c in cuts)
+
+
+def _matrices(
+    layer: ConvLayer, tile: Tile, operands: Operands
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """im2col: (groups, pixels, R, S, C) of I with zeros for padding, (groups, R, S, C, K) of W."""
+    groups, c = tile.G[1] - tile.G[0], tile.C[1] - tile.C[0]
+    p, q = tile.P[1] - tile.P[0], tile.Q[1] - tile.Q[0]
+    (sr, sc), (dr, dc) = layer.strides, layer.dilations
+    digits = operands.inputs.digits
+    n, rows, cols, _ = digits.shape
+    height, width = (p - 1) * sr + (layer.R - 1) * dr + 1, (q - 1) * sc + (layer.S - 1) * dc + 1
+    top = operands.first_row - (tile.P[0] * sr - layer.paddings[0])
+    left = operands.first_col - (tile.Q[0] * sc - layer.paddings[2])
+    padded = np.zeros((n, height, width, groups, c), digits.dtype)
+    if rows and cols:
+        padded[:, top : top + rows, left : left + cols] = digits.reshape(n, rows, cols, groups, c)
+    columns = np.empty((groups, n * p * q, layer.R, layer.S, c), digits.dtype)
+    for r in range(layer.R):
+        for s in range(layer.S):
+            taps = padded[:, r * dr : r * dr + (p - 1) * sr + 1 : sr]
+            taps = taps[:, :, s * dc : s * dc + (q - 1) * sc + 1 : sc]
+            columns[:, :, r, s] = np.moveaxis(taps, 3, 0).reshape(groups, n * p * q, c)
+    filters = operands.weights.digits.reshape(groups, -1, c, layer.R, layer.S)
+    return columns, filters.transpose(0, 3, 4, 2, 1)
+
+
+def _as_output(sums: NDArray[Any], tile: Tile) -> NDArray[Any]:
+    """(groups, pixels, K) to (n, p, q, channels)."""
+    n, p, q = (high - low for low, high in (tile.N, tile.P, tile.Q))
+    return np.moveaxis(sums, 0, 1).reshape(n, p, q, -1)
+
+
+def _from_output(sums: NDArray[Any], tile: Tile) -> NDArray[Any]:
+    """(n, p, q, channels) to (groups, pixels, K)."""
+    groups = tile.G[1] - tile.G[0]
+    n, p, q, channels = sums.shape
+    return np.ascontiguousarray(
+        np.moveaxis(sums.reshape(n * p * q, groups, channels // groups), 1, 0)
+    )

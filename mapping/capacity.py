@@ -30,7 +30,8 @@ def footprint(nest: Nest, arch: Arch, formats: LayerFormats) -> Footprint:
     """The largest resident tile of each tensor.
 
     O takes `accumulator_bits` per element while its reduction is unfinished in the buffer: when C
-    is cut into tiles, or when the array's partial sums leave it between folds.
+    is cut into tiles, or when the array's partial sums leave it between folds. Then it takes its
+    format's bits, which may be more.
     """
     layer = nest.layer
     channel_tiles = [
@@ -53,11 +54,11 @@ def footprint(nest: Nest, arch: Arch, formats: LayerFormats) -> Footprint:
         filters = nest.tile["G"] * nest.tile["K"]
         weights = filters * max(_row_bits([c], taps * m_w, e_w, block_w) for c in nest.spans("C"))
     outputs = nest.tile["N"] * nest.tile["P"] * nest.tile["Q"]
-    if partial_sums_in_buffer(nest, arch):
-        out_pixel = nest.tile["G"] * nest.tile["K"] * arch.pe_array.accumulator_bits
-    else:
-        m_o, e_o, block_o = formats.O.mantissa_bits, formats.O.exponent_bits, _block(formats.O)
-        out_pixel = max(_row_bits(t, m_o, e_o, block_o) for t in filter_tiles)
+    m_o, e_o, block_o = formats.O.mantissa_bits, formats.O.exponent_bits, _block(formats.O)
+    out_pixel = max(_row_bits(t, m_o, e_o, block_o) for t in filter_tiles)
+    if partial_sums_in_buffer(nest, arch):  # sums first, then results: whichever is wider
+        sums = nest.tile["G"] * nest.tile["K"] * arch.pe_array.accumulator_bits
+        out_pixel = max(out_pixel, sums)
     return Footprint(nest.tile["N"] * rows * cols * pixel, weights, outputs * out_pixel)
 
 
@@ -135,7 +136,8 @@ def _what_fits(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFor
             size for size in range(1, tile[dim]) if _fits(layer, arch, dim, size, mapping, formats)
         ]
         if fitting:
-            options.append(f"{dim}={max(fitting)}")
+            order = "" if dim in mapping.order else f" (order {mapping.order + dim})"
+            options.append(f"{dim}={max(fitting)}{order}")
     if options:
         return "allowed: with the other tiles as they are, " + " or ".join(options)
     return "allowed: no change of a single tile size fits, so cut several dimensions"

@@ -1,0 +1,119 @@
+"""What a simulation returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mapping.counts import Counts, energy_pj, to_frame
+from mapping.nest import Mapping, Tensor
+from sim.timeline import Timeline
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from arch import Arch
+    from quant.formats import LayerFormats
+    from quant.quantize import Quantized
+    from workloads import ConvLayer
+
+
+@dataclass(frozen=True, eq=False)
+class LayerResult:
+    """One simulated layer.
+
+    counts: bits per flow; `traffic` is the same as a table
+    cycles: until the last bit is written; compute_cycles and stalls add up to it
+    stalls: cycles the PE array waited, by the tensor whose tile came last
+    dram_busy_cycles: cycles the DRAM channel moved bits
+    peak_bits: most bits held at once, per SRAM
+    steps, transfers: tiles computed; tiles moved over the DRAM channel
+    timeline: every slice of every unit
+    quantized: the output as stored, if data was given
+    accumulator_width: bits the widest exact partial sum needed, if data was given
+    """
+
+    network: str
+    layer: ConvLayer
+    arch: Arch
+    mapping: Mapping
+    formats: LayerFormats
+    counts: Counts
+    cycles: int
+    compute_cycles: int
+    stalls: dict[Tensor, int]
+    dram_busy_cycles: int
+    peak_bits: dict[str, int]
+    steps: int
+    transfers: int
+    timeline: Timeline
+    quantized: Quantized | None = None
+    accumulator_width: int | None = None
+
+    @cached_property
+    def traffic(self) -> pd.DataFrame:
+        """The tidy table: network, layer, level, tensor, direction, kind, bits, energy_pj."""
+        return to_frame([(self.network, self.layer.name, self.counts)], self.arch)
+
+    @cached_property
+    def output(self) -> NDArray[np.float64] | None:
+        """The output's values (N, P, Q, channels), if data was given."""
+        if self.quantized is None:
+            return None
+        from quant.quantize import dequantize
+
+        return dequantize(self.quantized)
+
+    @property
+    def energy_pj(self) -> float:
+        """Eq. 8: the sum of the traffic table's energies, correctly rounded [pJ]."""
+        return total_energy_pj([self])
+
+    @property
+    def seconds(self) -> float:
+        """Run time at the architecture's clock [s]."""
+        return float(self.cycles / self.arch.clock)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkResult:
+    """The layers of a network, simulated one after the other."""
+
+    network: str
+    arch: Arch
+    layers: tuple[LayerResult, ...]
+    simulations: int
+    """How many were run: equal layers are simulated once."""
+
+    @cached_property
+    def traffic(self) -> pd.DataFrame:
+        """The tidy table of all layers."""
+        rows = ((self.network, r.layer.name, r.counts) for r in self.layers)
+        return to_frame(rows, self.arch)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of all layers."""
+        return sum(r.cycles for r in self.layers)
+
+    @property
+    def energy_pj(self) -> float:
+        """Eq. 8 over all layers, correctly rounded [pJ]."""
+        return total_energy_pj(self.layers)
+
+    @property
+    def seconds(self) -> float:
+        """Run time at the architecture's clock [s]."""
+        return float(self.cycles / self.arch.clock)
+
+
+def total_energy_pj(results: Iterable[LayerResult]) -> float:
+    """The correctly rounded sum of every row's energy [pJ]."""
+    return math.fsum(
+        energy_pj(flow, bits, r.arch) for r in results for flow, bits in r.counts.items()
+    )

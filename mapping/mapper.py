@@ -1,15 +1,17 @@
 """The plain exhaustive mapper: every tiling of a layer priced by the exact model at once."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arch import Arch
-from mapping.models import stored
-from mapping.nest import DIMS, Mapping, MappingError, Tensor
+from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
+from mapping.models import refetches, stored
+from mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from mapping.pe_array import reduction_folds
 from mapping.profiles import (
     Vector,
@@ -35,33 +37,88 @@ loops of W, so W moves once. The place of every other loop changes nothing.
 """
 
 
-def find_mapping(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Mapping:
-    """The legal mapping with the least DRAM traffic by the exact model (bursts apart).
+Model = Literal["exact", "full"]
+
+
+def find_mapping(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, model: Model = "exact"
+) -> Mapping:
+    """The legal mapping with the least DRAM traffic.
+
+    model: "exact" counts payload; "full" counts whole bursts too, which is what the simulator
+        counts. Both are proven over all candidates: with "full", candidates are tried in the
+        order of their payload until payload alone exceeds the best total.
 
     Ties: fewest tile steps, then the order's place in `ORDERS`, then the largest tiles.
     Raises MappingError if no mapping is legal: which buffer is short, and by how many bits.
     """
-    best: tuple[int, int, int, tuple[int, ...]] | None = None
-    grid = _Grid(stored(layer, arch), arch, formats)
+    kept = stored(layer, arch)
+    grid = _Grid(kept, arch, formats)
     legal = grid.legal()
     if not legal.any():
         raise MappingError(grid.shortage())
-    for rank, order in enumerate(ORDERS):
-        bits = np.where(legal, grid.dram_bits(order), np.iinfo(np.int64).max)
-        least = int(bits.min())
-        if best is not None and least > best[0]:
-            continue
-        steps = np.broadcast_to(grid.steps, bits.shape)
-        for at in np.argwhere(bits == least):
-            tile = grid.tile(at)
-            found = (least, int(steps[tuple(at)]), rank, tuple(-size for size in tile))
-            if best is None or found < best:
-                best = found
-    assert best is not None
-    sizes = dict(zip(DIMS, (-size for size in best[3]), strict=True))
-    dims = layer.dims
-    order = "".join(d for d in ORDERS[best[2]] if sizes[d] < dims[d])
-    return Mapping(order, {d: size for d, size in sizes.items() if size < dims[d]})
+    payload = np.concatenate([grid.dram_bits(order)[legal] for order in ORDERS])
+    steps = np.broadcast_to(grid.steps, legal.shape)[legal]
+    places = np.argwhere(legal)
+    # Grid places run from small to large tiles, so the negated place prefers large ones.
+    place = np.tile(np.arange(len(places)), len(ORDERS))
+    rank = np.repeat(np.arange(len(ORDERS)), len(places))
+    preference = np.lexsort((-place, rank, steps[place], payload))
+
+    def candidate(index: int) -> Mapping:
+        sizes = dict(zip(DIMS, grid.tile(places[place[index]]), strict=True))
+        order = ORDERS[rank[index]]
+        tile = {d: size for d, size in sizes.items() if size < kept.dims[d]}
+        return Mapping("".join(d for d in order if d in tile), tile)
+
+    if model == "exact" or arch.dram.burst == 1:
+        return candidate(int(preference[0]))
+    paddings = _Paddings(arch, formats)
+    best, least = candidate(int(preference[0])), None
+    for index in preference:
+        bits = int(payload[index])
+        if least is not None and bits >= least:
+            break
+        mapping = candidate(int(index))
+        total = bits + paddings.of(make_nest(kept, mapping), least and least - bits)
+        if least is None or total < least:
+            best, least = mapping, total
+    return best
+
+
+class _Paddings:
+    """Burst padding of nests, each tensor's part remembered by the tiles that decide it."""
+
+    def __init__(self, arch: Arch, formats: LayerFormats) -> None:
+        self._arch, self._formats = arch, formats
+        self._known: dict[object, int] = {}
+
+    def of(self, nest: Nest, limit: int | None) -> int:
+        """Padding of all transfers [bit]; may stop counting above `limit`."""
+        burst, formats = self._arch.dram.burst, self._formats
+        accumulator_bits, halo = self._arch.pe_array.accumulator_bits, self._arch.dma.halo
+        spills = 2 * (refetches(nest, "O") - 1)
+        parts: tuple[tuple[object, int, Callable[[], int]], ...] = (
+            (_tiles(nest, "W"), refetches(nest, "W"),
+             lambda: weight_padding(nest, formats.W, burst)),
+            (("O", _tiles(nest, "O")), 1,
+             lambda: result_padding(nest, formats.O, burst)),
+            (("sums", _tiles(nest, "O")), spills,
+             lambda: sums_padding(nest, accumulator_bits, burst)),
+            (("I", nest.loops, _tiles(nest, "I")), 1,
+             lambda: input_padding(nest, formats.I, burst, halo)),
+        )  # fmt: skip
+        total = 0
+        for key, times, count in parts:
+            if times and (limit is None or total < limit):
+                if key not in self._known:
+                    self._known[key] = count()
+                total += times * self._known[key]
+        return total
+
+
+def _tiles(nest: Nest, tensor: Tensor) -> tuple[int, ...]:
+    return tuple(nest.tile[dim] for dim in RELEVANT[tensor])
 
 
 class _Grid:

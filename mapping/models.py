@@ -14,13 +14,12 @@ from math import prod
 from arch import Arch
 from mapping.array_model import array_totals, paper_array_counts
 from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
 from mapping.capacity import check
 from mapping.counts import Counts, Direction, Kind
-from mapping.movement import input_fetches, output_visits, weight_fetches
 from mapping.nest import RELEVANT, Mapping, Nest, Tensor
 from quant.blocks import touched
-from quant.formats import BFP, Format, LayerFormats, PartialSums
-from quant.layout import ActivationLayout, WeightLayout
+from quant.formats import BFP, Format, LayerFormats
 from workloads import ConvLayer
 
 
@@ -126,6 +125,11 @@ def _refetches(nest: Nest, tensor: Tensor, effects: frozenset[Effect]) -> Fracti
         else:
             waiting *= _trips(nest, loop.dim, effects)
     return times
+
+
+def refetches(nest: Nest, tensor: Tensor) -> int:
+    """Times the whole tensor moves under the movement rules (of I, halos apart)."""
+    return int(_refetches(nest, tensor, FULL))
 
 
 def _average_code_bits(fmt: Format, positions: int = 1) -> Fraction:
@@ -322,39 +326,13 @@ def _dma_side(counts: Counts) -> None:
 
 
 def _bursts(counts: Counts, nest: Nest, arch: Arch, formats: LayerFormats) -> None:
-    """Burst padding, pricing each distinct transfer once and counting how often it happens."""
     burst = arch.dram.burst
-    if burst == 1:
-        return
-    layer = nest.layer
-    # Loops that a tensor ignores repeat its transfers: run two trips, weigh the second.
-    inputs = ActivationLayout(layer.input_shape, formats.I)
-    short, repeats = _two_trips(nest, "K")
-    for fetch in input_fetches(short, arch.dma.halo):
-        times = repeats if short.indices(fetch.step)["K"] else 1
-        padding = inputs.runs(*fetch.new).burst_padding(burst)
-        counts.add("DRAM", "I", "read", "burst", padding * times)
-    weights = WeightLayout(layer.weight_shape, formats.W)
-    once = replace(nest, loops=tuple(lp for lp in nest.loops if lp.dim in RELEVANT["W"]))
-    times = int(_refetches(nest, "W", FULL))
-    for weight in weight_fetches(once):
-        padding = weights.runs(weight.box.filters, weight.box.c).burst_padding(burst)
-        counts.add("DRAM", "W", "read", "burst", padding * times)
-    results = ActivationLayout(layer.output_shape, formats.O)
-    sums = ActivationLayout(layer.output_shape, PartialSums(arch.pe_array.accumulator_bits))
-    spills = int(_refetches(nest, "O", FULL)) - 1
-    once = replace(nest, loops=tuple(lp for lp in nest.loops if lp.dim in RELEVANT["O"]))
-    for visit in output_visits(once):
-        counts.add("DRAM", "O", "write", "burst", results.runs(*visit.box).burst_padding(burst))
-        if spills:
-            padding = sums.runs(*visit.box).burst_padding(burst) * spills
-            counts.add("DRAM", "O", "write", "burst", padding)
-            counts.add("DRAM", "O", "read", "burst", padding)
-
-
-def _two_trips(nest: Nest, dim: str) -> tuple[Nest, int]:
-    """The nest with at most two trips of `dim`, and how many trips the second stands for."""
-    loops = tuple(
-        replace(loop, trips=min(loop.trips, 2)) if loop.dim == dim else loop for loop in nest.loops
-    )
-    return replace(nest, loops=loops), nest.trips[dim] - 1
+    counts.add("DRAM", "I", "read", "burst", input_padding(nest, formats.I, burst, arch.dma.halo))
+    weights = weight_padding(nest, formats.W, burst) * refetches(nest, "W")
+    counts.add("DRAM", "W", "read", "burst", weights)
+    counts.add("DRAM", "O", "write", "burst", result_padding(nest, formats.O, burst))
+    spills = refetches(nest, "O") - 1
+    if spills:
+        sums = sums_padding(nest, arch.pe_array.accumulator_bits, burst) * spills
+        counts.add("DRAM", "O", "write", "burst", sums)
+        counts.add("DRAM", "O", "read", "burst", sums)

@@ -85,23 +85,23 @@ def _whole(bits: int) -> Runs:
     return Runs(np.zeros(1, np.int64), np.full(1, bits, np.int64))
 
 
-def _merge(starts: Addresses, ends: Addresses) -> Runs:
-    """Join runs that touch; `starts` ascend."""
-    if len(starts) == 0:
-        return Runs(starts, ends)
-    gap = starts[1:] != ends[:-1]
-    return Runs(starts[np.r_[True, gap]], ends[np.r_[gap, True]])
+def _merge(starts: Addresses, ends: Addresses, owners: Addresses | None = None) -> Runs:
+    """Join runs that touch and have one owner; `starts` ascend."""
+    edge = np.ones(len(starts) + 1, bool)
+    np.not_equal(starts[1:], ends[:-1], out=edge[1:-1])
+    if owners is not None:
+        edge[1:-1] |= owners[1:] != owners[:-1]
+    return Runs(starts[edge[:-1]], ends[edge[1:]])
 
 
-def _repeat(inner: Runs, pitch: int, indices: Addresses) -> Runs:
-    """The runs of one record, repeated at every record index."""
+def _repeat(inner: Runs, pitch: int, indices: Addresses, owners: Addresses | None = None) -> Runs:
+    """The runs of one record, repeated at every record index; those of other owners not joined."""
     if inner.starts.size == 1 and inner.starts[0] == 0 and inner.ends[0] == pitch:
-        breaks = np.flatnonzero(np.diff(indices) != 1)  # whole records: neighbours join
-        first = indices[np.r_[0, breaks + 1]] if indices.size else indices
-        last = indices[np.r_[breaks, -1]] if indices.size else indices
-        return Runs(first * pitch, (last + 1) * pitch)
+        return _merge(indices * pitch, (indices + 1) * pitch, owners)  # whole records
     base = (indices * pitch)[:, None]
-    return _merge((base + inner.starts).ravel(), (base + inner.ends).ravel())
+    if owners is not None:
+        owners = np.repeat(owners, inner.starts.size)
+    return _merge((base + inner.starts).ravel(), (base + inner.ends).ravel(), owners)
 
 
 def _indices(intervals: Sequence[Interval]) -> Addresses:
@@ -150,6 +150,14 @@ class ActivationLayout:
             (np.arange(*n)[:, None, None] * height + np.arange(*h)[:, None]) * width + np.arange(*w)
         ).ravel()
         return _repeat(pixel.runs(channels), pixel.bits, pixels)
+
+    def partition_runs(self, channels: Sequence[Interval], owners: Addresses) -> Runs:
+        """The runs of all boxes that share `channels` and together hold every pixel.
+
+        owners: a number per pixel (N, H, W), equal within a box
+        """
+        pixel = self._pixel
+        return _repeat(pixel.runs(channels), pixel.bits, np.arange(owners.size), owners.ravel())
 
     def _pixel_addresses(self, n: Interval, h: Interval, w: Interval) -> Addresses:
         _, height, width, _ = self.shape
@@ -208,13 +216,22 @@ class WeightLayout:
 
     def runs(self, filters: Sequence[Interval], c: Interval) -> Runs:
         """The maximal contiguous bit ranges of a box, codes of cut blocks included."""
-        row = self._row
         if self.depthwise:
-            return row.runs(filters)
+            return self._row.runs(filters)
+        return _repeat(self._filter_runs(c), self._row.bits, _indices(filters))
+
+    def partition_runs(self, c: Interval, owners: Addresses) -> Runs:
+        """The runs of all boxes that share `c` and together hold every filter; not depthwise.
+
+        owners: a number per filter, equal within a box
+        """
+        return _repeat(self._filter_runs(c), self._row.bits, np.arange(owners.size), owners)
+
+    def _filter_runs(self, c: Interval) -> Runs:
         _, channels, r, s = self.shape
+        row, m, code = self._row, self.fmt.mantissa_bits, self.fmt.exponent_bits
         if c == (0, channels):
-            return _repeat(_whole(row.bits), row.bits, _indices(filters))
-        m, code = self.fmt.mantissa_bits, self.fmt.exponent_bits
+            return _whole(row.bits)
         starts: list[int] = []
         ends: list[int] = []
         for block in range(c[0] // row.block, -(-c[1] // row.block)):
@@ -228,5 +245,4 @@ class WeightLayout:
             for position in range(r * s):
                 starts.append(at + code + (position * length + first) * m)
                 ends.append(at + code + (position * length + end) * m)
-        inner = _merge(np.array(starts, np.int64), np.array(ends, np.int64))
-        return _repeat(inner, row.bits, _indices(filters))
+        return _merge(np.array(starts, np.int64), np.array(ends, np.int64))

@@ -64,7 +64,8 @@ def simulate_network(
 
     Layers that are equal but for their names (with equal formats and mappings) run once.
     formats: for all layers, or by layer name
-    mappings: by layer name; layers without one get the best mapping of the exact model
+    mappings: by layer name; layers without one get the mapping that moves the fewest
+        DRAM bits, bursts included
     progress: called with each layer's name when it is done
 
     Raises MappingError, naming the layer, if a layer has no legal mapping.
@@ -79,7 +80,7 @@ def simulate_network(
             mapping = mappings[layer.name]
         else:
             if key not in found:
-                found[key] = find_mapping(layer, arch, layer_formats)
+                found[key] = find_mapping(layer, arch, layer_formats, "full")
             mapping = found[key]
         run = (*key, mapping)
         if run not in known:

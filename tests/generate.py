@@ -8,22 +8,29 @@ from quant.formats import BFP, Format, LayerFormats, Plain
 from workloads import ConvLayer
 
 DATAFLOWS = ("weight", "output", "input")
-AXES = (("C", "K"), ("PQ", "K"), ("CRS", "K"), ("C", "PQ"), ("K", "NPQ"), ("G", "Q"), ("RS", "P"))
+AXES = (
+    ("C", "K"), ("PQ", "K"), ("CRS", "K"), ("C", "PQ"), ("K", "NPQ"), ("G", "Q"), ("RS", "P"),
+    ("SRC", "QN"), ("G", "C"),
+)  # fmt: skip
 
 
 def random_layer(rng: random.Random, largest: int = 7) -> ConvLayer:
-    """A layer of any kind: strides, dilation, uneven padding, groups, depthwise, spare input."""
+    """A layer of any kind: strides, dilation, uneven padding, groups, depthwise, spare input.
+
+    Some have so much padding that whole windows, and so whole tiles, lie in it.
+    """
     groups = rng.choice([1, 1, 2, 3, 5])
     depthwise = groups > 1 and rng.random() < 0.6
     r, s = rng.randint(1, 3), rng.randint(1, 3)
     stride = (rng.randint(1, 3), rng.randint(1, 3))
     dilation = (rng.randint(1, 2), rng.randint(1, 2))
     reach = ((r - 1) * dilation[0], (s - 1) * dilation[1])
+    extra = rng.choice([0, 0, 0, 3])
     padding = (
-        rng.randint(0, reach[0]),
-        rng.randint(0, reach[0]),
-        rng.randint(0, reach[1]),
-        rng.randint(0, reach[1]),
+        rng.randint(0, reach[0] + extra),
+        rng.randint(0, reach[0] + extra),
+        rng.randint(0, reach[1] + extra),
+        rng.randint(0, reach[1] + extra),
     )
     p, q = rng.randint(1, largest), rng.randint(1, largest)
     rows = (p - 1) * stride[0] + reach[0] + 1 - padding[0] - padding[1]
@@ -69,7 +76,7 @@ def random_mapping(rng: random.Random, layer: ConvLayer, formats: LayerFormats) 
     rng.shuffle(order)
     tile = {
         dim: rng.choice([1, layer.dims[dim], rng.randint(1, layer.dims[dim])])
-        for dim in rng.sample(DIMS, rng.randint(0, 6))
+        for dim in rng.sample(DIMS, rng.choice([0, 2, 4, 5, 6, 6]))
     }
     if isinstance(formats.O, BFP):
         block = formats.O.block_size
@@ -84,34 +91,60 @@ def random_mapping(rng: random.Random, layer: ConvLayer, formats: LayerFormats) 
     return Mapping("".join(order), tile)
 
 
+def make_arch(
+    *,
+    sram: dict[str, object] | None = None,
+    burst: str = "1 bit",
+    rows: tuple[str, int] = ("C", 16),
+    cols: tuple[str, int] = ("K", 16),
+    stationary: str = "weight",
+    mac_bits: int = 8,
+    accumulator_bits: int = 32,
+    halo: str = "sliding",
+    padding: str = "skip",
+    bandwidth: str = "6.4 GB/s",
+    latency: str = "100 ns",
+) -> Arch:
+    """An architecture with roomy buffers, but for what is given."""
+    return Arch.model_validate(
+        {
+            "name": "made",
+            "clock": "500 MHz",
+            "dram": {
+                "bandwidth": bandwidth,
+                "latency": latency,
+                "burst": burst,
+                "energy": "20 pJ/bit",
+            },
+            "sram": sram or {"capacity": "16 MiB", "width": "128 bit"},
+            "pe_array": {
+                "rows": {"dim": rows[0], "size": rows[1]},
+                "cols": {"dim": cols[0], "size": cols[1]},
+                "stationary": stationary,
+                "mac_bits": mac_bits,
+                "accumulator_bits": accumulator_bits,
+            },
+            "dma": {"halo": halo, "padding": padding},
+        }
+    )
+
+
 def random_arch(rng: random.Random, burst: str = "1 bit") -> Arch:
     """Roomy buffers, any dataflow and movement policy."""
     rows, cols = rng.choice(AXES)
     if rng.random() < 0.5:
         rows, cols = cols, rows
     part = {"capacity": "16 MiB", "width": "128 bit", "double_buffered": rng.random() < 0.5}
-    sram = part if rng.random() < 0.5 else {"input": part, "weight": part, "output": part}
-    return Arch.model_validate(
-        {
-            "name": "random",
-            "clock": "500 MHz",
-            "dram": {
-                "bandwidth": rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
-                "latency": rng.choice(["0 ns", "100 ns", "13 ns"]),
-                "burst": burst,
-                "energy": "20 pJ/bit",
-            },
-            "sram": sram,
-            "pe_array": {
-                "rows": {"size": rng.choice([1, 2, 3, 4, 16]), "dim": rows},
-                "cols": {"size": rng.choice([1, 2, 3, 4, 16]), "dim": cols},
-                "stationary": rng.choice(DATAFLOWS),
-                "mac_bits": rng.choice([4, 8]),
-                "accumulator_bits": rng.choice([16, 24, 32, 48]),
-            },
-            "dma": {
-                "halo": rng.choice(["sliding", "sliding", "none"]),
-                "padding": rng.choice(["skip", "skip", "fetch"]),
-            },
-        }
+    return make_arch(
+        sram=part if rng.random() < 0.5 else {"input": part, "weight": part, "output": part},
+        burst=burst,
+        rows=(rows, rng.choice([1, 2, 3, 4, 16])),
+        cols=(cols, rng.choice([1, 2, 3, 4, 16])),
+        stationary=rng.choice(DATAFLOWS),
+        mac_bits=rng.choice([4, 8]),
+        accumulator_bits=rng.choice([16, 24, 32, 48]),
+        halo=rng.choice(["sliding", "sliding", "none"]),
+        padding=rng.choice(["skip", "skip", "fetch"]),
+        bandwidth=rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
+        latency=rng.choice(["0 ns", "100 ns", "13 ns"]),
     )

@@ -13,11 +13,20 @@ from math import prod
 
 from arch import Arch
 from mapping.array_model import array_totals, paper_array_counts
-from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from mapping.boxes import (
+    Interval,
+    Volume,
+    channel_intervals,
+    input_box,
+    input_cols,
+    input_rows,
+    output_box,
+    weight_box,
+)
 from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
 from mapping.capacity import check
 from mapping.counts import Counts, Direction, Kind
-from mapping.nest import RELEVANT, Mapping, Nest, Tensor
+from mapping.nest import DIMS, RELEVANT, Mapping, Nest, Tensor, make_nest
 from quant.blocks import touched
 from quant.formats import BFP, Format, LayerFormats
 from workloads import ConvLayer
@@ -336,3 +345,23 @@ def _bursts(counts: Counts, nest: Nest, arch: Arch, formats: LayerFormats) -> No
         sums = sums_padding(nest, arch.pe_array.accumulator_bits, burst) * spills
         counts.add("DRAM", "O", "write", "burst", sums)
         counts.add("DRAM", "O", "read", "burst", sums)
+
+
+def compulsory_counts(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Counts:
+    """DRAM payload that no mapping avoids: every needed element once, bursts apart.
+
+    I's stored rows and columns that some output needs, W, and O as a result.
+    """
+    layer = stored(layer, arch)
+    nest = make_nest(layer, Mapping())
+    at = dict.fromkeys(DIMS, 0)
+    counts = Counts()
+    once: tuple[tuple[Tensor, Direction, Volume], ...] = (
+        ("I", "read", input_box(nest, at).volume(formats.I)),
+        ("W", "read", weight_box(nest, at).volume(formats.W)),
+        ("O", "write", output_box(nest, at).volume(formats.O)),
+    )
+    for tensor, direction, volume in once:
+        counts.add("DRAM", tensor, direction, "mantissa", volume.mantissa)
+        counts.add("DRAM", tensor, direction, "exponent", volume.exponent)
+    return counts

@@ -1,0 +1,84 @@
+"""bfpsim: simulate embedded accelerators that move block-floating-point data.
+
+Everything users need is here: `import bfpsim as bs`. Names load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arch import Arch, ArchError, dump_arch, load_arch
+    from mapping.mapper import find_mapping
+    from mapping.nest import Mapping, MappingError
+    from mapping.predict import predict
+    from quant import (
+        BFP,
+        FormatError,
+        LayerFormats,
+        Plain,
+        Rounding,
+        dequantize,
+        pack,
+        parse_format,
+        quantize_activation,
+        quantize_weight,
+        unpack,
+    )
+    from reports.sweep import plot_sweep
+    from search.buffers import sweep_capacity
+    from sim.inference import calibrate, run_inference
+    from sim.result import LayerResult, NetworkResult
+    from sim.simulate import simulate, simulate_network
+    from sim.validate import validate
+    from workloads import (
+        ConvLayer,
+        Network,
+        WorkloadError,
+        load_weights,
+        load_workload,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "arch": ("Arch", "ArchError", "dump_arch", "load_arch"),
+    "mapping.mapper": ("find_mapping",),
+    "mapping.nest": ("Mapping", "MappingError"),
+    "mapping.predict": ("predict",),
+    "quant": (
+        "BFP",
+        "FormatError",
+        "LayerFormats",
+        "Plain",
+        "Rounding",
+        "dequantize",
+        "pack",
+        "parse_format",
+        "quantize_activation",
+        "quantize_weight",
+        "unpack",
+    ),
+    "reports.sweep": ("plot_sweep",),
+    "search.buffers": ("sweep_capacity",),
+    "sim.inference": ("calibrate", "run_inference"),
+    "sim.result": ("LayerResult", "NetworkResult"),
+    "sim.simulate": ("simulate", "simulate_network"),
+    "sim.validate": ("validate",),
+    "workloads": ("ConvLayer", "Network", "WorkloadError", "load_weights", "load_workload"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the lazy names
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines a public name when the name is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'bfpsim' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.sweep import plot_sweep
+    from search.buffers import sweep_capacity
+
     from arch import Arch, ArchError, dump_arch, load_arch
     from mapping.mapper import find_mapping
     from mapping.nest import Mapping, MappingError
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
         quantize_weight,
         unpack,
     )
-    from reports.sweep import plot_sweep
-    from search.buffers import sweep_capacity
     from sim.inference import calibrate, run_inference
     from sim.result import LayerResult, NetworkResult
     from sim.simulate import simulate, simulate_network
@@ -70,7 +71,41 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the lazy names
+__all__ = [
+    "BFP",
+    "Arch",
+    "ArchError",
+    "ConvLayer",
+    "FormatError",
+    "LayerFormats",
+    "LayerResult",
+    "Mapping",
+    "MappingError",
+    "Network",
+    "NetworkResult",
+    "Plain",
+    "Rounding",
+    "WorkloadError",
+    "calibrate",
+    "dequantize",
+    "dump_arch",
+    "find_mapping",
+    "load_arch",
+    "load_weights",
+    "load_workload",
+    "pack",
+    "parse_format",
+    "plot_sweep",
+    "predict",
+    "quantize_activation",
+    "quantize_weight",
+    "run_inference",
+    "simulate",
+    "simulate_network",
+    "sweep_capacity",
+    "unpack",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

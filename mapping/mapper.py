@@ -156,7 +156,8 @@ class _Grid:
         folds = [reduction_folds(arch.pe_array, self._tile_sizes(int(size))) for size in c]
         unfinished = (self._trips["C"] > 1) | (self._on("C", np.array(folds)) > 1)
         sums = self._on("G", g) * self._on("K", k) * arch.pe_array.accumulator_bits
-        self.output_bits = n * p * q * np.where(unfinished, sums, _gk(result_largest))
+        results = _gk(result_largest)
+        self.output_bits = n * p * q * np.where(unfinished, np.maximum(sums, results), results)
 
     @property
     def steps(self) -> Vector:

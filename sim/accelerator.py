@@ -260,10 +260,12 @@ class Accelerator:
         return 2 if self._arch.buffer(tensor).double_buffered else 1
 
     def _output_bits(self, visit: OutputVisit) -> int:
-        if self._sums_in_buffer:
-            channels = sum(high - low for low, high in visit.box.channels)
-            return visit.box.pixels * channels * self._arch.pe_array.accumulator_bits
-        return visit.box.volume(self._formats.O).bits
+        """The most that the tile takes: its results, and its partial sums if they lie here too."""
+        results = visit.box.volume(self._formats.O).bits
+        if not self._sums_in_buffer:
+            return results
+        channels = sum(high - low for low, high in visit.box.channels)
+        return max(results, visit.box.pixels * channels * self._arch.pe_array.accumulator_bits)
 
 
 def _by_kind(moved: Volume) -> dict[Kind, int]:

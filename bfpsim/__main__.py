@@ -1,0 +1,5 @@
+"""`python -m bfpsim`."""
+
+from bfpsim.cli import main
+
+main()

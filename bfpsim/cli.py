@@ -1,0 +1,486 @@
+"""The command line: arguments in, tables and files out.
+
+Exit codes: 0, 1 (a check failed), 2 (bad input: one line that says what is wrong and what is
+allowed). Packages load inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from arch import Arch
+    from mapping.nest import Mapping
+    from quant import LayerFormats
+    from sim.result import NetworkResult
+    from workloads import ConvLayer, Network
+
+app = typer.Typer(
+    name="bfpsim",
+    help="Simulate embedded accelerators that move block-floating-point data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
+app.add_typer(arch_app, name="arch")
+
+NetworkName = Annotated[str, typer.Argument(metavar="NETWORK", help="A shipped network's name.")]
+ArchName = Annotated[
+    str, typer.Option("--arch", "-a", help="A shipped architecture's name, or a YAML file.")
+]
+FormatName = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        help="bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>; "
+        "or three, for I,W,O, joined by commas.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")]
+
+
+class _UsageError(ValueError):
+    """Options that do not go together, or a value that an option cannot take."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from bfpsim import __version__
+
+        print(f"bfpsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def simulate(
+    network: NetworkName,
+    arch: ArchName = "edge-64k",
+    format: FormatName = "bfp8",
+    layer: Annotated[
+        str | None, typer.Option(help="Only this layer; needed for --order and --tile.")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Loop order between tiles, outer to inner, e.g. KPQC.")
+    ] = None,
+    tile: Annotated[
+        str | None, typer.Option(help="Tile sizes, e.g. K=16,C=64; others are whole.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Run real data: 'shipped', or an IDX file of images (.gz too).", metavar="FILE"
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights for --images: a safetensors file.", metavar="FILE"),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels for --images: an IDX file.", metavar="FILE")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many images to run.")] = 10,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    out: Out = None,
+) -> None:
+    """Run a network, or one layer, on the event-driven accelerator.
+
+    Layers without a given mapping run under the one that moves the fewest DRAM bits. With
+    --images the packed data itself moves, and predictions are compared with float inference.
+    """
+    _one_of(as_json, as_csv, out)
+    spec, net, formats = _load(arch, network, format)
+    if images is not None:
+        if layer or order or tile:
+            raise _UsageError("--images runs the whole network; leave out --layer, --order, --tile")
+        _simulate_images(spec, net, formats, images, weights, labels, count, as_json, as_csv, out)
+        return
+    if weights or labels:
+        raise _UsageError("--weights and --labels need --images")
+    from sim.simulate import simulate_network
+
+    net, mappings = _select(net, layer, order, tile)
+    with _progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as done:
+        result = simulate_network(net, spec, formats, mappings, done)
+    _emit_simulation(result, formats, {}, as_json, as_csv, out)
+
+
+@app.command()
+def validate(
+    network: NetworkName,
+    arch: ArchName = "edge-64k",
+    format: FormatName = "bfp8",
+    layer: Annotated[str | None, typer.Option(help="Only this layer.")] = None,
+    order: Annotated[str | None, typer.Option(help="Loop order, with --layer.")] = None,
+    tile: Annotated[str | None, typer.Option(help="Tile sizes, with --layer.")] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    out: Out = None,
+) -> None:
+    """Check the paper's and the exact data-movement model against the simulation.
+
+    Per layer and in total: bits by each model, and what each effect that the paper's model leaves
+    out explains. Exit code 1 if the exact model and the simulation differ in a single bit.
+    """
+    _one_of(as_json, as_csv, out)
+    spec, net, formats = _load(arch, network, format)
+    from reports.tables import validation_table
+
+    from sim.validate import validate as run
+
+    net, mappings = _select(net, layer, order, tile)
+    with _progress(f"validating {net.name} on {spec.name}", len(net.layers)) as done:
+        result = run(net, spec, formats, mappings, done)
+    frame = result.to_frame()
+    summary = {
+        "network": net.name,
+        "arch": spec.name,
+        "formats": str(formats),
+        "agrees": result.agrees,
+    }
+    _emit(
+        {"validation": frame}, "validation", summary, validation_table(result), as_json, as_csv, out
+    )
+    if not result.agrees:
+        wrong = ", ".join(v.layer for v in result.layers if not v.agrees)
+        _complain(f"the exact model and the simulation differ in: {wrong}")
+        raise typer.Exit(1)
+
+
+@arch_app.command("list")
+def arch_list() -> None:
+    """Name the shipped architectures."""
+    from reports.tables import arch_table
+
+    from arch import load_arch, shipped
+
+    _print(arch_table([load_arch(name) for name in shipped()]))
+
+
+@arch_app.command("show")
+def arch_show(name: Annotated[str, typer.Argument(help="A shipped name or a YAML file.")]) -> None:
+    """Print an architecture as YAML, defaults filled in."""
+    from arch import dump_arch, load_arch
+
+    sys.stdout.write(dump_arch(load_arch(name)))
+
+
+@arch_app.command("check")
+def arch_check(
+    files: Annotated[list[str], typer.Argument(help="YAML files or shipped names.")],
+) -> None:
+    """Say whether files are valid; exit code 2 with one line per file that is not."""
+    from arch import ArchError, load_arch
+
+    bad = 0
+    for file in files:
+        try:
+            spec = load_arch(file)
+        except ArchError as error:
+            bad += 1
+            _complain(str(error))
+        else:
+            print(f"{file}: valid ({spec.name})")
+    if bad:
+        raise typer.Exit(2)
+
+
+@arch_app.command("schema")
+def arch_schema() -> None:
+    """Print the JSON schema of architecture files, for editors."""
+    from arch import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code."""
+    try:
+        code = app(arguments, prog_name="bfpsim", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        return 130
+    except TyperException as error:
+        if message := error.format_message():  # empty after the help of a bare command
+            _complain(message)
+        return 2
+    except _UsageError as error:
+        _complain(str(error))
+        return 2
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        _complain(f"{error.filename or 'file'}: {error.strerror or error}")
+        return 2
+    except ValueError as error:
+        if not isinstance(error, _bad_input()):
+            raise
+        _complain(str(error))
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _bad_input() -> tuple[type[ValueError], ...]:
+    """The errors that mean the user's input, not our defect."""
+    from arch import ArchError
+    from mapping.nest import MappingError
+    from quant import FormatError
+    from workloads import WorkloadError
+
+    return (ArchError, MappingError, FormatError, WorkloadError)
+
+
+def _complain(message: str) -> None:
+    print(f"bfpsim: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _one_of(as_json: bool, as_csv: bool, out: Path | None) -> None:
+    if as_json + as_csv + (out is not None) > 1:
+        raise _UsageError("--json, --csv and --out exclude each other; give one")
+    if out is not None and out.exists() and not out.is_dir():
+        raise _UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
+
+
+def _load(arch: str, network: str, format: str) -> tuple[Arch, Network, LayerFormats]:
+    from arch import load_arch
+    from quant import LayerFormats, parse_format
+    from workloads import load_workload
+
+    parts = format.split(",")
+    if len(parts) not in (1, 3):
+        raise _UsageError(f"--format {format!r} has {len(parts)} parts; allowed: 1, or 3 for I,W,O")
+    formats = [parse_format(part) for part in parts]
+    chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
+    return load_arch(arch), load_workload(network), chosen
+
+
+def _select(
+    network: Network, layer: str | None, order: str | None, tile: str | None
+) -> tuple[Network, dict[str, Mapping] | None]:
+    """The network, or one layer of it as a network, and the mapping given for it."""
+    if layer is None:
+        if order or tile:
+            raise _UsageError("--order and --tile need --layer")
+        return network, None
+    chosen = {item.name: item for item in network.layers}.get(layer)
+    if chosen is None:
+        names = ", ".join(item.name for item in network.layers)
+        raise _UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
+    single = _single(network.name, chosen)
+    if order is None and tile is None:
+        return single, None
+    from mapping.nest import Mapping
+
+    return single, {layer: Mapping(order or "", _tiles(tile))}
+
+
+def _single(name: str, layer: ConvLayer) -> Network:
+    from workloads import Network, Node
+
+    source = Node("input", "input", input_shape=layer.input_shape)
+    return Network(name, (source, Node(layer.name, "conv", ("input",), layer=layer)))
+
+
+def _tiles(text: str | None) -> dict[str, int]:
+    sizes = {}
+    for part in (text or "").split(",") if text else ():
+        dim, equals, size = part.partition("=")
+        if not equals or not size.strip().isdigit():
+            raise _UsageError(f"--tile part {part!r}; allowed: DIM=SIZE, such as K=16")
+        if dim.strip() in sizes:
+            raise _UsageError(f"--tile names {dim.strip()} twice; allowed: once")
+        sizes[dim.strip()] = int(size)
+    return sizes
+
+
+def _simulate_images(
+    spec: Arch,
+    net: Network,
+    formats: LayerFormats,
+    images: str,
+    weights: str | None,
+    labels: str | None,
+    count: int,
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+) -> None:
+    import numpy as np
+
+    from sim.host import infer
+    from sim.inference import run_inference
+    from workloads import (
+        WorkloadError,
+        load_weights,
+        normalise,
+        read_idx,
+        shipped_images,
+        shipped_weights,
+    )
+
+    own = shipped_weights(net.name) if weights is None else load_weights(weights, net)
+    if images == "shipped":
+        pixels, classes = shipped_images(net.name)
+    else:
+        pixels = read_idx(images)
+        classes = np.empty(0, np.uint8)
+    if labels is not None:
+        classes = read_idx(labels)
+        if classes.shape != pixels.shape[:1]:
+            raise WorkloadError(
+                f"{labels}: {classes.shape} labels for {pixels.shape} images; allowed: one each"
+            )
+    expected = net.nodes[0].input_shape or ()
+    if pixels.ndim != 3 or pixels.shape[1:] != tuple(expected[1:3]):
+        raise WorkloadError(
+            f"{images}: images of shape {pixels.shape}; "
+            f"allowed: (any, {expected[1]}, {expected[2]})"
+        )
+    if count > len(pixels):
+        raise _UsageError(f"--count {count}; allowed: 1..{len(pixels)}, the images there are")
+    batch = normalise(pixels[:count])
+    with _progress(f"running {count} images on {spec.name}", len(net.layers)) as done:
+        result = run_inference(net, spec, formats, own, batch, progress=done)
+    reference = infer(net.batched(count), own, batch)[net.nodes[-1].name]
+    float_classes = reference.reshape(count, -1).argmax(axis=1)
+    summary: dict[str, Any] = {
+        "images": count,
+        "equal_to_float": int((result.predictions == float_classes).sum()),
+    }
+    if len(classes):
+        summary["right"] = int((result.predictions == classes[:count]).sum())
+        summary["right_in_float"] = int((float_classes == classes[:count]).sum())
+    import pandas as pd
+
+    predictions = pd.DataFrame({"image": range(count), "simulated": result.predictions})
+    predictions["float"] = float_classes
+    if len(classes):
+        predictions["label"] = classes[:count].astype(int)
+    _emit_simulation(
+        result.result, formats, summary, as_json, as_csv, out, {"predictions": predictions}
+    )
+
+
+def _emit_simulation(
+    result: NetworkResult,
+    formats: LayerFormats,
+    more: dict[str, Any],
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+    more_frames: dict[str, pd.DataFrame] | None = None,
+) -> None:
+    from reports.tables import layers_frame, simulation_table
+
+    summary = {
+        "network": result.network,
+        "arch": result.arch.name,
+        "formats": str(formats),
+        "dram_bits": sum(int(r.counts.total("DRAM")) for r in result.layers),
+        "sram_bits": sum(int(r.counts.total("SRAM")) for r in result.layers),
+        "energy_pj": result.energy_pj,
+        "cycles": result.cycles,
+        "seconds": result.seconds,
+        **more,
+    }
+    frames = {"traffic": result.traffic, "layers": layers_frame(result), **(more_frames or {})}
+    table = simulation_table(result)
+    _emit(frames, "traffic", summary, table, as_json, as_csv, out)
+
+
+def _emit(
+    frames: dict[str, pd.DataFrame],
+    main_frame: str,
+    summary: dict[str, Any],
+    table: Table,
+    as_json: bool,
+    as_csv: bool,
+    out: Path | None,
+) -> None:
+    """Print a table, JSON or CSV, or write every table and the summary into a folder."""
+    from reports.files import write_atomic, write_csv
+
+    if as_json:
+        print(json.dumps(summary | {k: _records(f) for k, f in frames.items()}, indent=2))
+    elif as_csv:
+        sys.stdout.write(frames[main_frame].to_csv(index=False, lineterminator="\n"))
+    elif out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, frame in frames.items():
+            write_csv(frame, out / f"{name}.csv")
+        write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+        print(f"wrote {', '.join(f'{name}.csv' for name in frames)}, summary.json to {out}")
+    else:
+        _print(table)
+        for key in ("images", "equal_to_float", "right", "right_in_float"):
+            if key in summary:
+                print(f"{key.replace('_', ' ')}: {summary[key]}")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return records
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar on a terminal's stderr, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[at]}"),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=total, at="")
+        yield lambda name: bar.update(task, advance=1, at=name)
+
+
+if __name__ == "__main__":
+    main()

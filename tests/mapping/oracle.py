@@ -1,0 +1,366 @@
+"""What the design says, taken literally: sets of elements, bits and lanes, step by step.
+
+Slow and plain on purpose. It takes layers, formats and mappings as data and shares no rule with
+`mapping/` or `quant/`: odometer, windows, blocks, addresses and lanes are all its own.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import NamedTuple
+
+from arch import Arch, PEArray
+from mapping.counts import Counts
+from mapping.nest import Mapping
+from quant.formats import BFP, Format, LayerFormats
+from workloads import ConvLayer
+
+Ranges = dict[str, range]
+Element = tuple[int, ...]
+Elements = frozenset[Element]
+
+
+class Step(NamedTuple):
+    """One tile step: its number, the tile number and the range of every dimension."""
+
+    number: int
+    at: dict[str, int]
+    ranges: Ranges
+
+
+def odometer(layer: ConvLayer, mapping: Mapping) -> Iterator[Step]:
+    """Every tile step, the last loop of the order turning fastest."""
+    size = {d: mapping.tile.get(d, layer.dims[d]) for d in "NGKCPQ"}
+    cuts = {d: [range(layer.dims[d])[i : i + size[d]] for i in range(0, layer.dims[d], size[d])]
+            for d in size}  # fmt: skip
+    order = mapping.order + "".join(d for d in "NGKCPQ" if d not in mapping.order)
+    for number, digits in enumerate(product(*(range(len(cuts[d])) for d in order))):
+        at = dict(zip(order, digits, strict=True))
+        yield Step(number, at, {d: cuts[d][at[d]] for d in order})
+
+
+def count_steps(layer: ConvLayer, mapping: Mapping) -> int:
+    steps = 1
+    for d, size in mapping.tile.items():
+        steps *= -(-layer.dims[d] // size)
+    return steps
+
+
+# --- elements, blocks and addresses -------------------------------------------------------------
+
+
+def window_span(
+    outputs: range, stride: int, taps: int, dilation: int, before: int, extent: int
+) -> list[int]:
+    """First to last index that the outputs' windows touch, without what is not stored."""
+    touched = [o * stride + tap * dilation - before for o in outputs for tap in range(taps)]
+    return [i for i in range(min(touched), max(touched) + 1) if 0 <= i < extent]
+
+
+def input_elements(layer: ConvLayer, ranges: Ranges) -> Elements:
+    (sr, sc), (dr, dc) = layer.strides, layer.dilations
+    top, _, left, _ = layer.paddings
+    rows = window_span(ranges["P"], sr, layer.R, dr, top, layer.height)
+    cols = window_span(ranges["Q"], sc, layer.S, dc, left, layer.width)
+    channels = [g * layer.C + c for g in ranges["G"] for c in ranges["C"]]
+    return frozenset(product(ranges["N"], rows, cols, channels))
+
+
+def weight_elements(layer: ConvLayer, ranges: Ranges) -> Elements:
+    filters = [g * layer.K + k for g in ranges["G"] for k in ranges["K"]]
+    return frozenset(product(filters, ranges["C"], range(layer.R), range(layer.S)))
+
+
+def output_elements(layer: ConvLayer, ranges: Ranges) -> Elements:
+    channels = [g * layer.K + k for g in ranges["G"] for k in ranges["K"]]
+    return frozenset(product(ranges["N"], ranges["P"], ranges["Q"], channels))
+
+
+def activation_blocks(elements: Iterable[Element], size: int) -> set[Element]:
+    return {(n, h, w, ch // size) for n, h, w, ch in elements}
+
+
+def weight_blocks(layer: ConvLayer, elements: Iterable[Element], size: int) -> set[Element]:
+    if layer.C == 1:
+        return {(k // size,) for k, _, _, _ in elements}
+    return {(k, c // size) for k, c, _, _ in elements}
+
+
+def activation_bits(elements: Elements, fmt: Format) -> tuple[int, int]:
+    """(mantissa bits, exponent bits) of elements of I or O and of all blocks they touch."""
+    codes = len(activation_blocks(elements, fmt.block_size)) if isinstance(fmt, BFP) else 0
+    return len(elements) * fmt.mantissa_bits, codes * fmt.exponent_bits
+
+
+def weight_bits(layer: ConvLayer, elements: Elements, fmt: Format) -> tuple[int, int]:
+    codes = len(weight_blocks(layer, elements, fmt.block_size)) if isinstance(fmt, BFP) else 0
+    return len(elements) * fmt.mantissa_bits, codes * fmt.exponent_bits
+
+
+class Packed:
+    """Bit addresses of a tensor, found by writing it out block by block."""
+
+    def __init__(self) -> None:
+        self.element: dict[Element, range] = {}
+        self.code: dict[Element, range] = {}
+        self.end = 0
+
+    def _take(self, bits: int) -> range:
+        self.end += bits
+        return range(self.end - bits, self.end)
+
+    @classmethod
+    def activation(cls, shape: tuple[int, ...], fmt: Format | int) -> "Packed":
+        packed = cls()
+        channels = range(shape[3])
+        for n, h, w in product(*map(range, shape[:3])):
+            if not isinstance(fmt, BFP):
+                width = fmt if isinstance(fmt, int) else fmt.bits
+                for ch in channels:
+                    packed.element[n, h, w, ch] = packed._take(width)
+                continue
+            for block in range(0, len(channels), fmt.block_size):
+                packed.code[n, h, w, block // fmt.block_size] = packed._take(fmt.exponent_bits)
+                for ch in channels[block : block + fmt.block_size]:
+                    packed.element[n, h, w, ch] = packed._take(fmt.mantissa_bits)
+        return packed
+
+    @classmethod
+    def weight(cls, shape: tuple[int, ...], fmt: Format) -> "Packed":
+        packed = cls()
+        filters, channels, r, s = map(range, shape)
+        size = fmt.block_size if isinstance(fmt, BFP) else max(len(filters), len(channels))
+        if len(channels) == 1:
+            for first in range(0, len(filters), size):
+                packed.code[(first // size,)] = packed._take(fmt.exponent_bits)
+                for at in product(filters[first : first + size], channels, r, s):
+                    packed.element[at] = packed._take(fmt.mantissa_bits)
+            return packed
+        for k in filters:
+            for first in range(0, len(channels), size):
+                packed.code[k, first // size] = packed._take(fmt.exponent_bits)
+                for i, j, c in product(r, s, channels[first : first + size]):
+                    packed.element[k, c, i, j] = packed._take(fmt.mantissa_bits)
+        return packed
+
+    def padding(self, elements: Iterable[Element], blocks: Iterable[Element], burst: int) -> int:
+        """Bits moved beyond the payload when every contiguous run is rounded out to bursts."""
+        bits = {bit for e in elements for bit in self.element[e]}
+        bits |= {bit for b in blocks for bit in self.code[b]}
+        bursts = 0
+        for first in (bit for bit in bits if bit - 1 not in bits):
+            last = first
+            while last + 1 in bits:
+                last += 1
+            bursts += last // burst - first // burst + 1
+        return bursts * burst - len(bits)
+
+
+# --- movement: section 4, rules 1 to 6 ----------------------------------------------------------
+
+
+class Fetch(NamedTuple):
+    step: int
+    box: Elements
+    new: Elements
+
+
+class Visit(NamedTuple):
+    begin: int
+    end: int
+    box: Elements
+    resumed: bool
+    finished: bool
+
+
+def fetches_of_input(layer: ConvLayer, mapping: Mapping, halo: str) -> list[Fetch]:
+    """Fetches that move something, by rules 2 and 3."""
+    boxes: dict[tuple[int, ...], Elements] = {}
+    fetches: list[Fetch] = []
+    resident: Elements | None = None
+    before: dict[str, int] = {}
+    for step in odometer(layer, mapping):
+        index = {d: step.at[d] for d in "NGCPQ"}
+        if index == before:
+            continue
+        key = tuple(index.values())
+        box = boxes.get(key) or boxes.setdefault(key, input_elements(layer, step.ranges))
+        if box != resident:
+            moved = [d for d in index if before.get(d) != index[d]]
+            slides = moved in (["P"], ["Q"]) and index[moved[0]] == before.get(moved[0], -1) + 1
+            keep = resident if resident and slides and halo == "sliding" else frozenset()
+            fetches.append(Fetch(step.number, box, box - keep))
+        resident, before = box, index
+    return [fetch for fetch in fetches if fetch.new]
+
+
+def fetches_of_weight(layer: ConvLayer, mapping: Mapping) -> list[Fetch]:
+    boxes: dict[tuple[int, ...], Elements] = {}
+    fetches: list[Fetch] = []
+    for step in odometer(layer, mapping):
+        key = tuple(step.at[d] for d in "GKC")
+        box = boxes.get(key) or boxes.setdefault(key, weight_elements(layer, step.ranges))
+        if not fetches or box != fetches[-1].box:
+            fetches.append(Fetch(step.number, box, box))
+    return fetches
+
+
+def visits_of_output(layer: ConvLayer, mapping: Mapping) -> list[Visit]:
+    boxes: dict[tuple[int, ...], Elements] = {}
+    summed: dict[Elements, set[int]] = defaultdict(set)  # channels of C summed so far, per tile
+    stays: list[tuple[int, Elements, bool]] = []
+    visits: list[Visit] = []
+
+    def leave(end: int) -> None:
+        begin, box, resumed = stays[-1]
+        visits.append(Visit(begin, end, box, resumed, summed[box] == set(range(layer.C))))
+
+    end = 0
+    for step in odometer(layer, mapping):
+        key = tuple(step.at[d] for d in "NGKPQ")
+        box = boxes.get(key) or boxes.setdefault(key, output_elements(layer, step.ranges))
+        if not stays or box != stays[-1][1]:
+            if stays:
+                leave(step.number)
+            stays.append((step.number, box, bool(summed[box])))
+        summed[box] |= set(step.ranges["C"])
+        end = step.number + 1
+    leave(end)
+    return visits
+
+
+def dram_counts(
+    layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats, bursts: bool = False
+) -> Counts:
+    """DRAM traffic of a layer as stored, fetch by fetch."""
+    counts = Counts()
+    burst = arch.dram.burst if bursts else 1
+    width = arch.pe_array.accumulator_bits
+
+    def move(tensor, direction, bits, packed, elements, blocks) -> None:  # type: ignore[no-untyped-def]
+        counts.add("DRAM", tensor, direction, "mantissa", bits[0])
+        counts.add("DRAM", tensor, direction, "exponent", bits[1])
+        if packed:
+            padding = packed.padding(elements, blocks, burst)
+            counts.add("DRAM", tensor, direction, "burst", padding)
+
+    def blocks_of(elements: Elements, fmt: Format) -> set[Element]:
+        return activation_blocks(elements, fmt.block_size) if isinstance(fmt, BFP) else set()
+
+    packed = Packed.activation(layer.input_shape, formats.I) if bursts else None
+    for fetch in fetches_of_input(layer, mapping, arch.dma.halo):
+        bits = activation_bits(fetch.new, formats.I)
+        move("I", "read", bits, packed, fetch.new, blocks_of(fetch.new, formats.I))
+    packed = Packed.weight(layer.weight_shape, formats.W) if bursts else None
+    for fetch in fetches_of_weight(layer, mapping):
+        size = formats.W.block_size if isinstance(formats.W, BFP) else 0
+        blocks = weight_blocks(layer, fetch.new, size) if size else set()
+        move("W", "read", weight_bits(layer, fetch.new, formats.W), packed, fetch.new, blocks)
+    packed = Packed.activation(layer.output_shape, formats.O) if bursts else None
+    sums = Packed.activation(layer.output_shape, width) if bursts else None
+    for visit in visits_of_output(layer, mapping):
+        if visit.resumed:
+            counts.add("DRAM", "O", "read", "psum", len(visit.box) * width)
+            move("O", "read", (0, 0), sums, visit.box, ())
+        if not visit.finished:
+            counts.add("DRAM", "O", "write", "psum", len(visit.box) * width)
+            move("O", "write", (0, 0), sums, visit.box, ())
+        if visit.finished:
+            bits = activation_bits(visit.box, formats.O)
+            move("O", "write", bits, packed, visit.box, blocks_of(visit.box, formats.O))
+    return counts
+
+
+def with_padding_stored(layer: ConvLayer) -> ConvLayer:
+    """The same layer on an input tensor that holds its padding."""
+    top, bottom, left, right = layer.paddings
+    return ConvLayer(
+        layer.name, layer.K, layer.C, layer.P, layer.Q, layer.R, layer.S, layer.N, layer.G,
+        layer.strides, 0, layer.dilations,
+        layer.height + top + bottom, layer.width + left + right,
+    )  # fmt: skip
+
+
+# --- the PE array, cycle by cycle ---------------------------------------------------------------
+
+
+class ArrayReads(NamedTuple):
+    cycles: int
+    inputs: int
+    input_codes: int
+    weights: int
+    weight_codes: int
+    outputs: int
+    psums: int
+    """Sums that leave the array, over all outputs: contributions that were not joined inside."""
+
+
+def run_array(
+    layer: ConvLayer, ranges: Ranges, array: PEArray, formats: LayerFormats
+) -> ArrayReads:
+    """Every fold of both axes, every time step of the other dimensions, every lane.
+
+    Streaming operands are read each cycle, once per distinct element (that is broadcast). The
+    stationary one is read once per fold. Elements of I are im2col elements, padding left out.
+    A block's code is read once per fold that uses it, each time the mantissas are gone through.
+    """
+    ranges = ranges | {"R": range(layer.R), "S": range(layer.S)}
+    (sr, sc), (dr, dc) = layer.strides, layer.dilations
+    top, _, left, _ = layer.paddings
+    timed = [d for d in "NGKCPQRS" if d not in array.rows.dim + array.cols.dim]
+    block_i = formats.I.block_size if isinstance(formats.I, BFP) else 0
+    block_w = formats.W.block_size if isinstance(formats.W, BFP) else 0
+
+    def folds(dims: str, size: int) -> list[list[tuple[int, ...]]]:
+        lanes = list(product(*(ranges[d] for d in dims)))
+        return [lanes[i : i + size] for i in range(0, len(lanes), size)]
+
+    cycles = inputs = weights = 0
+    held: set[object] = set()  # the stationary operand's reads
+    codes_i: set[object] = set()
+    codes_w: set[object] = set()
+    psums: dict[Element, set[object]] = defaultdict(set)
+    at: dict[str, int] = {}
+    for fr, row_lanes in enumerate(folds(array.rows.dim, array.rows.size)):
+        for fc, col_lanes in enumerate(folds(array.cols.dim, array.cols.size)):
+            fold = fr, fc
+            for time in product(*(ranges[d] for d in timed)):
+                at.update(zip(timed, time, strict=True))
+                pass_i = at["K"] if "K" in timed and array.stationary != "input" else None
+                pass_w = tuple(at[d] for d in timed if d in "NPQ")
+                if array.stationary == "weight":
+                    pass_w = ()
+                reduced = tuple(at[d] for d in timed if d in "CRS")
+                cycles += 1
+                now_i: set[Element] = set()
+                now_w: set[Element] = set()
+                for row in row_lanes:
+                    at.update(zip(array.rows.dim, row, strict=True))
+                    for col in col_lanes:
+                        at.update(zip(array.cols.dim, col, strict=True))
+                        n, g, k, c, p, q, r, s = (at[d] for d in "NGKCPQRS")
+                        h, w = p * sr + r * dr - top, q * sc + s * dc - left
+                        if 0 <= h < layer.height and 0 <= w < layer.width:
+                            now_i.add((n, g, c, p, q, r, s))
+                            if block_i:
+                                block = (g * layer.C + c) // block_i
+                                codes_i.add((fold, pass_i, n, p, q, r, s, block))
+                        now_w.add((g, k, c, r, s))
+                        if block_w:
+                            f = g * layer.K + k
+                            of = f // block_w if layer.C == 1 else (f, c // block_w)
+                            codes_w.add((fold, pass_w, of))
+                        left_in = None if array.stationary == "output" else (fold, reduced)
+                        psums[n, g, k, p, q].add(left_in)
+                if array.stationary == "input":
+                    held |= {(fold, e) for e in now_i}
+                else:
+                    inputs += len(now_i)
+                if array.stationary == "weight":
+                    held |= {(fold, e) for e in now_w}
+                else:
+                    weights += len(now_w)
+    inputs += len(held) if array.stationary == "input" else 0
+    weights += len(held) if array.stationary == "weight" else 0
+    leaving = sum(map(len, psums.values()))
+    return ArrayReads(cycles, inputs, len(codes_i), weights, len(codes_w), len(psums), leaving)

@@ -1,0 +1,262 @@
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from workloads import (
+    LayerWeights,
+    NetworkBuilder,
+    WorkloadError,
+    load_images,
+    load_metadata,
+    load_weights,
+    load_workload,
+    normalise,
+    read_fashion_mnist,
+    save_images,
+    save_weights,
+    shipped_images,
+    shipped_metadata,
+    shipped_weights,
+)
+from workloads.training.fashion import DEBIAN_FOLDER
+from workloads.training.module import folded_module
+
+NAME = "resnet18-fashion"
+
+
+def tiny_network():
+    build = NetworkBuilder("tiny", (1, 4, 4, 2))
+    x = build.conv("a.conv", "input", 4, 3, groups=2)
+    build.conv("fc", build.avgpool("mean", x), 3, 1)
+    return build.network()
+
+
+def tiny_weights() -> dict[str, LayerWeights]:
+    rng = np.random.default_rng(0)
+    return {
+        layer.name: LayerWeights(
+            rng.standard_normal(layer.weight_shape, np.float32),
+            rng.standard_normal(layer.weight_shape[0], np.float32),
+        )
+        for layer in tiny_network().layers
+    }
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, tiny_network(), tiny_weights(), {"seed": "0"})
+    return path
+
+
+def rewrite(path: Path, **changes: np.ndarray | None) -> None:
+    """Replace, add or (None) remove tensors; ``a__b`` stands for ``a.b``."""
+    tensors = load_file(path)
+    for name, tensor in changes.items():
+        tensors.pop(name.replace("__", "."), None)
+        if tensor is not None:
+            tensors[name.replace("__", ".")] = tensor
+    save_file(tensors, path)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(WorkloadError) as caught:
+        load_weights(path, tiny_network())
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_weights_come_back_bit_for_bit(saved):
+    loaded = load_weights(saved, tiny_network())
+    assert list(loaded) == ["a.conv", "fc"]
+    for name, layer in tiny_weights().items():
+        np.testing.assert_array_equal(loaded[name].weight, layer.weight)
+        np.testing.assert_array_equal(loaded[name].bias, layer.bias)
+    assert load_metadata(saved) == {"seed": "0"}
+    assert list(saved.parent.iterdir()) == [saved]
+    (saved.parent / "other").touch()
+    assert saved.stat().st_mode == (saved.parent / "other").stat().st_mode
+
+
+def test_weights_laid_out_otherwise_in_memory_are_stored_the_same(saved):
+    weights = {
+        name: LayerWeights(np.asfortranarray(layer.weight), layer.bias)
+        for name, layer in tiny_weights().items()
+    }
+    save_weights(saved, tiny_network(), weights)
+    np.testing.assert_array_equal(
+        load_weights(saved, tiny_network())["a.conv"].weight, tiny_weights()["a.conv"].weight
+    )
+
+
+def test_missing_extra_and_misfitting_tensors(saved):
+    rewrite(saved, fc__bias=None)
+    assert "tensor 'fc.bias' is missing" in refusal(saved)
+    rewrite(saved, fc__bias=np.zeros(4, np.float32))
+    assert "tensor 'fc.bias' is F32 (4,), must be F32 (3,)" in refusal(saved)
+    rewrite(saved, fc__bias=np.zeros(3, np.float64))
+    assert "tensor 'fc.bias' is F64 (3,), must be F32 (3,)" in refusal(saved)
+    rewrite(saved, fc__bias=np.zeros(3, np.float32), running_mean=np.zeros(1, np.float32))
+    assert "tensor 'running_mean' belongs to nothing" in refusal(saved)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_not_a_number(saved, value):
+    rewrite(saved, fc__bias=np.array([0, value, 0], np.float32))
+    assert "tensor 'fc.bias' holds NaN or Inf" in refusal(saved)
+
+
+def test_no_such_file_and_no_file_at_all(tmp_path):
+    assert "cannot be read" in refusal(tmp_path / "nowhere.safetensors")
+    assert "cannot be read" in refusal(tmp_path)
+    with pytest.raises(WorkloadError, match="cannot be read"):
+        load_metadata(tmp_path / "nowhere.safetensors")
+
+
+def test_a_file_cut_short_anywhere_is_refused(saved):
+    data = saved.read_bytes()
+    for length in range(0, len(data), 7):
+        saved.write_bytes(data[:length])
+        assert "cannot be read as a safetensors file" in refusal(saved)
+    saved.write_bytes(data + b"\0")
+    assert "cannot be read as a safetensors file" in refusal(saved)
+
+
+def test_a_header_that_lies_about_its_length_or_offsets(saved):
+    data = saved.read_bytes()
+    saved.write_bytes(struct.pack("<Q", 2**62) + data[8:])
+    assert "cannot be read as a safetensors file" in refusal(saved)
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    header["fc.bias"]["data_offsets"][1] += 4
+    text = json.dumps(header).encode()
+    saved.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    assert "cannot be read as a safetensors file" in refusal(saved)
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 10**6), byte=st.integers(0, 255))
+def test_a_damaged_byte_gives_a_clear_refusal_or_whole_weights(tmp_path_factory, position, byte):
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    save_weights(path, tiny_network(), tiny_weights())
+    data = bytearray(path.read_bytes())
+    data[position % len(data)] = byte
+    path.write_bytes(data)
+    try:
+        loaded = load_weights(path, tiny_network())
+    except WorkloadError:
+        assert "\n" not in refusal(path)
+    else:
+        assert [layer.weight.shape for layer in loaded.values()] == [(4, 1, 3, 3), (3, 4, 1, 1)]
+
+
+def test_weights_that_could_not_be_loaded_are_not_saved(saved):
+    before = saved.read_bytes()
+    bad = tiny_weights()
+    bad["fc"] = LayerWeights(bad["fc"].weight, bad["fc"].bias * np.float32(np.nan))
+    with pytest.raises(WorkloadError, match=r"tensor 'fc\.bias' holds NaN or Inf"):
+        save_weights(saved, tiny_network(), bad)
+    wide = tiny_weights()
+    wide["fc"] = LayerWeights(wide["fc"].weight.astype(np.float64), wide["fc"].bias)
+    with pytest.raises(WorkloadError, match=r"tensor 'fc\.weight' is float64"):
+        save_weights(saved, tiny_network(), wide)
+    with pytest.raises(WorkloadError, match=r"tensor 'fc\.weight' is missing"):
+        save_weights(saved, tiny_network(), {"a.conv": bad["a.conv"]})
+    assert saved.read_bytes() == before
+    with pytest.raises(WorkloadError, match="cannot be written"):
+        save_weights(saved.parent / "no" / "such", tiny_network(), tiny_weights())
+
+
+def test_images_come_back_and_only_a_thousand_pass(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1000, 28, 28), np.uint8)
+    labels = rng.integers(0, 10, 1000).astype(np.uint8)
+    path = tmp_path / "images.safetensors"
+    save_images(path, images, labels)
+    loaded = load_images(path)
+    np.testing.assert_array_equal(loaded[0], images)
+    np.testing.assert_array_equal(loaded[1], labels)
+    with pytest.raises(WorkloadError, match=r"tensor 'images' is U8 \(999, 28, 28\)"):
+        save_images(path, images[1:], labels)
+    save_file({"images": images}, path)
+    with pytest.raises(WorkloadError, match="tensor 'labels' is missing"):
+        load_images(path)
+
+
+def test_normalise_gives_the_training_sets_mean_and_deviation():
+    pixels = np.array([[[0, 255, 51]]], np.uint8)
+    normal = normalise(pixels)
+    assert normal.shape == (1, 1, 3, 1)
+    assert normal.dtype == np.float32
+    expected = (np.array([0.0, 1.0, 0.2]) - 0.2860) / 0.3530
+    np.testing.assert_allclose(normal.ravel(), expected, rtol=1e-6)
+    for bad in (pixels.astype(np.float32), pixels[0]):
+        with pytest.raises(WorkloadError, match=r"must be uint8 \(n, H, W\)"):
+            normalise(bad)
+
+
+def test_shipped_weights_reach_the_recorded_accuracy(torch_resnet18):
+    """The forward pass is torch's own, on a module that knows nothing of this package."""
+    module = torch_resnet18(16, 1, 10, True).eval()
+    weights = shipped_weights(NAME)
+    state = {}
+    for name, layer in weights.items():
+        weight = layer.weight[:, :, 0, 0] if name == "fc" else layer.weight
+        state[f"{name}.weight"] = torch.from_numpy(weight)
+        state[f"{name}.bias"] = torch.from_numpy(layer.bias)
+    module.load_state_dict(state)
+    images, labels = shipped_images(NAME)
+    inputs = torch.from_numpy(normalise(images).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        logits = module(inputs)
+        ours = folded_module(load_workload(NAME), weights)(inputs).flatten(1)
+    correct = int((logits.argmax(1).numpy() == labels).sum())
+    metadata = shipped_metadata(NAME)
+    # Another machine sums in another order: of a thousand images, a tie may fall the other way.
+    assert abs(correct - int(metadata["first_1000_correct"])) <= 1
+    torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_shipped_metadata_agrees_with_itself_and_the_preprocessing():
+    metadata = shipped_metadata(NAME)
+    white = normalise(np.full((1, 1, 1), 255, np.uint8)).item()
+    expected = (1 - float(metadata["mean"])) / float(metadata["std"])
+    assert white == pytest.approx(expected, rel=1e-6)
+    share = int(metadata["test_correct"]) / int(metadata["test_images"])
+    assert float(metadata["test_accuracy"]) == pytest.approx(share, abs=5e-5)
+    assert int(metadata["test_images"]) == 10_000
+    assert share > 0.93
+
+
+@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is absent")
+def test_shipped_images_are_the_first_thousand_of_the_test_set():
+    images, labels = shipped_images(NAME)
+    data = read_fashion_mnist(DEBIAN_FOLDER)
+    np.testing.assert_array_equal(images, data.test_images[:1000])
+    np.testing.assert_array_equal(labels, data.test_labels[:1000])
+    assert data.train_images.mean() / 255 == pytest.approx(0.2860, abs=1e-4)
+    assert data.train_images.std() / 255 == pytest.approx(0.3530, abs=1e-4)
+
+
+def test_only_the_trained_network_has_shipped_weights():
+    for shipped in (shipped_weights, shipped_images, shipped_metadata):
+        with pytest.raises(
+            WorkloadError, match="no weights are shipped, only for resnet18-fashion"
+        ):
+            shipped("resnet18")
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, workloads; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

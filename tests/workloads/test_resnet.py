@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch import nn
+
+from workloads import WorkloadError, load_workload, names, resnet18
+
+
+def layers_in_torch(module: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """Layer name -> (MACs, output channels, rows, columns, input rows, columns), in run order."""
+    found = {}
+
+    def record(name):
+        def hook(layer, inputs, output):
+            macs = output[0].numel() * layer.weight[0].numel()
+            out, into = ((*t.shape[1:], 1, 1) for t in (output, inputs[0]))
+            found[name] = (macs, *out[:3], *into[1:3])
+
+        return hook
+
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(record(name))
+    module(images)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "image"),
+    [
+        (load_workload("resnet18"), (64, 3, 1000, False), (3, 224, 224)),
+        (load_workload("resnet18-fashion"), (16, 1, 10, True), (1, 28, 28)),
+        # Odd maps, at which each kernel, stride and padding gives another size.
+        (resnet18(width=8, size=226, channels=2, classes=3), (8, 2, 3, False), (2, 226, 226)),
+    ],
+)
+def test_layers_are_those_torch_runs(torch_resnet18, network, arguments, image):
+    with torch.device("meta"):
+        expected = layers_in_torch(torch_resnet18(*arguments), torch.empty(1, *image))
+    ours = {
+        layer.name: (layer.macs, layer.K, layer.P, layer.Q, layer.height, layer.width)
+        for layer in network.layers
+    }
+    assert ours == expected
+    assert len(ours) == 21
+
+
+def test_resnet18_counts_that_the_literature_gives():
+    network = resnet18()
+    convs = [layer for layer in network.layers if layer.name != "fc"]
+    assert len(convs) == 20
+    assert sum(layer.macs for layer in convs) == 1_813_561_344
+    assert len(network.unique_layers) == 12
+    # torchvision: 11,689,512 parameters, of which 9,600 are batch normalisation's, 1,000 fc's bias.
+    weights = sum(K * C * R * S for K, C, R, S in (layer.weight_shape for layer in network.layers))
+    assert weights == 11_689_512 - 9_600 - 1_000
+
+
+def test_each_sum_takes_the_block_and_its_shortcut():
+    producers = load_workload("resnet18").producers
+    read = {
+        name: [node.name for node in nodes]
+        for name, nodes in producers.items()
+        if name.endswith(".add")
+    }
+    assert read["layer1.0.add"] == ["layer1.0.conv2", "maxpool"]
+    assert read["layer2.0.add"] == ["layer2.0.conv2", "layer2.0.downsample"]
+    assert read["layer2.1.add"] == ["layer2.1.conv2", "layer2.0.relu2"]
+    assert len(read) == 8
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(WorkloadError, match="stem='large' must be 'imagenet' or 'small'"):
+        resnet18(stem="large")
+    with pytest.raises(WorkloadError, match="must be an int >= 1"):
+        resnet18(size=0)
+    with pytest.raises(WorkloadError, match="layer 'conv1': out_channels=0 must be an int >= 1"):
+        resnet18(width=0)
+
+
+def test_unknown_workload_lists_the_names_and_the_nearest():
+    assert [load_workload(name).name for name in names()] == list(names())
+    assert names() == ("resnet18", "resnet18-fashion")
+    with pytest.raises(WorkloadError) as caught:
+        load_workload("resnet-18")
+    assert str(caught.value) == (
+        "workload 'resnet-18' must be one of resnet18, resnet18-fashion; did you mean 'resnet18'?"
+    )
+    with pytest.raises(WorkloadError, match=r"one of resnet18, resnet18-fashion$"):
+        load_workload("zzz")

@@ -9,9 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reports.sweep import plot_sweep
-    from search.buffers import sweep_capacity
-
     from arch import Arch, ArchError, dump_arch, load_arch
     from mapping.mapper import find_mapping
     from mapping.nest import Mapping, MappingError
@@ -29,6 +26,11 @@ if TYPE_CHECKING:
         quantize_weight,
         unpack,
     )
+    from reports.files import write_csv
+    from reports.sweep import plot_sweep
+    from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
+    from search.buffers import sweep_capacity
+    from sim.host import infer
     from sim.inference import calibrate, run_inference
     from sim.result import LayerResult, NetworkResult
     from sim.simulate import simulate, simulate_network
@@ -36,9 +38,13 @@ if TYPE_CHECKING:
     from workloads import (
         ConvLayer,
         Network,
+        NetworkBuilder,
         WorkloadError,
         load_weights,
         load_workload,
+        normalise,
+        shipped_images,
+        shipped_weights,
     )
 
 __version__ = "0.1.0"
@@ -61,13 +67,26 @@ _HOME = {
         "quantize_weight",
         "unpack",
     ),
+    "reports.files": ("write_csv",),
     "reports.sweep": ("plot_sweep",),
+    "reports.tables": ("simulation_table", "sweep_table", "traffic_table", "validation_table"),
     "search.buffers": ("sweep_capacity",),
+    "sim.host": ("infer",),
     "sim.inference": ("calibrate", "run_inference"),
     "sim.result": ("LayerResult", "NetworkResult"),
     "sim.simulate": ("simulate", "simulate_network"),
     "sim.validate": ("validate",),
-    "workloads": ("ConvLayer", "Network", "WorkloadError", "load_weights", "load_workload"),
+    "workloads": (
+        "ConvLayer",
+        "Network",
+        "NetworkBuilder",
+        "WorkloadError",
+        "load_weights",
+        "load_workload",
+        "normalise",
+        "shipped_images",
+        "shipped_weights",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -82,6 +101,7 @@ __all__ = [
     "Mapping",
     "MappingError",
     "Network",
+    "NetworkBuilder",
     "NetworkResult",
     "Plain",
     "Rounding",
@@ -90,9 +110,11 @@ __all__ = [
     "dequantize",
     "dump_arch",
     "find_mapping",
+    "infer",
     "load_arch",
     "load_weights",
     "load_workload",
+    "normalise",
     "pack",
     "parse_format",
     "plot_sweep",
@@ -100,11 +122,18 @@ __all__ = [
     "quantize_activation",
     "quantize_weight",
     "run_inference",
+    "shipped_images",
+    "shipped_weights",
     "simulate",
     "simulate_network",
+    "simulation_table",
     "sweep_capacity",
+    "sweep_table",
+    "traffic_table",
     "unpack",
     "validate",
+    "validation_table",
+    "write_csv",
 ]
 
 

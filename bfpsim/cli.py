@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from bfpsim.emit import emit, print_table, simulation_report, validation_report
+
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
     from arch import Arch
     from mapping.nest import Mapping
@@ -117,7 +118,9 @@ def simulate(
     if images is not None:
         if layer or order or tile:
             raise _UsageError("--images runs the whole network; leave out --layer, --order, --tile")
-        _simulate_images(spec, net, formats, images, weights, labels, count, as_json, as_csv, out)
+        frames, result, summary = _run_images(spec, net, formats, images, weights, labels, count)
+        report = simulation_report(result, formats, frames, summary)
+        emit(report, as_json, as_csv, out)
         return
     if weights or labels:
         raise _UsageError("--weights and --labels need --images")
@@ -126,7 +129,7 @@ def simulate(
     net, mappings = _select(net, layer, order, tile)
     with _progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as done:
         result = simulate_network(net, spec, formats, mappings, done)
-    _emit_simulation(result, formats, {}, as_json, as_csv, out)
+    emit(simulation_report(result, formats), as_json, as_csv, out)
 
 
 @app.command()
@@ -148,23 +151,12 @@ def validate(
     """
     _one_of(as_json, as_csv, out)
     spec, net, formats = _load(arch, network, format)
-    from reports.tables import validation_table
-
     from sim.validate import validate as run
 
     net, mappings = _select(net, layer, order, tile)
     with _progress(f"validating {net.name} on {spec.name}", len(net.layers)) as done:
         result = run(net, spec, formats, mappings, done)
-    frame = result.to_frame()
-    summary = {
-        "network": net.name,
-        "arch": spec.name,
-        "formats": str(formats),
-        "agrees": result.agrees,
-    }
-    _emit(
-        {"validation": frame}, "validation", summary, validation_table(result), as_json, as_csv, out
-    )
+    emit(validation_report(result, formats), as_json, as_csv, out)
     if not result.agrees:
         wrong = ", ".join(v.layer for v in result.layers if not v.agrees)
         _complain(f"the exact model and the simulation differ in: {wrong}")
@@ -174,11 +166,10 @@ def validate(
 @arch_app.command("list")
 def arch_list() -> None:
     """Name the shipped architectures."""
+    from arch import load_arch, shipped
     from reports.tables import arch_table
 
-    from arch import load_arch, shipped
-
-    _print(arch_table([load_arch(name) for name in shipped()]))
+    print_table(arch_table([load_arch(name) for name in shipped()]))
 
 
 @arch_app.command("show")
@@ -324,7 +315,7 @@ def _tiles(text: str | None) -> dict[str, int]:
     return sizes
 
 
-def _simulate_images(
+def _run_images(
     spec: Arch,
     net: Network,
     formats: LayerFormats,
@@ -332,134 +323,28 @@ def _simulate_images(
     weights: str | None,
     labels: str | None,
     count: int,
-    as_json: bool,
-    as_csv: bool,
-    out: Path | None,
-) -> None:
-    import numpy as np
-
-    from sim.host import infer
-    from sim.inference import run_inference
-    from workloads import (
-        WorkloadError,
-        load_weights,
-        normalise,
-        read_idx,
-        shipped_images,
-        shipped_weights,
-    )
-
-    own = shipped_weights(net.name) if weights is None else load_weights(weights, net)
-    if images == "shipped":
-        pixels, classes = shipped_images(net.name)
-    else:
-        pixels = read_idx(images)
-        classes = np.empty(0, np.uint8)
-    if labels is not None:
-        classes = read_idx(labels)
-        if classes.shape != pixels.shape[:1]:
-            raise WorkloadError(
-                f"{labels}: {classes.shape} labels for {pixels.shape} images; allowed: one each"
-            )
-    expected = net.nodes[0].input_shape or ()
-    if pixels.ndim != 3 or pixels.shape[1:] != tuple(expected[1:3]):
-        raise WorkloadError(
-            f"{images}: images of shape {pixels.shape}; "
-            f"allowed: (any, {expected[1]}, {expected[2]})"
-        )
-    if count > len(pixels):
-        raise _UsageError(f"--count {count}; allowed: 1..{len(pixels)}, the images there are")
-    batch = normalise(pixels[:count])
-    with _progress(f"running {count} images on {spec.name}", len(net.layers)) as done:
-        result = run_inference(net, spec, formats, own, batch, progress=done)
-    reference = infer(net.batched(count), own, batch)[net.nodes[-1].name]
-    float_classes = reference.reshape(count, -1).argmax(axis=1)
-    summary: dict[str, Any] = {
-        "images": count,
-        "equal_to_float": int((result.predictions == float_classes).sum()),
-    }
-    if len(classes):
-        summary["right"] = int((result.predictions == classes[:count]).sum())
-        summary["right_in_float"] = int((float_classes == classes[:count]).sum())
+) -> tuple[dict[str, pd.DataFrame], NetworkResult, dict[str, Any]]:
     import pandas as pd
 
-    predictions = pd.DataFrame({"image": range(count), "simulated": result.predictions})
-    predictions["float"] = float_classes
-    if len(classes):
-        predictions["label"] = classes[:count].astype(int)
-    _emit_simulation(
-        result.result, formats, summary, as_json, as_csv, out, {"predictions": predictions}
-    )
+    from sim.inference import float_predictions, run_inference
+    from workloads import load_weights, normalise, read_images, shipped_weights
 
-
-def _emit_simulation(
-    result: NetworkResult,
-    formats: LayerFormats,
-    more: dict[str, Any],
-    as_json: bool,
-    as_csv: bool,
-    out: Path | None,
-    more_frames: dict[str, pd.DataFrame] | None = None,
-) -> None:
-    from reports.tables import layers_frame, simulation_table
-
+    own = shipped_weights(net.name) if weights is None else load_weights(weights, net)
+    chosen = read_images(net, images, labels, count)
+    batch = normalise(chosen.pixels)
+    with _progress(f"running {count} images on {spec.name}", len(net.layers)) as done:
+        inference = run_inference(net, spec, formats, own, batch, progress=done)
+    classes = pd.DataFrame({"image": range(count), "simulated": inference.predictions})
+    classes["float"] = float_predictions(net, own, batch)
     summary = {
-        "network": result.network,
-        "arch": result.arch.name,
-        "formats": str(formats),
-        "dram_bits": sum(int(r.counts.total("DRAM")) for r in result.layers),
-        "sram_bits": sum(int(r.counts.total("SRAM")) for r in result.layers),
-        "energy_pj": result.energy_pj,
-        "cycles": result.cycles,
-        "seconds": result.seconds,
-        **more,
+        "images": count,
+        "equal_to_float": int((classes["simulated"] == classes["float"]).sum()),
     }
-    frames = {"traffic": result.traffic, "layers": layers_frame(result), **(more_frames or {})}
-    table = simulation_table(result)
-    _emit(frames, "traffic", summary, table, as_json, as_csv, out)
-
-
-def _emit(
-    frames: dict[str, pd.DataFrame],
-    main_frame: str,
-    summary: dict[str, Any],
-    table: Table,
-    as_json: bool,
-    as_csv: bool,
-    out: Path | None,
-) -> None:
-    """Print a table, JSON or CSV, or write every table and the summary into a folder."""
-    from reports.files import write_atomic, write_csv
-
-    if as_json:
-        print(json.dumps(summary | {k: _records(f) for k, f in frames.items()}, indent=2))
-    elif as_csv:
-        sys.stdout.write(frames[main_frame].to_csv(index=False, lineterminator="\n"))
-    elif out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, frame in frames.items():
-            write_csv(frame, out / f"{name}.csv")
-        write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-        print(f"wrote {', '.join(f'{name}.csv' for name in frames)}, summary.json to {out}")
-    else:
-        _print(table)
-        for key in ("images", "equal_to_float", "right", "right_in_float"):
-            if key in summary:
-                print(f"{key.replace('_', ' ')}: {summary[key]}")
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
-    return records
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)
+    if chosen.labels is not None:
+        classes["label"] = chosen.labels.astype(int)
+        summary["right"] = int((classes["simulated"] == classes["label"]).sum())
+        summary["right_in_float"] = int((classes["float"] == classes["label"]).sum())
+    return {"predictions": classes}, inference.result, summary
 
 
 @contextmanager

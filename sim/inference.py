@@ -44,6 +44,15 @@ class Inference:
         return classes
 
 
+def float_predictions(
+    network: Network, weights: dict[str, LayerWeights], images: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """The class of each image by float64 inference with the unquantised weights."""
+    outputs = infer(network.batched(len(images)), weights, images)[network.nodes[-1].name]
+    classes: NDArray[np.int64] = outputs.reshape(len(images), -1).argmax(axis=1).astype(np.int64)
+    return classes
+
+
 def calibrate(
     network: Network, weights: dict[str, LayerWeights], images: NDArray[np.floating]
 ) -> dict[str, Tops]:

@@ -87,14 +87,16 @@ class Validation:
                 "agrees": v.agrees,
             }
             for v, energy in zip(
-                (*self.layers, self._total()),
+                (*self.layers, self.total),
                 (*(r.energy_pj for r in self.simulated.layers), self.simulated.energy_pj),
                 strict=True,
             )
         ]
         return pd.DataFrame(rows)
 
-    def _total(self) -> LayerValidation:
+    @property
+    def total(self) -> LayerValidation:
+        """The sums over the layers, as a layer named "total"."""
         layers = self.layers
         return LayerValidation(
             "total",

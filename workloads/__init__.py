@@ -17,6 +17,7 @@ from workloads.checkpoint import (
     shipped_weights,
 )
 from workloads.idx import FashionMnist, read_fashion_mnist, read_idx
+from workloads.images import Images, read_images
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
 from workloads.network import Network, NetworkBuilder, Node, Op, Pool
 from workloads.resnet import resnet18
@@ -24,6 +25,7 @@ from workloads.resnet import resnet18
 __all__ = [
     "ConvLayer",
     "FashionMnist",
+    "Images",
     "LayerWeights",
     "Network",
     "NetworkBuilder",
@@ -42,6 +44,7 @@ __all__ = [
     "output_extent",
     "read_fashion_mnist",
     "read_idx",
+    "read_images",
     "resnet18",
     "save_images",
     "save_weights",

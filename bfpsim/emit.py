@@ -1,0 +1,115 @@
+"""Results handed to the user: a table on the terminal, JSON, CSV, or files in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from quant import LayerFormats
+    from sim.result import NetworkResult
+    from sim.validate import Validation
+
+
+@dataclass(frozen=True)
+class Report:
+    """One command's results in every shape.
+
+    frames: tables by file name, the first one being what --csv prints
+    summary: totals, for JSON and below the terminal's table
+    notes: lines of the summary that the terminal shows too
+    """
+
+    table: Table
+    frames: dict[str, pd.DataFrame]
+    summary: dict[str, Any]
+    notes: tuple[str, ...] = field(default=())
+
+
+def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
+    """Print the report, or write every table and the summary into a folder."""
+    from reports.files import write_atomic, write_csv
+
+    if as_json:
+        tables = {name: _records(frame) for name, frame in report.frames.items()}
+        print(json.dumps(report.summary | tables, indent=2))
+    elif as_csv:
+        frame = next(iter(report.frames.values()))
+        sys.stdout.write(frame.to_csv(index=False, lineterminator="\n"))
+    elif out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, frame in report.frames.items():
+            write_csv(frame, out / f"{name}.csv")
+        write_atomic(out / "summary.json", json.dumps(report.summary, indent=2) + "\n")
+        files = ", ".join([*(f"{name}.csv" for name in report.frames), "summary.json"])
+        print(f"wrote {files} to {out}")
+    else:
+        print_table(report.table)
+        for key in report.notes:
+            print(f"{key.replace('_', ' ')}: {report.summary[key]}")
+
+
+def simulation_report(
+    result: NetworkResult,
+    formats: LayerFormats,
+    more_frames: dict[str, pd.DataFrame] | None = None,
+    more_summary: dict[str, Any] | None = None,
+) -> Report:
+    """What `simulate` shows; the extras of a run with images are shown on the terminal too."""
+    from reports.tables import layers_frame, simulation_table
+
+    more_summary = more_summary or {}
+    summary = {
+        "network": result.network,
+        "arch": result.arch.name,
+        "formats": str(formats),
+        "dram_bits": sum(int(r.counts.total("DRAM")) for r in result.layers),
+        "sram_bits": sum(int(r.counts.total("SRAM")) for r in result.layers),
+        "energy_pj": result.energy_pj,
+        "cycles": result.cycles,
+        "seconds": result.seconds,
+        **more_summary,
+    }
+    frames = {"traffic": result.traffic, "layers": layers_frame(result), **(more_frames or {})}
+    return Report(simulation_table(result), frames, summary, tuple(more_summary))
+
+
+def validation_report(result: Validation, formats: LayerFormats) -> Report:
+    """What `validate` shows."""
+    from reports.tables import validation_table
+
+    summary = {
+        "network": result.network,
+        "arch": result.simulated.arch.name,
+        "formats": str(formats),
+        "agrees": result.agrees,
+    }
+    return Report(validation_table(result, _width()), {"validation": result.to_frame()}, summary)
+
+
+def print_table(table: Table) -> None:
+    """Print a table at the terminal's width, or at 200 columns where there is no terminal."""
+    from rich.console import Console
+
+    Console(width=_width()).print(table)
+
+
+def _width() -> int:
+    from rich.console import Console
+
+    console = Console()
+    return console.width if console.is_terminal else 200
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, numbers in full."""
+    return [
+        {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]

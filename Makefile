@@ -16,7 +16,7 @@ test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(CORES) -m "long or not long"
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -350,14 +350,16 @@ def _bursts(counts: Counts, nest: Nest, arch: Arch, formats: LayerFormats) -> No
 def compulsory_counts(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Counts:
     """DRAM payload that no mapping avoids: every needed element once, bursts apart.
 
-    I's stored rows and columns that some output needs, W, and O as a result.
+    I's stored rows and columns that some output needs (not those that strides step over), W, and
+    O as a result.
     """
     layer = stored(layer, arch)
     nest = make_nest(layer, Mapping())
     at = dict.fromkeys(DIMS, 0)
+    needed = input_box(nest, at)._replace(h=(0, _lines(layer, "P")), w=(0, _lines(layer, "Q")))
     counts = Counts()
     once: tuple[tuple[Tensor, Direction, Volume], ...] = (
-        ("I", "read", input_box(nest, at).volume(formats.I)),
+        ("I", "read", needed.volume(formats.I)),
         ("W", "read", weight_box(nest, at).volume(formats.W)),
         ("O", "write", output_box(nest, at).volume(formats.O)),
     )
@@ -365,3 +367,16 @@ def compulsory_counts(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Co
         counts.add("DRAM", tensor, direction, "mantissa", volume.mantissa)
         counts.add("DRAM", tensor, direction, "exponent", volume.exponent)
     return counts
+
+
+def _lines(layer: ConvLayer, dim: str) -> int:
+    """Stored input rows (P) or columns (Q) that some output needs."""
+    axis, taps, before, extent = (
+        (0, layer.R, 0, layer.height) if dim == "P" else (1, layer.S, 2, layer.width)
+    )
+    lines = {
+        output * layer.strides[axis] + tap * layer.dilations[axis] - layer.paddings[before]
+        for output in range(layer.dims[dim])
+        for tap in range(taps)
+    }
+    return len(lines & set(range(extent)))

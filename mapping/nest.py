@@ -70,9 +70,10 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """A mapping applied to a layer: sizes, trips and the loops that exist, outer to inner."""
+    """A mapping applied to a layer: extents, tile sizes, trips, and the loops, outer to inner."""
 
     layer: ConvLayer
+    extents: dict[str, int]
     tile: dict[str, int]
     trips: dict[str, int]
     loops: tuple[Loop, ...]
@@ -85,7 +86,7 @@ class Nest:
     def span(self, dim: str, index: int) -> tuple[int, int]:
         """The half-open range of `dim` that its tile number `index` covers."""
         low = index * self.tile[dim]
-        return low, min(low + self.tile[dim], self.layer.dims[dim])
+        return low, min(low + self.tile[dim], self.extents[dim])
 
     def spans(self, dim: str) -> list[tuple[int, int]]:
         """Every tile's range of `dim`, in order."""
@@ -132,4 +133,4 @@ def make_nest(layer: ConvLayer, mapping: Mapping) -> Nest:
                 f"allowed: an order that holds {''.join(d for d in DIMS if trips[d] > 1)}"
             )
     loops = tuple(Loop(dim, trips[dim]) for dim in mapping.order if trips[dim] > 1)
-    return Nest(layer, tile, trips, loops)
+    return Nest(layer, extents, tile, trips, loops)

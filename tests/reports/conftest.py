@@ -1,0 +1,27 @@
+import pytest
+
+from arch import load_arch
+from quant.formats import BFP, LayerFormats
+from search.buffers import sweep_capacity
+from sim.validate import validate
+from workloads import NetworkBuilder
+
+BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
+
+
+@pytest.fixture(scope="session")
+def network():
+    build = NetworkBuilder("tiny", input_shape=(1, 12, 12, 8))
+    x = build.conv("conv1", "input", 16, kernel=3, padding=1)
+    build.conv("conv2", x, 32, kernel=3, stride=2, padding=1)
+    return build.network()
+
+
+@pytest.fixture(scope="session")
+def sweep(network):
+    return sweep_capacity(network, load_arch("edge-64k"), BFP8, ["2 KiB", "4 KiB", "8 KiB"])
+
+
+@pytest.fixture(scope="session")
+def validation(network):
+    return validate(network, load_arch("edge-16k"), BFP8)

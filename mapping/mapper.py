@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arch import Arch
 from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
-from mapping.models import refetches, stored
+from mapping.dram_model import refetches, stored
 from mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from mapping.pe_array import reduction_folds
 from mapping.profiles import (

@@ -14,7 +14,7 @@ from arch import Arch
 from mapping.boxes import ActivationBox, Volume, channel_intervals
 from mapping.capacity import check, partial_sums_in_buffer
 from mapping.counts import Counts, Direction, Kind
-from mapping.models import stored
+from mapping.dram_model import stored
 from mapping.movement import OutputVisit, input_fetches, output_visits, weight_fetches
 from mapping.nest import DIMS, Mapping, Nest, Tensor
 from mapping.pe_array import ArrayTraffic, Tile, array_traffic, col_taps, row_taps

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mapping.capacity import check
+from mapping.dram_model import stored
 from mapping.mapper import find_mapping
-from mapping.models import stored
 from mapping.nest import Mapping as Tiling
 from quant.formats import BFP, Format, FormatError, LayerFormats, Rounding
 from sim.accelerator import Accelerator, Tally

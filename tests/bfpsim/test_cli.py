@@ -45,7 +45,7 @@ def test_simulate_takes_a_mapping_and_three_formats(capsys) -> None:
     report = json.loads(text)
     assert code == 0
     assert report["formats"] == "I=bfp8e3b16 W=bfp16e5b16 O=plain32"
-    assert report["layers"][0]["mapping"] == "KC: K16 C32"
+    assert (report["layers"][0]["order"], report["layers"][0]["tile"]) == ("KC", "K=16 C=32")
 
 
 def test_the_same_command_writes_the_same_bytes(capsys, tmp_path: Path) -> None:

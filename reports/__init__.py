@@ -1,0 +1,1 @@
+"""Reports: terminal tables, CSV files and figures of what was simulated."""

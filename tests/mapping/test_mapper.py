@@ -1,0 +1,145 @@
+"""The mapper against brute force: every order, every tile size, every legal mapping."""
+
+import random
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from arch import load_arch, replace
+from mapping.capacity import check
+from mapping.dram_model import EXACT, FULL, dram_counts, stored
+from mapping.mapper import ORDERS, _Grid, find_mapping
+from mapping.nest import DIMS, Mapping, MappingError
+from quant import BFP, LayerFormats, Plain
+from tests.generate import random_arch, random_formats, random_layer
+from workloads import ConvLayer, load_workload
+
+
+def tight(arch, bits: int):
+    """The architecture with so little SRAM that it decides what is legal."""
+    size = f"{max(bits, 8)} bit"
+    if arch.shared:
+        return replace(arch, "sram.capacity", size)
+    for part in ("input", "weight", "output"):
+        arch = replace(arch, f"sram.{part}.capacity", size)
+    return arch
+
+
+def brute_force(layer, arch, formats, effects) -> dict[Mapping, int]:
+    """DRAM bits of every legal mapping."""
+    kept = stored(layer, arch)
+    found = {}
+    for sizes in product(*(range(1, kept.dims[d] + 1) for d in DIMS)):
+        tile = {d: size for d, size in zip(DIMS, sizes, strict=True) if size < kept.dims[d]}
+        for order in permutations(tile):
+            mapping = Mapping("".join(order), tile)
+            try:
+                nest = check(kept, arch, mapping, formats)
+            except MappingError:
+                break  # legality does not depend on the order
+            found[mapping] = int(dram_counts(nest, arch, formats, effects).total())
+    return found
+
+
+def small_case(seed: int, burst: str):
+    """A layer with at most 120 tilings, and an SRAM that holds some of them."""
+    rng = random.Random(seed)
+    while True:
+        layer, formats = random_layer(rng, 4), random_formats(rng)
+        dims = layer.dims
+        tilings = np.prod([dims[d] for d in DIMS])
+        loops = sum(dims[d] > 1 for d in DIMS)
+        if tilings <= 120 and loops <= 4:
+            break
+    arch = random_arch(rng, burst)
+    return layer, tight(arch, int(2 ** rng.uniform(6, 13))), formats
+
+
+@pytest.mark.parametrize("model", ["exact", "full"])
+@pytest.mark.parametrize("seed", range(60))
+def test_the_answer_is_the_least_of_all_legal_mappings(seed: int, model: str) -> None:
+    layer, arch, formats = small_case(seed, "64 bit" if model == "full" else "1 bit")
+    every = brute_force(layer, arch, formats, FULL if model == "full" else EXACT)
+    if not every:
+        with pytest.raises(MappingError, match="no mapping fits"):
+            find_mapping(layer, arch, formats, model)
+        return
+    found = find_mapping(layer, arch, formats, model)
+    nest = check(stored(layer, arch), arch, found, formats)
+    effects = FULL if model == "full" else EXACT
+    assert dram_counts(nest, arch, formats, effects).total() == min(every.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["exact", "full"])
+def test_the_answer_is_the_least_at_length(model: str) -> None:
+    for seed in range(1000, 1600):
+        test_the_answer_is_the_least_of_all_legal_mappings(seed, model)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> None:
+    rng = random.Random(seed)
+    layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)
+    arch = tight(arch, int(2 ** rng.uniform(8, 15)))
+    kept = stored(layer, arch)
+    grid = _Grid(kept, arch, formats)
+    legal = grid.legal()
+    order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
+    bits = np.broadcast_to(grid.dram_bits(order), legal.shape)
+    for _ in range(15):
+        at = tuple(rng.randrange(size) for size in legal.shape)
+        mapping = Mapping(order, dict(zip(DIMS, grid.tile(np.array(at)), strict=True)))
+        try:
+            nest = check(kept, arch, mapping, formats)
+        except MappingError:
+            assert not legal[at]
+            continue
+        assert legal[at]
+        assert dram_counts(nest, arch, formats, EXACT).total() == bits[at]
+
+
+def test_the_best_known_mapping_of_conv2_x_is_found() -> None:
+    """668,160 words by hand; published mappers stop at 718,336 and 854,272."""
+    layer = ConvLayer("conv2_x", K=64, C=64, P=56, Q=56, R=3, S=3)
+    arch = replace(load_arch("edge-64k"), "pe_array.accumulator_bits", 16)
+    formats = LayerFormats.uniform(Plain(16))
+    nest = check(layer, arch, find_mapping(layer, arch, formats), formats)
+    assert dram_counts(nest, arch, formats, EXACT).total() <= 668_160 * 16
+
+
+def test_more_memory_never_moves_more() -> None:
+    layer = load_workload("resnet18-fashion").layers[8]
+    formats = LayerFormats.uniform(BFP(8, 3, 16))
+    moved = []
+    for size in range(9_000, 200_000, 3_000):
+        arch = tight(load_arch("edge-64k"), size)
+        try:
+            nest = check(layer, arch, find_mapping(layer, arch, formats, "full"), formats)
+        except MappingError:
+            assert not moved
+            continue
+        moved.append(int(dram_counts(nest, arch, formats, FULL).total()))
+    assert len(moved) > 30
+    assert moved == sorted(moved, reverse=True)
+
+
+def test_ties_are_broken_the_same_way_every_time() -> None:
+    layer = ConvLayer("tie", K=4, C=4, P=4, Q=4)
+    arch, formats = tight(load_arch("edge-64k"), 700), LayerFormats.uniform(Plain(8))
+    found = {find_mapping(layer, arch, formats) for _ in range(5)}
+    assert len(found) == 1
+
+
+def test_what_the_shortage_names_is_just_enough() -> None:
+    layer = ConvLayer("short", K=32, C=40, P=8, Q=8, R=3, S=3, padding=1)
+    formats = LayerFormats.uniform(BFP(8, 3, 16))
+    with pytest.raises(
+        MappingError, match=r"100 usable bit, \d+ too few; allowed: at least \d+"
+    ) as e:
+        find_mapping(layer, tight(load_arch("edge-64k"), 100), formats)
+    least = int(str(e.value).split("at least ")[1].split()[0])
+    find_mapping(layer, tight(load_arch("edge-64k"), least), formats)
+    with pytest.raises(MappingError, match=" 1 too few"):
+        find_mapping(layer, tight(load_arch("edge-64k"), least - 1), formats)

@@ -38,7 +38,8 @@ def mapper(network, formats):
     for model in ("exact", "full"):
         start = time.perf_counter()
         found = {
-            layer: find_mapping(layer, arch, formats, model) for layer, _ in network.unique_layers
+            layer: find_mapping(layer, arch, formats, "dram", model)
+            for layer, _ in network.unique_layers
         }
         print(f"  model {model}: {time.perf_counter() - start:.2f} s")
     by_shape = {(layer.dims["K"], layer.C, layer.P, layer.R): m for layer, m in found.items()}

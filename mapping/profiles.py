@@ -5,14 +5,26 @@ tabulated for many tile sizes at once, so that a whole grid of mappings is price
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arch import PEArray
 from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from mapping.pe_array import (
+    Tile,
+    col_taps,
+    folds,
+    input_codes,
+    reduction_folds,
+    row_taps,
+    weight_codes,
+)
 from quant.blocks import touched
-from quant.formats import BFP, Format
+from quant.formats import BFP, Format, LayerFormats
 from workloads import ConvLayer
 
 Vector = NDArray[np.int64]
@@ -25,7 +37,7 @@ def spans(extent: int, size: int) -> list[Interval]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowProfile:
-    """Input rows (columns) of the tiles of P (Q), per candidate tile size.
+    """Input rows (columns) of the tiles of P (Q), per tile size.
 
     every, first, rest: lengths summed over all tiles, the first one, all but the first
     fresh: lengths beyond the tile before, over all but the first
@@ -34,7 +46,6 @@ class WindowProfile:
     largest: longest tile
     """
 
-    sizes: Vector
     trips: Vector
     every: Vector
     first: Vector
@@ -44,22 +55,27 @@ class WindowProfile:
     wrapped: Vector
     largest: Vector
 
+    def of(self, state: str) -> Vector:
+        """The lengths over "every" tile, the "first", the "rest", or their "fresh" parts."""
+        lengths = {
+            "every": self.every,
+            "first": self.first,
+            "rest": self.rest,
+            "fresh": self.fresh,
+        }
+        return lengths[state]
 
-def window_profile(layer: ConvLayer, dim: str) -> WindowProfile:
-    """The profile of P or Q over every tile size that no other size with as many tiles beats.
 
-    A size is beaten if another costs no more in any count and takes no more room; the search over
-    the remaining sizes loses nothing.
-    """
+def window_profile(layer: ConvLayer, dim: str, sizes: Vector) -> WindowProfile:
+    """The profile of P or Q over tile sizes."""
     reach = input_rows if dim == "P" else input_cols
     rows = []
-    for size in range(1, layer.dims[dim] + 1):
-        tiles = [reach(layer, span) for span in spans(layer.dims[dim], size)]
+    for size in sizes:
+        tiles = [reach(layer, span) for span in spans(layer.dims[dim], int(size))]
         lengths = [high - low for low, high in tiles]
         pairs = list(pairwise(tiles))
         rows.append(
             (
-                size,
                 len(tiles),
                 sum(lengths),
                 lengths[0],
@@ -70,44 +86,171 @@ def window_profile(layer: ConvLayer, dim: str) -> WindowProfile:
                 max(lengths),
             )
         )
-    table = np.array(rows, np.int64)
-    worse_if_larger = table[:, [0, 2, 3, 4, 5, 8]]
-    metrics = np.concatenate([worse_if_larger, -table[:, [6, 7]]], axis=1)
-    return WindowProfile(*table[undominated(table[:, 1], metrics)].T)
+    return WindowProfile(*np.array(rows, np.int64).T)
 
 
-def undominated(trips: Vector, metrics: Vector) -> NDArray[np.bool_]:
-    """Rows that no row with equal trips beats or ties in every metric; of ties, the first."""
-    keep = np.ones(len(trips), bool)
-    for count in np.unique(trips):
-        rows = np.flatnonzero(trips == count)
-        for position, row in enumerate(rows):
-            others = metrics[rows]
-            no_worse = (others <= metrics[row]).all(axis=1)
-            better = (others < metrics[row]).any(axis=1)
-            earlier = np.arange(len(rows)) < position
-            keep[row] = not (no_worse & (better | earlier)).any()
-    return keep
+class FoldSums(NamedTuple):
+    """Contributions to an output that leave the array apart: of all tiles of C, of the largest."""
+
+    every: Vector
+    largest: Vector
 
 
-def simple_sizes(extent: int) -> Vector:
-    """The smallest size of every trip count."""
-    trips = {-(-extent // size): size for size in range(extent, 0, -1)}
-    return np.array(sorted(trips.values()), np.int64)
+def fold_sums(layer: ConvLayer, array: PEArray, sizes: Vector) -> FoldSums:
+    """The contributions by tile size of C."""
+    per_tile = [
+        [reduction_folds(array, _sizes(layer, C=high - low)) for low, high in spans(layer.C, c)]
+        for c in sizes.tolist()
+    ]
+    return FoldSums(np.array([sum(t) for t in per_tile]), np.array([max(t) for t in per_tile]))
 
 
-def channel_sizes(extent: int, blocks: tuple[int, ...], per_step: int = 1) -> Vector:
-    """Tile sizes of a channel dimension: per trip count the smallest, and the smallest that ends
-    on block boundaries of each of `blocks` (of channels, `per_step` for each unit of the size).
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayProfile:
+    """What the PE array does over all tiles, in factors over tile sizes.
+
+    input_bits: one pass over I, (G, C); input_repeats: passes, summed over the tiles of K
+    weight_bits: one pass over W, (G, K, C); weight_repeats: passes, over N, P and Q (N, P, Q)
+    folds: contributions to an output, by the tiles of C
+    cycles: factors of the busy cycles of G, K and C (with R and S); pixel_cycles: (N, P, Q)
     """
-    sizes = set(simple_sizes(extent).tolist())
-    for block in blocks:
-        step = block // np.gcd(block, per_step)
-        by_trips: dict[int, int] = {}
-        for size in range(step, extent, step):
-            by_trips.setdefault(-(-extent // size), size)
-        sizes |= set(by_trips.values())
-    return np.array(sorted(sizes), np.int64)
+
+    input_bits: Vector
+    input_repeats: Vector
+    weight_bits: Vector
+    weight_repeats: Vector
+    folds: FoldSums
+    cycles: dict[str, Vector]
+    pixel_cycles: Vector
+
+
+def array_profile(
+    layer: ConvLayer, array: PEArray, formats: LayerFormats, sizes: dict[str, Vector]
+) -> ArrayProfile:
+    """The profile over tile sizes of every dimension."""
+    folds = fold_sums(layer, array, sizes["C"])
+    in_time = not any("K" in axis.dim for axis in (array.rows, array.cols))
+    repeats = axis_sums(layer, array, "K", sizes["K"])
+    if in_time and array.stationary == "input":
+        repeats = -(-layer.K // sizes["K"])
+    return ArrayProfile(
+        array_input_bits(layer, array, formats.I, sizes["G"], sizes["C"]),
+        repeats,
+        array_weight_bits(layer, array, formats.W, sizes["G"], sizes["K"], sizes["C"]),
+        _pixel_sums(layer, array, sizes, in_time=array.stationary != "weight"),
+        folds,
+        {dim: axis_sums(layer, array, dim, sizes[dim]) for dim in "GKC"},
+        _pixel_sums(layer, array, sizes, in_time=True),
+    )
+
+
+def axis_sums(layer: ConvLayer, array: PEArray, dim: str, sizes: Vector) -> Vector:
+    """Cycles that `dim` contributes over its tiles: folds of its axis, or steps in time.
+
+    With C come R and S, which stay whole.
+    """
+    own = "CRS" if dim == "C" else dim
+    unrolled = array.rows.dim + array.cols.dim
+    sums = []
+    for size in sizes.tolist():
+        total = 0
+        for low, high in spans(layer.dims[dim], size):
+            extents = _sizes(layer, **{dim: high - low})
+            in_space = prod(
+                folds(axis.dim, axis.size, extents)
+                for axis in (array.rows, array.cols)
+                if axis.dim[0] in own
+            )
+            total += in_space * prod(extents[d] for d in own if d not in unrolled)
+        sums.append(total)
+    return np.array(sums, np.int64)
+
+
+def _pixel_sums(
+    layer: ConvLayer, array: PEArray, sizes: dict[str, Vector], in_time: bool
+) -> Vector:
+    """Over the tiles of N, P and Q: folds of their axes, times steps in time if `in_time`."""
+    full, edges = {}, {}
+    for axis, dim in enumerate("NPQ"):
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        size, extent = sizes[dim].reshape(shape), layer.dims[dim]
+        full[dim] = (size, extent // size)
+        edges[dim] = (extent % size, (extent % size > 0).astype(np.int64))
+    total = np.zeros((1, 1, 1), np.int64)
+    for kinds in product((full, edges), repeat=3):
+        tile = {dim: kind[dim] for kind, dim in zip(kinds, "NPQ", strict=True)}
+        count = prod((tile[dim][1] for dim in "NPQ"), start=np.ones((1, 1, 1), np.int64))
+        for unit in (array.rows, array.cols):
+            if unit.dim[0] in "NPQ":
+                lanes = prod((tile[d][0] for d in unit.dim), start=np.ones((1, 1, 1), np.int64))
+                count = count * -(-lanes // unit.size)
+        if in_time:
+            for dim in "NPQ":
+                if dim not in array.rows.dim + array.cols.dim:
+                    count = count * tile[dim][0]
+        total = total + count
+    return total
+
+
+def array_input_bits(
+    layer: ConvLayer, array: PEArray, fmt: Format, groups: Vector, channels: Vector
+) -> Vector:
+    """Bits that one pass over I reads from the SRAM, over all tiles; table (G sizes, C sizes)."""
+    rows, cols = row_taps(layer, (0, layer.P)), col_taps(layer, (0, layer.Q))
+    mantissas = layer.G * layer.C * sum(rows) * sum(cols) * fmt.mantissa_bits
+    table = np.full((len(groups), len(channels)), mantissas, np.int64)
+    for i, g_size in enumerate(groups.tolist()):
+        for j, c_size in enumerate(channels.tolist()):
+            for g in spans(layer.G, g_size):
+                for c in spans(layer.C, c_size):
+                    codes = input_codes(layer, _tile(G=g, C=c), array, fmt)
+                    reads = sum(
+                        code * rows[r] * cols[s]
+                        for r, line in enumerate(codes)
+                        for s, code in enumerate(line)
+                    )
+                    table[i, j] += reads * fmt.exponent_bits
+    return table * layer.N
+
+
+def array_weight_bits(
+    layer: ConvLayer,
+    array: PEArray,
+    fmt: Format,
+    groups: Vector,
+    filters: Vector,
+    channels: Vector,
+) -> Vector:
+    """Bits that one pass over W reads from the SRAM, over all tiles; table (G, K, C sizes)."""
+    mantissas = prod(layer.weight_shape) * fmt.mantissa_bits
+    table = np.full((len(groups), len(filters), len(channels)), mantissas, np.int64)
+    if layer.C == 1:
+        for i, g_size in enumerate(groups.tolist()):
+            for j, k_size in enumerate(filters.tolist()):
+                table[i, j] += fmt.exponent_bits * sum(
+                    weight_codes(layer, _tile(G=g, K=k), array, fmt)
+                    for g in spans(layer.G, g_size)
+                    for k in spans(layer.K, k_size)
+                )
+        return table
+    for j, c_size in enumerate(channels.tolist()):
+        of_one_filter = sum(
+            weight_codes(layer, _tile(C=c), array, fmt) for c in spans(layer.C, c_size)
+        )
+        table[:, :, j] += of_one_filter * layer.G * layer.K * fmt.exponent_bits
+    return table
+
+
+def _sizes(layer: ConvLayer, **given: int) -> dict[str, int]:
+    """Extents with 1 for every tiled dimension that is not given."""
+    return dict.fromkeys("NGKCPQ", 1) | {"R": layer.R, "S": layer.S} | given
+
+
+def _tile(
+    G: Interval = (0, 1), K: Interval = (0, 1), C: Interval = (0, 1)
+) -> Tile:  # the pixels do not matter
+    return Tile((0, 1), G, K, C, (0, 1), (0, 1))
 
 
 STATES = ("every", "first", "rest")

@@ -55,8 +55,10 @@ class ExactArray:
         """
         if self.digits.dtype != object and self.width <= _DOUBLE + 1:
             return np.ldexp(self.digits.astype(np.float64), self.exponent)
-        odd = np.array([_round_to_odd(int(d)) for d in self.digits.ravel()], np.float64)
-        return np.ldexp(odd.reshape(self.shape), self.exponent)
+        pairs = [_round_to_odd(int(d)) for d in self.digits.ravel()]
+        odd = np.array([kept for kept, _ in pairs], np.float64).reshape(self.shape)
+        dropped = np.array([drop for _, drop in pairs], np.int64).reshape(self.shape)
+        return np.ldexp(odd, dropped + self.exponent)
 
 
 def from_float(values: NDArray[np.float64]) -> ExactArray:
@@ -131,13 +133,13 @@ def _shifted(a: ExactArray, exponent: int, room: int) -> NDArray[Any]:
     return digits << shift
 
 
-def _round_to_odd(value: int) -> float:
+def _round_to_odd(value: int) -> tuple[int, int]:
+    """The integer of at most 53 bits, rounded to odd, and how many low bits it lacks."""
     magnitude = abs(value)
     drop = magnitude.bit_length() - _DOUBLE
     if drop <= 0:
-        return float(value)
+        return value, 0
     kept = magnitude >> drop
     if kept << drop != magnitude:
         kept |= 1
-    rounded = float(kept) * 2.0**drop if drop < 900 else float("inf")
-    return -rounded if value < 0 else rounded
+    return (-kept if value < 0 else kept), drop

@@ -49,6 +49,9 @@ class BFP:
         _whole("BFP", "bits", self.bits, 3, 32)
         _whole("BFP", "exponent_bits", self.exponent_bits, 1, 8)
         _whole("BFP", "block_size", self.block_size, 1, 65536)
+        if not isinstance(self.rounding, Rounding):
+            allowed = ", ".join(str(r) for r in Rounding)
+            raise FormatError(f"BFP: rounding={self.rounding!r}; allowed: {allowed}")
         if self.mantissa_bits < 2:
             raise FormatError(
                 f"BFP(bits={self.bits}, exponent_bits={self.exponent_bits}) leaves a mantissa of "
@@ -154,8 +157,8 @@ class LayerFormats:
 
 # Middle-of-the-table defaults for users who name only a width (BitQ Table 2).
 _SHORT = {"bfp8": BFP(8, 3, 16), "bfp16": BFP(16, 5, 16)}
-_BFP = re.compile(r"bfp(\d{1,3})e(\d{1,3})b(\d{1,6})(?:-([a-z-]+))?")
-_PLAIN = re.compile(r"plain(\d{1,3})")
+_BFP = re.compile(r"bfp(\d{1,3})e(\d{1,3})b(\d{1,6})(?:-([a-z-]+))?", re.ASCII)
+_PLAIN = re.compile(r"plain(\d{1,3})", re.ASCII)
 
 
 def parse_format(text: str) -> Format:

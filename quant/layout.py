@@ -68,6 +68,8 @@ class _Row:
         ends: list[int] = []
         last_block = -1
         for low, high in intervals:
+            if low >= high:
+                continue
             for block in range(low // self.block, -(-high // self.block)):
                 at = block * (self.code + self.block * self.width)
                 if self.code and block > last_block:
@@ -234,7 +236,8 @@ class WeightLayout:
             return _whole(row.bits)
         starts: list[int] = []
         ends: list[int] = []
-        for block in range(c[0] // row.block, -(-c[1] // row.block)):
+        blocks = range(c[0] // row.block, -(-c[1] // row.block)) if c[0] < c[1] else ()
+        for block in blocks:
             at = block * (code + row.block * row.width)
             low = block * row.block
             length = min(row.block, channels - low)

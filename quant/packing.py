@@ -54,7 +54,14 @@ def pack(q: Quantized, layout: ActivationLayout | WeightLayout) -> bytes:
 
 
 def image(q: Quantized, layout: ActivationLayout | WeightLayout) -> NDArray[np.uint8]:
-    """The tensor's packed memory, as `blank` lays it out."""
+    """The tensor's packed memory, as `blank` lays it out.
+
+    Raises FormatError if the layout is of another shape or format.
+    """
+    if (q.shape, q.fmt) != (layout.shape, layout.fmt):
+        raise FormatError(
+            f"{q.fmt} tensor of shape {q.shape}; allowed: the layout's {layout.fmt}, {layout.shape}"
+        )
     memory = blank(layout.bits)
     fields, codes = _all_addresses(layout)
     write_fields(memory, fields, q.fmt.mantissa_bits, q.fields)

@@ -81,8 +81,9 @@ def quantize(
         return Quantized(_ieee_bits(x, fmt), _NO_CODES, 0, fmt, block)
     if top is None:
         top = top_exponent(x)
-    if not TOP_MIN <= top <= TOP_MAX:
-        raise FormatError(f"{name}: E_top={top}; allowed: {TOP_MIN}..{TOP_MAX}")
+    whole = isinstance(top, int | np.integer) and not isinstance(top, bool)
+    if not whole or not TOP_MIN <= top <= TOP_MAX:
+        raise FormatError(f"{name}: E_top={top!r}; allowed: a whole number {TOP_MIN}..{TOP_MAX}")
     m = fmt.mantissa_bits
     if isinstance(fmt, Plain):
         codes, exponent = _NO_CODES, np.full((1,) * x.ndim, top, np.int64)
@@ -115,17 +116,25 @@ def dequantize(q: Quantized) -> NDArray[np.float64]:
 
 
 def quantize_activation(
-    values: ArrayLike, fmt: Format, top: int | None = None, name: str = "activation"
+    values: ArrayLike,
+    fmt: Format,
+    top: int | None = None,
+    name: str = "activation",
+    rng: np.random.Generator | None = None,
 ) -> Quantized:
     """Quantise an (N, H, W, channels) tensor in blocks of consecutive channels."""
-    return quantize(values, fmt, activation_block(fmt, np.shape(values)), top, name)
+    return quantize(values, fmt, activation_block(fmt, np.shape(values)), top, name, rng)
 
 
 def quantize_weight(
-    values: ArrayLike, fmt: Format, top: int | None = None, name: str = "weight"
+    values: ArrayLike,
+    fmt: Format,
+    top: int | None = None,
+    name: str = "weight",
+    rng: np.random.Generator | None = None,
 ) -> Quantized:
     """Quantise (filters, C, R, S) weights in blocks of input channels (depthwise: filters)."""
-    return quantize(values, fmt, weight_block(fmt, np.shape(values)), top, name)
+    return quantize(values, fmt, weight_block(fmt, np.shape(values)), top, name, rng)
 
 
 _NO_CODES = np.empty(0, np.int64)

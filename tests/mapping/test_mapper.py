@@ -9,7 +9,8 @@ import pytest
 from arch import load_arch, replace
 from mapping.capacity import check
 from mapping.dram_model import EXACT, FULL, dram_counts, stored
-from mapping.mapper import ORDERS, _Grid, find_mapping
+from mapping.grid import Grid
+from mapping.mapper import ORDERS, find_mapping
 from mapping.nest import DIMS, Mapping, MappingError
 from quant import BFP, LayerFormats, Plain
 from tests.generate import random_arch, random_formats, random_layer
@@ -63,9 +64,9 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int, model: str) ->
     every = brute_force(layer, arch, formats, FULL if model == "full" else EXACT)
     if not every:
         with pytest.raises(MappingError, match="no mapping fits"):
-            find_mapping(layer, arch, formats, model)
+            find_mapping(layer, arch, formats, "dram", model)
         return
-    found = find_mapping(layer, arch, formats, model)
+    found = find_mapping(layer, arch, formats, "dram", model)
     nest = check(stored(layer, arch), arch, found, formats)
     effects = FULL if model == "full" else EXACT
     assert dram_counts(nest, arch, formats, effects).total() == min(every.values())
@@ -84,7 +85,7 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
     layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)
     arch = tight(arch, int(2 ** rng.uniform(8, 15)))
     kept = stored(layer, arch)
-    grid = _Grid(kept, arch, formats)
+    grid = Grid(kept, arch, formats)
     legal = grid.legal()
     order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
     bits = np.broadcast_to(grid.dram_bits(order), legal.shape)
@@ -116,7 +117,7 @@ def test_more_memory_never_moves_more() -> None:
     for size in range(9_000, 200_000, 3_000):
         arch = tight(load_arch("edge-64k"), size)
         try:
-            nest = check(layer, arch, find_mapping(layer, arch, formats, "full"), formats)
+            nest = check(layer, arch, find_mapping(layer, arch, formats, "dram", "full"), formats)
         except MappingError:
             assert not moved
             continue

@@ -1,0 +1,181 @@
+"""The design's words on formats and layouts, taken literally with integers, fractions and strings.
+
+Slow and plain on purpose: it takes formats as data and calls nothing of `quant/`.
+"""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from quant.formats import BFP, Format, Rounding
+
+Index = tuple[int, ...]
+HALF = Fraction(1, 2)
+
+
+def floor_log2(x: Fraction) -> int:
+    """The power of two at or below positive x, found by comparing."""
+    e = x.numerator.bit_length() - x.denominator.bit_length()
+    while Fraction(2) ** e > x:
+        e -= 1
+    while Fraction(2) ** (e + 1) <= x:
+        e += 1
+    return e
+
+
+def rounded(x: Fraction, how: Rounding) -> int:
+    """x as an integer."""
+    whole, rest = divmod(abs(x), 1)
+    up = {
+        Rounding.TRUNCATE: False,
+        Rounding.NEAREST_AWAY: rest >= HALF,
+        Rounding.NEAREST_EVEN: rest > HALF or (rest == HALF and whole % 2 == 1),
+    }[how]
+    return (whole + up) * (1 if x > 0 else -1)
+
+
+# --- quantisation -------------------------------------------------------------------------------
+
+
+class Reference(NamedTuple):
+    """Scaled values before rounding, and integers, by element; codes by block."""
+
+    scaled: dict[Index, Fraction]
+    mantissas: dict[Index, int]
+    codes: dict[Index, int]
+    top: int
+
+
+def clamped(x: int, m: int) -> int:
+    limit = 2 ** (m - 1) - 1
+    return max(-limit, min(limit, x))
+
+
+def quantised(values: np.ndarray, fmt: BFP, block: Index, top: int | None = None) -> Reference:
+    """DESIGN section 3, one element and one block at a time.
+
+    Stochastic rounding is not decided here: its mantissas are those of truncation.
+    """
+    exact = {i: Fraction(float(values[i])) for i in np.ndindex(values.shape)}
+    largest = max(abs(x) for x in exact.values())
+    if top is None:
+        top = max(-128, min(127, floor_log2(largest))) if largest else 0
+    members: dict[Index, list[Index]] = {}
+    for i in exact:
+        members.setdefault(tuple(a // b for a, b in zip(i, block, strict=True)), []).append(i)
+    m, last = fmt.bits - fmt.exponent_bits, 2**fmt.exponent_bits - 1
+    how = Rounding.TRUNCATE if fmt.rounding is Rounding.STOCHASTIC else fmt.rounding
+    scaled, codes = {}, {}
+    for b, indices in members.items():
+        biggest = max(abs(exact[i]) for i in indices)
+        codes[b] = max(0, min(last, top - floor_log2(biggest))) if biggest else last
+        for i in indices:
+            scaled[i] = exact[i] / Fraction(2) ** (top - codes[b] - (m - 2))
+    mantissas = {i: clamped(rounded(x, how), m) for i, x in scaled.items()}
+    return Reference(scaled, mantissas, codes, top)
+
+
+def by_index(array: np.ndarray) -> dict[Index, int]:
+    return {i: int(array[i]) for i in np.ndindex(array.shape)}
+
+
+# --- packed streams -----------------------------------------------------------------------------
+
+
+class Field(NamedTuple):
+    """A code or an element, by its index in `Quantized.codes` or `Quantized.fields`."""
+
+    is_code: bool
+    index: Index
+
+
+def activation_stream(shape: Index, fmt: Format) -> Iterator[Field]:
+    """Pixel by pixel; a pixel is its blocks; a block is its code, then its mantissas."""
+    *pixel, channels = shape
+    length = fmt.block_size if isinstance(fmt, BFP) else channels
+    for at in product(*map(range, pixel)):
+        for low in range(0, channels, length):
+            if isinstance(fmt, BFP):
+                yield Field(True, (*at, low // length))
+            for c in range(low, min(low + length, channels)):
+                yield Field(False, (*at, c))
+
+
+def weight_stream(shape: Index, fmt: Format) -> Iterator[Field]:
+    """Filter by filter, a block's mantissas in the order R, S, channel; or blocks of filters."""
+    filters, channels, height, width = shape
+    taps = list(product(range(height), range(width)))
+    if channels == 1:
+        length = fmt.block_size if isinstance(fmt, BFP) else filters
+        for low in range(0, filters, length):
+            if isinstance(fmt, BFP):
+                yield Field(True, (low // length, 0, 0, 0))
+            for k in range(low, min(low + length, filters)):
+                yield from (Field(False, (k, 0, *tap)) for tap in taps)
+        return
+    length = fmt.block_size if isinstance(fmt, BFP) else channels
+    for k in range(filters):
+        for low in range(0, channels, length):
+            if isinstance(fmt, BFP):
+                yield Field(True, (k, low // length, 0, 0))
+            for r, s in taps:
+                for c in range(low, min(low + length, channels)):
+                    yield Field(False, (k, c, r, s))
+
+
+def stream(shape: Index, fmt: Format, weights: bool) -> Iterator[Field]:
+    return (weight_stream if weights else activation_stream)(shape, fmt)
+
+
+def widths(fmt: Format) -> tuple[int, int]:
+    """Bits of an element and of a code."""
+    return (fmt.bits - fmt.exponent_bits, fmt.exponent_bits) if isinstance(fmt, BFP) else (
+        fmt.bits, 0
+    )  # fmt: skip
+
+
+def positions(shape: Index, fmt: Format, weights: bool) -> dict[Field, range]:
+    """Which bits of the packed tensor each field takes."""
+    element, code = widths(fmt)
+    at, out = 0, {}
+    for field in stream(shape, fmt, weights):
+        width = code if field.is_code else element
+        out[field] = range(at, at + width)
+        at += width
+    return out
+
+
+def twos_complement(value: int, width: int) -> str:
+    return format(value % 2**width, f"0{width}b")
+
+
+def bit_string(fields: np.ndarray, codes: np.ndarray, fmt: Format, weights: bool) -> str:
+    """The packed tensor as '0' and '1'."""
+    element, code = widths(fmt)
+    return "".join(
+        twos_complement(int(codes[i]), code)
+        if is_code
+        else twos_complement(int(fields[i]), element)
+        for is_code, i in stream(fields.shape, fmt, weights)
+    )
+
+
+def ranges(bits: Iterable[int]) -> list[tuple[int, int]]:
+    """A set of bits as maximal half-open ranges."""
+    out: list[tuple[int, int]] = []
+    for bit in sorted(set(bits)):
+        if out and out[-1][1] == bit:
+            out[-1] = (out[-1][0], bit + 1)
+        else:
+            out.append((bit, bit + 1))
+    return out
+
+
+def padding(runs: list[tuple[int, int]], burst: int) -> int:
+    """Bits moved beyond the runs when every burst that a run touches is moved whole, run by run."""
+    return sum(
+        burst * len({bit // burst for bit in range(*run)}) - len(range(*run)) for run in runs
+    )

@@ -4,6 +4,7 @@ The exact model factors into one sum per dimension, so that all combinations of 
 priced by broadcasting vectors against each other. Arrays have an axis per dimension of `DIMS`.
 """
 
+from functools import cached_property
 from math import prod
 from typing import TypeVar
 
@@ -15,9 +16,11 @@ from mapping.candidates import Objective, candidate_sizes
 from mapping.nest import DIMS, Tensor
 from mapping.pe_array import passes
 from mapping.profiles import (
+    ArrayProfile,
     Vector,
     array_profile,
     channel_tables,
+    fold_sums,
     result_tables,
     weight_tables,
     window_profile,
@@ -46,13 +49,14 @@ class Grid:
         self._pixel, pixel_largest = channel_tables(layer, g, c, formats.I)
         self._weights, weights_largest = weight_tables(layer, g, k, c, formats.W)
         result_largest, self._whole_blocks = result_tables(layer, g, k, formats.O)
-        self._array = array_profile(layer, arch.pe_array, formats, self.sizes)
         rows, cols = self._on("P", self._p.largest), self._on("Q", self._q.largest)
         self.input_bits = self._on("N", n) * rows * cols * _gc(pixel_largest)
         self.weight_bits = weights_largest[None, :, :, :, None, None]
         accumulated = self._on("G", g) * self._on("K", k) * arch.pe_array.accumulator_bits
         results = _gk(result_largest)
-        leave = (self._trips["C"] > 1) | (self._on("C", self._array.folds.largest) > 1)
+        leave = (self._trips["C"] > 1) | (
+            self._on("C", fold_sums(layer, arch.pe_array, c).largest) > 1
+        )
         pixels = self._on("N", n) * self._on("P", p) * self._on("Q", q)
         sums = np.maximum(accumulated, results)
         self.output_bits: Vector = pixels * np.where(leave, sums, results)
@@ -224,6 +228,10 @@ class Grid:
             "W": dram["W"] + weights,
             "O": dram["O"] + sums + self._result_bits,
         }
+
+    @cached_property
+    def _array(self) -> ArrayProfile:
+        return array_profile(self._layer, self._arch.pe_array, self._formats, self.sizes)
 
     @property
     def compute_cycles(self) -> Vector:

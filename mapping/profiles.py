@@ -98,11 +98,14 @@ class FoldSums(NamedTuple):
 
 def fold_sums(layer: ConvLayer, array: PEArray, sizes: Vector) -> FoldSums:
     """The contributions by tile size of C."""
-    per_tile = [
-        [reduction_folds(array, _sizes(layer, C=high - low)) for low, high in spans(layer.C, c)]
-        for c in sizes.tolist()
-    ]
-    return FoldSums(np.array([sum(t) for t in per_tile]), np.array([max(t) for t in per_tile]))
+    every, largest = [], []
+    for size in sizes.tolist():
+        full, edge = divmod(layer.C, size)
+        one = reduction_folds(array, _sizes(layer, C=size))
+        last = reduction_folds(array, _sizes(layer, C=edge)) if edge else 0
+        every.append(full * one + last)
+        largest.append(max(one, last))
+    return FoldSums(np.array(every), np.array(largest))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -267,21 +270,19 @@ def channel_tables(
     shape = (len(groups), len(channels))
     tables = {(g, c): np.zeros(shape, np.int64) for g in STATES for c in STATES}
     largest = np.zeros(shape, np.int64)
-    for i, g_size in enumerate(groups):
-        for j, c_size in enumerate(channels):
-            bits = np.array(
-                [
-                    [
-                        row_bits(channel_intervals(g, c, layer.C), fmt, 1)
-                        for c in spans(layer.C, int(c_size))
-                    ]
-                    for g in spans(layer.G, int(g_size))
-                ]
-            )
-            slices = {"every": slice(None), "first": slice(1), "rest": slice(1, None)}
-            for (g_state, c_state), table in tables.items():
-                table[i, j] = bits[slices[g_state], slices[c_state]].sum()
-            largest[i, j] = bits.max()
+    for i, g_size in enumerate(groups.tolist()):
+        for j, c_size in enumerate(channels.tolist()):
+            bits = row_bits(layer.G, layer.C, g_size, c_size, fmt, 1)
+            every, first_row, first_column = bits.sum(), bits[0].sum(), bits[:, 0].sum()
+            corner, at = bits[0, 0], (i, j)
+            tables["every", "every"][at], tables["first", "first"][at] = every, corner
+            tables["first", "every"][at], tables["every", "first"][at] = first_row, first_column
+            tables["rest", "every"][at] = every - first_row
+            tables["every", "rest"][at] = every - first_column
+            tables["first", "rest"][at] = first_row - corner
+            tables["rest", "first"][at] = first_column - corner
+            tables["rest", "rest"][at] = every - first_row - first_column + corner
+            largest[at] = bits.max()
     return tables, largest
 
 
@@ -292,20 +293,16 @@ def weight_tables(
     shape = (len(groups), len(filters), len(channels))
     every, largest = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     taps = layer.R * layer.S
-    if layer.C == 1:
-        for i, g_size in enumerate(groups):
-            for j, k_size in enumerate(filters):
-                bits = [
-                    row_bits(channel_intervals(g, k, layer.K), fmt, taps)
-                    for g in spans(layer.G, int(g_size))
-                    for k in spans(layer.K, int(k_size))
-                ]
-                every[i, j], largest[i, j] = sum(bits), max(bits)
+    if layer.C == 1:  # blocks of filters
+        for i, g_size in enumerate(groups.tolist()):
+            for j, k_size in enumerate(filters.tolist()):
+                bits = row_bits(layer.G, layer.K, g_size, k_size, fmt, taps)
+                every[i, j], largest[i, j] = bits.sum(), bits.max()
         return every, largest
-    for j, c_size in enumerate(channels):
-        bits = [row_bits([c], fmt, taps) for c in spans(layer.C, int(c_size))]
-        every[:, :, j] = sum(bits) * layer.G * layer.K
-        largest[:, :, j] = max(bits) * groups[:, None] * filters
+    for j, c_size in enumerate(channels.tolist()):
+        bits = row_bits(1, layer.C, 1, c_size, fmt, taps)
+        every[:, :, j] = bits.sum() * layer.G * layer.K
+        largest[:, :, j] = bits.max() * groups[:, None] * filters
     return every, largest
 
 
@@ -315,26 +312,51 @@ def result_tables(
     """Bits of one finished pixel of O in the largest tile, and which tiles end on blocks."""
     shape = (len(groups), len(filters))
     largest, legal = np.zeros(shape, np.int64), np.ones(shape, bool)
-    channels = layer.G * layer.K
-    for i, g_size in enumerate(groups):
-        for j, k_size in enumerate(filters):
-            tiles = [
-                channel_intervals(g, k, layer.K)
-                for g in spans(layer.G, int(g_size))
-                for k in spans(layer.K, int(k_size))
-            ]
-            largest[i, j] = max(row_bits(tile, fmt, 1) for tile in tiles)
-            if isinstance(fmt, BFP):
-                legal[i, j] = all(
-                    low % fmt.block_size == 0 and (high % fmt.block_size == 0 or high == channels)
-                    for tile in tiles
-                    for low, high in tile
-                )
+    for i, g_size in enumerate(groups.tolist()):
+        for j, k_size in enumerate(filters.tolist()):
+            largest[i, j] = row_bits(layer.G, layer.K, g_size, k_size, fmt, 1).max()
+            legal[i, j] = _ends_on_blocks(layer.G, layer.K, g_size, k_size, fmt)
     return largest, legal
 
 
-def row_bits(intervals: list[Interval] | tuple[Interval, ...], fmt: Format, positions: int) -> int:
-    """Bits of cells of `positions` mantissas in blocks along an axis, cut codes included."""
-    cells = sum(high - low for low, high in intervals)
-    codes = touched(intervals, fmt.block_size) if isinstance(fmt, BFP) else 0
-    return cells * positions * fmt.mantissa_bits + codes * fmt.exponent_bits
+def _ends_on_blocks(groups: int, per_group: int, g_size: int, size: int, fmt: Format) -> bool:
+    """Whether no tile boundary inside the axis cuts a block."""
+    if not isinstance(fmt, BFP):
+        return True
+    if size == per_group:
+        cuts = np.arange(g_size, groups, g_size) * per_group
+    else:
+        inner = np.append(np.arange(0, per_group, size), per_group)
+        cuts = (np.arange(groups)[:, None] * per_group + inner).ravel()[1:-1]
+    return not (cuts % fmt.block_size).any()
+
+
+def row_bits(
+    groups: int, per_group: int, g_size: int, size: int, fmt: Format, positions: int
+) -> Vector:
+    """Bits of every tile of an axis of groups x channels, cut codes included.
+
+    The axis is cut into tiles of `g_size` groups by `size` channels of each; a cell of it holds
+    `positions` mantissas. Shape (tiles of groups, tiles inside a group).
+    """
+    if groups > 1 and size < per_group:  # several intervals to a tile
+        tiles = [
+            [channel_intervals(g, c, per_group) for c in spans(per_group, size)]
+            for g in spans(groups, g_size)
+        ]
+        cells = np.array([[sum(b - a for a, b in tile) for tile in row] for row in tiles])
+        codes = np.zeros_like(cells)
+        if isinstance(fmt, BFP):
+            codes = np.array([[touched(tile, fmt.block_size) for tile in row] for row in tiles])
+    else:
+        whole = size == per_group
+        step = g_size * per_group if whole else size
+        low = np.arange(0, groups * per_group, step)
+        high = np.minimum(low + step, groups * per_group)
+        shape = (-1, 1) if whole else (1, -1)
+        cells = (high - low).reshape(shape)
+        codes = np.zeros_like(cells)
+        if isinstance(fmt, BFP):
+            codes = ((high - 1) // fmt.block_size - low // fmt.block_size + 1).reshape(shape)
+    bits: Vector = cells * positions * fmt.mantissa_bits + codes * fmt.exponent_bits
+    return bits

@@ -52,6 +52,7 @@ class ExactArray:
 
         Rounding to odd keeps floor(log2 |x|) and every later rounding to 51 or fewer bits what it
         would have been from the exact value (Boldo and Melquiond, "When double rounding is odd").
+        Below 2^-1022, far under what any format here holds, float64 itself has fewer bits.
         """
         if self.digits.dtype != object and self.width <= _DOUBLE + 1:
             return np.ldexp(self.digits.astype(np.float64), self.exponent)

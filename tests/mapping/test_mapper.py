@@ -1,5 +1,6 @@
 """The mapper against brute force: every order, every tile size, every legal mapping."""
 
+import math
 import random
 from itertools import permutations, product
 
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 
 from arch import load_arch, replace
+from mapping.array_model import array_totals
 from mapping.capacity import check
+from mapping.counts import energy_pj
 from mapping.dram_model import EXACT, FULL, dram_counts, stored
 from mapping.grid import Grid
-from mapping.mapper import ORDERS, find_mapping
+from mapping.mapper import ORDERS, best_mappings, find_mapping
+from mapping.models import model_counts
 from mapping.nest import DIMS, Mapping, MappingError
 from quant import BFP, LayerFormats, Plain
 from tests.generate import random_arch, random_formats, random_layer
@@ -72,6 +76,40 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int, model: str) ->
     assert dram_counts(nest, arch, formats, effects).total() == min(every.values())
 
 
+@pytest.mark.parametrize("objective", ["energy", "latency"])
+@pytest.mark.parametrize("seed", range(200, 240))
+def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:
+    """Priced by the scalar model, over every order and tile size."""
+    layer, arch, formats = small_case(seed, "1 bit")
+    kept, costs = stored(layer, arch), []
+    for mapping in brute_force(layer, arch, formats, EXACT):
+        counts = model_counts(layer, arch, mapping, formats, EXACT)
+        if objective == "energy":
+            costs.append(math.fsum(energy_pj(f, b, arch) for f, b in counts.items()))
+        else:
+            nest = check(kept, arch, mapping, formats)
+            channel = math.ceil(counts.total("DRAM") / arch.dram_bits_per_cycle)
+            costs.append(max(array_totals(nest, arch, formats).cycles, channel))
+    if costs:
+        (found,) = best_mappings(layer, arch, formats, 1, objective)
+        assert found.cost == pytest.approx(min(costs), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(300, 330))
+@pytest.mark.parametrize("model", ["exact", "full"])
+def test_the_k_best_ascend_and_are_distinct(seed: int, model: str) -> None:
+    layer, arch, formats = small_case(seed, "64 bit")
+    effects = FULL if model == "full" else EXACT
+    every = brute_force(layer, arch, formats, effects)
+    if not every:
+        return
+    found = best_mappings(layer, arch, formats, 5, "dram", model)
+    assert [f.cost for f in found] == sorted(f.cost for f in found)
+    assert len({f.mapping for f in found}) == len(found) <= 5
+    for f in found:
+        assert every[f.mapping] == f.cost
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["exact", "full"])
 def test_the_answer_is_the_least_at_length(model: str) -> None:
@@ -85,10 +123,12 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
     layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)
     arch = tight(arch, int(2 ** rng.uniform(8, 15)))
     kept = stored(layer, arch)
-    grid = Grid(kept, arch, formats)
+    grid = Grid(kept, arch, formats, rng.choice(["dram", "energy", "latency"]))
     legal = grid.legal()
     order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
     bits = np.broadcast_to(grid.dram_bits(order), legal.shape)
+    sram = grid.sram_bits_by_tensor(order)
+    cycles = np.broadcast_to(grid.compute_cycles, legal.shape)
     for _ in range(15):
         at = tuple(rng.randrange(size) for size in legal.shape)
         mapping = Mapping(order, dict(zip(DIMS, grid.tile(np.array(at)), strict=True)))
@@ -98,7 +138,11 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
             assert not legal[at]
             continue
         assert legal[at]
-        assert dram_counts(nest, arch, formats, EXACT).total() == bits[at]
+        counts = model_counts(layer, arch, mapping, formats, EXACT)
+        assert counts.total("DRAM") == bits[at]
+        for tensor in ("I", "W", "O"):
+            assert counts.total("SRAM", tensor) == np.broadcast_to(sram[tensor], legal.shape)[at]
+        assert array_totals(nest, arch, formats).cycles == cycles[at]
 
 
 def test_the_best_known_mapping_of_conv2_x_is_found() -> None:

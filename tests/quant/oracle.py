@@ -41,10 +41,11 @@ def rounded(x: Fraction, how: Rounding) -> int:
 
 
 class Reference(NamedTuple):
-    """Scaled values before rounding, and integers, by element; codes by block."""
+    """Scaled values before rounding, mantissas and kept values by element; codes by block."""
 
     scaled: dict[Index, Fraction]
     mantissas: dict[Index, int]
+    kept: dict[Index, Fraction]
     codes: dict[Index, int]
     top: int
 
@@ -68,14 +69,16 @@ def quantised(values: np.ndarray, fmt: BFP, block: Index, top: int | None = None
         members.setdefault(tuple(a // b for a, b in zip(i, block, strict=True)), []).append(i)
     m, last = fmt.bits - fmt.exponent_bits, 2**fmt.exponent_bits - 1
     how = Rounding.TRUNCATE if fmt.rounding is Rounding.STOCHASTIC else fmt.rounding
-    scaled, codes = {}, {}
+    scaled, mantissas, kept, codes = {}, {}, {}, {}
     for b, indices in members.items():
         biggest = max(abs(exact[i]) for i in indices)
         codes[b] = max(0, min(last, top - floor_log2(biggest))) if biggest else last
+        unit = Fraction(2) ** (top - codes[b] - (m - 2))
         for i in indices:
-            scaled[i] = exact[i] / Fraction(2) ** (top - codes[b] - (m - 2))
-    mantissas = {i: clamped(rounded(x, how), m) for i, x in scaled.items()}
-    return Reference(scaled, mantissas, codes, top)
+            scaled[i] = exact[i] / unit
+            mantissas[i] = clamped(rounded(scaled[i], how), m)
+            kept[i] = mantissas[i] * unit
+    return Reference(scaled, mantissas, kept, codes, top)
 
 
 def by_index(array: np.ndarray) -> dict[Index, int]:
@@ -175,7 +178,6 @@ def ranges(bits: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def padding(runs: list[tuple[int, int]], burst: int) -> int:
-    """Bits moved beyond the runs when every burst that a run touches is moved whole, run by run."""
-    return sum(
-        burst * len({bit // burst for bit in range(*run)}) - len(range(*run)) for run in runs
-    )
+    """Bits moved beyond the runs when each run moves every burst it touches, whole."""
+    bursts = sum(len({bit // burst for bit in range(*run)}) for run in runs)
+    return bursts * burst - sum(len(range(*run)) for run in runs)

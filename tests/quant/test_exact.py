@@ -16,7 +16,7 @@ from tests.quant.oracle import floor_log2, rounded
 narrow = st.integers(-127, 127).map(lambda n: n / 8)
 wide = st.builds(math.ldexp, st.integers(-127, 127), st.integers(-64, 63))
 single = st.floats(width=32, allow_nan=False, allow_infinity=False)
-double = st.floats(-(2.0**300), 2.0**300)
+double = st.floats(2.0**-300, 2.0**300) | st.floats(-(2.0**300), -(2.0**-300))
 KINDS = {"narrow": narrow, "wide": wide, "float32": single, "float64": double}
 
 

@@ -39,8 +39,8 @@ def test_floats_are_rounded_once_to_nearest_even(bits: int, data: st.DataObject)
     value = data.draw(st.floats(-largest, largest) | st.floats(-1e-6, 1e-6))
     q = quantize([value], Plain(bits), (1,))
     assert q.fields.tolist() == [pattern(value, bits)]
-    assert dequantize(q)[0] == struct.unpack(f">{CODE[bits][0]}", q.fields[0].astype(
-        f">u{bits // 8}").tobytes())[0]  # fmt: skip
+    number = CODE[bits][0]
+    assert dequantize(q).tolist() == list(struct.unpack(number, struct.pack(number, value)))
 
 
 @pytest.mark.parametrize(

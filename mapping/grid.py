@@ -74,24 +74,33 @@ class Grid:
         """Which combinations fit the buffers and keep O's blocks whole."""
         arch = self._arch
         if arch.shared:
-            fits = self.input_bits + self.weight_bits + self.output_bits <= arch.usable_bits("I")
+            fits = self.resident_bits <= arch.usable_bits("I")
         else:
             fits = (
                 (self.input_bits <= arch.usable_bits("I"))
                 & (self.weight_bits <= arch.usable_bits("W"))
                 & (self.output_bits <= arch.usable_bits("O"))
             )
-        legal: NDArray[np.bool_] = fits & _gk(self._whole_blocks)
+        legal: NDArray[np.bool_] = fits & self.whole_blocks
         return legal
+
+    @property
+    def resident_bits(self) -> Vector:
+        """What the resident tiles of all three tensors take together."""
+        return self.input_bits + self.weight_bits + self.output_bits
+
+    @property
+    def whole_blocks(self) -> NDArray[np.bool_]:
+        """Which combinations keep O's blocks whole."""
+        return _gk(self._whole_blocks)
 
     def shortage(self) -> str:
         """Why nothing is legal: the smallest need against what there is."""
         arch, name = self._arch, self._layer.name
-        whole = _gk(self._whole_blocks)
+        whole = self.whole_blocks
         infinite = np.iinfo(np.int64).max
         if arch.shared:
-            total = self.input_bits + self.weight_bits + self.output_bits
-            least = int(np.where(whole, total, infinite).min())
+            least = int(np.where(whole, self.resident_bits, infinite).min())
             usable = arch.usable_bits("I")
             return (
                 f"{name}: no mapping fits {arch.name}: the shared SRAM has {usable} usable bit, "

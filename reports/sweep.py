@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arch.units import CAPACITY
-from reports.files import write_atomic
+from reports.style import BLUE, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-# Okabe and Ito's palette: told apart with any colour vision.
-_BLUE, _SKY, _ORANGE, _VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 _BITS_PER_MBIT = 1e6
 _PJ_PER_MJ = 1e9
-_SIZE_INCHES = (9.6, 4.8)
-_DPI = 200
-_STYLE = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "figure.titlesize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "hatch.linewidth": 0.8,
-}
 # Legends stand where no data can be.
 _BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3}
 
@@ -53,16 +31,11 @@ def plot_sweep(frame: pd.DataFrame, path: str | Path) -> None:
     """
     if frame.empty:
         raise ValueError("the sweep has no row to draw; allowed: at least one capacity")
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
     frame = frame.sort_values("capacity_bits")
     first = frame.iloc[0]
     sizes = frame["capacity_bits"].to_numpy()
     x = np.log2(sizes)
-    image = io.BytesIO()
-    with style.context(["default", _STYLE]):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    with drawing() as figure:
         traffic, energy = figure.subplots(1, 2)
         _draw_traffic(traffic, frame, x)
         _draw_energy(energy, frame, x)
@@ -73,16 +46,15 @@ def plot_sweep(frame: pd.DataFrame, path: str | Path) -> None:
         figure.suptitle(
             f"{first['network']} in {first['formats']} on {first['arch']} with its SRAM resized"
         )
-        figure.savefig(image, format="png", dpi=_DPI, metadata={"Software": None})
-    write_atomic(path, image.getvalue())
+        save(figure, path)
 
 
 def _draw_traffic(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> None:
     mbit = frame.filter(like="_bits") / _BITS_PER_MBIT
-    axes.plot(x, mbit["dram_bits"], "o-", color=_BLUE, label="simulated")
-    axes.plot(x, mbit["dram_payload_bits"], "D-", color=_SKY, ms=5, label="simulated payload")
+    axes.plot(x, mbit["dram_bits"], "o-", color=BLUE, label="simulated")
+    axes.plot(x, mbit["dram_payload_bits"], "D-", color=SKY, ms=5, label="simulated payload")
     axes.plot(x, mbit["exact_bits"], "o", color="black", ms=10, mfc="none", label="exact model")
-    axes.plot(x, mbit["paper_bits"], "^:", color=_VERMILION, lw=1.8, label="paper's model")
+    axes.plot(x, mbit["paper_bits"], "^:", color=VERMILION, lw=1.8, label="paper's model")
     _floor(axes, mbit["compulsory_bits"].iloc[0], "compulsory")
     axes.set_title("DRAM data movement")
     axes.set_ylabel("DRAM traffic [Mbit]")
@@ -94,8 +66,8 @@ def _draw_energy(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> Non
     dram = frame["dram_energy_pj"].to_numpy() / _PJ_PER_MJ
     sram = frame["sram_energy_pj"].to_numpy() / _PJ_PER_MJ
     width = 0.6 * min([*np.diff(np.unique(x)), 1.0])
-    axes.bar(x, sram, width, dram, color=_ORANGE, edgecolor="white", hatch="//", label="SRAM")
-    axes.bar(x, dram, width, color=_BLUE, edgecolor="white", label="DRAM")
+    axes.bar(x, sram, width, dram, color=ORANGE, edgecolor="white", hatch="//", label="SRAM")
+    axes.bar(x, dram, width, color=BLUE, edgecolor="white", label="DRAM")
     _floor(axes, frame["compulsory_energy_pj"].iloc[0] / _PJ_PER_MJ, "compulsory DRAM")
     for place, total in zip(x, dram + sram, strict=True):
         axes.text(place, total, f"{total:.2f}", ha="center", va="bottom", fontsize=9)

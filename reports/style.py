@@ -1,0 +1,53 @@
+"""How every figure looks, and how it becomes a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with any colour vision.
+BLUE, SKY, ORANGE, VERMILION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#777777"
+_SIZE_INCHES = (9.6, 4.8)
+_DPI = 200
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "figure.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "hatch.linewidth": 0.8,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[Figure]:
+    """A figure of two panels' width in this style, whatever the user's own settings are."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):
+        yield Figure(figsize=_SIZE_INCHES, layout="constrained")
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a PNG, whole or not at all; equal figures make equal bytes."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=_DPI, metadata={"Software": None})
+    write_atomic(path, image.getvalue())

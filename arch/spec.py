@@ -109,7 +109,7 @@ class Sram(Part):
     capacity: Annotated[int, _Written(units.CAPACITY)]
     """Size, both halves of a double buffer together [bit]."""
     width: Annotated[int, _Written(units.WIDTH)]
-    """Bits that the port passes per cycle [bit]."""
+    """Bits per access; energy tables ask for it, it limits no transfer [bit]."""
     double_buffered: Annotated[bool, Field(strict=True)] = False
     """Whether one half fills while the other is in use."""
     energy: Energy = 0.16

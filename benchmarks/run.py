@@ -10,7 +10,8 @@ import time
 import simpy
 
 from arch import load_arch
-from mapping.mapper import find_mapping
+from mapping.grid import Grid
+from mapping.mapper import ORDERS, find_mapping
 from mapping.models import EXACT, FULL, PAPER, model_counts
 from mapping.nest import Mapping
 from quant import BFP, LayerFormats, Plain
@@ -38,10 +39,20 @@ def mapper(network, formats):
     for model in ("exact", "full"):
         start = time.perf_counter()
         found = {
-            layer: find_mapping(layer, arch, formats, "dram", model)
+            layer: find_mapping(layer, arch, formats, model=model)
             for layer, _ in network.unique_layers
         }
         print(f"  model {model}: {time.perf_counter() - start:.2f} s")
+    tilings = seconds = 0.0
+    for layer, _ in network.unique_layers:
+        grid = Grid(layer, arch, formats)
+        start = time.perf_counter()
+        for order in ORDERS:
+            tilings += grid.dram_bits(order).size
+        seconds += time.perf_counter() - start
+    print(
+        f"  {tilings:,.0f} mappings priced in {seconds:.3f} s: {tilings / seconds:,.0f} per second"
+    )
     by_shape = {(layer.dims["K"], layer.C, layer.P, layer.R): m for layer, m in found.items()}
     return {
         layer.name: by_shape[layer.dims["K"], layer.C, layer.P, layer.R] for layer in network.layers

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from arch import Arch, ArchError, dump_arch, load_arch
-    from mapping.mapper import find_mapping
     from mapping.nest import Mapping, MappingError
     from mapping.predict import predict
     from quant import (
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from reports.sweep import plot_sweep
     from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
     from search.buffers import sweep_capacity
+    from search.rescore import find_mapping
     from sim.host import infer
     from sim.inference import calibrate, run_inference
     from sim.result import LayerResult, NetworkResult
@@ -51,7 +51,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "arch": ("Arch", "ArchError", "dump_arch", "load_arch"),
-    "mapping.mapper": ("find_mapping",),
+    "search.rescore": ("find_mapping",),
     "mapping.nest": ("Mapping", "MappingError"),
     "mapping.predict": ("predict",),
     "quant": (

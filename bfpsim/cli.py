@@ -11,12 +11,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.exceptions import TyperException
 
-from bfpsim.emit import emit, print_table, simulation_report, validation_report
+from bfpsim.emit import (
+    curve_report,
+    emit,
+    mapping_report,
+    print_table,
+    simulation_report,
+    validation_report,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,6 +168,52 @@ def validate(
         wrong = ", ".join(v.layer for v in result.layers if not v.agrees)
         _complain(f"the exact model and the simulation differ in: {wrong}")
         raise typer.Exit(1)
+
+
+@app.command("map")
+def map_layers(
+    network: NetworkName,
+    arch: ArchName = "edge-64k",
+    format: FormatName = "bfp8",
+    layer: Annotated[str | None, typer.Option(help="Only this layer.")] = None,
+    objective: Annotated[
+        Literal["dram", "energy", "latency"], typer.Option(help="What is to be least.")
+    ] = "dram",
+    model: Annotated[
+        Literal["exact", "full"],
+        typer.Option(help="Price mappings by payload (exact) or by whole bursts (full)."),
+    ] = "exact",
+    rescore: Annotated[
+        int | None,
+        typer.Option(min=1, help="Simulate this many of the model's best, take the least."),
+    ] = None,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Least DRAM traffic at every SRAM capacity instead.")
+    ] = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    out: Out = None,
+) -> None:
+    """Find the best mapping of every layer: proven least by the exact model.
+
+    With --rescore the simulator has the last word, and the table says what trusting the model
+    would have cost. With --curve, and --out, the staircase as CSV and PNG.
+    """
+    _one_of(as_json, as_csv, out)
+    if curve and (rescore is not None or objective != "dram" or model != "exact"):
+        raise _UsageError("--curve is of DRAM payload; leave out --rescore, --objective, --model")
+    spec, net, formats = _load(arch, network, format)
+    net, _ = _select(net, layer, None, None)
+    if curve:
+        from search.curve import traffic_curves
+
+        emit(curve_report(traffic_curves(net, spec, formats)), as_json, as_csv, out)
+        return
+    from search.mappings import map_network
+
+    with _progress(f"mapping {net.name} on {spec.name}", len(net.unique_layers)) as done:
+        frame = map_network(net, spec, formats, objective, model, rescore, done)
+    emit(mapping_report(frame), as_json, as_csv, out)
 
 
 @arch_app.command("list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,14 @@ class Report:
     frames: tables by file name, the first one being what --csv prints
     summary: totals, for JSON and below the terminal's table
     notes: lines of the summary that the terminal shows too
+    figures: what draws a PNG, by file name
     """
 
     table: Table
     frames: dict[str, pd.DataFrame]
     summary: dict[str, Any]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    figures: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
@@ -37,8 +40,8 @@ def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
     from reports.files import write_atomic, write_csv
 
     if as_json:
-        tables = {name: _records(frame) for name, frame in report.frames.items()}
-        print(json.dumps(report.summary | tables, indent=2))
+        records = {name: _records(frame) for name, frame in report.frames.items()}
+        print(json.dumps(report.summary | records, indent=2))
     elif as_csv:
         frame = next(iter(report.frames.values()))
         sys.stdout.write(frame.to_csv(index=False, lineterminator="\n"))
@@ -46,8 +49,11 @@ def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name, frame in report.frames.items():
             write_csv(frame, out / f"{name}.csv")
+        for name, draw in report.figures.items():
+            draw(out / f"{name}.png")
         write_atomic(out / "summary.json", json.dumps(report.summary, indent=2) + "\n")
-        files = ", ".join([*(f"{name}.csv" for name in report.frames), "summary.json"])
+        tables = [f"{name}.csv" for name in report.frames]
+        files = ", ".join([*tables, *(f"{name}.png" for name in report.figures), "summary.json"])
         print(f"wrote {files} to {out}")
     else:
         print_table(report.table)
@@ -91,6 +97,28 @@ def validation_report(result: Validation, formats: LayerFormats) -> Report:
         "agrees": result.agrees,
     }
     return Report(validation_table(result, _width()), {"validation": result.to_frame()}, summary)
+
+
+def mapping_report(frame: pd.DataFrame) -> Report:
+    """What `map` shows."""
+    from reports.mapping import mapping_table, regret_line
+
+    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats", "objective")}
+    notes: tuple[str, ...] = ()
+    if "regret" in frame:
+        summary["regret"] = regret_line(frame)
+        notes = ("regret",)
+    return Report(mapping_table(frame), {"mappings": frame}, summary, notes)
+
+
+def curve_report(frame: pd.DataFrame) -> Report:
+    """What `map --curve` shows."""
+    from reports.curve import plot_curves
+    from reports.mapping import curve_table
+
+    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats")}
+    figures = {"curve": lambda path: plot_curves(frame, path)}
+    return Report(curve_table(frame), {"curve": frame}, summary, (), figures)
 
 
 def print_table(table: Table) -> None:

@@ -40,6 +40,7 @@ def find_mapping(
     layer: ConvLayer,
     arch: Arch,
     formats: LayerFormats,
+    *,
     objective: Objective = "dram",
     model: Model = "exact",
 ) -> Mapping:
@@ -66,7 +67,8 @@ def best_mappings(
     tried in the order of their exact cost until that alone exceeds the best found; a size left out
     for equal payload may pad less.
 
-    Ties: fewest tile steps, then the order's place in `ORDERS`, then the largest tiles.
+    Ties: fewest tile steps, then the order's place in `ORDERS`, then the largest tiles, those of C
+    first, then of K, Q, P, G and N.
     Raises MappingError if no mapping is legal: which buffer is short, and by how many bits.
     """
     if objective not in ("dram", "energy", "latency"):
@@ -129,8 +131,9 @@ class _Candidates:
         else:
             chosen = np.arange(cost.size)
         rank, place = np.divmod(chosen, tilings)
-        # Places run from small to large tiles, so the negated place prefers large ones.
-        preference = np.lexsort((-place, rank, self._steps[place], cost[chosen]))
+        # Of ties, tiles that are large where neighbours in DRAM are: channels, columns, rows.
+        large = [-self._places[place, DIMS.index(dim)] for dim in "NGPQKC"]
+        preference = np.lexsort((*large, rank, self._steps[place], cost[chosen]))
         seen: set[Mapping] = set()
         for index in chosen[preference]:
             mapping = self._mapping(*divmod(int(index), tilings))

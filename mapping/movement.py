@@ -1,7 +1,8 @@
 """The rules of movement: what each tile step must fetch, keep, evict and read back.
 
 One tile per tensor is resident. The simulator runs these rules transfer by transfer; the exact
-model sums them in closed form; neither uses the other.
+model sums them in closed form without running them (burst padding of I apart, see
+`mapping.bursts`).
 """
 
 from collections.abc import Iterator

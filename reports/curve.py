@@ -61,7 +61,8 @@ def _draw_total(axes: Axes, curve: pd.DataFrame) -> None:
             xytext=(8, 8),
             textcoords="offset points",
         )
-    axes.set_ylim(0, 1.05 * mbit.max())
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_title("whole network")
     axes.set_ylabel("DRAM traffic [Mbit]")
     axes.legend(loc="upper right")
@@ -74,6 +75,7 @@ def _draw_layer(axes: Axes, curve: pd.DataFrame, end: int) -> None:
     knee = curve["knee"].to_numpy()
     axes.plot(curve["capacity_bits"][knee], ratio[knee], "o", color=VERMILION, markersize=4)
     axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g} x")
 
 
 def _capacity_axis(axes: Axes) -> None:

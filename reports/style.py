@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes a file."""
+"""How every figure and every table looks, and how a figure becomes a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
 from reports.files import write_atomic
 
@@ -51,3 +55,25 @@ def save(figure: Figure, path: str | Path) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=_DPI, metadata={"Software": None})
     write_atomic(path, image.getvalue())
+
+
+def make_table(title: str, *columns: str, gap: int = 0) -> Table:
+    """A table of name columns, which fold where the terminal is narrow."""
+    made = Table(
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, gap, 0, 0),
+    )
+    for column in columns:
+        made.add_column(escape(column), overflow="fold", vertical="bottom")
+    return made
+
+
+def numbers(table: Table, *headers: str) -> None:
+    """Add columns of numbers, which never fold."""
+    for header in headers:
+        table.add_column(escape(header), justify="right", no_wrap=True, vertical="bottom")

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from arch.units import CAPACITY
 from mapping.counts import Counts, energy_pj, order_of
 from mapping.models import Effect
+from reports.style import make_table, numbers
 from sim.result import NetworkResult
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def traffic_table(result: LayerResult | NetworkResult) -> Table:
     layers = result.layers if isinstance(result, NetworkResult) else (result,)
     counts = _merged(layers)
     what = result.network if isinstance(result, NetworkResult) else result.layer.name
-    table = _table(f"Traffic of {what} on {result.arch.name} [Mbit]", "level", "tensor", "")
-    _numbers(table, *_KINDS, "total", "energy\n[µJ]")
+    table = make_table(f"Traffic of {what} on {result.arch.name} [Mbit]", "level", "tensor", "")
+    numbers(table, *_KINDS, "total", "energy\n[µJ]")
     previous = ""
     for level, tensor, direction in dict.fromkeys(f[:3] for f in sorted(counts, key=order_of)):
         if previous not in ("", level):
@@ -73,9 +73,9 @@ def traffic_table(result: LayerResult | NetworkResult) -> Table:
 
 def simulation_table(result: NetworkResult) -> Table:
     """A row per layer and one for the total: DRAM by tensor, SRAM, energy, time."""
-    table = _table(f"{result.network} on {result.arch.name}: traffic [Mbit]", "layer")
-    _numbers(table, "DRAM\nI", "DRAM\nW", "DRAM\nO", "SRAM", "energy\n[µJ]", "cycles")
-    _numbers(table, "PEs\nbusy [%]")
+    table = make_table(f"{result.network} on {result.arch.name}: traffic [Mbit]", "layer")
+    numbers(table, "DRAM\nI", "DRAM\nW", "DRAM\nO", "SRAM", "energy\n[µJ]", "cycles")
+    numbers(table, "array\nbusy [%]")
     for layer in result.layers:
         table.add_row(*_simulation_cells(layer.layer.name, (layer,), layer.energy_pj))
     table.add_section()
@@ -94,8 +94,8 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
     groups = [[effect] for effect in effects] if width >= _WIDE else [effects]
     names = [_HEADERS[group[0]] if len(group) == 1 else "effects" for group in groups]
     arch = validation.simulated.arch.name
-    table = _table(f"DRAM traffic of {validation.network} on {arch} [Mbit]", "layer")
-    _numbers(table, "paper", *names, "exact", "bursts", "simulated", "paper's\nerror [%]")
+    table = make_table(f"DRAM traffic of {validation.network} on {arch} [Mbit]", "layer")
+    numbers(table, "paper", *names, "exact", "bursts", "simulated", "paper's\nerror [%]")
     table.add_column("agrees", justify="right", no_wrap=True, vertical="bottom")
 
     def add(row: LayerValidation, style: str = "") -> None:
@@ -121,11 +121,11 @@ def sweep_table(frame: pd.DataFrame) -> Table:
     The last row is the payload, and its DRAM energy, that no mapping avoids.
     """
     first = frame.iloc[0]
-    table = _table(
+    table = make_table(
         f"{first['network']} in {first['formats']} on {first['arch']}, by SRAM capacity", gap=1
     )
-    _numbers(table, "SRAM", "simulated\n[Mbit]", "payload\n[Mbit]", "exact\n[Mbit]")
-    _numbers(table, "paper\n[Mbit]", "DRAM\n[mJ]", "SRAM\n[mJ]", "total\n[mJ]", "cycles\n[M]")
+    numbers(table, "SRAM", "simulated\n[Mbit]", "payload\n[Mbit]", "exact\n[Mbit]")
+    numbers(table, "paper\n[Mbit]", "DRAM\n[mJ]", "SRAM\n[mJ]", "total\n[mJ]", "cycles\n[M]")
     for _, row in frame.iterrows():
         energies = (row[f"{part}energy_pj"] / 1e9 for part in ("dram_", "sram_", ""))
         table.add_row(
@@ -143,7 +143,7 @@ def sweep_table(frame: pd.DataFrame) -> Table:
 
 def arch_table(archs: Iterable[Arch]) -> Table:
     """A row per architecture: what distinguishes them."""
-    table = _table(
+    table = make_table(
         "Architectures", "name", "SRAM", "clock", "DRAM", "burst", "PE array", "stationary"
     )
     for arch in archs:
@@ -209,26 +209,6 @@ def _merged(layers: Sequence[LayerResult]) -> Counts:
     for layer in layers:
         counts.merge(layer.counts)
     return counts
-
-
-def _table(title: str, *columns: str, gap: int = 0) -> Table:
-    table = Table(
-        title=escape(title),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, gap, 0, 0),
-    )
-    for column in columns:  # names fold where the terminal is narrow, numbers never
-        table.add_column(escape(column), overflow="fold", vertical="bottom")
-    return table
-
-
-def _numbers(table: Table, *headers: str) -> None:
-    for header in headers:
-        table.add_column(escape(header), justify="right", no_wrap=True, vertical="bottom")
 
 
 def _mbit(bits: Fraction | float) -> str:

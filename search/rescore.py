@@ -43,6 +43,7 @@ def find_mapping(
     layer: ConvLayer,
     arch: Arch,
     formats: LayerFormats,
+    *,
     objective: Objective = "dram",
     model: Model = "exact",
     rescore: int | None = None,

@@ -1,4 +1,4 @@
-"""What the host does between layers: bias, ReLU, pooling, residual adds; and float inference."""
+"""What the host does between layers: bias, ReLU, pooling, adds, concats; and float inference."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ def apply(node: Node, inputs: list[Values]) -> Values:
         for other in inputs[1:]:
             total = total + other
         return total
+    if node.op == "concat":
+        return np.concatenate(inputs, axis=-1)
     if node.op == "avgpool":
         mean: Values = inputs[0].mean(axis=(1, 2), keepdims=True)
         return mean
@@ -28,7 +30,12 @@ def apply(node: Node, inputs: list[Values]) -> Values:
 
 def _maxpool(values: Values, pool: Pool) -> Values:
     (kr, kc), (sr, sc), (pr, pc) = pool.kernel, pool.stride, pool.padding
-    padded = np.pad(values, ((0, 0), (pr, pr), (pc, pc), (0, 0)), constant_values=-np.inf)
+    rows, cols = values.shape[1:3]
+    P, Q = pool.outputs((rows, cols))
+    # With `ceil` the last window may end beyond the padding.
+    below = max(pr, (P - 1) * sr + kr - rows - pr)
+    right = max(pc, (Q - 1) * sc + kc - cols - pc)
+    padded = np.pad(values, ((0, 0), (pr, below), (pc, right), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kr, kc), axis=(1, 2))
     pooled: Values = windows[:, ::sr, ::sc].max(axis=(-2, -1))
     return pooled

@@ -101,9 +101,9 @@ def run_inference(
             continue
         layer, own = node.layer, weights[node.name]
         chosen = formats if isinstance(formats, LayerFormats) else formats[layer.name]
-        mapping = (mappings or {}).get(layer.name) or find_mapping(
-            layer, arch, chosen, "dram", "full"
-        )
+        mapping = (mappings or {}).get(layer.name)
+        if mapping is None:
+            mapping = find_mapping(layer, arch, chosen, model="full")
         top = tops[layer.name]
         inputs = quantize_activation(sources[0], chosen.I, top.I, f"{layer.name} input")
         filters = quantize_weight(own.weight, chosen.W, None, f"{layer.name} weight")

@@ -80,7 +80,7 @@ def simulate_network(
             mapping = mappings[layer.name]
         else:
             if key not in found:
-                found[key] = find_mapping(layer, arch, layer_formats, "dram", "full")
+                found[key] = find_mapping(layer, arch, layer_formats, model="full")
             mapping = found[key]
         run = (*key, mapping)
         if run not in known:

@@ -66,8 +66,9 @@ class Validation:
     def to_frame(self) -> pd.DataFrame:
         """A row per layer and one for the total.
 
-        Columns: layer, paper_bits, one per rung, simulated_bits, exact_bits, paper_error (relative
-        to simulated), the SRAM bits by paper, exact and simulated, energy_pj by Eq. 8, agrees.
+        Columns: network, layer, paper_bits, one per rung (edges_bits to bursts_bits),
+        simulated_bits, exact_bits, paper_error (relative to simulated), the SRAM bits by paper,
+        exact and simulated, energy_pj by Eq. 8, agrees.
         """
         import pandas as pd
 
@@ -76,7 +77,7 @@ class Validation:
                 "network": self.network,
                 "layer": v.layer,
                 "paper_bits": number(v.paper),
-                **{name: number(bits) for name, bits in v.rungs.items()},
+                **{f"{name}_bits": number(bits) for name, bits in v.rungs.items()},
                 "simulated_bits": v.simulated,
                 "exact_bits": v.exact,
                 "paper_error": float(v.paper / v.simulated - 1),

@@ -16,6 +16,7 @@ from workloads.checkpoint import (
     shipped_metadata,
     shipped_weights,
 )
+from workloads.googlenet import googlenet
 from workloads.idx import FashionMnist, read_fashion_mnist, read_idx
 from workloads.images import Images, read_images
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
@@ -35,6 +36,7 @@ __all__ = [
     "Pool",
     "Shape",
     "WorkloadError",
+    "googlenet",
     "load_images",
     "load_metadata",
     "load_weights",

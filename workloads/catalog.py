@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 
+from workloads.googlenet import googlenet
 from workloads.layer import WorkloadError
 from workloads.network import Network
 from workloads.resnet import resnet18
@@ -33,6 +34,7 @@ def _resnet18_fashion() -> Network:
 
 
 _NETWORKS: dict[str, Callable[[], Network]] = {
+    "googlenet": googlenet,
     "resnet18": resnet18,
     "resnet18-fashion": _resnet18_fashion,
 }

@@ -9,7 +9,7 @@ from typing import Literal
 
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, output_extent, pair
 
-Op = Literal["input", "conv", "relu", "add", "maxpool", "avgpool"]
+Op = Literal["input", "conv", "relu", "add", "concat", "maxpool", "avgpool"]
 
 # Operation -> how many nodes it reads, (least, most).
 _INPUT_COUNTS: dict[str, tuple[int, float]] = {
@@ -17,6 +17,7 @@ _INPUT_COUNTS: dict[str, tuple[int, float]] = {
     "conv": (1, 1),
     "relu": (1, 1),
     "add": (2, math.inf),
+    "concat": (2, math.inf),
     "maxpool": (1, 1),
     "avgpool": (1, 1),
 }
@@ -24,11 +25,28 @@ _INPUT_COUNTS: dict[str, tuple[int, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The window of a pooling operation; each value is (rows, columns), padding on both sides."""
+    """The window of a pooling operation; each pair is (rows, columns), padding on both sides.
+
+    With ``ceil``, as torch's ``ceil_mode``, input left over behind the last whole window gets a
+    window too. It may end outside the padded input, but starts in the input or the padding before.
+    """
 
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
+    ceil: bool = False
+
+    def outputs(self, extents: Pair) -> Pair:
+        """Return how many windows an input of ``extents`` (rows, columns) has, as such a pair."""
+        rows, cols = (self._windows(axis, extent) for axis, extent in enumerate(extents))
+        return rows, cols
+
+    def _windows(self, axis: int, extent: int) -> int:
+        taps, step, pad = self.kernel[axis], self.stride[axis], self.padding[axis]
+        if not self.ceil:
+            return output_extent(extent, taps, step, (pad, pad))
+        count = output_extent(extent, taps, step, (pad, pad + step - 1))
+        return count - 1 if (count - 1) * step >= pad + extent else count
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +54,9 @@ class Node:
     """One operation: its name, its kind, the nodes it reads, and what its kind needs besides.
 
     An ``input`` has an ``input_shape`` (N, H, W, C), a ``conv`` a ``layer`` of the node's name, a
-    ``maxpool`` a ``pool``; ``avgpool`` averages the whole map to 1x1, and ``add`` sums two or more
-    equal shapes. ReLU is a node of its own, and a linear layer a 1x1 conv on a 1x1 map.
+    ``maxpool`` a ``pool``; ``avgpool`` averages the whole map to 1x1, ``add`` sums two or more
+    equal shapes, and ``concat`` joins the channels of two or more, in the order of its inputs, with
+    N, H and W equal. ReLU is a node of its own, and a linear layer a 1x1 conv on a 1x1 map.
     """
 
     name: str
@@ -156,6 +175,10 @@ class NetworkBuilder:
         """Append the elementwise sum of two or more nodes of one shape."""
         return self._append(Node(name, "add", sources))
 
+    def concat(self, name: str, *sources: str) -> str:
+        """Append two or more nodes' channels, one node's behind the other's."""
+        return self._append(Node(name, "concat", sources))
+
     def maxpool(
         self,
         name: str,
@@ -164,13 +187,15 @@ class NetworkBuilder:
         *,
         stride: int | Pair,
         padding: int | Pair = 0,
+        ceil: bool = False,
     ) -> str:
-        """Append a maximum over windows; padding never wins."""
+        """Append a maximum over windows; padding never wins, nor does what lies beyond it."""
         owner = f"node {name!r}"
         pool = Pool(
             pair(owner, "kernel", kernel),
             pair(owner, "stride", stride),
             pair(owner, "padding", padding, least=0),
+            ceil,
         )
         return self._append(Node(name, "maxpool", (source,), pool=pool))
 
@@ -234,6 +259,8 @@ def _output_shape(owner: str, node: Node, inputs: list[Shape]) -> Shape:
         return _pooled_shape(owner, node.pool, inputs[0])
     if node.op == "avgpool":
         return inputs[0][0], 1, 1, inputs[0][3]
+    if node.op == "concat":
+        return _concatenated_shape(owner, node, inputs)
     for source, shape in zip(node.inputs, inputs, strict=True):  # relu, add: one shape throughout
         if shape != inputs[0]:
             raise WorkloadError(
@@ -261,22 +288,33 @@ def _conv_shape(owner: str, node: Node, layer: ConvLayer, source: Shape) -> Shap
     return layer.output_shape
 
 
+def _concatenated_shape(owner: str, node: Node, inputs: list[Shape]) -> Shape:
+    N, H, W, _ = inputs[0]
+    for source, shape in zip(node.inputs, inputs, strict=True):
+        if shape[:3] != (N, H, W):
+            raise WorkloadError(
+                f"{owner}: {source!r} has N, H, W = {shape[:3]}, must have {(N, H, W)} as "
+                f"{node.inputs[0]!r} has"
+            )
+    return N, H, W, sum(shape[3] for shape in inputs)
+
+
 def _pooled_shape(owner: str, pool: Pool, shape: Shape) -> Shape:
     kernel, stride = pair(owner, "kernel", pool.kernel), pair(owner, "stride", pool.stride)
     padding = pair(owner, "padding", pool.padding, least=0)
     N, *extents, C = shape
-    for taps, pad, extent in zip(kernel, padding, extents, strict=True):
+    for taps, step, pad, extent in zip(kernel, stride, padding, extents, strict=True):
         if 2 * pad > taps:
             # Beyond half the kernel a window could lie in the padding alone, and have no maximum.
             raise WorkloadError(f"{owner}: padding={pad} must be at most half of kernel={taps}")
-        if taps > extent + 2 * pad:
+        beyond = step - 1 if pool.ceil else 0
+        if taps > extent + 2 * pad + beyond:
+            reach = f"and {beyond} beyond it (ceil, stride {step})" if beyond else ""
             raise WorkloadError(
-                f"{owner}: kernel={taps} must be at most {extent + 2 * pad}, the padded input"
+                f"{owner}: kernel={taps} must be at most {extent + 2 * pad + beyond}, the padded "
+                f"input {reach}".rstrip()
             )
-    P, Q = (
-        output_extent(extent, taps, step, (pad, pad))
-        for extent, taps, step, pad in zip(extents, kernel, stride, padding, strict=True)
-    )
+    P, Q = Pool(kernel, stride, padding, pool.ceil).outputs((extents[0], extents[1]))
     return N, P, Q, C
 
 

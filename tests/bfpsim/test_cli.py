@@ -64,11 +64,11 @@ def test_validate_agrees_and_lists_every_rung(capsys) -> None:
     assert code == 0
     assert report["agrees"] is True
     layer, total = report["validation"]
-    rungs = ("whole trips and edge tiles", "padding", "halo", "partial sums", "cut blocks")
+    rungs = ("edges", "padding", "halo", "partial_sums", "cut_blocks", "bursts")
     assert layer["simulated_bits"] == total["simulated_bits"]
-    explained = layer["paper_bits"] + sum(layer[rung] for rung in (*rungs, "bursts"))
+    explained = layer["paper_bits"] + sum(layer[f"{rung}_bits"] for rung in rungs)
     assert explained == pytest.approx(layer["simulated_bits"])
-    assert layer["exact_bits"] + layer["bursts"] == layer["simulated_bits"]
+    assert layer["exact_bits"] + layer["bursts_bits"] == layer["simulated_bits"]
 
 
 def test_validate_exits_1_when_model_and_simulation_differ(capsys, monkeypatch) -> None:
@@ -245,3 +245,40 @@ def test_output_goes_nowhere_it_should_not(capsys, tmp_path: Path) -> None:
     code, _, error = call(capsys, *FASHION, *SMALL, "--out", str(file / "below"))
     assert code == 2
     assert error.count("\n") == 1
+
+
+def test_map_prints_and_rescores(capsys) -> None:
+    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL)
+    assert code == 0
+    assert "Mappings of resnet18-fashion" in text
+    code, text, _ = call(
+        capsys, "map", "resnet18", "--layer", "layer4.0.conv2", "--rescore", "5", "--json"
+    )
+    report = json.loads(text)
+    assert code == 0
+    assert report["regret"].startswith("simulation chose another mapping than the model for 1 of 1")
+    (row,) = report["mappings"]
+    assert row["trusted_cost"] > 2 * row["simulated_cost"]
+
+
+def test_map_curve_writes_a_table_and_a_figure(capsys, tmp_path: Path) -> None:
+    out = tmp_path / "curve"
+    code = run(["map", "resnet18-fashion", *SMALL, "--curve", "--out", str(out)])
+    assert code == 0
+    assert {file.name for file in out.iterdir()} == {"curve.csv", "curve.png", "summary.json"}
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--curve", "--rescore", "2"], "--curve is of DRAM payload"),
+        (["--rescore", "0"], "--rescore"),
+        (["--objective", "beauty"], "--objective"),
+        (["--curve", "--arch", "edge-64k-split"], "has a buffer per tensor"),
+    ],
+)
+def test_map_refuses(capsys, options: list[str], expected: str) -> None:
+    code, _, error = call(capsys, "map", "resnet18-fashion", *SMALL, *options)
+    assert (code, error.count("\n")) == (2, 1)
+    assert expected in error

@@ -68,9 +68,9 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int, model: str) ->
     every = brute_force(layer, arch, formats, FULL if model == "full" else EXACT)
     if not every:
         with pytest.raises(MappingError, match="no mapping fits"):
-            find_mapping(layer, arch, formats, "dram", model)
+            find_mapping(layer, arch, formats, model=model)
         return
-    found = find_mapping(layer, arch, formats, "dram", model)
+    found = find_mapping(layer, arch, formats, model=model)
     nest = check(stored(layer, arch), arch, found, formats)
     effects = FULL if model == "full" else EXACT
     assert dram_counts(nest, arch, formats, effects).total() == min(every.values())
@@ -161,7 +161,7 @@ def test_more_memory_never_moves_more() -> None:
     for size in range(9_000, 200_000, 3_000):
         arch = tight(load_arch("edge-64k"), size)
         try:
-            nest = check(layer, arch, find_mapping(layer, arch, formats, "dram", "full"), formats)
+            nest = check(layer, arch, find_mapping(layer, arch, formats, model="full"), formats)
         except MappingError:
             assert not moved
             continue

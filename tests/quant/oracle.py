@@ -29,11 +29,13 @@ def floor_log2(x: Fraction) -> int:
 def rounded(x: Fraction, how: Rounding) -> int:
     """x as an integer."""
     whole, rest = divmod(abs(x), 1)
-    up = {
-        Rounding.TRUNCATE: False,
-        Rounding.NEAREST_AWAY: rest >= HALF,
-        Rounding.NEAREST_EVEN: rest > HALF or (rest == HALF and whole % 2 == 1),
-    }[how]
+    if how is Rounding.TRUNCATE:
+        up = False
+    elif how is Rounding.NEAREST_AWAY:
+        up = rest >= HALF
+    else:
+        assert how is Rounding.NEAREST_EVEN
+        up = rest > HALF or (rest == HALF and whole % 2 == 1)
     return (whole + up) * (1 if x > 0 else -1)
 
 

@@ -94,7 +94,7 @@ def test_a_mantissa_below_two_bits_is_refused(bits: int, exponent: int) -> None:
     assert f"bits={bits}, exponent_bits={exponent}" in str(error.value)
     assert f"mantissa of {bits - exponent} bit" in str(error.value)
     assert f"exponent_bits up to {bits - 2}" in str(error.value)
-    BFP(bits, bits - 2, 16) if bits - 2 <= 8 else BFP(bits, 7, 16)
+    assert BFP(bits, bits - 2, 16).mantissa_bits == 2  # as promised
 
 
 @pytest.mark.parametrize(("bits", "exponent"), PAPER)

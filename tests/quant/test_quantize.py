@@ -93,6 +93,13 @@ def test_adversarial_tensors_in_candidate_formats(name: str, rounding: Rounding)
             check(values, fmt, activation_block(fmt, values.shape))
 
 
+@pytest.mark.parametrize("block_size", BLOCKS)
+@pytest.mark.parametrize(("bits", "exponent_bits"), CANDIDATES)
+def test_every_candidate_format(bits: int, exponent_bits: int, block_size: int) -> None:
+    values = just_below_powers()[::2] + [0.0] * 50 + ties()[::9] + [TINY32, MAX32, -1.0]
+    check(np.array([values]), BFP(bits, exponent_bits, block_size), (1, block_size))
+
+
 @pytest.mark.parametrize("top", [-128, -127, -5, 0, 3, 127])
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_adversarial_tensors_below_and_above_a_given_top(name: str, top: int) -> None:

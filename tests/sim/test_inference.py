@@ -1,5 +1,7 @@
 """Whole networks: the host's operations, calibration, and every simulated layer against torch."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -16,11 +18,13 @@ from workloads import (
     LayerWeights,
     NetworkBuilder,
     Node,
+    Pool,
     load_workload,
     normalise,
     shipped_images,
     shipped_weights,
 )
+from workloads.training.module import folded_module
 
 
 def torch_convolution(layer: ConvLayer, inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -54,6 +58,7 @@ def test_the_hosts_operations_equal_torch() -> None:
     builder.relu("relu", "pool")
     builder.add("add", "relu", "pool")
     builder.avgpool("mean", "add")
+    builder.concat("join", "pool", "relu", "pool")
     nodes = {node.name: node for node in builder.network().nodes}
     values = np.random.default_rng(0).normal(size=(2, 9, 8, 3)) - 1
     pooled = apply(nodes["pool"], [values])
@@ -64,10 +69,53 @@ def test_the_hosts_operations_equal_torch() -> None:
     assert (relu == np.where(pooled > 0, pooled, 0)).all()
     added = apply(nodes["add"], [relu, pooled])
     assert (added == relu + pooled).all()
+    joined = apply(nodes["join"], [pooled, relu, pooled])
+    channels_first = [torch.from_numpy(each).permute(0, 3, 1, 2) for each in (pooled, relu, pooled)]
+    assert (joined == torch.cat(channels_first, 1).permute(0, 2, 3, 1).numpy()).all()
     mean = apply(nodes["mean"], [added])
     np.testing.assert_allclose(mean[:, 0, 0], added.reshape(2, -1, 3).mean(1))
     with pytest.raises(ValueError, match="is none of the host's"):
         apply(Node("c", "conv", ("x",)), [values])
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+def test_pooling_equals_torch_for_every_window(ceil: bool) -> None:
+    """Values below zero, so that a padding of zeros would win."""
+    values = np.random.default_rng(0).normal(size=(2, 7, 6, 3)) - 9
+    nchw = torch.from_numpy(values).permute(0, 3, 1, 2)
+    for kernel, stride in product(product(range(1, 5), repeat=2), product(range(1, 5), repeat=2)):
+        for padding in ((0, 0), (kernel[0] // 2, kernel[1] // 2)):
+            node = Node("pool", "maxpool", ("x",), pool=Pool(kernel, stride, padding, ceil))
+            expected = functional.max_pool2d(nchw, kernel, stride, padding, ceil_mode=ceil)
+            found = apply(node, [values])
+            assert np.array_equal(found, expected.permute(0, 2, 3, 1).numpy()), node
+
+
+def inception_network():
+    """A small net whose branches are concatenated, with poolings that round up."""
+    builder = NetworkBuilder("branches", (1, 10, 10, 4))
+    builder.conv("stem", "input", 12, 3, padding=1)
+    builder.maxpool("pool", "stem", 3, stride=2, ceil=True)
+    builder.conv("left", "pool", 6, 1)
+    builder.relu("left.relu", "left")
+    builder.maxpool("right.pool", "pool", 3, stride=1, padding=1, ceil=True)
+    builder.conv("right", "right.pool", 10, 1)
+    builder.concat("join", "left.relu", "right", "pool")
+    builder.maxpool("rest", "join", 2, stride=2, ceil=True)
+    builder.conv("out", "rest", 5, 3)
+    network = builder.network()
+    return network, random_weights(network), np.random.default_rng(8).normal(size=(3, 10, 10, 4))
+
+
+def random_weights(network) -> dict[str, LayerWeights]:
+    data = np.random.default_rng(7)
+    return {
+        layer.name: LayerWeights(
+            data.normal(size=layer.weight_shape).astype(np.float32),
+            data.normal(size=layer.weight_shape[0]).astype(np.float32),
+        )
+        for layer in network.layers
+    }
 
 
 def residual_network():
@@ -82,15 +130,7 @@ def residual_network():
     builder.avgpool("mean", "down.relu")
     builder.conv("fc", "mean", 5, 1)
     network = builder.network()
-    data = np.random.default_rng(7)
-    weights = {
-        layer.name: LayerWeights(
-            data.normal(size=layer.weight_shape).astype(np.float32),
-            data.normal(size=layer.weight_shape[0]).astype(np.float32),
-        )
-        for layer in network.layers
-    }
-    return network, weights, data.normal(size=(3, 10, 10, 4))
+    return network, random_weights(network), np.random.default_rng(8).normal(size=(3, 10, 10, 4))
 
 
 def reference_run(network, weights, images, formats, tops) -> dict[str, np.ndarray]:
@@ -126,6 +166,21 @@ def test_a_small_network_equals_torch_bit_for_bit(arch: str) -> None:
     assert [r.layer.name for r in inference.result.layers] == ["stem", "depthwise", "down", "fc"]
 
 
+def test_a_network_of_branches_equals_torch_bit_for_bit() -> None:
+    network, weights, images = inception_network()
+    formats = LayerFormats.uniform(BFP(8, 3, 8))
+    tops = calibrate(network, weights, images)
+    inference = run_inference(network, load_arch("edge-16k"), formats, weights, images, tops)
+    expected = reference_run(network, weights, images, formats, tops)
+    assert network.shape("join") == (1, 5, 5, 28)
+    assert (inference.outputs == expected["out"]).all()
+    module = folded_module(network, weights).double()
+    with torch.no_grad():
+        logits = module(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    floats = infer(network.batched(3), weights, images)
+    np.testing.assert_allclose(floats["out"], logits, rtol=1e-9, atol=1e-9)
+
+
 def test_fashion_mnist_images_through_the_trained_network() -> None:
     """Logits equal the torch reference's bits; counts equal a run without data."""
     network, weights = load_workload("resnet18-fashion"), shipped_weights("resnet18-fashion")
@@ -151,6 +206,16 @@ def test_calibration_takes_each_tensors_own_maximum() -> None:
     biggest = np.abs(outputs["down:sum"]).max()
     assert 2.0 ** tops["down"].O <= biggest < 2.0 ** (tops["down"].O + 1)
     assert isinstance(tops["down"], Tops)
+
+
+@pytest.mark.long
+def test_googlenet_is_simulated_whole() -> None:
+    network = load_workload("googlenet")
+    result = simulate_network(network, load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16)))
+    assert [r.layer.name for r in result.layers] == [layer.name for layer in network.layers]
+    assert result.simulations == len(network.unique_layers) < len(network.layers)
+    assert sum(r.layer.macs for r in result.layers) == network.macs
+    assert result.cycles == sum(r.cycles for r in result.layers)
 
 
 def test_equal_layers_are_simulated_once() -> None:

@@ -1,9 +1,11 @@
 import pickle
+from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F  # noqa: N812
 
 from workloads import ConvLayer, Network, NetworkBuilder, Node, Pool, WorkloadError
 from workloads.training.module import NetworkModule
@@ -79,8 +81,14 @@ def test_random_networks_have_the_shapes_torch_gives(data):
         x = build.add(f"a{index}", x, build.relu(f"r{index}", x), x)
         kernel = draw(st.integers(1, 2))
         x = build.maxpool(
-            f"p{index}", x, kernel, stride=draw(st.integers(1, 2)), padding=kernel // 2
+            f"p{index}",
+            x,
+            kernel,
+            stride=draw(st.integers(1, 2)),
+            padding=kernel // 2,
+            ceil=draw(st.booleans()),
         )
+        x = build.concat(f"j{index}", x, build.relu(f"s{index}", x))
     network = build.network()
     with torch.device("meta"):
         module = NetworkModule(network, batch_norm=True)
@@ -89,8 +97,8 @@ def test_random_networks_have_the_shapes_torch_gives(data):
     assert network.shape(x) == (N, P, Q, C)
 
 
-def pooled(kernel: int, stride: int = 1, padding: int = 0) -> Node:
-    pool = Pool((kernel, kernel), (stride, stride), (padding, padding))
+def pooled(kernel: int, stride: int = 1, padding: int = 0, ceil: bool = False) -> Node:
+    pool = Pool((kernel, kernel), (stride, stride), (padding, padding), ceil)
     return Node("pool", "maxpool", ("input",), pool=pool)
 
 
@@ -100,7 +108,7 @@ def pooled(kernel: int, stride: int = 1, padding: int = 0) -> Node:
         ([], "network 'net': must have at least one node"),
         ([INPUT, INPUT], "node 'input': name is taken by an earlier node"),
         ([INPUT, Node("", "relu", ("input",))], "node '': name must be a non-empty string"),
-        ([INPUT, Node("x", "concat", ("input",))], "op='concat' must be one of input, conv, relu"),
+        ([INPUT, Node("x", "split", ("input",))], "op='split' must be one of input, conv, relu"),
         ([INPUT, Node("x", "relu", ("y",))], "node 'x': input 'y' must be a node before it"),
         ([Node("x", "relu", ("input",)), INPUT], "input 'input' must be a node before it"),
         ([INPUT, Node("x", "relu", ("x",))], "node 'x': input 'x' must be a node before it"),
@@ -108,6 +116,7 @@ def pooled(kernel: int, stride: int = 1, padding: int = 0) -> Node:
         ([INPUT, Node("x", "relu")], "node 'x': relu reads 0 nodes, must read 1"),
         ([INPUT, Node("x", "relu", ("input", "input"))], "relu reads 2 nodes, must read 1"),
         ([INPUT, Node("x", "add", ("input",))], "add reads 1 nodes, must read at least 2"),
+        ([INPUT, Node("x", "concat", ("input",))], "concat reads 1 nodes, must read at least 2"),
         ([INPUT, Node("conv", "conv", ("input",))], "node 'conv': conv must have layer"),
         ([INPUT, Node("x", "relu", ("input",), layer=CONV)], "relu must not have layer"),
         ([INPUT, Node("x", "maxpool", ("input",))], "maxpool must have pool"),
@@ -123,7 +132,16 @@ def pooled(kernel: int, stride: int = 1, padding: int = 0) -> Node:
             [INPUT, Node("mean", "avgpool", ("input",)), Node("x", "add", ("input", "mean"))],
             r"'mean' has shape \(1, 1, 1, 4\), must have \(1, 8, 8, 4\) as 'input' has",
         ),
-        ([INPUT, pooled(9)], "node 'pool': kernel=9 must be at most 8, the padded input"),
+        (
+            [INPUT, Node("mean", "avgpool", ("input",)), Node("x", "concat", ("input", "mean"))],
+            r"'mean' has N, H, W = \(1, 1, 1\), must have \(1, 8, 8\) as 'input' has",
+        ),
+        ([INPUT, pooled(9)], "node 'pool': kernel=9 must be at most 8, the padded input$"),
+        ([INPUT, pooled(9, ceil=True)], "kernel=9 must be at most 8, the padded input$"),
+        (
+            [INPUT, pooled(11, stride=3, ceil=True)],
+            r"kernel=11 must be at most 10, the padded input and 2 beyond it \(ceil, stride 3\)$",
+        ),
         ([INPUT, pooled(2, padding=2)], "padding=2 must be at most half of kernel=2"),
         ([INPUT, pooled(2, stride=0)], "stride=0 must be an int >= 1"),
     ],
@@ -137,6 +155,46 @@ def test_a_network_that_does_not_hold_together_is_refused(nodes, message):
 def test_a_pooling_window_may_reach_into_the_padding_on_both_sides():
     node = Node("pool", "maxpool", ("input",), pool=Pool((10, 9), (1, 1), (1, 1)))
     assert Network("net", (INPUT, node)).shape("pool") == (1, 1, 2, 4)
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+def test_pooling_has_the_windows_torch_has_and_refuses_what_torch_refuses(ceil):
+    refused = longer = 0
+    for extent, kernel, stride in product(range(1, 10), range(1, 6), range(1, 6)):
+        for padding in range(kernel // 2 + 2):
+            image = Node("input", "input", input_shape=(1, extent, extent, 1))
+            node = pooled(kernel, stride, padding, ceil)
+            try:
+                map_ = torch.empty(1, 1, extent, extent, device="meta")
+                out = F.max_pool2d(map_, kernel, stride, padding, ceil_mode=ceil)
+            except RuntimeError:
+                refused += 1
+                with pytest.raises(WorkloadError):
+                    Network("net", (image, node))
+            else:
+                assert Network("net", (image, node)).shape("pool") == (1, *out.shape[2:], 1)
+                longer += out.shape[2] > (extent + 2 * padding - kernel) // stride + 1
+    assert refused > 0
+    assert (longer > 0) == ceil
+
+
+def test_with_ceil_the_last_window_starts_in_the_input_or_the_padding_before():
+    """Stride 2 from the padding at -1: input 0 to 3 leaves a window at 3, but 0 to 2 none at 3."""
+    pool = Pool((2, 2), (2, 2), (1, 1), ceil=True)
+    assert pool.outputs((4, 3)) == (3, 2)
+    assert Pool((3, 3), (2, 2), ceil=True).outputs((4, 5)) == (2, 2)
+    assert Pool((3, 3), (2, 2)).outputs((4, 5)) == (1, 2)
+
+
+def test_a_concatenation_joins_channels():
+    build = NetworkBuilder("joined", (2, 8, 6, 3))
+    x = build.conv("conv", "input", 5, 3, padding=1)
+    assert build.shape(build.concat("once", x, "input")) == (2, 8, 6, 8)
+    build.concat("again", "once", "once", x)
+    network = build.network()
+    assert network.shape("again") == (2, 8, 6, 21)
+    assert [node.name for node in network.producers["once"]] == ["conv", "input"]
+    assert network.batched(1).shape("again") == (1, 8, 6, 21)
 
 
 def test_builder_refuses_at_the_line_that_is_wrong():

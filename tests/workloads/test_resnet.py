@@ -1,27 +1,7 @@
 import pytest
 import torch
-from torch import nn
 
 from workloads import WorkloadError, load_workload, names, resnet18
-
-
-def layers_in_torch(module: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Layer name -> (MACs, output channels, rows, columns, input rows, columns), in run order."""
-    found = {}
-
-    def record(name):
-        def hook(layer, inputs, output):
-            macs = output[0].numel() * layer.weight[0].numel()
-            out, into = ((*t.shape[1:], 1, 1) for t in (output, inputs[0]))
-            found[name] = (macs, *out[:3], *into[1:3])
-
-        return hook
-
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(record(name))
-    module(images)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -33,7 +13,7 @@ def layers_in_torch(module: nn.Module, images: torch.Tensor) -> dict[str, tuple[
         (resnet18(width=8, size=226, channels=2, classes=3), (8, 2, 3, False), (2, 226, 226)),
     ],
 )
-def test_layers_are_those_torch_runs(torch_resnet18, network, arguments, image):
+def test_layers_are_those_torch_runs(torch_resnet18, layers_in_torch, network, arguments, image):
     with torch.device("meta"):
         expected = layers_in_torch(torch_resnet18(*arguments), torch.empty(1, *image))
     ours = {
@@ -79,11 +59,12 @@ def test_bad_arguments_are_named():
 
 def test_unknown_workload_lists_the_names_and_the_nearest():
     assert [load_workload(name).name for name in names()] == list(names())
-    assert names() == ("resnet18", "resnet18-fashion")
+    assert names() == ("googlenet", "resnet18", "resnet18-fashion")
     with pytest.raises(WorkloadError) as caught:
         load_workload("resnet-18")
     assert str(caught.value) == (
-        "workload 'resnet-18' must be one of resnet18, resnet18-fashion; did you mean 'resnet18'?"
+        "workload 'resnet-18' must be one of googlenet, resnet18, resnet18-fashion; "
+        "did you mean 'resnet18'?"
     )
-    with pytest.raises(WorkloadError, match=r"one of resnet18, resnet18-fashion$"):
+    with pytest.raises(WorkloadError, match=r"one of googlenet, resnet18, resnet18-fashion$"):
         load_workload("zzz")

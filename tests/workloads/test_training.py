@@ -86,6 +86,18 @@ def test_a_sum_takes_all_of_its_inputs():
     assert module(images).tolist() == [[[[4.0, -3.0], [12.0, 0.0]]]]
 
 
+def test_a_concatenation_and_ceil_pooling_in_torch():
+    build = NetworkBuilder("joined", (1, 2, 2, 1))
+    x = build.conv("double", "input", 1, 1)
+    build.maxpool("pool", build.concat("join", x, "input"), 1, stride=2)
+    build.maxpool("rest", "join", 3, stride=2, ceil=True)
+    build.concat("out", "pool", "rest")
+    weights = {"double": LayerWeights(np.full((1, 1, 1, 1), 2, "f4"), np.zeros(1, "f4"))}
+    images = torch.tensor([[[[1.0, -1.0], [3.0, 0.0]]]])
+    output = folded_module(build.network(), weights)(images)
+    assert output.tolist() == [[[[2.0]], [[1.0]], [[6.0]], [[3.0]]]]
+
+
 def test_augmentation_shifts_and_flips_in_every_way():
     image = np.random.default_rng(0).integers(1, 256, (28, 28), np.uint8)
     padded = np.pad(image, 2)

@@ -54,11 +54,14 @@ class NetworkModule(nn.Module):
                 return F.relu(x)
             case "add":
                 return sum(sources[1:], x)
+            case "concat":
+                return torch.cat(sources, 1)
             case "avgpool":
                 return x.mean((2, 3), keepdim=True)
             case "maxpool":
-                assert node.pool is not None
-                return F.max_pool2d(x, node.pool.kernel, node.pool.stride, node.pool.padding)
+                pool = node.pool
+                assert pool is not None
+                return F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, ceil_mode=pool.ceil)
 
 
 def folded_module(network: Network, weights: Mapping[str, LayerWeights]) -> NetworkModule:

@@ -1,0 +1,99 @@
+"""Terminal tables of mappings: what was found, what trusting a model costs, how solvers compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arch.units import CAPACITY
+from reports.style import make_table, numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+_UNITS = {"dram": ("Mbit", 1e6), "energy": ("µJ", 1e6), "latency": ("Mcycles", 1e6)}
+
+
+def mapping_table(frame: pd.DataFrame) -> Table:
+    """What `map_network` returns: a row per distinct layer, and the network's sums."""
+    first = frame.iloc[0]
+    unit, scale = _UNITS[first["objective"]]
+    rescored = "regret" in frame
+    table = make_table(
+        f"Mappings of {first['network']} in {first['formats']} on {first['arch']}, "
+        f"least {first['objective']} [{unit}]",
+        *("layer", "order", "tile"),
+        gap=1,
+    )
+    numbers(table, "layers", f"{first['model']}\nmodel")
+    if rescored:
+        numbers(table, "simulated", "model's\nchoice", "regret\n[%]", "rank")
+    costs = ("cost", "simulated_cost", "trusted_cost")
+    for row in frame.to_dict(orient="records"):
+        cells = [row["layer"], row["order"] or "-", row["tile"] or "whole", str(row["layers"])]
+        cells += [f"{row[name] / scale:,.3f}" for name in costs if name in row]
+        if rescored:
+            cells += [f"{100 * row['regret']:.1f}", str(row["rank"])]
+        table.add_row(*cells)
+    table.add_section()
+    sums = [(frame[name] * frame["layers"]).sum() for name in costs if name in frame]
+    total = ["total", "", "", str(frame["layers"].sum()), *(f"{s / scale:,.3f}" for s in sums)]
+    if rescored:
+        total += [f"{100 * (sums[2] / sums[1] - 1):.1f}", ""]
+    table.add_row(*total, style="bold")
+    return table
+
+
+def regret_line(frame: pd.DataFrame) -> str:
+    """One sentence: how often, and by how much, simulation chose otherwise than the model."""
+    differ = frame[frame["regret"] > 0]
+    layers, of = int(differ["layers"].sum()), int(frame["layers"].sum())
+    trusted = (frame["trusted_cost"] * frame["layers"]).sum()
+    chosen = (frame["simulated_cost"] * frame["layers"]).sum()
+    return (
+        f"simulation chose another mapping than the model for {layers} of {of} layers; "
+        f"trusting the model costs {100 * (trusted / chosen - 1):.1f} % more"
+    )
+
+
+def curve_table(frame: pd.DataFrame) -> Table:
+    """What `traffic_curves` returns, in brief: ends, knee and floor of each staircase."""
+    first = frame.iloc[0]
+    table = make_table(
+        f"Least DRAM traffic of {first['network']} in {first['formats']} on {first['arch']} "
+        "by SRAM capacity [Mbit]",
+        "layer",
+    )
+    numbers(table, "layers", "steps", "smallest\nSRAM", "traffic", "knee", "traffic")
+    numbers(table, "enough\nSRAM", "traffic", "compulsory")
+    for name, curve in frame.groupby("layer", sort=False):
+        if name == "total":
+            table.add_section()
+        low, high = curve.iloc[0], curve.iloc[-1]
+        knee = curve[curve["knee"]]
+        at_knee = (
+            (_kib(knee["capacity_bits"].iloc[0]), _mbit(knee["dram_bits"].iloc[0]))
+            if len(knee)
+            else ("-", "-")
+        )
+        table.add_row(
+            str(name),
+            str(low["layers"]),
+            str(len(curve)),
+            _kib(low["capacity_bits"]),
+            _mbit(low["dram_bits"]),
+            *at_knee,
+            _kib(high["capacity_bits"]),
+            _mbit(high["dram_bits"]),
+            _mbit(low["compulsory_bits"]),
+            style="bold" if name == "total" else None,
+        )
+    return table
+
+
+def _kib(bits: int) -> str:
+    return f"{bits / 8192:,.1f} KiB" if bits >= 8192 else CAPACITY.text(-(-int(bits) // 8) * 8)
+
+
+def _mbit(bits: float) -> str:
+    return f"{bits / 1e6:,.3f}"

@@ -48,10 +48,10 @@ class IntegerTiling:
         self._fit(terms, arch)
         self._end_on_blocks(terms)
         self._unit = limit
-        if cost.terms:  # else there is nothing to choose
-            bits = self._sum(cost, self._unit)
-            self._rule(bits <= 1 + 1e-6)
-            self.model.cost = pyo.Objective(expr=bits)
+        bits = self._sum(cost, self._unit)
+        if not isinstance(bits, float):  # else every tiling costs the same
+            self._rule(bits <= 1 + 1e-6)  # no tighter than what floats can tell
+        self.model.cost = pyo.Objective(expr=bits)
 
     def solve(self, seconds: float) -> Outcome:
         """Candidate numbers of the dimensions, their cost and the bound [bit], and the status."""

@@ -1,0 +1,214 @@
+"""SCIP against the mapper, the exact model point by point, and the paper's model."""
+
+import random
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from arch import load_arch, replace
+from mapping.capacity import check
+from mapping.dram_model import EXACT, PAPER, dram_counts, stored
+from mapping.grid import Grid
+from mapping.mapper import ORDERS, best_mappings
+from mapping.nest import DIMS, Mapping, MappingError
+from mapping.solver import solve
+from mapping.solver_terms import Terms
+from quant import BFP, LayerFormats, Plain
+from tests.generate import random_arch, random_formats, random_layer
+from workloads import ConvLayer, load_workload
+
+BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
+RESNET18 = list(
+    {
+        (layer.K, layer.C, layer.P, layer.R, layer.strides): layer
+        for layer in reversed(load_workload("resnet18").layers)
+    }.values()
+)[::-1]
+
+
+def tight(arch, bits: int):
+    """The architecture with so little SRAM that it decides what is legal."""
+    size = f"{max(bits, 8)} bit"
+    if arch.shared:
+        return replace(arch, "sram.capacity", size)
+    for part in ("input", "weight", "output"):
+        arch = replace(arch, f"sram.{part}.capacity", size)
+    return arch
+
+
+def random_case(seed: int):
+    rng = random.Random(seed)
+    layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)
+    return rng, layer, tight(arch, int(2 ** rng.uniform(8, 14))), formats
+
+
+def is_optimal(layer, arch, formats, solution) -> None:
+    """The mapper's optimum in every class, proven, at mappings that cost what is claimed."""
+    kept = stored(layer, arch)
+    grid = Grid(kept, arch, formats)
+    legal = grid.legal()
+    assert [s.order for s in solution.per_class] == list(ORDERS)
+    for s in (*solution.per_class, solution):
+        nest = check(kept, arch, s.mapping, formats)
+        assert dram_counts(nest, arch, formats, EXACT).total() == s.dram_bits == s.objective
+        assert s.status == "optimal"
+        assert s.dram_bits * (1 - 2e-9) - 1 < s.bound <= s.dram_bits
+        assert s.gap == (s.dram_bits - s.bound) / s.dram_bits
+    for s in solution.per_class:
+        least = np.broadcast_to(grid.dram_bits(s.order), legal.shape)[legal].min()
+        assert s.dram_bits == least
+    (found,) = best_mappings(layer, arch, formats, 1)
+    assert solution.dram_bits == found.cost
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_the_tables_say_what_the_grid_says(seed: int) -> None:
+    """Groups, strides, dilations, and boxes that clipping makes equal included."""
+    rng, layer, arch, formats = random_case(seed)
+    kept = stored(layer, arch)
+    grid, terms = Grid(kept, arch, formats), Terms(kept, arch, formats)
+    order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
+    shape = grid.legal().shape
+    bits = np.broadcast_to(grid.dram_bits(order), shape)
+    tiles = {"I": grid.input_bits, "W": grid.weight_bits, "O": grid.output_bits}
+    cost, footprints = terms.dram_bits(order), terms.footprints()
+    places = list(np.ndindex(shape))
+    for at in rng.sample(places, min(len(places), 40)):
+        place = dict(zip(DIMS, at, strict=True))
+        assert cost.at(place) == bits[at]
+        for tensor, tile in tiles.items():
+            assert footprints[tensor].at(place) == np.broadcast_to(tile, shape)[at]
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_scip_proves_the_optimum_of_small_layers(seed: int) -> None:
+    _, layer, arch, formats = random_case(seed)
+    try:
+        best_mappings(layer, arch, formats, 1)
+    except MappingError as e:
+        with pytest.raises(MappingError) as raised:
+            solve(layer, arch, formats)
+        assert str(raised.value) == str(e)
+        return
+    is_optimal(layer, arch, formats, solve(layer, arch, formats))
+
+
+@pytest.mark.long
+def test_scip_proves_the_optimum_of_small_layers_at_length() -> None:
+    for seed in range(100, 400):
+        test_scip_proves_the_optimum_of_small_layers(seed)
+
+
+@pytest.mark.parametrize("formats", [BFP8, LayerFormats.uniform(Plain(16))], ids=["bfp8", "16"])
+@pytest.mark.parametrize("number", [3, 4, 9])
+def test_scip_proves_the_optimum_of_layers_of_resnet18(number: int, formats) -> None:
+    layer, arch = RESNET18[number], load_arch("edge-64k")
+    is_optimal(layer, arch, formats, solve(layer, arch, formats))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("formats", [BFP8, LayerFormats.uniform(Plain(16))], ids=["bfp8", "16"])
+@pytest.mark.parametrize("name", ["edge-64k", "edge-64k-split", "edge-64k-double"])
+@pytest.mark.parametrize("layer", RESNET18, ids=lambda layer: layer.name)
+def test_scip_proves_the_optimum_of_resnet18(layer: ConvLayer, name: str, formats) -> None:
+    arch = load_arch(name)
+    is_optimal(layer, arch, formats, solve(layer, arch, formats, seconds=300))
+
+
+def paper_costs(layer, arch, formats) -> list[float]:
+    """The paper's cost of every legal mapping."""
+    kept, costs = stored(layer, arch), []
+    for sizes in product(*(range(1, kept.dims[d] + 1) for d in DIMS)):
+        tile = {d: size for d, size in zip(DIMS, sizes, strict=True) if size < kept.dims[d]}
+        for order in permutations(tile):
+            try:
+                nest = check(kept, arch, Mapping("".join(order), tile), formats)
+            except MappingError:
+                break  # legality does not depend on the order
+            costs.append(float(dram_counts(nest, arch, formats, PAPER).total()))
+    return costs
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(
+    ("layer", "bits"),
+    [
+        (ConvLayer("overlap", K=4, C=5, P=4, Q=3, R=3, S=3), 1_400),
+        (ConvLayer("gaps", K=4, C=4, P=3, Q=4, stride=2), 500),
+        (ConvLayer("grouped", K=2, C=2, P=3, Q=3, R=2, S=2, G=3), 700),
+        (ConvLayer("dilated", K=4, C=2, P=4, Q=4, R=2, S=3, dilation=2, N=2), 900),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_no_mapping_costs_less_than_the_relaxation(layer, bits: int, padding: int) -> None:
+    """By the paper's model, in which padding is fetched and stored."""
+    arch = replace(tight(load_arch("edge-64k"), bits), "dma.padding", "fetch")
+    layer = ConvLayer(**{f: getattr(layer, f) for f in ("name", *"KCPQRSNG", "stride", "dilation")},
+                      padding=padding if layer.R > 1 else 0)  # fmt: skip
+    formats = LayerFormats.uniform(BFP(8, 3, 2))
+    solution = solve(layer, arch, formats, solver="relaxed")
+    costs = paper_costs(layer, arch, formats)
+    assert solution.status == "optimal"
+    assert solution.bound <= min(costs)
+    assert solution.objective <= min(costs) * (1 + 1e-6)
+    assert 0 <= solution.gap < 1e-5
+
+
+@pytest.mark.parametrize("layer", [RESNET18[0], RESNET18[5]], ids=lambda layer: layer.name)
+def test_the_relaxation_rounds_to_a_legal_mapping(layer: ConvLayer) -> None:
+    arch = load_arch("edge-64k")
+    solution = solve(layer, arch, BFP8, solver="relaxed")
+    for s in (*solution.per_class, solution):
+        nest = check(layer, arch, s.mapping, BFP8)
+        assert dram_counts(nest, arch, BFP8, EXACT).total() == s.dram_bits
+        assert s.status == "optimal"
+    assert solution.dram_bits >= best_mappings(layer, arch, BFP8, 1)[0].cost
+    assert solution.bound == min(s.bound for s in solution.per_class)
+    assert solution.seconds == sum(s.seconds for s in solution.per_class)
+
+
+def test_a_whole_layer_that_fits_relaxes_to_each_tensor_once() -> None:
+    layer = ConvLayer("fits", K=8, C=16, P=4, Q=5, R=3, S=3)
+    once = 8 * (16 * 6 * 7 + 8 * 16 * 9 + 8 * 4 * 5)
+    formats, arch = LayerFormats.uniform(Plain(8)), load_arch("edge-64k")
+    assert solve(layer, arch, formats, solver="relaxed").objective == pytest.approx(once)
+    assert solve(layer, arch, formats).dram_bits == once
+
+
+def test_a_time_limit_is_kept_and_told() -> None:
+    """The bound stands, and the mapping is legal, however early SCIP stops."""
+    layer, arch = RESNET18[5], load_arch("edge-64k")
+    solution = solve(layer, arch, BFP8, "GKCNQP", seconds=0.3)
+    optimum = solve(layer, arch, BFP8, "GKCNQP").dram_bits
+    assert solution.status == "time limit"
+    assert solution.seconds < 5
+    assert 0 <= solution.bound <= optimum <= solution.dram_bits == solution.objective
+    assert solution.gap == (solution.dram_bits - solution.bound) / solution.dram_bits
+    check(layer, arch, solution.mapping, BFP8)
+    hurried = solve(layer, arch, BFP8, "GKNPQC", "relaxed", 1e-9)
+    assert hurried.seconds < 5
+    assert hurried.status == "time limit"
+    assert hurried.bound <= hurried.objective
+
+
+def test_what_cannot_be_solved_is_refused() -> None:
+    layer, arch = RESNET18[5], load_arch("edge-64k")
+    with pytest.raises(MappingError, match="order='KPQC'; allowed: GKNPQC, GNCQPK"):
+        solve(layer, arch, BFP8, "KPQC")
+    with pytest.raises(ValueError, match="solver='cplex'; allowed: scip, relaxed"):
+        solve(layer, arch, BFP8, solver="cplex")
+    for seconds in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=r"seconds=.*; allowed: a number above 0"):
+            solve(layer, arch, BFP8, seconds=seconds)
+    for solver in ("scip", "relaxed"):
+        with pytest.raises(MappingError, match="100 usable bit, .* too few; allowed: at least"):
+            solve(layer, tight(arch, 100), BFP8, solver=solver)
+
+
+def test_the_paper_needs_room_for_padding() -> None:
+    layer = ConvLayer("padded", K=1, C=1, P=1, Q=1, R=3, S=3, padding=1)
+    arch, formats = tight(load_arch("edge-64k"), 8 + 72 + 32), LayerFormats.uniform(Plain(8))
+    assert solve(layer, arch, formats).dram_bits == 8 + 72 + 8
+    with pytest.raises(MappingError, match="by the paper's model no tile fits"):
+        solve(layer, arch, formats, solver="relaxed")

@@ -1,0 +1,81 @@
+"""Every command and code block of the documentation runs, and prints what the text shows.
+
+A `console` block is commands and their output. A `text` block after a `python` block is its output;
+the python blocks of a page are one session. "..." alone on a line stands for left-out lines, and
+runs of blanks do not matter.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+MARK = "@@ block"
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def assert_shown(shown: str, printed: str) -> None:
+    """Every shown line was printed, in order, with nothing between but where "..." stands."""
+    rest = lines(printed)
+    skipping = False
+    for line in lines(shown):
+        if line == "...":
+            skipping = True
+            continue
+        assert line in rest, f"{line!r} is not in {rest[:5]}"
+        at = rest.index(line)
+        assert skipping or at == 0, f"{line!r} is shown, {rest[0]!r} printed"
+        rest, skipping = rest[at + 1 :], False
+    assert skipping or not rest, f"{rest[:3]} is printed, not shown"
+
+
+def run(*command: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_console_blocks(page: Path) -> None:
+    for language, body in BLOCK.findall(page.read_text()):
+        if language == "console":
+            for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+                line, _, output = command.partition("\n")
+                program, *arguments = line.split()
+                assert program == "bfpsim", line
+                assert_shown(output, run(sys.executable, "-m", "bfpsim", *arguments))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks(page: Path) -> None:
+    blocks = BLOCK.findall(page.read_text())
+    session = [
+        f"print('{MARK} {number}')\n{body}"
+        for number, (language, body) in enumerate(blocks)
+        if language == "python"
+    ]
+    parts = run(sys.executable, "-c", "\n".join(session)).split(MARK)
+    printed = dict(part.lstrip().partition("\n")[::2] for part in parts[1:])
+    for number, output in printed.items():
+        following = blocks[int(number) + 1 : int(number) + 2]
+        if following and following[0][0] == "text":
+            assert_shown(following[0][1], output)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

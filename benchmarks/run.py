@@ -15,6 +15,8 @@ from mapping.mapper import ORDERS, find_mapping
 from mapping.models import EXACT, FULL, PAPER, model_counts
 from mapping.nest import Mapping
 from quant import BFP, LayerFormats, Plain
+from reports.mapping import regret_line
+from search.mappings import map_network
 from sim.simulate import simulate
 from workloads import ConvLayer, load_workload
 
@@ -30,6 +32,7 @@ def main() -> None:
     simulation(mappings)
     long_nest()
     same_accounting()
+    regret()
 
 
 def mapper(network, formats):
@@ -53,6 +56,12 @@ def mapper(network, formats):
     print(
         f"  {tilings:,.0f} mappings priced in {seconds:.3f} s: {tilings / seconds:,.0f} per second"
     )
+    convs = [item for item, _ in load_workload("googlenet").unique_layers if item.name != "fc"]
+    start = time.perf_counter()
+    for layer in convs:
+        find_mapping(layer, arch, formats)
+    seconds = time.perf_counter() - start
+    print(f"  GoogLeNet, model exact: {seconds:.2f} s, {len(convs)} distinct of 57 convs")
     by_shape = {(layer.dims["K"], layer.C, layer.P, layer.R): m for layer, m in found.items()}
     return {
         layer.name: by_shape[layer.dims["K"], layer.C, layer.P, layer.R] for layer in network.layers
@@ -126,6 +135,15 @@ def same_accounting():
         (f"bfpsim, {mapping}", words),
     ):
         print(f"  {count:>9,}  {who}")
+
+
+def regret():
+    """What trusting the payload model costs, once simulated."""
+    print("\nRe-scoring by simulation, ResNet-18, edge-64k, bfp8: 8 best mappings of model exact")
+    arch, formats = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
+    for objective in ("dram", "energy", "latency"):
+        frame = map_network(load_workload("resnet18"), arch, formats, objective, rescore=8)
+        print(f"  {objective}: {regret_line(frame)}")
 
 
 def simpy_rate(count: int = 200_000) -> float:

@@ -58,11 +58,11 @@ def undominated(trips: Vector, costs: Vector) -> NDArray[np.bool_]:
     keep = np.ones(len(trips), bool)
     for count in np.unique(trips):
         rows = np.flatnonzero(trips == count)
-        for position, row in enumerate(rows):
-            no_worse = (costs[rows] <= costs[row]).all(axis=1)
-            better = (costs[rows] < costs[row]).any(axis=1)
-            earlier = np.arange(len(rows)) < position
-            keep[row] = not (no_worse & (better | earlier)).any()
+        one, other = costs[rows][:, None], costs[rows][None, :]
+        no_worse = (other <= one).all(axis=2)
+        better = (other < one).any(axis=2)
+        earlier = np.arange(len(rows))[None, :] < np.arange(len(rows))[:, None]
+        keep[rows] = ~(no_worse & (better | earlier)).any(axis=1)
     return keep
 
 

@@ -5,6 +5,7 @@ tabulated for many tile sizes at once, so that a whole grid of mappings is price
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 from typing import NamedTuple
@@ -331,13 +332,14 @@ def _ends_on_blocks(groups: int, per_group: int, g_size: int, size: int, fmt: Fo
     return not (cuts % fmt.block_size).any()
 
 
+@lru_cache(maxsize=65536)
 def row_bits(
     groups: int, per_group: int, g_size: int, size: int, fmt: Format, positions: int
 ) -> Vector:
     """Bits of every tile of an axis of groups x channels, cut codes included.
 
     The axis is cut into tiles of `g_size` groups by `size` channels of each; a cell of it holds
-    `positions` mantissas. Shape (tiles of groups, tiles inside a group).
+    `positions` mantissas. Shape (tiles of groups, tiles inside a group); read-only.
     """
     if groups > 1 and size < per_group:  # several intervals to a tile
         tiles = [
@@ -359,4 +361,5 @@ def row_bits(
         if isinstance(fmt, BFP):
             codes = ((high - 1) // fmt.block_size - low // fmt.block_size + 1).reshape(shape)
     bits: Vector = cells * positions * fmt.mantissa_bits + codes * fmt.exponent_bits
+    bits.flags.writeable = False
     return bits

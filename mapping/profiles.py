@@ -332,7 +332,7 @@ def _ends_on_blocks(groups: int, per_group: int, g_size: int, size: int, fmt: Fo
     return not (cuts % fmt.block_size).any()
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def row_bits(
     groups: int, per_group: int, g_size: int, size: int, fmt: Format, positions: int
 ) -> Vector:

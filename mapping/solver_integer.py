@@ -17,7 +17,7 @@ from mapping.solver_terms import Products, Terms
 _JOINT = ("P", "Q")
 """Both cut every tensor but W: choosing their sizes jointly makes areas, and trips, exact."""
 
-_CHAIN = "PQNCKG"
+_CHAIN = "PQNKCG"
 """The order in which the factors of a product are multiplied."""
 
 

@@ -42,6 +42,7 @@ class RealTiling:
         self.model = pyo.ConcreteModel()
         self.model.log = pyo.Var(self._dims, bounds=lambda _, d: (0, log(layer.dims[d])))
         self.model.rule = pyo.ConstraintList()
+        self._too_large = False
         footprints = self.footprints()
         if arch.shared:
             together = [m for part in footprints.values() for m in part]
@@ -56,6 +57,8 @@ class RealTiling:
 
     def solve(self, seconds: float) -> Outcome:
         """Real tile sizes, their cost and the bound [bit] by the paper's model, and the status."""
+        if self._too_large:
+            return None, float("inf"), float("inf"), "infeasible"
         objective, bound, status = run_scip(self.model, seconds)
         tile = None
         if objective < float("inf"):
@@ -113,6 +116,8 @@ class RealTiling:
         share = self._sum(footprint, usable)
         if not isinstance(share, float):
             self.model.rule.add(share <= 1)
+        elif share > 1:  # nothing to choose, and too large
+            self._too_large = True
 
     def _sum(self, posynomial: Posynomial, unit: float) -> Any:
         from pyomo.environ import exp

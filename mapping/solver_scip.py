@@ -1,4 +1,4 @@
-"""SCIP through Pyomo, both imported only here and where models are built: nothing else needs them."""
+"""SCIP through Pyomo; both are imported only where a model is built or solved."""
 
 from __future__ import annotations
 

@@ -81,17 +81,14 @@ def test_the_tables_say_what_the_grid_says(seed: int) -> None:
             assert footprints[tensor].at(place) == np.broadcast_to(tile, shape)[at]
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
 def test_scip_proves_the_optimum_of_small_layers(seed: int) -> None:
     _, layer, arch, formats = random_case(seed)
-    try:
-        best_mappings(layer, arch, formats, 1)
-    except MappingError as e:
-        with pytest.raises(MappingError) as raised:
-            solve(layer, arch, formats)
-        assert str(raised.value) == str(e)
+    if Grid(stored(layer, arch), arch, formats).legal().any():
+        is_optimal(layer, arch, formats, solve(layer, arch, formats))
         return
-    is_optimal(layer, arch, formats, solve(layer, arch, formats))
+    with pytest.raises(MappingError, match="no mapping fits"):
+        solve(layer, arch, formats)
 
 
 @pytest.mark.long
@@ -101,7 +98,7 @@ def test_scip_proves_the_optimum_of_small_layers_at_length() -> None:
 
 
 @pytest.mark.parametrize("formats", [BFP8, LayerFormats.uniform(Plain(16))], ids=["bfp8", "16"])
-@pytest.mark.parametrize("number", [3, 4, 9])
+@pytest.mark.parametrize("number", [3, 8, 11])
 def test_scip_proves_the_optimum_of_layers_of_resnet18(number: int, formats) -> None:
     layer, arch = RESNET18[number], load_arch("edge-64k")
     is_optimal(layer, arch, formats, solve(layer, arch, formats))
@@ -179,7 +176,7 @@ def test_a_whole_layer_that_fits_relaxes_to_each_tensor_once() -> None:
 def test_a_time_limit_is_kept_and_told() -> None:
     """The bound stands, and the mapping is legal, however early SCIP stops."""
     layer, arch = RESNET18[5], load_arch("edge-64k")
-    solution = solve(layer, arch, BFP8, "GKCNQP", seconds=0.3)
+    solution = solve(layer, arch, BFP8, "GKCNQP", seconds=0.01)
     optimum = solve(layer, arch, BFP8, "GKCNQP").dram_bits
     assert solution.status == "time limit"
     assert solution.seconds < 5
@@ -187,9 +184,9 @@ def test_a_time_limit_is_kept_and_told() -> None:
     assert solution.gap == (solution.dram_bits - solution.bound) / solution.dram_bits
     check(layer, arch, solution.mapping, BFP8)
     hurried = solve(layer, arch, BFP8, "GKNPQC", "relaxed", 1e-9)
-    assert hurried.seconds < 5
-    assert hurried.status == "time limit"
-    assert hurried.bound <= hurried.objective
+    assert hurried.seconds < 5  # whether or not SCIP was done before it looked at the clock
+    assert 0 <= hurried.bound <= hurried.objective
+    check(layer, arch, hurried.mapping, BFP8)
 
 
 def test_what_cannot_be_solved_is_refused() -> None:
@@ -202,7 +199,7 @@ def test_what_cannot_be_solved_is_refused() -> None:
         with pytest.raises(ValueError, match=r"seconds=.*; allowed: a number above 0"):
             solve(layer, arch, BFP8, seconds=seconds)
     for solver in ("scip", "relaxed"):
-        with pytest.raises(MappingError, match="100 usable bit, .* too few; allowed: at least"):
+        with pytest.raises(MappingError, match=r"100 usable bit, .* too few; allowed: at least"):
             solve(layer, tight(arch, 100), BFP8, solver=solver)
 
 

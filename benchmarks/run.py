@@ -17,6 +17,7 @@ from mapping.nest import Mapping
 from quant import BFP, LayerFormats, Plain
 from reports.mapping import regret_line
 from search.mappings import map_network
+from search.solvers import compare_solvers
 from sim.simulate import simulate
 from workloads import ConvLayer, load_workload
 
@@ -33,6 +34,7 @@ def main() -> None:
     long_nest()
     same_accounting()
     regret()
+    solvers()
 
 
 def mapper(network, formats):
@@ -144,6 +146,24 @@ def regret():
     for objective in ("dram", "energy", "latency"):
         frame = map_network(load_workload("resnet18"), arch, formats, objective, rescore=8)
         print(f"  {objective}: {regret_line(frame)}")
+
+
+def solvers():
+    """Enumeration, SCIP and the relaxation on every distinct layer."""
+    print("\nSolvers, ResNet-18, edge-64k, bfp8, DRAM payload [bit]; 20 s per loop-order class")
+    frame = compare_solvers(
+        load_workload("resnet18"),
+        load_arch("edge-64k"),
+        LayerFormats.uniform(BFP(8, 3, 16)),
+        ("enumerate", "scip", "relaxed"),
+        20.0,
+    )
+    for row in frame.to_dict(orient="records"):
+        print(
+            f"  {row['layer']:20} {row['solver']:10} {row['dram_bits']:>10,} "
+            f"bound {row['bound']:>12,.0f} gap {row['gap']:.1e} {row['status']:8} "
+            f"{row['seconds']:6.2f} s"
+        )
 
 
 def simpy_rate(count: int = 200_000) -> float:

@@ -10,8 +10,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from typer.exceptions import TyperException
@@ -22,6 +23,7 @@ from bfpsim.emit import (
     mapping_report,
     print_table,
     simulation_report,
+    solver_report,
     validation_report,
 )
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from arch import Arch
     from mapping.nest import Mapping
     from quant import LayerFormats
+    from search.solvers import Method
     from sim.result import NetworkResult
     from workloads import ConvLayer, Network
 
@@ -60,6 +63,14 @@ FormatName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")]
+
+
+class _Solver(StrEnum):
+    """Methods of `search.solvers`."""
+
+    ENUMERATE = "enumerate"
+    SCIP = "scip"
+    RELAXED = "relaxed"
 
 
 class _UsageError(ValueError):
@@ -187,6 +198,15 @@ def map_layers(
         int | None,
         typer.Option(min=1, help="Simulate this many of the model's best, take the least."),
     ] = None,
+    solver: Annotated[
+        list[_Solver] | None,
+        typer.Option(
+            help="Solve the tiling so, and report bounds, gaps and times; give several to compare."
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.001, help="Time limit of each loop order, with --solver [s].")
+    ] = 20.0,
     curve: Annotated[
         bool, typer.Option("--curve", help="Least DRAM traffic at every SRAM capacity instead.")
     ] = False,
@@ -197,17 +217,34 @@ def map_layers(
     """Find the best mapping of every layer: proven least by the exact model.
 
     With --rescore the simulator has the last word, and the table says what trusting the model
-    would have cost. With --curve, and --out, the staircase as CSV and PNG.
+    would have cost. With --solver, the same problem by enumeration, as an integer program for SCIP,
+    and as the paper relaxes it. With --curve, and --out, the staircase as CSV and PNG.
     """
     _one_of(as_json, as_csv, out)
-    if curve and (rescore is not None or objective != "dram" or model != "exact"):
-        raise _UsageError("--curve is of DRAM payload; leave out --rescore, --objective, --model")
+    plain = rescore is None and objective == "dram" and model == "exact"
+    if curve and (solver or not plain):
+        raise _UsageError(
+            "--curve is of DRAM payload over all tilings; leave out --rescore, --objective, "
+            "--model and --solver"
+        )
+    if solver and not plain:
+        raise _UsageError(
+            "--solver minimises DRAM payload; leave out --rescore, --objective and --model"
+        )
     spec, net, formats = _load(arch, network, format)
     net, _ = _select(net, layer, None, None)
     if curve:
         from search.curve import traffic_curves
 
         emit(curve_report(traffic_curves(net, spec, formats)), as_json, as_csv, out)
+        return
+    if solver:
+        from search.solvers import compare_solvers
+
+        with _progress(f"solving {net.name}", len(net.unique_layers) * len(solver)) as done:
+            methods = cast("list[Method]", [method.value for method in solver])
+            frame = compare_solvers(net, spec, formats, methods, seconds, done)
+        emit(solver_report(frame), as_json, as_csv, out)
         return
     from search.mappings import map_network
 

@@ -111,6 +111,14 @@ def mapping_report(frame: pd.DataFrame) -> Report:
     return Report(mapping_table(frame), {"mappings": frame}, summary, notes)
 
 
+def solver_report(frame: pd.DataFrame) -> Report:
+    """What `map --solver` shows."""
+    from reports.mapping import solver_table
+
+    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats")}
+    return Report(solver_table(frame), {"solvers": frame}, summary)
+
+
 def curve_report(frame: pd.DataFrame) -> Report:
     """What `map --curve` shows."""
     from reports.curve import plot_curves

@@ -97,3 +97,28 @@ def _kib(bits: int) -> str:
 
 def _mbit(bits: float) -> str:
     return f"{bits / 1e6:,.3f}"
+
+
+def solver_table(frame: pd.DataFrame) -> Table:
+    """What `compare_solvers` returns: a row per layer and solver."""
+    first = frame.iloc[0]
+    table = make_table(
+        f"Least DRAM payload of {first['network']} in {first['formats']} on {first['arch']} [Mbit]",
+        *("layer", "solver", "order", "tile"),
+        gap=1,
+    )
+    numbers(table, "payload", "solver's\nobjective", "bound", "gap\n[%]", "status", "time\n[s]")
+    previous = ""
+    for row in frame.to_dict(orient="records"):
+        table.add_row(
+            row["layer"] if row["layer"] != previous else "",
+            row["solver"],
+            row["order"] or "-",
+            row["tile"] or "whole",
+            *(_mbit(row[name]) for name in ("dram_bits", "objective", "bound")),
+            f"{100 * row['gap']:.2f}",
+            row["status"],
+            f"{row['seconds']:.2f}",
+        )
+        previous = row["layer"]
+    return table

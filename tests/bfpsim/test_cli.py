@@ -282,3 +282,17 @@ def test_map_refuses(capsys, options: list[str], expected: str) -> None:
     code, _, error = call(capsys, "map", "resnet18-fashion", *SMALL, *options)
     assert (code, error.count("\n")) == (2, 1)
     assert expected in error
+
+
+def test_map_compares_solvers(capsys) -> None:
+    options = ["--solver", "enumerate", "--solver", "relaxed", "--seconds", "5", "--json"]
+    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options)
+    rows = json.loads(text)["solvers"]
+    assert code == 0
+    assert [row["solver"] for row in rows] == ["enumerate", "relaxed"]
+    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options[:2])
+    assert "solver's" in text
+    code, _, error = call(
+        capsys, "map", "resnet18-fashion", *SMALL, *options[:2], "--objective", "energy"
+    )
+    assert (code, error.count("\n")) == (2, 1)

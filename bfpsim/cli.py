@@ -11,12 +11,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from typer.exceptions import TyperException
 
+from bfpsim.arguments import (
+    ArchName,
+    Csv,
+    FormatName,
+    Json,
+    NetworkName,
+    Out,
+    UsageError,
+    load,
+    one_of,
+    select,
+)
 from bfpsim.emit import (
     curve_report,
     emit,
@@ -31,11 +42,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from arch import Arch
-    from mapping.nest import Mapping
     from quant import LayerFormats
     from search.solvers import Method
     from sim.result import NetworkResult
-    from workloads import ConvLayer, Network
+    from workloads import Network
 
 app = typer.Typer(
     name="bfpsim",
@@ -47,23 +57,6 @@ app = typer.Typer(
 arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
 app.add_typer(arch_app, name="arch")
 
-NetworkName = Annotated[str, typer.Argument(metavar="NETWORK", help="A shipped network's name.")]
-ArchName = Annotated[
-    str, typer.Option("--arch", "-a", help="A shipped architecture's name, or a YAML file.")
-]
-FormatName = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        "-f",
-        help="bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>; "
-        "or three, for I,W,O, joined by commas.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")]
-
 
 class _Solver(StrEnum):
     """Methods of `search.solvers`."""
@@ -71,10 +64,6 @@ class _Solver(StrEnum):
     ENUMERATE = "enumerate"
     SCIP = "scip"
     RELAXED = "relaxed"
-
-
-class _UsageError(ValueError):
-    """Options that do not go together, or a value that an option cannot take."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -131,20 +120,20 @@ def simulate(
     Layers without a given mapping run under the one that moves the fewest DRAM bits. With
     --images the packed data itself moves, and predictions are compared with float inference.
     """
-    _one_of(as_json, as_csv, out)
-    spec, net, formats = _load(arch, network, format)
+    one_of(as_json, as_csv, out)
+    spec, net, formats = load(arch, network, format)
     if images is not None:
         if layer or order or tile:
-            raise _UsageError("--images runs the whole network; leave out --layer, --order, --tile")
+            raise UsageError("--images runs the whole network; leave out --layer, --order, --tile")
         frames, result, summary = _run_images(spec, net, formats, images, weights, labels, count)
         report = simulation_report(result, formats, frames, summary)
         emit(report, as_json, as_csv, out)
         return
     if weights or labels:
-        raise _UsageError("--weights and --labels need --images")
+        raise UsageError("--weights and --labels need --images")
     from sim.simulate import simulate_network
 
-    net, mappings = _select(net, layer, order, tile)
+    net, mappings = select(net, layer, order, tile)
     with _progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as done:
         result = simulate_network(net, spec, formats, mappings, done)
     emit(simulation_report(result, formats), as_json, as_csv, out)
@@ -167,11 +156,11 @@ def validate(
     Per layer and in total: bits by each model, and what each effect that the paper's model leaves
     out explains. Exit code 1 if the exact model and the simulation differ in a single bit.
     """
-    _one_of(as_json, as_csv, out)
-    spec, net, formats = _load(arch, network, format)
+    one_of(as_json, as_csv, out)
+    spec, net, formats = load(arch, network, format)
     from sim.validate import validate as run
 
-    net, mappings = _select(net, layer, order, tile)
+    net, mappings = select(net, layer, order, tile)
     with _progress(f"validating {net.name} on {spec.name}", len(net.layers)) as done:
         result = run(net, spec, formats, mappings, done)
     emit(validation_report(result, formats), as_json, as_csv, out)
@@ -220,19 +209,19 @@ def map_layers(
     would have cost. With --solver, the same problem by enumeration, as an integer program for SCIP,
     and as the paper relaxes it. With --curve, and --out, the staircase as CSV and PNG.
     """
-    _one_of(as_json, as_csv, out)
+    one_of(as_json, as_csv, out)
     plain = rescore is None and objective == "dram" and model == "exact"
     if curve and (solver or not plain):
-        raise _UsageError(
+        raise UsageError(
             "--curve is of DRAM payload over all tilings; leave out --rescore, --objective, "
             "--model and --solver"
         )
     if solver and not plain:
-        raise _UsageError(
+        raise UsageError(
             "--solver minimises DRAM payload; leave out --rescore, --objective and --model"
         )
-    spec, net, formats = _load(arch, network, format)
-    net, _ = _select(net, layer, None, None)
+    spec, net, formats = load(arch, network, format)
+    net, _ = select(net, layer, None, None)
     if curve:
         from search.curve import traffic_curves
 
@@ -316,7 +305,7 @@ def run(arguments: list[str]) -> int:
         if message := error.format_message():  # empty after the help of a bare command
             _complain(message)
         return 2
-    except _UsageError as error:
+    except UsageError as error:
         _complain(str(error))
         return 2
     except BrokenPipeError:
@@ -344,65 +333,6 @@ def _bad_input() -> tuple[type[ValueError], ...]:
 
 def _complain(message: str) -> None:
     print(f"bfpsim: {' '.join(message.split())}", file=sys.stderr)
-
-
-def _one_of(as_json: bool, as_csv: bool, out: Path | None) -> None:
-    if as_json + as_csv + (out is not None) > 1:
-        raise _UsageError("--json, --csv and --out exclude each other; give one")
-    if out is not None and out.exists() and not out.is_dir():
-        raise _UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
-
-
-def _load(arch: str, network: str, format: str) -> tuple[Arch, Network, LayerFormats]:
-    from arch import load_arch
-    from quant import LayerFormats, parse_format
-    from workloads import load_workload
-
-    parts = format.split(",")
-    if len(parts) not in (1, 3):
-        raise _UsageError(f"--format {format!r} has {len(parts)} parts; allowed: 1, or 3 for I,W,O")
-    formats = [parse_format(part) for part in parts]
-    chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
-    return load_arch(arch), load_workload(network), chosen
-
-
-def _select(
-    network: Network, layer: str | None, order: str | None, tile: str | None
-) -> tuple[Network, dict[str, Mapping] | None]:
-    """The network, or one layer of it as a network, and the mapping given for it."""
-    if layer is None:
-        if order or tile:
-            raise _UsageError("--order and --tile need --layer")
-        return network, None
-    chosen = {item.name: item for item in network.layers}.get(layer)
-    if chosen is None:
-        names = ", ".join(item.name for item in network.layers)
-        raise _UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
-    single = _single(network.name, chosen)
-    if order is None and tile is None:
-        return single, None
-    from mapping.nest import Mapping
-
-    return single, {layer: Mapping(order or "", _tiles(tile))}
-
-
-def _single(name: str, layer: ConvLayer) -> Network:
-    from workloads import Network, Node
-
-    source = Node("input", "input", input_shape=layer.input_shape)
-    return Network(name, (source, Node(layer.name, "conv", ("input",), layer=layer)))
-
-
-def _tiles(text: str | None) -> dict[str, int]:
-    sizes = {}
-    for part in (text or "").split(",") if text else ():
-        dim, equals, size = part.partition("=")
-        if not equals or not size.strip().isdigit():
-            raise _UsageError(f"--tile part {part!r}; allowed: DIM=SIZE, such as K=16")
-        if dim.strip() in sizes:
-            raise _UsageError(f"--tile names {dim.strip()} twice; allowed: once")
-        sizes[dim.strip()] = int(size)
-    return sizes
 
 
 def _run_images(

@@ -1,0 +1,96 @@
+"""Arguments that commands share, and what they become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from arch import Arch
+    from mapping.nest import Mapping
+    from quant import LayerFormats
+    from workloads import ConvLayer, Network
+
+NetworkName = Annotated[str, typer.Argument(metavar="NETWORK", help="A shipped network's name.")]
+ArchName = Annotated[
+    str, typer.Option("--arch", "-a", help="A shipped architecture's name, or a YAML file.")
+]
+FormatName = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        help="bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>; "
+        "or three, for I,W,O, joined by commas.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")]
+
+
+class UsageError(ValueError):
+    """Options that do not go together, or a value that an option cannot take."""
+
+
+def one_of(as_json: bool, as_csv: bool, out: Path | None) -> None:
+    """Raise UsageError unless at most one output is asked for, and --out is no file."""
+    if as_json + as_csv + (out is not None) > 1:
+        raise UsageError("--json, --csv and --out exclude each other; give one")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
+
+
+def load(arch: str, network: str, format: str) -> tuple[Arch, Network, LayerFormats]:
+    """What the three names stand for; raises the error of the first that is none."""
+    from arch import load_arch
+    from quant import LayerFormats, parse_format
+    from workloads import load_workload
+
+    parts = format.split(",")
+    if len(parts) not in (1, 3):
+        raise UsageError(f"--format {format!r} has {len(parts)} parts; allowed: 1, or 3 for I,W,O")
+    formats = [parse_format(part) for part in parts]
+    chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
+    return load_arch(arch), load_workload(network), chosen
+
+
+def select(
+    network: Network, layer: str | None, order: str | None, tile: str | None
+) -> tuple[Network, dict[str, Mapping] | None]:
+    """The network, or one layer of it as a network, and the mapping given for it."""
+    if layer is None:
+        if order or tile:
+            raise UsageError("--order and --tile need --layer")
+        return network, None
+    chosen = {item.name: item for item in network.layers}.get(layer)
+    if chosen is None:
+        names = ", ".join(item.name for item in network.layers)
+        raise UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
+    single = _single(network.name, chosen)
+    if order is None and tile is None:
+        return single, None
+    from mapping.nest import Mapping
+
+    return single, {layer: Mapping(order or "", _tiles(tile))}
+
+
+def _single(name: str, layer: ConvLayer) -> Network:
+    from workloads import Network, Node
+
+    source = Node("input", "input", input_shape=layer.input_shape)
+    return Network(name, (source, Node(layer.name, "conv", ("input",), layer=layer)))
+
+
+def _tiles(text: str | None) -> dict[str, int]:
+    sizes = {}
+    for part in (text or "").split(",") if text else ():
+        dim, equals, size = part.partition("=")
+        if not equals or not size.strip().isdigit():
+            raise UsageError(f"--tile part {part!r}; allowed: DIM=SIZE, such as K=16")
+        if dim.strip() in sizes:
+            raise UsageError(f"--tile names {dim.strip()} twice; allowed: once")
+        sizes[dim.strip()] = int(size)
+    return sizes

@@ -3,7 +3,9 @@
 Time passes once per tile transfer and once per tile computed, never per word.
 """
 
-from collections import deque
+from __future__ import annotations
+
+from collections import Counter, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +93,7 @@ class Accelerator:
         self._sums_in_buffer = partial_sums_in_buffer(self._nest, arch)
         self._visits_computed = 0
         self._visit_computed: simpy.Event | None = None
-        self._paddings: dict[object, int] = {}
+        self._tiles: Counter[tuple[ArrayTraffic, bool, bool, Volume]] = Counter()
 
     def run(self) -> Tally:
         """Run the layer to the last bit written."""
@@ -100,6 +102,7 @@ class Accelerator:
         env.process(self._weight_dma())
         env.process(self._array())
         env.run(until=env.process(self._output_dma()))
+        self._count_array()
         tally.cycles = int(env.now)
         draining = tally.cycles - tally.compute_cycles - sum(tally.stalls.values())
         self._stall("O", tally.cycles - draining, tally.cycles, self._nest.steps - 1)
@@ -112,6 +115,7 @@ class Accelerator:
 
     def _input_dma(self) -> Process:
         layout = ActivationLayout(self._layer.input_shape, self._formats.I)
+        padding = _Padding(layout, self._arch.dram.burst)
         buffer = self._buffers["I"]
         for tile, fetch in enumerate(input_fetches(self._nest, self._arch.dma.halo)):
             while buffer.full:
@@ -119,52 +123,50 @@ class Accelerator:
             buffer.reserve(fetch.box.volume(self._formats.I).bits)
             moved = self._payload.fetch_input(fetch)
             if moved.bits:
-                padding = self._padding(layout, fetch.new)
-                yield self._move("I", "read", _by_kind(moved), padding, tile)
+                yield self._move("I", "read", _by_kind(moved), padding.of(fetch.new), tile)
             buffer.deliver()
 
     def _weight_dma(self) -> Process:
         layout = WeightLayout(self._layer.weight_shape, self._formats.W)
+        padding = _Padding(layout, self._arch.dram.burst)
         buffer = self._buffers["W"]
         for tile, fetch in enumerate(weight_fetches(self._nest)):
             while buffer.full:
                 yield buffer.vacancy()
             buffer.reserve(fetch.box.volume(self._formats.W).bits)
             moved = self._payload.fetch_weight(fetch)
-            padding = self._padding(layout, fetch.box[:2])
-            yield self._move("W", "read", _by_kind(moved), padding, tile)
+            yield self._move("W", "read", _by_kind(moved), padding.of(fetch.box[:2]), tile)
             buffer.deliver()
 
     def _output_dma(self) -> Process:
         """Before tile number i takes a slot, the tile that had the slot is drained."""
         buffer = self._buffers["O"]
-        sums = ActivationLayout(
-            self._layer.output_shape, PartialSums(self._arch.pe_array.accumulator_bits)
-        )
+        shape, burst = self._layer.output_shape, self._arch.dram.burst
+        accumulated = PartialSums(self._arch.pe_array.accumulator_bits)
+        sums = _Padding(ActivationLayout(shape, accumulated), burst)
+        results = _Padding(ActivationLayout(shape, self._formats.O), burst)
         resident: deque[tuple[int, OutputVisit]] = deque()
         for tile, visit in enumerate(output_visits(self._nest)):
             if buffer.full:
-                yield from self._drain(*resident.popleft(), sums)
+                yield from self._drain(*resident.popleft(), sums, results)
             resident.append((tile, visit))
             buffer.reserve(self._output_bits(visit))
             restored = self._payload.restore(visit)
             if restored:
-                padding = self._padding(sums, visit.box)
-                yield self._move("O", "read", {"psum": restored}, padding, tile)
+                yield self._move("O", "read", {"psum": restored}, sums.of(visit.box), tile)
             buffer.deliver()
         while resident:
-            yield from self._drain(*resident.popleft(), sums)
+            yield from self._drain(*resident.popleft(), sums, results)
 
-    def _drain(self, tile: int, visit: OutputVisit, sums: ActivationLayout) -> Process:
+    def _drain(self, tile: int, visit: OutputVisit, sums: _Padding, results: _Padding) -> Process:
         while self._visits_computed <= tile:
             self._visit_computed = self._env.event()
             yield self._visit_computed
         if visit.finished:
-            layout = ActivationLayout(self._layer.output_shape, self._formats.O)
-            moved = _by_kind(self._payload.store(visit))
+            padding, moved = results, _by_kind(self._payload.store(visit))
         else:
-            layout, moved = sums, {"psum": self._payload.spill(visit)}
-        yield self._move("O", "write", moved, self._padding(layout, visit.box), tile)
+            padding, moved = sums, {"psum": self._payload.spill(visit)}
+        yield self._move("O", "write", moved, padding.of(visit.box), tile)
         self._buffers["O"].release()
 
     def _move(
@@ -188,22 +190,11 @@ class Accelerator:
         self._tally.transfers += 1
         return self._env.timeout(done - now)
 
-    def _padding(self, layout: ActivationLayout | WeightLayout, box: tuple[Any, ...]) -> int:
-        """Burst padding of a transfer; equal transfers are priced once."""
-        burst = self._arch.dram.burst
-        if burst == 1:
-            return 0
-        key = (layout, box)
-        if key not in self._paddings:
-            self._paddings[key] = layout.runs(*box).burst_padding(burst)
-        return self._paddings[key]
-
     # --- PE array --------------------------------------------------------------------------------
 
     def _array(self) -> Process:
         env, nest, tally = self._env, self._nest, self._tally
         periods = {tensor: nest.period(tensor) for tensor in self._buffers}
-        last = nest.trips["C"] - 1
         cost = _TileCosts(nest, self._arch, self._formats)
         for step, at in enumerate(nest.walk()):
             idle_since = int(env.now)
@@ -219,7 +210,7 @@ class Accelerator:
                 self._stall(culprit, idle_since, int(env.now), step)
             tile, one = cost.of(at)
             self._payload.compute(step, tile)
-            self._count_array(one, resumes=at["C"] > 0, finishes=at["C"] == last, tile=tile)
+            self._count_tile(at, tile, one)
             tally.compute_cycles += one.cycles
             begin = int(env.now)
             tally.timeline.add("array", "compute", begin, begin + one.cycles, 0, step)
@@ -233,20 +224,29 @@ class Accelerator:
                     event, self._visit_computed = self._visit_computed, None
                     event.succeed()
 
-    def _count_array(self, one: ArrayTraffic, *, resumes: bool, finishes: bool, tile: Tile) -> None:
-        counts, formats = self._tally.counts, self._formats
-        counts.add("SRAM", "I", "read", "mantissa", one.input_mantissa)
-        counts.add("SRAM", "I", "read", "exponent", one.input_exponent)
-        counts.add("SRAM", "W", "read", "mantissa", one.weight_mantissa)
-        counts.add("SRAM", "W", "read", "exponent", one.weight_exponent)
-        sums = one.output_elements * self._arch.pe_array.accumulator_bits
-        counts.add("SRAM", "O", "read", "psum", (one.reduction_folds - 1 + resumes) * sums)
-        counts.add("SRAM", "O", "write", "psum", (one.reduction_folds - finishes) * sums)
+    def _count_tile(self, at: dict[str, int], tile: Tile, one: ArrayTraffic) -> None:
+        """Remember a computed tile; `_count_array` adds equal ones up in one go."""
+        finishes = at["C"] == self._nest.trips["C"] - 1
+        result = Volume(0, 0)
         if finishes:
             channels = channel_intervals(tile.G, tile.K, self._layer.K)
-            result = ActivationBox(tile.N, tile.P, tile.Q, channels).volume(formats.O)
-            counts.add("SRAM", "O", "write", "mantissa", result.mantissa)
-            counts.add("SRAM", "O", "write", "exponent", result.exponent)
+            box = ActivationBox(tile.N, tile.P, tile.Q, channels)
+            result = box.volume(self._formats.O)
+        self._tiles[one, at["C"] > 0, finishes, result] += 1
+
+    def _count_array(self) -> None:
+        """Count the SRAM traffic of every computed tile."""
+        counts = self._tally.counts
+        for (one, resumes, finishes, result), tiles in self._tiles.items():
+            counts.add("SRAM", "I", "read", "mantissa", one.input_mantissa * tiles)
+            counts.add("SRAM", "I", "read", "exponent", one.input_exponent * tiles)
+            counts.add("SRAM", "W", "read", "mantissa", one.weight_mantissa * tiles)
+            counts.add("SRAM", "W", "read", "exponent", one.weight_exponent * tiles)
+            sums = one.output_elements * self._arch.pe_array.accumulator_bits * tiles
+            counts.add("SRAM", "O", "read", "psum", (one.reduction_folds - 1 + resumes) * sums)
+            counts.add("SRAM", "O", "write", "psum", (one.reduction_folds - finishes) * sums)
+            counts.add("SRAM", "O", "write", "mantissa", result.mantissa * tiles)
+            counts.add("SRAM", "O", "write", "exponent", result.exponent * tiles)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""
@@ -270,6 +270,21 @@ class Accelerator:
 
 def _by_kind(moved: Volume) -> dict[Kind, int]:
     return {"mantissa": moved.mantissa, "exponent": moved.exponent}
+
+
+class _Padding:
+    """Burst padding of transfers of one packed tensor; equal transfers are priced once."""
+
+    def __init__(self, layout: ActivationLayout | WeightLayout, burst: int) -> None:
+        self._layout, self._burst = layout, burst
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def of(self, box: tuple[Any, ...]) -> int:
+        if self._burst == 1:
+            return 0
+        if box not in self._known:
+            self._known[box] = self._layout.runs(*box).burst_padding(self._burst)
+        return self._known[box]
 
 
 class _TileCosts:

@@ -9,7 +9,7 @@ import pytest
 
 from arch import load_arch, replace
 from mapping.array_model import array_totals
-from mapping.capacity import check
+from mapping.capacity import check, footprint
 from mapping.counts import energy_pj
 from mapping.dram_model import EXACT, FULL, dram_counts, stored
 from mapping.grid import Grid
@@ -203,3 +203,27 @@ def test_what_the_shortage_names_is_just_enough() -> None:
     find_mapping(layer, tight(load_arch("edge-64k"), least), formats)
     with pytest.raises(MappingError, match=" 1 too few"):
         find_mapping(layer, tight(load_arch("edge-64k"), least - 1), formats)
+
+
+@pytest.mark.parametrize(
+    ("layer", "halo"),
+    [
+        # Tiles of 3 + 1 rows read 4 + 3 stored ones, tiles of 2 + 2 read 4 + 4.
+        (ConvLayer("clipped", K=2, C=3, P=4, Q=1, R=5, padding=(2, 0)), "none"),
+        (ConvLayer("clipped", K=2, C=3, P=1, Q=5, S=5, padding=(0, 2)), "none"),
+        (ConvLayer("clipped", K=2, C=2, P=5, Q=2, R=3, S=2, padding=(1, 0)), "sliding"),
+        # Tiles of 8 + 4 channels cut no block of 4, tiles of 6 + 6 cut one.
+        (ConvLayer("blocks", K=3, C=12, P=2, Q=2), "sliding"),
+    ],
+    ids=["rows", "columns", "sliding", "blocks"],
+)
+def test_the_smallest_size_of_a_trip_count_is_not_always_the_best(layer, halo: str) -> None:
+    """At every capacity that changes anything, against brute force."""
+    formats = LayerFormats(BFP(8, 6, 4), BFP(8, 6, 4), Plain(8))
+    roomy = replace(replace(load_arch("edge-64k"), "dma.halo", halo), "sram.capacity", "1 MiB")
+    every = brute_force(layer, roomy, formats, EXACT)
+    needs = {m: footprint(check(layer, roomy, m, formats), roomy, formats).bits for m in every}
+    for capacity in sorted(set(needs.values())):
+        least = min(bits for m, bits in every.items() if needs[m] <= capacity)
+        (found,) = best_mappings(layer, tight(roomy, capacity), formats, 1)
+        assert found.cost == least

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from reports.sweep import plot_sweep
     from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
     from search.buffers import sweep_capacity
-    from search.rescore import find_mapping
+    from search.curve import traffic_curves
+    from search.mappings import map_network
+    from search.rescore import find_mapping, rescored
     from sim.host import infer
     from sim.inference import calibrate, run_inference
     from sim.result import LayerResult, NetworkResult
@@ -51,7 +53,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "arch": ("Arch", "ArchError", "dump_arch", "load_arch"),
-    "search.rescore": ("find_mapping",),
+    "search.curve": ("traffic_curves",),
+    "search.mappings": ("map_network",),
+    "search.rescore": ("find_mapping", "rescored"),
     "mapping.nest": ("Mapping", "MappingError"),
     "mapping.predict": ("predict",),
     "quant": (
@@ -114,6 +118,7 @@ __all__ = [
     "load_arch",
     "load_weights",
     "load_workload",
+    "map_network",
     "normalise",
     "pack",
     "parse_format",
@@ -121,6 +126,7 @@ __all__ = [
     "predict",
     "quantize_activation",
     "quantize_weight",
+    "rescored",
     "run_inference",
     "shipped_images",
     "shipped_weights",
@@ -129,6 +135,7 @@ __all__ = [
     "simulation_table",
     "sweep_capacity",
     "sweep_table",
+    "traffic_curves",
     "traffic_table",
     "unpack",
     "validate",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from arch import Arch
 from mapping.boxes import Interval
 from mapping.counts import Counts, Direction
+from mapping.dram_model import average_code_bits
 from mapping.nest import Nest, Tensor
 from mapping.pe_array import (
     Sizes,
@@ -162,9 +163,7 @@ def paper_array_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> Counts:
             times /= sizes[widened] / inner[widened]
         elements = _elements(tensor, box, nest) * times * steps
         positions = layer.R * layer.S if tensor == "W" else 1
-        code = (
-            Fraction(fmt.exponent_bits, fmt.block_size * positions) if isinstance(fmt, BFP) else 0
-        )
+        code = average_code_bits(fmt, positions)
         counts.add("SRAM", tensor, direction, "mantissa", elements * fmt.mantissa_bits)
         counts.add("SRAM", tensor, direction, "exponent", elements * code)
     return counts

@@ -8,7 +8,7 @@ from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
 from mapping.nest import DIMS, Mapping, MappingError, Nest, make_nest
 from mapping.pe_array import reduction_folds
 from quant.blocks import touched
-from quant.formats import BFP, LayerFormats
+from quant.formats import BFP, Format, LayerFormats
 from workloads import ConvLayer
 
 
@@ -42,20 +42,15 @@ def footprint(nest: Nest, arch: Arch, formats: LayerFormats) -> Footprint:
     ]
     rows = max(h1 - h0 for h0, h1 in (input_rows(layer, p) for p in nest.spans("P")))
     cols = max(w1 - w0 for w0, w1 in (input_cols(layer, q) for q in nest.spans("Q")))
-    pixel = max(
-        _row_bits(t, formats.I.mantissa_bits, formats.I.exponent_bits, _block(formats.I))
-        for t in channel_tiles
-    )
+    pixel = max(_row_bits(tile, formats.I, 1) for tile in channel_tiles)
     taps = layer.R * layer.S
-    m_w, e_w, block_w = formats.W.mantissa_bits, formats.W.exponent_bits, _block(formats.W)
     if layer.C == 1:
-        weights = max(_row_bits(t, taps * m_w, e_w, block_w) for t in filter_tiles)
+        weights = max(_row_bits(tile, formats.W, taps) for tile in filter_tiles)
     else:
         filters = nest.tile["G"] * nest.tile["K"]
-        weights = filters * max(_row_bits([c], taps * m_w, e_w, block_w) for c in nest.spans("C"))
+        weights = filters * max(_row_bits([c], formats.W, taps) for c in nest.spans("C"))
     outputs = nest.tile["N"] * nest.tile["P"] * nest.tile["Q"]
-    m_o, e_o, block_o = formats.O.mantissa_bits, formats.O.exponent_bits, _block(formats.O)
-    out_pixel = max(_row_bits(t, m_o, e_o, block_o) for t in filter_tiles)
+    out_pixel = max(_row_bits(tile, formats.O, 1) for tile in filter_tiles)
     if partial_sums_in_buffer(nest, arch):  # sums first, then results: whichever is wider
         sums = nest.tile["G"] * nest.tile["K"] * arch.pe_array.accumulator_bits
         out_pixel = max(out_pixel, sums)
@@ -155,15 +150,8 @@ def _fits(
     return not shortage(footprint(nest, arch, formats), arch)
 
 
-def _block(fmt: object) -> int:
-    return fmt.block_size if isinstance(fmt, BFP) else 0
-
-
-def _row_bits(
-    intervals: Sequence[Interval],
-    width: int,
-    code: int,
-    block: int,
-) -> int:
+def _row_bits(intervals: Sequence[Interval], fmt: Format, positions: int) -> int:
+    """Bits of cells of `positions` mantissas along an axis, codes of cut blocks included."""
     cells = sum(high - low for low, high in intervals)
-    return cells * width + (touched(intervals, block) * code if block else 0)
+    codes = touched(intervals, fmt.block_size) if isinstance(fmt, BFP) else 0
+    return cells * positions * fmt.mantissa_bits + codes * fmt.exponent_bits

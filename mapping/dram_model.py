@@ -85,7 +85,7 @@ def refetches(nest: Nest, tensor: Tensor) -> int:
     return int(_refetches(nest, tensor, FULL))
 
 
-def _average_code_bits(fmt: Format, positions: int = 1) -> Fraction:
+def average_code_bits(fmt: Format, positions: int = 1) -> Fraction:
     """Exponent bits per element by Eq. 6: SE / BS, for weights SE / (BS R S)."""
     return (
         Fraction(fmt.exponent_bits, fmt.block_size * positions)
@@ -111,7 +111,7 @@ def _weight(counts: Counts, nest: Nest, fmt: Format, effects: frozenset[Effect])
             blocks = layer.G * layer.K * cuts
         codes = Fraction(blocks * fmt.exponent_bits)
     else:
-        codes = elements * _average_code_bits(fmt, layer.R * layer.S)
+        codes = elements * average_code_bits(fmt, layer.R * layer.S)
     counts.add("DRAM", "W", "read", "exponent", codes * times)
 
 
@@ -125,7 +125,7 @@ def _output(
         pixels = layer.N * layer.P * layer.Q
         codes = Fraction(pixels * -(-layer.G * layer.K // fmt.block_size) * fmt.exponent_bits)
     else:
-        codes = elements * _average_code_bits(fmt)
+        codes = elements * average_code_bits(fmt)
     results = Fraction(1) if Effect.PARTIAL_SUMS in effects else times
     counts.add("DRAM", "O", "write", "mantissa", elements * fmt.mantissa_bits * results)
     counts.add("DRAM", "O", "write", "exponent", codes * results)
@@ -143,7 +143,7 @@ def _input(counts: Counts, nest: Nest, arch: Arch, fmt: Format, effects: frozens
         codes = [[Fraction(touched(t, fmt.block_size)) for t in row] for row in tiles]
         code_bits = Fraction(fmt.exponent_bits)
     else:
-        codes, code_bits = elements, _average_code_bits(fmt)
+        codes, code_bits = elements, average_code_bits(fmt)
     kinds: tuple[tuple[Kind, list[list[Fraction]], Fraction], ...] = (
         ("mantissa", elements, Fraction(fmt.mantissa_bits)),
         ("exponent", codes, code_bits),

@@ -106,7 +106,8 @@ def _repeat(inner: Runs, pitch: int, indices: Addresses, owners: Addresses | Non
     return _merge((base + inner.starts).ravel(), (base + inner.ends).ravel(), owners)
 
 
-def _indices(intervals: Sequence[Interval]) -> Addresses:
+def indices(intervals: Sequence[Interval]) -> Addresses:
+    """Every index of ordered, disjoint intervals."""
     if not intervals:
         return np.empty(0, np.int64)
     return np.concatenate([np.arange(low, high, dtype=np.int64) for low, high in intervals])
@@ -135,7 +136,7 @@ class ActivationLayout:
         self, n: Interval, h: Interval, w: Interval, channels: Sequence[Interval]
     ) -> Addresses:
         """Bit address of every element's mantissa, shape (n, h, w, channels)."""
-        cells = self._pixel.cell_address(_indices(channels))
+        cells = self._pixel.cell_address(indices(channels))
         return self._pixel_addresses(n, h, w)[..., None] + cells
 
     def code_addresses(self, n: Interval, h: Interval, w: Interval, blocks: Addresses) -> Addresses:
@@ -197,7 +198,7 @@ class WeightLayout:
         """Bit address of every element's mantissa, shape (filters, channels, R, S)."""
         _, channels, r, s = self.shape
         m, row = self.fmt.mantissa_bits, self._row
-        k = _indices(filters)[:, None, None, None]
+        k = indices(filters)[:, None, None, None]
         position = np.arange(r * s, dtype=np.int64).reshape(r, s)
         addresses: Addresses
         if self.depthwise:
@@ -220,7 +221,7 @@ class WeightLayout:
         """The maximal contiguous bit ranges of a box, codes of cut blocks included."""
         if self.depthwise:
             return self._row.runs(filters)
-        return _repeat(self._filter_runs(c), self._row.bits, _indices(filters))
+        return _repeat(self._filter_runs(c), self._row.bits, indices(filters))
 
     def partition_runs(self, c: Interval, owners: Addresses) -> Runs:
         """The runs of all boxes that share `c` and together hold every filter; not depthwise.

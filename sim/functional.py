@@ -14,7 +14,7 @@ from mapping.pe_array import Tile
 from quant.blocks import activation_block
 from quant.exact import ExactArray, from_float
 from quant.formats import BFP, Format, LayerFormats
-from quant.layout import ActivationLayout, WeightLayout
+from quant.layout import ActivationLayout, WeightLayout, indices
 from quant.packing import blank, image, interpret, read_fields, unpack, write_fields
 from quant.quantize import Quantized, dequantize, quantize_activation, top_exponent
 from sim.arithmetic import Operands, accumulate_fp32, convolve
@@ -83,7 +83,7 @@ class Data:
             before = self._inputs[max(self._inputs)]
             fields = _slide(before.box, before.fields, box, new, fields)
             codes = _slide(before.box, before.codes, box, new, codes)
-        values = _decode(fields, codes, fmt, self._input_top, _indices(box.channels), axis=3)
+        values = _decode(fields, codes, fmt, self._input_top, indices(box.channels), axis=3)
         _keep(self._inputs, fetch.step, _InputTile(box, fields, codes, from_float(values)))
         return moved
 
@@ -96,11 +96,11 @@ class Data:
         codes = np.empty(0, np.int64)
         if isinstance(fmt, BFP):
             blocks = _blocks(cut, fmt.block_size)
-            at = layout.code_addresses(_indices(box.filters), blocks)
+            at = layout.code_addresses(indices(box.filters), blocks)
             codes = read_fields(self._weight_dram, at, fmt.exponent_bits)
         moved = Volume(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
         codes = codes.reshape(-1, 1, 1, 1) if layout.depthwise else codes[..., None, None]
-        values = _decode(fields, codes, fmt, self._weight_top, _indices(cut), axis)
+        values = _decode(fields, codes, fmt, self._weight_top, indices(cut), axis)
         _keep(self._weights, fetch.step, from_float(values))
         return moved
 
@@ -213,13 +213,9 @@ def _decode(
     return values
 
 
-def _indices(intervals: Sequence[Interval]) -> Fields:
-    return np.concatenate([np.arange(low, high, dtype=np.int64) for low, high in intervals])
-
-
 def _blocks(intervals: Sequence[Interval], size: int) -> Fields:
     """Indices of the blocks touched, ascending."""
-    return np.unique(_indices(intervals) // size)
+    return np.unique(indices(intervals) // size)
 
 
 def _block(fmt: Format) -> int:

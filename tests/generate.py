@@ -2,7 +2,7 @@
 
 import random
 
-from arch import Arch
+from arch import Arch, replace
 from mapping.nest import DIMS, Mapping
 from quant.formats import BFP, Format, LayerFormats, Plain
 from workloads import ConvLayer
@@ -148,3 +148,13 @@ def random_arch(rng: random.Random, burst: str = "1 bit") -> Arch:
         bandwidth=rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
         latency=rng.choice(["0 ns", "100 ns", "13 ns"]),
     )
+
+
+def tight(arch: Arch, bits: int) -> Arch:
+    """The architecture with so little SRAM that it decides what is legal."""
+    size = f"{max(bits, 8)} bit"
+    if arch.shared:
+        return replace(arch, "sram.capacity", size)
+    for part in ("input", "weight", "output"):
+        arch = replace(arch, f"sram.{part}.capacity", size)
+    return arch

@@ -17,18 +17,8 @@ from mapping.mapper import ORDERS, best_mappings, find_mapping
 from mapping.models import model_counts
 from mapping.nest import DIMS, Mapping, MappingError
 from quant import BFP, LayerFormats, Plain
-from tests.generate import random_arch, random_formats, random_layer
+from tests.generate import random_arch, random_formats, random_layer, tight
 from workloads import ConvLayer, load_workload
-
-
-def tight(arch, bits: int):
-    """The architecture with so little SRAM that it decides what is legal."""
-    size = f"{max(bits, 8)} bit"
-    if arch.shared:
-        return replace(arch, "sram.capacity", size)
-    for part in ("input", "weight", "output"):
-        arch = replace(arch, f"sram.{part}.capacity", size)
-    return arch
 
 
 def brute_force(layer, arch, formats, effects) -> dict[Mapping, int]:

@@ -15,7 +15,7 @@ from mapping.nest import DIMS, Mapping, MappingError
 from mapping.solver import solve
 from mapping.solver_terms import Terms
 from quant import BFP, LayerFormats, Plain
-from tests.generate import random_arch, random_formats, random_layer
+from tests.generate import random_arch, random_formats, random_layer, tight
 from workloads import ConvLayer, load_workload
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
@@ -25,16 +25,6 @@ RESNET18 = list(
         for layer in reversed(load_workload("resnet18").layers)
     }.values()
 )[::-1]
-
-
-def tight(arch, bits: int):
-    """The architecture with so little SRAM that it decides what is legal."""
-    size = f"{max(bits, 8)} bit"
-    if arch.shared:
-        return replace(arch, "sram.capacity", size)
-    for part in ("input", "weight", "output"):
-        arch = replace(arch, f"sram.{part}.capacity", size)
-    return arch
 
 
 def random_case(seed: int):

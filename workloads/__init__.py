@@ -3,6 +3,7 @@
 Importing this package does not import torch; only `workloads.training` needs it.
 """
 
+from workloads.builder import NetworkBuilder
 from workloads.catalog import load_workload, names
 from workloads.checkpoint import (
     LayerWeights,
@@ -16,14 +17,18 @@ from workloads.checkpoint import (
     shipped_metadata,
     shipped_weights,
 )
-from workloads.googlenet import googlenet
 from workloads.idx import FashionMnist, read_fashion_mnist, read_idx
 from workloads.images import Images, read_images
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
-from workloads.network import Network, NetworkBuilder, Node, Op, Pool
-from workloads.resnet import resnet18
+from workloads.network import Network
+from workloads.networks.googlenet import googlenet
+from workloads.networks.resnet import resnet18
+from workloads.node import LAYER_OPS, OPS, Node, Op, Pool
+from workloads.transposed import Phase, phases
 
 __all__ = [
+    "LAYER_OPS",
+    "OPS",
     "ConvLayer",
     "FashionMnist",
     "Images",
@@ -33,6 +38,7 @@ __all__ = [
     "Node",
     "Op",
     "Pair",
+    "Phase",
     "Pool",
     "Shape",
     "WorkloadError",
@@ -44,6 +50,7 @@ __all__ = [
     "names",
     "normalise",
     "output_extent",
+    "phases",
     "read_fashion_mnist",
     "read_idx",
     "read_images",

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 
-from workloads.googlenet import googlenet
 from workloads.layer import WorkloadError
 from workloads.network import Network
-from workloads.resnet import resnet18
+from workloads.networks.googlenet import googlenet
+from workloads.networks.resnet import resnet18
 
 
 def names() -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class NetworkModule(nn.Module):
         match node.op:
             case "input":
                 return x
-            case "conv":
+            case "conv" | "linear":
                 index = self._positions[node.name]
                 return cast(Tensor, self.norms[index](self.convs[index](_pad(x, node))))
             case "relu":

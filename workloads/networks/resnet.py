@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from workloads.builder import NetworkBuilder
 from workloads.layer import WorkloadError
-from workloads.network import Network, NetworkBuilder
+from workloads.network import Network
 
 Stem = Literal["imagenet", "small"]
 
@@ -42,7 +43,7 @@ def resnet18(
             stride = 2 if stage > 0 and block == 0 else 1
             x = _basic_block(build, f"layer{stage + 1}.{block}", x, width << stage, stride)
     x = build.avgpool("avgpool", x)
-    build.conv("fc", x, classes, 1)
+    build.linear("fc", x, classes)
     return build.network()
 
 

@@ -6,7 +6,8 @@ inception module's own name is that of its output.
 
 from __future__ import annotations
 
-from workloads.network import Network, NetworkBuilder
+from workloads.builder import NetworkBuilder
+from workloads.network import Network
 
 
 def googlenet(size: int = 224, channels: int = 3, classes: int = 1000) -> Network:
@@ -36,7 +37,7 @@ def googlenet(size: int = 224, channels: int = 3, classes: int = 1000) -> Networ
     x = build.maxpool("maxpool4", x, 2, stride=2, ceil=True)
     x = _inception(build, "inception5a", x, 256, (160, 320), (32, 128), 128)
     x = _inception(build, "inception5b", x, 384, (192, 384), (48, 128), 128)
-    build.conv("fc", build.avgpool("avgpool", x), classes, 1)
+    build.linear("fc", build.avgpool("avgpool", x), classes)
     return build.network()
 
 

@@ -1,0 +1,1 @@
+"""The shipped networks, each written as its module definition."""

@@ -108,7 +108,7 @@ def pooled(kernel: int, stride: int = 1, padding: int = 0, ceil: bool = False) -
         ([], "network 'net': must have at least one node"),
         ([INPUT, INPUT], "node 'input': name is taken by an earlier node"),
         ([INPUT, Node("", "relu", ("input",))], "node '': name must be a non-empty string"),
-        ([INPUT, Node("x", "split", ("input",))], "op='split' must be one of input, conv, relu"),
+        ([INPUT, Node("x", "split", ("input",))], "op='split' must be one of input, conv, conv1d"),
         ([INPUT, Node("x", "relu", ("y",))], "node 'x': input 'y' must be a node before it"),
         ([Node("x", "relu", ("input",)), INPUT], "input 'input' must be a node before it"),
         ([INPUT, Node("x", "relu", ("x",))], "node 'x': input 'x' must be a node before it"),

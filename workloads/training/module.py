@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from workloads.checkpoint import LayerWeights
-from workloads.layer import ConvLayer
-from workloads.network import Network, Node
+from workloads.layer import ConvLayer, WorkloadError
+from workloads.network import Network
+from workloads.node import Node
 
 
 class NetworkModule(nn.Module):
@@ -62,6 +63,8 @@ class NetworkModule(nn.Module):
                 pool = node.pool
                 assert pool is not None
                 return F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, ceil_mode=pool.ceil)
+            case _:
+                raise WorkloadError(f"node {node.name!r}: op {node.op!r} is not run in torch")
 
 
 def folded_module(network: Network, weights: Mapping[str, LayerWeights]) -> NetworkModule:

@@ -4,9 +4,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapping.boxes import input_cols, input_rows
-from workloads import ConvLayer, LayerWeights, Network, Node, Pool
+from workloads import ConvLayer, LayerWeights, Network, Node, Pool, WorkloadError
 
 Values = NDArray[np.float64]
+
+_RUN = ("input", "conv", "conv1d", "linear", "relu", "add", "concat", "avgpool", "maxpool")
+
+
+def check_runnable(network: Network) -> None:
+    """Raise WorkloadError, naming nodes, if the network cannot be run with data.
+
+    Products of activations, transposed convolutions, and the host's functions other than
+    ReLU, pooling, adds and concats are counted and timed, but have no arithmetic here.
+    """
+    others = [node for node in network.nodes if node.op not in _RUN]
+    if others:
+        kinds = sorted({node.function or node.op for node in others})
+        raise WorkloadError(
+            f"network {network.name!r}: {len(others)} of {len(network.nodes)} nodes cannot be run "
+            f"with data ({', '.join(kinds)}; first: {others[0].name!r}); allowed: "
+            f"{', '.join(_RUN)}"
+        )
 
 
 def apply(node: Node, inputs: list[Values]) -> Values:
@@ -69,7 +87,11 @@ def _lengths(*intervals: tuple[int, int]) -> tuple[int, ...]:
 def infer(
     network: Network, weights: dict[str, LayerWeights], images: NDArray[np.floating]
 ) -> dict[str, Values]:
-    """Float64 inference: every node's output by name; convs' before the bias as "<name>:sum"."""
+    """Float64 inference: every node's output by name; convs' before the bias as "<name>:sum".
+
+    Raises WorkloadError as `check_runnable`.
+    """
+    check_runnable(network)
     outputs: dict[str, Values] = {}
     for node in network.nodes:
         sources = [outputs[name] for name in node.inputs]

@@ -11,7 +11,7 @@ from mapping.mapper import find_mapping
 from mapping.nest import Mapping as Tiling
 from quant.formats import LayerFormats
 from quant.quantize import quantize_activation, quantize_weight, top_exponent
-from sim.host import Values, apply, infer
+from sim.host import Values, apply, check_runnable, infer
 from sim.result import LayerResult, NetworkResult
 from sim.simulate import simulate
 from workloads import LayerWeights, Network
@@ -85,8 +85,9 @@ def run_inference(
     tops: from `calibrate`; None calibrates on these images
     mappings: by layer name, for the batch; missing ones are found
 
-    Raises MappingError, FormatError as `simulate`.
+    Raises MappingError, FormatError as `simulate`, and WorkloadError as `check_runnable`.
     """
+    check_runnable(network)
     batch = network.batched(len(images))
     tops = calibrate(network, weights, images) if tops is None else tops
     values: dict[str, Values] = {}

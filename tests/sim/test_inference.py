@@ -19,6 +19,7 @@ from workloads import (
     NetworkBuilder,
     Node,
     Pool,
+    WorkloadError,
     load_workload,
     normalise,
     shipped_images,
@@ -228,3 +229,22 @@ def test_equal_layers_are_simulated_once() -> None:
     assert result.simulations == len(network.unique_layers) < len(network.layers)
     assert list(dict.fromkeys(result.traffic["layer"])) == seen
     assert result.cycles == sum(r.cycles for r in result.layers)
+
+
+def test_a_network_with_operations_that_have_no_arithmetic_is_refused_before_it_runs():
+    build = NetworkBuilder("gated", (1, 4, 4, 3))
+    x = build.host("gate", "sigmoid", build.conv("conv", "input", 3, 1))
+    build.matmul("product", x, x, 16)
+    network, images = build.network(), np.zeros((1, 4, 4, 3))
+    formats = LayerFormats(BFP(8, 3, 16), BFP(8, 3, 16), BFP(8, 3, 16))
+    message = (
+        "network 'gated': 2 of 4 nodes cannot be run with data (matmul, sigmoid; first: 'gate'); "
+        "allowed: input, conv, conv1d, linear, relu, add, concat, avgpool, maxpool"
+    )
+    for run in (
+        lambda: infer(network, {}, images),
+        lambda: run_inference(network, load_arch("edge-64k"), formats, {}, images),
+    ):
+        with pytest.raises(WorkloadError) as caught:
+            run()
+        assert str(caught.value) == message

@@ -12,17 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arch import Arch
-from mapping.profiles import (
-    Vector,
-    array_input_bits,
-    array_weight_bits,
-    axis_sums,
-    channel_tables,
-    fold_sums,
-    result_tables,
-    weight_tables,
-    window_profile,
-)
+from mapping.profiles import array_input_bits, array_weight_bits, axis_sums, fold_sums
+from mapping.ragged import Vector
+from mapping.tile_bits import channel_tables, result_tables, weight_tables
+from mapping.windows import window_profile
 from quant.formats import LayerFormats
 from workloads import ConvLayer
 
@@ -55,14 +48,14 @@ def candidate_sizes(
 
 def undominated(trips: Vector, costs: Vector) -> NDArray[np.bool_]:
     """Rows that no row with equal trips beats or ties in every cost; of ties, the first."""
-    keep = np.ones(len(trips), bool)
-    for count in np.unique(trips):
-        rows = np.flatnonzero(trips == count)
-        one, other = costs[rows][:, None], costs[rows][None, :]
-        no_worse = (other <= one).all(axis=2)
-        better = (other < one).any(axis=2)
-        earlier = np.arange(len(rows))[None, :] < np.arange(len(rows))[:, None]
-        keep[rows] = ~(no_worse & (better | earlier)).any(axis=1)
+    keep = np.zeros(len(trips), bool)
+    # Ascending by sum, so that no row beats one before it; of ties the first comes first.
+    ascending = np.lexsort((np.arange(len(trips)), costs.sum(axis=1), trips))
+    for rows in np.split(ascending, np.flatnonzero(np.diff(trips[ascending])) + 1):
+        left = rows
+        while len(left):
+            keep[left[0]] = True
+            left = left[1:][(costs[left[1:]] < costs[left[0]]).any(axis=1)]
     return keep
 
 

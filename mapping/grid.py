@@ -17,14 +17,12 @@ from mapping.nest import DIMS, Tensor
 from mapping.pe_array import passes
 from mapping.profiles import (
     ArrayProfile,
-    Vector,
     array_profile,
-    channel_tables,
     fold_sums,
-    result_tables,
-    weight_tables,
-    window_profile,
 )
+from mapping.ragged import Vector
+from mapping.tile_bits import channel_tables, result_tables, weight_tables
+from mapping.windows import window_profile
 from quant.formats import BFP, LayerFormats
 from workloads import ConvLayer
 

@@ -13,7 +13,7 @@ from mapping.candidates import Objective
 from mapping.dram_model import refetches, stored
 from mapping.grid import Grid
 from mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
-from mapping.profiles import Vector
+from mapping.ragged import Vector
 from quant.formats import LayerFormats
 from workloads import ConvLayer
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from arch import Arch
 from mapping.nest import DIMS
-from mapping.profiles import Vector
+from mapping.ragged import Vector
 from mapping.solver_scip import Outcome, run_scip
 from mapping.solver_terms import Products, Terms
 

@@ -16,14 +16,10 @@ import numpy as np
 from arch import Arch
 from mapping.candidates import candidate_sizes
 from mapping.nest import RELEVANT, Tensor
-from mapping.profiles import (
-    Vector,
-    channel_tables,
-    fold_sums,
-    result_tables,
-    weight_tables,
-    window_profile,
-)
+from mapping.profiles import fold_sums
+from mapping.ragged import Vector
+from mapping.tile_bits import channel_tables, result_tables, weight_tables
+from mapping.windows import window_profile
 from quant.formats import BFP, LayerFormats
 from workloads import ConvLayer
 

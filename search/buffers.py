@@ -88,14 +88,12 @@ def sweep_capacity(
 def _compulsory_bits(
     network: Network, arch: Arch, formats: LayerFormats | Mapping[str, LayerFormats]
 ) -> int:
-    return sum(
-        int(
-            compulsory_counts(
-                layer, arch, formats if isinstance(formats, LayerFormats) else formats[layer.name]
-            ).total("DRAM")
-        )
-        for layer in network.layers
-    )
+    total = 0
+    for layer in network.layers:
+        chosen = formats if isinstance(formats, LayerFormats) else formats[layer.name]
+        floor = int(compulsory_counts(layer, arch, chosen).total("DRAM"))
+        total += floor * network.repeats[layer.name]
+    return total
 
 
 def _bits(validation: Validation) -> dict[str, int | float]:

@@ -111,7 +111,7 @@ def traffic_curves(network: Network, arch: Arch, formats: LayerFormats) -> pd.Da
         for _, count, curve, _ in rows
     ]
     total = sum(count * floor for _, count, _, floor in rows)
-    rows.append(("total", len(network.layers), network_curve(scaled), total))
+    rows.append(("total", sum(network.repeats.values()), network_curve(scaled), total))
     records = [
         {
             "network": network.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ class LayerResult:
     timeline: every slice of every unit
     quantized: the output as stored, if data was given
     accumulator_width: bits the widest exact partial sum needed, if data was given
+    repeats: runs that counts, cycles, stalls, steps and transfers are the sums of, one after
+        another; the timeline is that of one
     """
 
     network: str
@@ -54,6 +56,7 @@ class LayerResult:
     timeline: Timeline
     quantized: Quantized | None = None
     accumulator_width: int | None = None
+    repeats: int = 1
 
     @cached_property
     def traffic(self) -> pd.DataFrame:
@@ -78,6 +81,23 @@ class LayerResult:
     def seconds(self) -> float:
         """Run time at the architecture's clock [s]."""
         return float(self.cycles / self.arch.clock)
+
+
+def repeated(result: LayerResult, times: int) -> LayerResult:
+    """The sums of one run's result over `times` runs."""
+    if times == 1:
+        return result
+    return replace(
+        result,
+        counts=result.counts.scaled(times),
+        cycles=result.cycles * times,
+        compute_cycles=result.compute_cycles * times,
+        stalls={tensor: cycles * times for tensor, cycles in result.stalls.items()},
+        dram_busy_cycles=result.dram_busy_cycles * times,
+        steps=result.steps * times,
+        transfers=result.transfers * times,
+        repeats=result.repeats * times,
+    )
 
 
 @dataclass(frozen=True, eq=False)

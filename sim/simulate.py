@@ -12,7 +12,7 @@ from mapping.mapper import find_mapping
 from mapping.nest import Mapping as Tiling
 from quant.formats import BFP, Format, FormatError, LayerFormats, Rounding
 from sim.accelerator import Accelerator, Tally
-from sim.result import LayerResult, NetworkResult
+from sim.result import LayerResult, NetworkResult, repeated
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -73,6 +73,7 @@ def simulate_network(
     known: dict[object, LayerResult] = {}
     found: dict[object, Tiling] = {}
     results = []
+    repeats = network.repeats
     for layer in network.layers:
         layer_formats = formats if isinstance(formats, LayerFormats) else formats[layer.name]
         key = (replace(layer, name="layer"), layer_formats)
@@ -85,7 +86,7 @@ def simulate_network(
         run = (*key, mapping)
         if run not in known:
             known[run] = simulate(layer, arch, mapping, layer_formats, network=network.name)
-        results.append(replace(known[run], layer=layer))
+        results.append(replace(repeated(known[run], repeats[layer.name]), layer=layer))
         if progress is not None:
             progress(layer.name)
     return NetworkResult(network.name, arch, tuple(results), len(known))

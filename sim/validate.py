@@ -127,7 +127,8 @@ def validate(
     known: dict[object, LayerValidation] = {}
     layers = []
     for result in simulated.layers:
-        key = (replace(result.layer, name="layer"), result.mapping, result.formats)
+        kind = replace(result.layer, name="layer")
+        key = (kind, result.mapping, result.formats, result.repeats)
         if key not in known:
             known[key] = _validate_layer(result)
         layers.append(replace(known[key], layer=result.layer.name))
@@ -139,14 +140,15 @@ def _validate_layer(result: LayerResult) -> LayerValidation:
     exact = model_counts(*point, EXACT)
     paper = model_counts(*point, PAPER)
     (_, below, _), *rungs = ladder(*point)
+    times = result.repeats
     return LayerValidation(
         result.layer.name,
-        below,
-        int(exact.total("DRAM")),
+        below * times,
+        int(exact.total("DRAM")) * times,
         int(result.counts.total("DRAM")),
-        {name: added for name, added, _ in rungs},
-        {name: alone for name, _, alone in rungs},
-        Fraction(paper.total("SRAM")),
-        int(exact.total("SRAM")),
+        {name: added * times for name, added, _ in rungs},
+        {name: alone * times for name, _, alone in rungs},
+        Fraction(paper.total("SRAM")) * times,
+        int(exact.total("SRAM")) * times,
         int(result.counts.total("SRAM")),
     )

@@ -100,9 +100,8 @@ class NetworkBuilder:
             raise WorkloadError(
                 f"layer {name!r}: heads={heads} must divide the {channels} channels"
             )
-        groups = samples * heads
-        layer = ConvLayer(name, K=columns, C=channels // heads, P=P, Q=Q, G=groups)
-        return self._layer(name, "matmul", layer, left, right)
+        layer = ConvLayer(name, K=columns, C=channels // heads, P=P, Q=Q, G=heads)
+        return self._append(Node(name, "matmul", (left, right), layer=layer, repeats=samples))
 
     def transposed(
         self,

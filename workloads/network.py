@@ -40,7 +40,13 @@ class Network:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of all layers, for the whole batch."""
-        return sum(layer.macs for layer in self.layers)
+        repeats = self.repeats
+        return sum(layer.macs * repeats[layer.name] for layer in self.layers)
+
+    @property
+    def repeats(self) -> Mapping[str, int]:
+        """Layer name -> how often it runs, each time on other data."""
+        return {node.name: node.repeats for node in self.nodes if node.layer is not None}
 
     @property
     def host_macs(self) -> int:
@@ -55,11 +61,14 @@ class Network:
 
     @property
     def unique_layers(self) -> tuple[tuple[ConvLayer, int], ...]:
-        """Layers that differ in more than name, each as (the first of its kind, how many)."""
-        kinds: dict[ConvLayer, list[ConvLayer]] = {}
+        """Layers that differ in more than name, each as (the first of its kind, how many runs)."""
+        kinds: dict[ConvLayer, ConvLayer] = {}
+        runs: dict[str, int] = {}
+        repeats = self.repeats
         for layer in self.layers:
-            kinds.setdefault(replace(layer, name="any"), []).append(layer)
-        return tuple((alike[0], len(alike)) for alike in kinds.values())
+            first = kinds.setdefault(replace(layer, name="any"), layer)
+            runs[first.name] = runs.get(first.name, 0) + repeats[layer.name]
+        return tuple((first, runs[first.name]) for first in kinds.values())
 
     @property
     def batch(self) -> int:

@@ -92,7 +92,8 @@ class Node:
     - ``conv1d``, along the columns of a map of one row;
     - ``linear``, applied at every row and column: a 1x1 convolution;
     - ``matmul``, the product of two activations, as in attention: the first is the layer's I, the
-      second stands where the weights stand, and each sample and head is a group of its own;
+      second stands where the weights stand, and each head is a group. The layer is that of one
+      sample (or window), since no sample shares its weights, and runs ``repeats`` times;
     - ``transposed``, one phase of a transposed convolution (`workloads.transposed`).
 
     ``input`` has an ``input_shape`` (N, H, W, C) and ``maxpool`` a ``pool``; ``avgpool`` averages
@@ -116,6 +117,7 @@ class Node:
     output_shape: Shape | None = None
     host_macs: int = 0
     unverified: str = ""
+    repeats: int = 1
 
     @property
     def kind(self) -> str:
@@ -134,8 +136,7 @@ class Node:
             shape = _scaled(self.output_shape, n, present)
             changed = replace(changed, output_shape=shape, host_macs=macs)
         if self.layer is not None and self.op == "matmul":
-            groups = self.layer.G * n // present
-            changed = replace(changed, layer=replace(self.layer, G=groups))
+            changed = replace(changed, repeats=self.repeats * n // present)
         elif self.layer is not None:
             changed = replace(changed, layer=self.layer.batched(self.layer.N * n // present))
         return changed
@@ -200,6 +201,8 @@ def _check_attributes(owner: str, node: Node) -> None:
         integer(owner, "host_macs", node.host_macs, least=0)
     elif node.host_macs:
         raise WorkloadError(f"{owner}: {node.op} must not have host_macs")
+    if integer(owner, "repeats", node.repeats) > 1 and node.op != "matmul":
+        raise WorkloadError(f"{owner}: {node.op} must not have repeats={node.repeats}, only matmul")
 
 
 def _four(owner: str, field: str, shape: Sequence[int]) -> Shape:
@@ -231,21 +234,18 @@ def _layer_shape(owner: str, node: Node, layer: ConvLayer, inputs: list[Shape]) 
 
 
 def _product_shape(owner: str, node: Node, layer: ConvLayer, inputs: list[Shape]) -> Shape:
-    """Samples are groups, so only the numbers of elements can be compared."""
+    """Operands lie in any shape, so only their numbers of elements can be compared."""
     if layer != replace(layer, N=1, R=1, S=1, stride=1, padding=0, H=layer.P, W=layer.Q):
         raise WorkloadError(f"{owner}: matmul must be a 1x1 convolution with N=1")
     for source, shape, wanted in zip(
         node.inputs, inputs, (layer.input_shape, layer.weight_shape), strict=True
     ):
-        if math.prod(shape) != math.prod(wanted):
+        if math.prod(shape) != node.repeats * math.prod(wanted):
             raise WorkloadError(
-                f"{owner}: input {source!r} has shape {shape}, must have the "
-                f"{math.prod(wanted)} elements of {wanted}"
+                f"{owner}: input {source!r} has shape {shape}, must have the elements of "
+                f"{node.repeats} times {wanted}"
             )
-    samples = inputs[0][0]
-    if layer.G % samples:
-        raise WorkloadError(f"{owner}: G={layer.G} must be a multiple of the {samples} samples")
-    return samples, layer.P, layer.Q, layer.G * layer.K // samples
+    return node.repeats, layer.P, layer.Q, layer.G * layer.K
 
 
 def _concatenated_shape(owner: str, node: Node, inputs: list[Shape]) -> Shape:

@@ -22,11 +22,15 @@ def attention(samples: int) -> Network:
     return build.network()
 
 
-def test_attention_products_are_layers_with_a_group_per_sample_and_head():
+def test_attention_products_are_layers_with_a_group_per_head_that_run_once_per_sample():
     network = attention(2)
     qk, av = (layer for layer in network.layers if layer.name in ("qk", "av"))
-    assert (qk.G, qk.K, qk.C, qk.P, qk.N) == (6, 5, 4, 5, 1)
-    assert (av.G, av.K, av.C, av.P, av.N) == (6, 4, 5, 5, 1)
+    assert (qk.G, qk.K, qk.C, qk.P, qk.N) == (3, 5, 4, 5, 1)
+    assert (av.G, av.K, av.C, av.P, av.N) == (3, 4, 5, 5, 1)
+    assert network.repeats == {"q": 1, "k": 1, "v": 1, "qk": 2, "av": 2, "proj": 1}
+    assert [(layer.name, runs) for layer, runs in network.unique_layers] == [
+        ("q", 4), ("qk", 2), ("av", 2),
+    ]  # fmt: skip
     assert network.shape("qk") == (2, 5, 1, 15)
     assert network.shape("av") == (2, 5, 1, 12)
     # The textbook's 4 n d^2 + 2 n^2 d for each sample.
@@ -98,7 +102,8 @@ def test_host_outputs_whose_first_extent_is_not_the_batch_scale_with_it():
     network = build.network().batched(3)
     assert network.shape("partition") == (12, 16, 1, 6)
     assert network.shape("qk") == (12, 16, 1, 32)
-    assert network.layers[0].G == 24
+    assert (network.layers[0].G, network.repeats) == (2, {"qk": 12})
+    assert network.macs == 12 * 16 * 16 * 6
 
 
 def test_a_source_that_fixed_a_shape_is_kept():
@@ -141,21 +146,15 @@ LINEAR = ConvLayer("x", K=4, C=6, P=1, Q=12, N=2)
             "matmul must be a 1x1 convolution with N=1",
         ),
         (
-            Node("x", "matmul", ("input", "input"), layer=replace(LINEAR, N=1, G=2)),
-            r"input 'input' has shape \(2, 1, 12, 6\), must have the 48 elements of \(8, 6, 1, 1\)",
+            Node("x", "matmul", ("input", "input"), layer=replace(LINEAR, N=1), repeats=2),
+            r"shape \(2, 1, 12, 6\), must have the elements of 2 times \(4, 6, 1, 1\)",
         ),
         (Node("x", "matmul", ("input",), layer=LINEAR), "matmul reads 1 nodes, must read 2"),
+        (Node("x", "linear", ("input",), layer=LINEAR, repeats=2), "must not have repeats=2"),
+        (Node("x", "relu", ("input",), repeats=0), "repeats=0 must be an int >= 1"),
     ],
 )
 def test_what_does_not_hold_together_is_refused(node, message):
     with pytest.raises(WorkloadError, match=message) as caught:
         Network("net", (INPUT, node))
     assert str(caught.value).startswith(f"network 'net': node {node.name!r}: ")
-
-
-def test_samples_must_share_the_groups():
-    three = Node("three", "input", input_shape=(3, 1, 2, 2))
-    big = Node("big", "input", input_shape=(1, 1, 12, 6))
-    layer = ConvLayer("x", K=6, C=6, P=1, Q=1, G=2)
-    with pytest.raises(WorkloadError, match="G=2 must be a multiple of the 3 samples"):
-        Network("net", (three, big, Node("x", "matmul", ("three", "big"), layer=layer)))

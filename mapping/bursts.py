@@ -3,13 +3,16 @@
 DRAM moves whole bursts, so every contiguous run of a transfer is rounded out to burst boundaries.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
-from mapping.boxes import channel_intervals
-from mapping.movement import Halo, input_fetches
-from mapping.nest import Nest
+from mapping.box_padding import Boxes, padding
+from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from mapping.movement import Halo
+from mapping.nest import DIMS, RELEVANT, Nest
+from mapping.ragged import Vector
 from quant.formats import Format, PartialSums
 from quant.layout import ActivationLayout, WeightLayout
 
@@ -21,16 +24,58 @@ def input_padding(nest: Nest, fmt: Format, burst: int, halo: Halo) -> int:
     """
     if burst == 1:
         return 0
-    layout = ActivationLayout(nest.layer.input_shape, fmt)
-    loops = tuple(
-        replace(loop, trips=min(loop.trips, 2)) if loop.dim == "K" else loop for loop in nest.loops
-    )
-    short, repeats = replace(nest, loops=loops), nest.trips["K"] - 1
-    padding = 0
-    for fetch in input_fetches(short, halo):
-        times = repeats if short.indices(fetch.step)["K"] else 1
-        padding += times * layout.runs(*fetch.new).burst_padding(burst)
-    return padding
+    layer = nest.layer
+    layout = ActivationLayout(layer.input_shape, fmt)
+    walked = [
+        (loop.dim, min(loop.trips, 2) if loop.dim == "K" else loop.trips) for loop in nest.loops
+    ]
+    if walked and walked[-1][0] == "K":  # innermost: I stays
+        walked.pop()
+    trips = [count for _, count in walked]
+    at = dict.fromkeys(DIMS, np.zeros(prod(trips), np.int64))
+    numbers = np.unravel_index(np.arange(prod(trips)), trips) if trips else ()
+    at |= {dim: index for (dim, _), index in zip(walked, numbers, strict=True)}
+    boxes = _fetched(nest, at, halo)
+    padded = np.zeros(prod(trips), np.int64)
+    of_channels = at["G"] * nest.trips["C"] + at["C"]
+    by_channels = np.argsort(of_channels, kind="stable")
+    for steps in np.split(by_channels, np.flatnonzero(np.diff(of_channels[by_channels])) + 1):
+        g, c = (nest.span(dim, int(at[dim][steps[0]])) for dim in "GC")
+        padded[steps] = padding(layout, channel_intervals(g, c, layer.C), boxes.at(steps), burst)
+    times = np.where(at["K"] == 1, nest.trips["K"] - 1, 1)
+    return int((padded * times).sum())
+
+
+def _fetched(nest: Nest, at: dict[str, Vector], halo: Halo) -> Boxes:
+    """What `mapping.movement.input_fetches` fetches at each step, empty where nothing moves."""
+    layer = nest.layer
+    n0, n1 = _ranges(nest.spans("N"), at["N"])
+    h0, h1 = _ranges([input_rows(layer, span) for span in nest.spans("P")], at["P"])
+    w0, w1 = _ranges([input_cols(layer, span) for span in nest.spans("Q")], at["Q"])
+
+    def before(values: Vector) -> Vector:
+        return np.concatenate([np.full(1, -1), values[:-1]])
+
+    other = {dim: at[dim] != before(at[dim]) for dim in RELEVANT["I"]}
+    changed = sum(other.values(), start=np.zeros(len(n0), np.int64))
+    same_place = ~(other["N"] | other["G"] | other["C"])
+    resident = [before(edge) for edge in (h0, h1, w0, w1)]
+    still = np.ones(len(n0), bool)
+    for edge, old in zip((h0, h1, w0, w1), resident, strict=True):
+        still &= edge == old
+    h1 = np.where(same_place & still, h0, h1)
+    if halo == "sliding":
+        down, along = (
+            (changed == 1) & other[dim] & (at[dim] == before(at[dim]) + 1) for dim in "PQ"
+        )
+        h0 = np.where(down, np.maximum(h0, resident[1]), h0)
+        w0 = np.where(along, np.maximum(w0, resident[3]), w0)
+    return Boxes((n0, n1), (h0, np.maximum(h0, h1)), (w0, np.maximum(w0, w1)))
+
+
+def _ranges(spans: Sequence[Interval], number: Vector) -> tuple[Vector, Vector]:
+    low, high = np.array(spans, np.int64).T
+    return low[number], high[number]
 
 
 def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
@@ -64,11 +109,12 @@ def sums_padding(nest: Nest, accumulator_bits: int, burst: int) -> int:
 def _output_padding(nest: Nest, layout: ActivationLayout, burst: int) -> int:
     if burst == 1:
         return 0
-    layer, tile, trips = nest.layer, nest.tile, nest.trips
-    n, p, q = np.ogrid[: layer.N, : layer.P, : layer.Q]
-    owners = (n // tile["N"] * trips["P"] + p // tile["P"]) * trips["Q"] + q // tile["Q"]
+    tiles = [nest.spans(dim) for dim in "NPQ"]
+    numbers = np.unravel_index(np.arange(prod(map(len, tiles))), [len(spans) for spans in tiles])
+    n, p, q = (_ranges(spans, index) for spans, index in zip(tiles, numbers, strict=True))
+    boxes = Boxes(n, p, q)
     return sum(
-        layout.partition_runs(channel_intervals(g, k, layer.K), owners).burst_padding(burst)
+        int(padding(layout, channel_intervals(g, k, nest.layer.K), boxes, burst).sum())
         for g in nest.spans("G")
         for k in nest.spans("K")
     )

@@ -10,6 +10,7 @@ nothing is padded: addresses are bit offsets from the tensor's start, which is b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -62,25 +63,30 @@ class _Row:
 
     def runs(self, intervals: Sequence[Interval]) -> Runs:
         """Codes of every touched block and the cells of the intervals (ordered, disjoint)."""
-        if list(intervals) == [(0, self.cells)]:
-            return _whole(self.bits)
-        starts: list[int] = []
-        ends: list[int] = []
-        last_block = -1
-        for low, high in intervals:
-            if low >= high:
-                continue
-            for block in range(low // self.block, -(-high // self.block)):
-                at = block * (self.code + self.block * self.width)
-                if self.code and block > last_block:
-                    starts.append(at)
-                    ends.append(at + self.code)
-                last_block = max(last_block, block)
-                first = max(low, block * self.block) - block * self.block
-                end = min(high, (block + 1) * self.block) - block * self.block
-                starts.append(at + self.code + first * self.width)
-                ends.append(at + self.code + end * self.width)
-        return _merge(np.array(starts, np.int64), np.array(ends, np.int64))
+        return _row_runs(self, tuple(intervals))
+
+
+@lru_cache(maxsize=4096)
+def _row_runs(row: _Row, intervals: tuple[Interval, ...]) -> Runs:
+    if intervals == ((0, row.cells),):
+        return _whole(row.bits)
+    starts: list[int] = []
+    ends: list[int] = []
+    last_block = -1
+    for low, high in intervals:
+        if low >= high:
+            continue
+        for block in range(low // row.block, -(-high // row.block)):
+            at = block * (row.code + row.block * row.width)
+            if row.code and block > last_block:
+                starts.append(at)
+                ends.append(at + row.code)
+            last_block = max(last_block, block)
+            first = max(low, block * row.block) - block * row.block
+            end = min(high, (block + 1) * row.block) - block * row.block
+            starts.append(at + row.code + first * row.width)
+            ends.append(at + row.code + end * row.width)
+    return _merge(np.array(starts, np.int64), np.array(ends, np.int64))
 
 
 def _whole(bits: int) -> Runs:
@@ -132,6 +138,15 @@ class ActivationLayout:
         n, h, w, _ = self.shape
         return n * h * w * self._pixel.bits
 
+    @property
+    def pixel_bits(self) -> int:
+        """Length of one pixel [bit]."""
+        return self._pixel.bits
+
+    def pixel_runs(self, channels: Sequence[Interval]) -> Runs:
+        """The maximal contiguous bit ranges of some channels of the first pixel."""
+        return self._pixel.runs(channels)
+
     def field_addresses(
         self, n: Interval, h: Interval, w: Interval, channels: Sequence[Interval]
     ) -> Addresses:
@@ -153,14 +168,6 @@ class ActivationLayout:
             (np.arange(*n)[:, None, None] * height + np.arange(*h)[:, None]) * width + np.arange(*w)
         ).ravel()
         return _repeat(pixel.runs(channels), pixel.bits, pixels)
-
-    def partition_runs(self, channels: Sequence[Interval], owners: Addresses) -> Runs:
-        """The runs of all boxes that share `channels` and together hold every pixel.
-
-        owners: a number per pixel (N, H, W), equal within a box
-        """
-        pixel = self._pixel
-        return _repeat(pixel.runs(channels), pixel.bits, np.arange(owners.size), owners.ravel())
 
     def _pixel_addresses(self, n: Interval, h: Interval, w: Interval) -> Addresses:
         _, height, width, _ = self.shape

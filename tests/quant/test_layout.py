@@ -99,22 +99,6 @@ def test_runs_of_weight_boxes(seed: int, fmt: Format, depthwise: bool) -> None:
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32), formats)
-def test_runs_of_activation_boxes_that_share_channels(seed: int, fmt: Format) -> None:
-    """All boxes at once: runs of neighbouring pixels are joined only within a box."""
-    rng = np.random.default_rng(seed)
-    groups, each = (int(i) for i in rng.integers(1, 5, 2))
-    layout = ActivationLayout((2, 2, 3, groups * each), fmt)
-    owners = rng.integers(0, 3, (2, 2, 3))
-    channels = channel_sets(rng, groups, each)
-    boxes = [[p for p in np.ndindex(owners.shape) if owners[p] == box] for box in range(3)]
-    runs = [ranges(activation_bits(layout, box, members(channels))) for box in boxes]
-    found = layout.partition_runs(channels, owners)
-    assert as_ranges(found) == sorted(run for box in runs for run in box)
-    assert found.burst_padding(64) == sum(padding(box, 64) for box in runs)
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32), formats)
 def test_runs_of_weight_boxes_that_share_channels(seed: int, fmt: Format) -> None:
     rng = np.random.default_rng(seed)
     layout = WeightLayout((7, int(rng.integers(2, 10)), 2, 2), fmt)

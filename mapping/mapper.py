@@ -95,6 +95,9 @@ def best_mappings(
     return best
 
 
+_BATCH = 4096
+"""Candidates that are put in order first; mostly the best is among them."""
+
 Padded = Callable[[int], float]
 """A candidate's cost when its transfers carry that much burst padding [bit]."""
 
@@ -124,24 +127,19 @@ class _Candidates:
         """(mapping, exact cost, cost with padding), best first, each mapping once."""
         cost = self._costs()
         tilings = len(self._places)
-        if count is not None and count < cost.size:
-            # Equal mappings arise from several orders, at most once each.
-            least = np.partition(cost, min(cost.size, count * len(ORDERS)) - 1)
-            chosen = np.flatnonzero(cost <= least[min(cost.size, count * len(ORDERS)) - 1])
-        else:
-            chosen = np.arange(cost.size)
-        rank, place = np.divmod(chosen, tilings)
-        # Of ties, tiles that are large where neighbours in DRAM are: channels, columns, rows.
-        large = [-self._places[place, DIMS.index(dim)] for dim in "NGPQKC"]
-        preference = np.lexsort((*large, rank, self._steps[place], cost[chosen]))
         seen: set[Mapping] = set()
-        for index in chosen[preference]:
-            mapping = self._mapping(*divmod(int(index), tilings))
-            if mapping not in seen:
-                seen.add(mapping)
-                yield mapping, self._cost(int(index), 0), self._padded(int(index))
-                if len(seen) == count:
-                    return
+        for chosen in _batches(cost, _BATCH if count is None else count * len(ORDERS)):
+            rank, place = np.divmod(chosen, tilings)
+            # Of ties, tiles that are large where neighbours in DRAM are: channels, columns, rows.
+            large = [-self._places[place, DIMS.index(dim)] for dim in "NGPQKC"]
+            preference = np.lexsort((*large, rank, self._steps[place], cost[chosen]))
+            for index in chosen[preference]:
+                mapping = self._mapping(*divmod(int(index), tilings))
+                if mapping not in seen:  # equal mappings arise from several orders
+                    seen.add(mapping)
+                    yield mapping, self._cost(int(index), 0), self._padded(int(index))
+                    if len(seen) == count:
+                        return
 
     def _costs(self) -> NDArray[Any]:
         if self._objective == "dram":
@@ -180,6 +178,20 @@ class _Candidates:
         sizes = dict(zip(DIMS, self._grid.tile(self._places[place]), strict=True))
         tile = {d: size for d, size in sizes.items() if size < self._layer.dims[d]}
         return Mapping("".join(d for d in ORDERS[rank] if d in tile), tile)
+
+
+def _batches(cost: NDArray[Any], size: int) -> Iterator[NDArray[np.intp]]:
+    """Indices of the least costs, then of the next ones, eight times as many each time."""
+    left = np.arange(cost.size)
+    while left.size:
+        if size < left.size:
+            limit = np.partition(cost[left], size - 1)[size - 1]
+            near = cost[left] <= limit  # ties of the last one too
+            yield left[near]
+            left, size = left[~near], size * 8
+        else:
+            yield left
+            return
 
 
 class _Paddings:

@@ -1,22 +1,27 @@
-"""Burst padding of many boxes of a packed activation tensor at once.
+"""Burst padding of many boxes of a packed tensor at once.
 
 A box's payload lies in contiguous runs; each has padding before its start and after its end, known
 from the place of the two within a burst. Runs that lie inside pixels are summed over pixels. If a
 box takes pixels from end to end (their whole, or all but a gap), runs of neighbouring pixels join,
 and what remains is the start and the end of each stretch of pixels: a part of a row, whole rows, or
-whole images. All sums over boxes are differences of running sums.
+whole images. All sums over boxes are differences of running sums. Weights are the same, as one row
+of filters in place of pixels.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mapping.boxes import Interval
 from mapping.ragged import Vector
-from quant.layout import ActivationLayout
+from quant.layout import ActivationLayout, WeightLayout
+
+Layout = ActivationLayout | WeightLayout
+Part = tuple[Interval, ...]
+"""What a box takes of each pixel (filter): intervals of its channels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,16 +38,50 @@ class Boxes:
         return Boxes(n, h, w)
 
 
-def padding(
-    layout: ActivationLayout, channels: tuple[Interval, ...], boxes: Boxes, burst: int
-) -> Vector:
-    """Burst padding of each box [bit]."""
+def padding(layout: Layout, part: Part, boxes: Boxes, burst: int) -> Vector:
+    """Burst padding of each box of the same part of its pixels [bit]."""
     (n0, n1), (h0, h1), (w0, w1) = boxes.n, boxes.h, boxes.w
-    pixels, edges = _sums(layout, channels, burst)
-    total = _over(pixels, boxes)
-    if edges is not None:
-        total += edges.of(boxes)
+    total = _over(_pixel_sums(layout, part, burst), boxes)
+    if _joined(layout, part):
+        total += _edges(layout.grid, layout.record_bits, burst).of(boxes)
     return np.where((n0 < n1) & (h0 < h1) & (w0 < w1), total, 0)
+
+
+def partition_padding(layout: Layout, part: Part, boxes: Boxes, burst: int) -> int:
+    """Burst padding of boxes that together hold every pixel once [bit]; none is empty."""
+    inside = _inside(layout, part, burst)
+    rounds, left = divmod(prod(layout.grid), len(inside))
+    total = rounds * int(inside.sum()) + int(inside[:left].sum())
+    if _joined(layout, part):
+        total += int(_edges(layout.grid, layout.record_bits, burst).of(boxes).sum())
+    return total
+
+
+def partitions_padding(layout: Layout, low: Vector, high: Vector, boxes: Boxes, burst: int) -> int:
+    """The same summed over many parts, intervals low .. high of a record's cells, at once [bit].
+
+    Cells must hold one mantissa each, so that an interval is one run, and a code before it if it
+    cuts a block.
+    """
+    row, bits = layout.row, layout.record_bits
+    cuts = low % row.block != 0
+    code = row.code_address(low // row.block)
+    start, end = np.where(cuts, row.cell_address(low), code), row.cell_address(high - 1) + row.width
+    joined = (code == 0) & (end == bits)
+    period = burst // gcd(bits, burst)
+    records = prod(layout.grid)
+    times = records // period + (np.arange(period) < records % period)
+    place = np.arange(period)[:, None] * bits
+    inside = np.where(joined & ~cuts, 0, (place + start) % burst)
+    inside += np.where(joined, 0, -(place + end) % burst)
+    if row.code:
+        before = np.where(joined, 0, (place + code) % burst)
+        inside += np.where(cuts, before + -(place + code + row.code) % burst, 0)
+    total = int((inside.sum(axis=1) * times).sum())
+    if joined.any():
+        around = int(_edges(layout.grid, bits, burst).of(boxes).sum())
+        total += int(joined.sum()) * around
+    return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,28 +114,40 @@ class _Edges:
         return np.where(whole_images, of_images, np.where(whole_rows, of_rows, inside_rows))
 
 
-@lru_cache(maxsize=64)
-def _sums(
-    layout: ActivationLayout, channels: tuple[Interval, ...], burst: int
-) -> tuple[Vector, _Edges | None]:
-    """Running sums of what lies inside pixels, and the edges if neighbouring pixels join."""
-    number, height, width, _ = layout.shape
-    runs, bits = layout.pixel_runs(channels), layout.pixel_bits
-    joined = bool(runs.starts[0] == 0 and runs.ends[-1] == bits)
-    starts, ends = (runs.starts[1:], runs.ends[:-1]) if joined else runs
-    # A pixel's place within a burst repeats after so many pixels.
+def _joined(layout: Layout, part: Part) -> bool:
+    """Whether a pixel's runs reach from its start to its end, so that neighbours' runs join."""
+    runs = layout.record_runs(part)
+    return bool(runs.starts[0] == 0 and runs.ends[-1] == layout.record_bits)
+
+
+@lru_cache(maxsize=4096)
+def _inside(layout: Layout, part: Part, burst: int) -> Vector:
+    """Padding inside each of the first pixels, until their places within a burst repeat."""
+    runs, bits = layout.record_runs(part), layout.record_bits
+    starts, ends = (runs.starts[1:], runs.ends[:-1]) if _joined(layout, part) else runs
     first = np.arange(burst // gcd(bits, burst))[:, None] * bits
-    by_residue = ((first + starts) % burst).sum(axis=1) + (-(first + ends) % burst).sum(axis=1)
-    grid = by_residue[np.arange(number * height * width) % len(first)]
-    pixels = _running(_running(_running(grid.reshape(number, height, width), 0), 1), 2)
-    if not joined:
-        return pixels, None
+    inside: Vector = ((first + starts) % burst).sum(axis=1)
+    inside += (-(first + ends) % burst).sum(axis=1)
+    return inside
+
+
+@lru_cache(maxsize=64)
+def _pixel_sums(layout: Layout, part: Part, burst: int) -> Vector:
+    """Running sums of the padding inside pixels, over images, rows and columns."""
+    inside = _inside(layout, part, burst)
+    pixels = inside[np.arange(prod(layout.grid)) % len(inside)].reshape(layout.grid)
+    return _running(_running(_running(pixels, 0), 1), 2)
+
+
+@lru_cache(maxsize=64)
+def _edges(grid: tuple[int, int, int], bits: int, burst: int) -> _Edges:
+    number, height, width = grid
     at = np.arange(number * height * width + 1) * bits
     before, after = at % burst, -at % burst
     row = np.arange(number)[:, None] * height + np.arange(height + 1)
     column = row[:, :-1, None] * width + np.arange(width + 1)
     image = np.arange(number + 1) * height * width
-    return pixels, _Edges(
+    return _Edges(
         _running(_running(before[column], 0), 1),
         _running(_running(after[column], 0), 1),
         _running(before[row * width], 0),

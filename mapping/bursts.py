@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from mapping.box_padding import Boxes, padding
+from mapping.box_padding import Boxes, padding, partition_padding, partitions_padding
 from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
 from mapping.movement import Halo
 from mapping.nest import DIMS, RELEVANT, Nest
@@ -90,9 +90,20 @@ def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
             for g in nest.spans("G")
             for k in nest.spans("K")
         )
-    group, k = np.divmod(np.arange(layer.G * layer.K), layer.K)
-    owners = group // nest.tile["G"] * nest.trips["K"] + k // nest.tile["K"]
-    return sum(layout.partition_runs(c, owners).burst_padding(burst) for c in nest.spans("C"))
+    filters = [
+        span
+        for g in nest.spans("G")
+        for k in nest.spans("K")
+        for span in channel_intervals(g, k, layer.K)
+    ]
+    row = np.zeros(len(filters), np.int64)
+    low, high = np.array(filters, np.int64).T
+    boxes = Boxes((row, row + 1), (row, row + 1), (low, high))
+    if layer.R * layer.S == 1:
+        low = np.arange(0, layer.C, nest.tile["C"])
+        high = np.minimum(low + nest.tile["C"], layer.C)
+        return partitions_padding(layout, low, high, boxes, burst)
+    return sum(partition_padding(layout, (c,), boxes, burst) for c in nest.spans("C"))
 
 
 def result_padding(nest: Nest, fmt: Format, burst: int) -> int:
@@ -114,7 +125,7 @@ def _output_padding(nest: Nest, layout: ActivationLayout, burst: int) -> int:
     n, p, q = (_ranges(spans, index) for spans, index in zip(tiles, numbers, strict=True))
     boxes = Boxes(n, p, q)
     return sum(
-        int(padding(layout, channel_intervals(g, k, nest.layer.K), boxes, burst).sum())
+        partition_padding(layout, channel_intervals(g, k, nest.layer.K), boxes, burst)
         for g in nest.spans("G")
         for k in nest.spans("K")
     )

@@ -73,6 +73,8 @@ def _codes(
     """
     base = np.arange(groups)[:, None] * per_group
     first, last = (base + low) // block, (base + high - 1) // block
+    if groups == 1:
+        return last - first + 1
     touched = _running(last - first + 1)
     shared = _running((first[1:] == last[:-1]).astype(np.int64))
     codes: Vector = touched[spans.high] - touched[spans.low]

@@ -43,7 +43,7 @@ class Runs(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
     """`cells` equal cells of `width` bit in blocks of `block` cells, each block led by a code."""
 
     cells: int
@@ -53,12 +53,15 @@ class _Row:
 
     @property
     def bits(self) -> int:
+        """Length [bit]."""
         return self.cells * self.width + -(-self.cells // self.block) * self.code
 
     def cell_address(self, cell: Addresses) -> Addresses:
+        """Bit address of each cell."""
         return cell * self.width + (cell // self.block + 1) * self.code
 
     def code_address(self, block: Addresses) -> Addresses:
+        """Bit address of each block's code, where the block starts."""
         return block * (self.code + self.block * self.width)
 
     def runs(self, intervals: Sequence[Interval]) -> Runs:
@@ -67,7 +70,7 @@ class _Row:
 
 
 @lru_cache(maxsize=4096)
-def _row_runs(row: _Row, intervals: tuple[Interval, ...]) -> Runs:
+def _row_runs(row: Row, intervals: tuple[Interval, ...]) -> Runs:
     if intervals == ((0, row.cells),):
         return _whole(row.bits)
     starts: list[int] = []
@@ -93,23 +96,19 @@ def _whole(bits: int) -> Runs:
     return Runs(np.zeros(1, np.int64), np.full(1, bits, np.int64))
 
 
-def _merge(starts: Addresses, ends: Addresses, owners: Addresses | None = None) -> Runs:
-    """Join runs that touch and have one owner; `starts` ascend."""
+def _merge(starts: Addresses, ends: Addresses) -> Runs:
+    """Join runs that touch; `starts` ascend."""
     edge = np.ones(len(starts) + 1, bool)
     np.not_equal(starts[1:], ends[:-1], out=edge[1:-1])
-    if owners is not None:
-        edge[1:-1] |= owners[1:] != owners[:-1]
     return Runs(starts[edge[:-1]], ends[edge[1:]])
 
 
-def _repeat(inner: Runs, pitch: int, indices: Addresses, owners: Addresses | None = None) -> Runs:
-    """The runs of one record, repeated at every record index; those of other owners not joined."""
+def _repeat(inner: Runs, pitch: int, indices: Addresses) -> Runs:
+    """The runs of one record, repeated at every record index."""
     if inner.starts.size == 1 and inner.starts[0] == 0 and inner.ends[0] == pitch:
-        return _merge(indices * pitch, (indices + 1) * pitch, owners)  # whole records
+        return _merge(indices * pitch, (indices + 1) * pitch)  # whole records
     base = (indices * pitch)[:, None]
-    if owners is not None:
-        owners = np.repeat(owners, inner.starts.size)
-    return _merge((base + inner.starts).ravel(), (base + inner.ends).ravel(), owners)
+    return _merge((base + inner.starts).ravel(), (base + inner.ends).ravel())
 
 
 def indices(intervals: Sequence[Interval]) -> Addresses:
@@ -127,41 +126,47 @@ class ActivationLayout:
     fmt: Format | PartialSums
 
     @property
-    def _pixel(self) -> _Row:
+    def row(self) -> Row:
+        """A pixel as cells of one mantissa per channel."""
         channels = self.shape[3]
         block = self.fmt.block_size if isinstance(self.fmt, BFP) else channels
-        return _Row(channels, self.fmt.mantissa_bits, block, self.fmt.exponent_bits)
+        return Row(channels, self.fmt.mantissa_bits, block, self.fmt.exponent_bits)
 
     @property
     def bits(self) -> int:
         """Length of the packed tensor [bit]."""
         n, h, w, _ = self.shape
-        return n * h * w * self._pixel.bits
+        return n * h * w * self.row.bits
 
     @property
-    def pixel_bits(self) -> int:
-        """Length of one pixel [bit]."""
-        return self._pixel.bits
+    def grid(self) -> tuple[int, int, int]:
+        """Pixels, as images x rows x columns."""
+        return self.shape[:3]
 
-    def pixel_runs(self, channels: Sequence[Interval]) -> Runs:
+    @property
+    def record_bits(self) -> int:
+        """Length of one pixel [bit]."""
+        return self.row.bits
+
+    def record_runs(self, channels: Sequence[Interval]) -> Runs:
         """The maximal contiguous bit ranges of some channels of the first pixel."""
-        return self._pixel.runs(channels)
+        return self.row.runs(channels)
 
     def field_addresses(
         self, n: Interval, h: Interval, w: Interval, channels: Sequence[Interval]
     ) -> Addresses:
         """Bit address of every element's mantissa, shape (n, h, w, channels)."""
-        cells = self._pixel.cell_address(indices(channels))
+        cells = self.row.cell_address(indices(channels))
         return self._pixel_addresses(n, h, w)[..., None] + cells
 
     def code_addresses(self, n: Interval, h: Interval, w: Interval, blocks: Addresses) -> Addresses:
         """Bit address of the exponent code of each block index, shape (n, h, w, blocks)."""
-        return self._pixel_addresses(n, h, w)[..., None] + self._pixel.code_address(blocks)
+        return self._pixel_addresses(n, h, w)[..., None] + self.row.code_address(blocks)
 
     def runs(self, n: Interval, h: Interval, w: Interval, channels: Sequence[Interval]) -> Runs:
         """The maximal contiguous bit ranges of a box, codes of cut blocks included."""
         _, height, width, _ = self.shape
-        pixel = self._pixel
+        pixel = self.row
         if min(n[1] - n[0], h[1] - h[0], w[1] - w[0]) <= 0:
             return pixel.runs(())
         pixels = (
@@ -173,7 +178,7 @@ class ActivationLayout:
         _, height, width, _ = self.shape
         rows = np.arange(*n)[:, None, None] * height + np.arange(*h)[None, :, None]
         pixels: Addresses = (rows * width + np.arange(*w)).astype(np.int64)
-        return pixels * self._pixel.bits
+        return pixels * self.row.bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,22 +194,22 @@ class WeightLayout:
         return self.shape[1] == 1
 
     @property
-    def _row(self) -> _Row:
+    def row(self) -> Row:
         """A filter as cells of R x S mantissas per channel; depthwise, the tensor as filters."""
         filters, channels, r, s = self.shape
         cells = filters if self.depthwise else channels
         block = self.fmt.block_size if isinstance(self.fmt, BFP) else cells
-        return _Row(cells, r * s * self.fmt.mantissa_bits, block, self.fmt.exponent_bits)
+        return Row(cells, r * s * self.fmt.mantissa_bits, block, self.fmt.exponent_bits)
 
     @property
     def bits(self) -> int:
         """Length of the packed tensor [bit]."""
-        return self._row.bits * (1 if self.depthwise else self.shape[0])
+        return self.row.bits * (1 if self.depthwise else self.shape[0])
 
     def field_addresses(self, filters: Sequence[Interval], c: Interval) -> Addresses:
         """Bit address of every element's mantissa, shape (filters, channels, R, S)."""
         _, channels, r, s = self.shape
-        m, row = self.fmt.mantissa_bits, self._row
+        m, row = self.fmt.mantissa_bits, self.row
         k = indices(filters)[:, None, None, None]
         position = np.arange(r * s, dtype=np.int64).reshape(r, s)
         addresses: Addresses
@@ -221,26 +226,34 @@ class WeightLayout:
     def code_addresses(self, filters: Addresses, blocks: Addresses) -> Addresses:
         """Bit address of the code of each (filter, channel block); depthwise, of each block."""
         if self.depthwise:
-            return self._row.code_address(blocks)
-        return filters[:, None] * self._row.bits + self._row.code_address(blocks)
+            return self.row.code_address(blocks)
+        return filters[:, None] * self.row.bits + self.row.code_address(blocks)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Filters, as one row; not depthwise."""
+        return 1, 1, self.shape[0]
+
+    @property
+    def record_bits(self) -> int:
+        """Length of one filter [bit]; not depthwise."""
+        return self.row.bits
 
     def runs(self, filters: Sequence[Interval], c: Interval) -> Runs:
         """The maximal contiguous bit ranges of a box, codes of cut blocks included."""
         if self.depthwise:
-            return self._row.runs(filters)
-        return _repeat(self._filter_runs(c), self._row.bits, indices(filters))
+            return self.row.runs(filters)
+        return _repeat(self.record_runs((c,)), self.row.bits, indices(filters))
 
-    def partition_runs(self, c: Interval, owners: Addresses) -> Runs:
-        """The runs of all boxes that share `c` and together hold every filter; not depthwise.
+    def record_runs(self, channels: Sequence[Interval]) -> Runs:
+        """The maximal contiguous bit ranges of a range of channels of the first filter.
 
-        owners: a number per filter, equal within a box
+        Not depthwise; `channels` is one interval.
         """
-        return _repeat(self._filter_runs(c), self._row.bits, np.arange(owners.size), owners)
-
-    def _filter_runs(self, c: Interval) -> Runs:
-        _, channels, r, s = self.shape
-        row, m, code = self._row, self.fmt.mantissa_bits, self.fmt.exponent_bits
-        if c == (0, channels):
+        (c,) = channels
+        _, all_channels, r, s = self.shape
+        row, m, code = self.row, self.fmt.mantissa_bits, self.fmt.exponent_bits
+        if c == (0, all_channels):
             return _whole(row.bits)
         starts: list[int] = []
         ends: list[int] = []
@@ -248,7 +261,7 @@ class WeightLayout:
         for block in blocks:
             at = block * (code + row.block * row.width)
             low = block * row.block
-            length = min(row.block, channels - low)
+            length = min(row.block, all_channels - low)
             first, end = max(c[0], low) - low, min(c[1], low + length) - low
             if code:
                 starts.append(at)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from mapping.box_padding import Boxes, padding
 from mapping.boxes import channel_intervals
-from mapping.bursts import input_padding, result_padding, sums_padding
-from mapping.movement import input_fetches, output_visits
+from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
+from mapping.movement import input_fetches, output_visits, weight_fetches
 from mapping.nest import make_nest
 from quant.formats import BFP, LayerFormats, PartialSums, Plain
-from quant.layout import ActivationLayout
+from quant.layout import ActivationLayout, WeightLayout
 from tests.generate import random_layer, random_mapping
 
 formats = st.one_of(
@@ -61,6 +61,11 @@ def test_a_nest_is_padded_as_its_transfers_are(seed, fmt, burst, halo):
         layout.runs(*fetch.new).burst_padding(burst) for fetch in input_fetches(nest, halo)
     )
     assert input_padding(nest, stored, burst, halo) == expected
+    if isinstance(stored, BFP) or nest.layer.C > 1:
+        weights = WeightLayout(nest.layer.weight_shape, stored)
+        boxes = {fetch.box for fetch in weight_fetches(nest)}
+        padded = sum(weights.runs(box.filters, box.c).burst_padding(burst) for box in boxes)
+        assert weight_padding(nest, stored, burst) == padded
     tiles = {visit.box for visit in output_visits(nest)}
     for found, of in (
         (result_padding(nest, stored, burst), stored),

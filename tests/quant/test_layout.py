@@ -97,19 +97,6 @@ def test_runs_of_weight_boxes(seed: int, fmt: Format, depthwise: bool) -> None:
     check(layout.runs(filters, c), weight_bits(layout, members(filters), range(*c)))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32), formats)
-def test_runs_of_weight_boxes_that_share_channels(seed: int, fmt: Format) -> None:
-    rng = np.random.default_rng(seed)
-    layout = WeightLayout((7, int(rng.integers(2, 10)), 2, 2), fmt)
-    owners, c = rng.integers(0, 3, 7), interval(rng, layout.shape[1])
-    boxes = [[k for k in range(7) if owners[k] == box] for box in range(3)]
-    runs = [ranges(weight_bits(layout, box, range(*c))) for box in boxes]
-    found = layout.partition_runs(c, owners)
-    assert as_ranges(found) == sorted(run for box in runs for run in box)
-    assert found.burst_padding(64) == sum(padding(box, 64) for box in runs)
-
-
 def test_a_cut_block_brings_its_code_by_hand() -> None:
     """Blocks of 4 channels: code 0..3, mantissas of 5 bit from 3, next block at 23."""
     layout = ActivationLayout((1, 1, 1, 8), BFP(8, 3, 4))

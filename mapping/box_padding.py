@@ -67,7 +67,7 @@ def partitions_padding(layout: Layout, low: Vector, high: Vector, boxes: Boxes, 
     cuts = low % row.block != 0
     code = row.code_address(low // row.block)
     start, end = np.where(cuts, row.cell_address(low), code), row.cell_address(high - 1) + row.width
-    joined = (code == 0) & (end == bits)
+    joined = ((code if row.code else start) == 0) & (end == bits)
     period = burst // gcd(bits, burst)
     records = prod(layout.grid)
     times = records // period + (np.arange(period) < records % period)

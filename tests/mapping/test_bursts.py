@@ -61,11 +61,10 @@ def test_a_nest_is_padded_as_its_transfers_are(seed, fmt, burst, halo):
         layout.runs(*fetch.new).burst_padding(burst) for fetch in input_fetches(nest, halo)
     )
     assert input_padding(nest, stored, burst, halo) == expected
-    if isinstance(stored, BFP) or nest.layer.C > 1:
-        weights = WeightLayout(nest.layer.weight_shape, stored)
-        boxes = {fetch.box for fetch in weight_fetches(nest)}
-        padded = sum(weights.runs(box.filters, box.c).burst_padding(burst) for box in boxes)
-        assert weight_padding(nest, stored, burst) == padded
+    weights = WeightLayout(nest.layer.weight_shape, stored)
+    boxes = {fetch.box for fetch in weight_fetches(nest)}
+    padded = sum(weights.runs(box.filters, box.c).burst_padding(burst) for box in boxes)
+    assert weight_padding(nest, stored, burst) == padded
     tiles = {visit.box for visit in output_visits(nest)}
     for found, of in (
         (result_padding(nest, stored, burst), stored),

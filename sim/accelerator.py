@@ -273,18 +273,19 @@ def _by_kind(moved: Volume) -> dict[Kind, int]:
 
 
 class _Padding:
-    """Burst padding of transfers of one packed tensor; equal transfers are priced once."""
+    """Burst padding of transfers of one packed tensor; those that lie alike are priced once."""
 
     def __init__(self, layout: ActivationLayout | WeightLayout, burst: int) -> None:
         self._layout, self._burst = layout, burst
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._known: dict[tuple[object, ...], int] = {}
 
     def of(self, box: tuple[Any, ...]) -> int:
         if self._burst == 1:
             return 0
-        if box not in self._known:
-            self._known[box] = self._layout.runs(*box).burst_padding(self._burst)
-        return self._known[box]
+        place = self._layout.burst_place(self._burst, *box)
+        if place not in self._known:
+            self._known[place] = self._layout.runs(*box).burst_padding(self._burst)
+        return self._known[place]
 
 
 class _TileCosts:

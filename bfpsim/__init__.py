@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         unpack,
     )
     from reports.files import write_csv
+    from reports.roofline import Roof, plot_roofline
     from reports.sweep import plot_sweep
     from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
+    from reports.workload import host_frame, kinds_frame, workload_frame
     from search.buffers import sweep_capacity
     from search.curve import traffic_curves
     from search.mappings import map_network
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         load_weights,
         load_workload,
         normalise,
+        save_workload,
         shipped_images,
         shipped_weights,
     )
@@ -72,6 +75,8 @@ _HOME = {
         "unpack",
     ),
     "reports.files": ("write_csv",),
+    "reports.roofline": ("Roof", "plot_roofline"),
+    "reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
     "reports.sweep": ("plot_sweep",),
     "reports.tables": ("simulation_table", "sweep_table", "traffic_table", "validation_table"),
     "search.buffers": ("sweep_capacity",),
@@ -88,6 +93,7 @@ _HOME = {
         "load_weights",
         "load_workload",
         "normalise",
+        "save_workload",
         "shipped_images",
         "shipped_weights",
     ),
@@ -108,13 +114,16 @@ __all__ = [
     "NetworkBuilder",
     "NetworkResult",
     "Plain",
+    "Roof",
     "Rounding",
     "WorkloadError",
     "calibrate",
     "dequantize",
     "dump_arch",
     "find_mapping",
+    "host_frame",
     "infer",
+    "kinds_frame",
     "load_arch",
     "load_weights",
     "load_workload",
@@ -122,12 +131,14 @@ __all__ = [
     "normalise",
     "pack",
     "parse_format",
+    "plot_roofline",
     "plot_sweep",
     "predict",
     "quantize_activation",
     "quantize_weight",
     "rescored",
     "run_inference",
+    "save_workload",
     "shipped_images",
     "shipped_weights",
     "simulate",
@@ -140,6 +151,7 @@ __all__ = [
     "unpack",
     "validate",
     "validation_table",
+    "workload_frame",
     "write_csv",
 ]
 

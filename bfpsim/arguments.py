@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,24 @@ if TYPE_CHECKING:
     from arch import Arch
     from mapping.nest import Mapping
     from quant import LayerFormats
-    from workloads import ConvLayer, Network
+    from workloads import Network, Node
 
-NetworkName = Annotated[str, typer.Argument(metavar="NETWORK", help="A shipped network's name.")]
+NetworkName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETWORK",
+        help="A shipped network's name, a .yaml, .csv (SCALE-Sim's too) or .onnx file, or "
+        "package.module:function or file.py:function, which makes a torch module.",
+    ),
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=1x3x224x224",
+        help="Shape of an input of an .onnx file or torch module; give one for each.",
+    ),
+]
 ArchName = Annotated[
     str, typer.Option("--arch", "-a", help="A shipped architecture's name, or a YAML file.")
 ]
@@ -43,8 +59,10 @@ def one_of(as_json: bool, as_csv: bool, out: Path | None) -> None:
         raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
 
 
-def load(arch: str, network: str, format: str) -> tuple[Arch, Network, LayerFormats]:
-    """What the three names stand for; raises the error of the first that is none."""
+def load(
+    arch: str, network: str, format: str, shape: list[str] | None
+) -> tuple[Arch, Network, LayerFormats]:
+    """What the names stand for; raises the error of the first that is none."""
     from arch import load_arch
     from quant import LayerFormats, parse_format
     from workloads import load_workload
@@ -54,7 +72,26 @@ def load(arch: str, network: str, format: str) -> tuple[Arch, Network, LayerForm
         raise UsageError(f"--format {format!r} has {len(parts)} parts; allowed: 1, or 3 for I,W,O")
     formats = [parse_format(part) for part in parts]
     chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
-    return load_arch(arch), load_workload(network), chosen
+    spec, net = load_arch(arch), load_workload(network, shapes(shape))
+    if not net.layers:
+        raise UsageError(f"{net.name} has no layer; allowed: a network with at least one")
+    return spec, net, chosen
+
+
+def shapes(options: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """Input name -> shape, of all --shape options; None without any."""
+    found: dict[str, tuple[int, ...]] = {}
+    for option in options or ():
+        # The last "=": an input's name may hold one.
+        name, equals, text = option.rpartition("=")
+        parts = text.split("x")
+        sizes = [int(part) for part in parts if re.fullmatch("[0-9]{1,18}", part)]
+        if not equals or not name or len(sizes) < len(parts) or 0 in sizes:
+            raise UsageError(f"--shape {option!r}; allowed: NAME=SIZES, such as x=1x3x224x224")
+        if name in found:
+            raise UsageError(f"--shape names {name!r} twice; allowed: once")
+        found[name] = tuple(sizes)
+    return found or None
 
 
 def select(
@@ -65,11 +102,11 @@ def select(
         if order or tile:
             raise UsageError("--order and --tile need --layer")
         return network, None
-    chosen = {item.name: item for item in network.layers}.get(layer)
+    chosen = {node.name: node for node in network.nodes if node.layer is not None}.get(layer)
     if chosen is None:
         names = ", ".join(item.name for item in network.layers)
         raise UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
-    single = _single(network.name, chosen)
+    single = _single(network, chosen)
     if order is None and tile is None:
         return single, None
     from mapping.nest import Mapping
@@ -77,11 +114,14 @@ def select(
     return single, {layer: Mapping(order or "", _tiles(tile))}
 
 
-def _single(name: str, layer: ConvLayer) -> Network:
+def _single(network: Network, node: Node) -> Network:
+    """One node, and inputs in place of those that it reads."""
     from workloads import Network, Node
 
-    source = Node("input", "input", input_shape=layer.input_shape)
-    return Network(name, (source, Node(layer.name, "conv", ("input",), layer=layer)))
+    sources = [
+        Node(name, "input", input_shape=network.shape(name)) for name in dict.fromkeys(node.inputs)
+    ]
+    return Network(network.name, (*sources, node))
 
 
 def _tiles(text: str | None) -> dict[str, int]:

@@ -23,6 +23,7 @@ from bfpsim.arguments import (
     Json,
     NetworkName,
     Out,
+    ShapeOption,
     UsageError,
     load,
     one_of,
@@ -37,6 +38,7 @@ from bfpsim.emit import (
     solver_report,
     validation_report,
 )
+from bfpsim.workload_commands import workload_app
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +58,7 @@ app = typer.Typer(
 )
 arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
 app.add_typer(arch_app, name="arch")
+app.add_typer(workload_app, name="workload")
 
 
 class _Solver(StrEnum):
@@ -88,6 +91,7 @@ def simulate(
     network: NetworkName,
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
+    shape: ShapeOption = None,
     layer: Annotated[
         str | None, typer.Option(help="Only this layer; needed for --order and --tile.")
     ] = None,
@@ -121,7 +125,7 @@ def simulate(
     --images the packed data itself moves, and predictions are compared with float inference.
     """
     one_of(as_json, as_csv, out)
-    spec, net, formats = load(arch, network, format)
+    spec, net, formats = load(arch, network, format, shape)
     if images is not None:
         if layer or order or tile:
             raise UsageError("--images runs the whole network; leave out --layer, --order, --tile")
@@ -144,6 +148,7 @@ def validate(
     network: NetworkName,
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
+    shape: ShapeOption = None,
     layer: Annotated[str | None, typer.Option(help="Only this layer.")] = None,
     order: Annotated[str | None, typer.Option(help="Loop order, with --layer.")] = None,
     tile: Annotated[str | None, typer.Option(help="Tile sizes, with --layer.")] = None,
@@ -157,7 +162,7 @@ def validate(
     out explains. Exit code 1 if the exact model and the simulation differ in a single bit.
     """
     one_of(as_json, as_csv, out)
-    spec, net, formats = load(arch, network, format)
+    spec, net, formats = load(arch, network, format, shape)
     from sim.validate import validate as run
 
     net, mappings = select(net, layer, order, tile)
@@ -175,6 +180,7 @@ def map_layers(
     network: NetworkName,
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
+    shape: ShapeOption = None,
     layer: Annotated[str | None, typer.Option(help="Only this layer.")] = None,
     objective: Annotated[
         Literal["dram", "energy", "latency"], typer.Option(help="What is to be least.")
@@ -220,7 +226,7 @@ def map_layers(
         raise UsageError(
             "--solver minimises DRAM payload; leave out --rescore, --objective and --model"
         )
-    spec, net, formats = load(arch, network, format)
+    spec, net, formats = load(arch, network, format, shape)
     net, _ = select(net, layer, None, None)
     if curve:
         from search.curve import traffic_curves

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+    from rich.console import RenderableType
 
+    from arch import Arch
     from quant import LayerFormats
     from sim.result import NetworkResult
     from sim.validate import Validation
+    from workloads import Network
 
 
 @dataclass(frozen=True)
 class Report:
     """One command's results in every shape.
 
+    table: what the terminal shows
     frames: tables by file name, the first one being what --csv prints
     summary: totals, for JSON and below the terminal's table
     notes: lines of the summary that the terminal shows too
     figures: what draws a PNG, by file name
     """
 
-    table: Table
+    table: RenderableType
     frames: dict[str, pd.DataFrame]
     summary: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -129,7 +132,48 @@ def curve_report(frame: pd.DataFrame) -> Report:
     return Report(curve_table(frame), {"curve": frame}, summary, (), figures)
 
 
-def print_table(table: Table) -> None:
+def catalog_report(networks: Iterable[Network]) -> Report:
+    """What `workload list` shows."""
+    from reports.workload import catalog_frame, catalog_table
+
+    frame = catalog_frame(networks)
+    return Report(catalog_table(frame), {"workloads": frame}, {})
+
+
+def workload_report(network: Network, arch: Arch, formats: LayerFormats) -> Report:
+    """What `workload show` shows: layers, their sums by kind, and what is not modelled."""
+    from rich.console import Group
+
+    from reports import workload
+    from reports.roofline import Roof, plot_roofline
+
+    title = f"{network.name} in {formats} on {arch.name}"
+    roof = Roof.of(arch, formats)
+    layers = workload.workload_frame(network, formats, arch)
+    kinds, host = workload.kinds_frame(layers), workload.host_frame(network)
+    summary = {
+        "network": network.name,
+        "arch": arch.name,
+        "formats": str(formats),
+        "macs": network.macs,
+        "host_macs": network.host_macs,
+        "weights": workload.weights(network),
+        "compulsory_bits": int(layers["compulsory_bits"].sum()),
+        "peak_macs_per_cycle": float(roof.peak),
+        "dram_bits_per_cycle": float(roof.bandwidth),
+        "ridge_macs_per_bit": float(roof.ridge),
+    }
+    tables = [workload.workload_table(layers, title, _width()), workload.kinds_table(kinds)]
+    if len(host):
+        tables.append(workload.host_table(host))
+    shown = Group(*(part for table in tables for part in (table, "")))
+    frames = {"layers": layers, "kinds": kinds, "not_modelled": host}
+    figures = {"roofline": lambda path: plot_roofline(layers, roof, title, path)}
+    notes = ("peak_macs_per_cycle", "dram_bits_per_cycle", "ridge_macs_per_bit")
+    return Report(shown, frames, summary, notes, figures)
+
+
+def print_table(table: RenderableType) -> None:
     """Print a table at the terminal's width, or at 200 columns where there is no terminal."""
     from rich.console import Console
 

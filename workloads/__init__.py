@@ -4,7 +4,7 @@ Importing this package does not import torch; only `workloads.training` needs it
 """
 
 from workloads.builder import NetworkBuilder
-from workloads.catalog import load_workload, names
+from workloads.catalog import names
 from workloads.checkpoint import (
     LayerWeights,
     load_images,
@@ -20,6 +20,7 @@ from workloads.checkpoint import (
 from workloads.idx import FashionMnist, read_fashion_mnist, read_idx
 from workloads.images import Images, read_images
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
+from workloads.load import Shapes, load_with_weights, load_workload, save_workload
 from workloads.network import Network
 from workloads.networks.googlenet import googlenet
 from workloads.networks.resnet import resnet18
@@ -41,11 +42,13 @@ __all__ = [
     "Phase",
     "Pool",
     "Shape",
+    "Shapes",
     "WorkloadError",
     "googlenet",
     "load_images",
     "load_metadata",
     "load_weights",
+    "load_with_weights",
     "load_workload",
     "names",
     "normalise",
@@ -57,6 +60,7 @@ __all__ = [
     "resnet18",
     "save_images",
     "save_weights",
+    "save_workload",
     "shipped_images",
     "shipped_metadata",
     "shipped_weights",

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 
 from workloads.layer import WorkloadError
 from workloads.network import Network
+from workloads.networks.convnext import convnext_large
 from workloads.networks.googlenet import googlenet
-from workloads.networks.resnet import resnet18
+from workloads.networks.mask_dino import mask_dino_instance, mask_dino_semantic
+from workloads.networks.mobilenet import mobilenetv2
+from workloads.networks.one_peace import one_peace_detection, one_peace_segmentation
+from workloads.networks.resnet import resnet18, resnet50
+from workloads.networks.vit import deit_base, deit_small, deit_tiny, vit_b16
+from workloads.networks.yolov8 import SCALES, yolov8, yolov8_seg
 
 
 def names() -> tuple[str, ...]:
@@ -34,7 +41,22 @@ def _resnet18_fashion() -> Network:
 
 
 _NETWORKS: dict[str, Callable[[], Network]] = {
+    "convnext-l": convnext_large,
+    "deit-base": deit_base,
+    "deit-small": deit_small,
+    "deit-tiny": deit_tiny,
     "googlenet": googlenet,
+    "mask-dino-r50-instance": mask_dino_instance,
+    "mask-dino-r50-semantic": mask_dino_semantic,
+    "mask-dino-swinl-instance": partial(mask_dino_instance, "swin-large"),
+    "mask-dino-swinl-semantic": partial(mask_dino_semantic, "swin-large", (640, 640)),
+    "mobilenetv2-eca": mobilenetv2,
+    "one-peace-detection": one_peace_detection,
+    "one-peace-segmentation": one_peace_segmentation,
     "resnet18": resnet18,
     "resnet18-fashion": _resnet18_fashion,
+    "resnet50": resnet50,
+    "vit-b16": vit_b16,
+    **{f"yolov8{scale}": partial(yolov8, scale) for scale in SCALES},
+    **{f"yolov8{scale}-seg": partial(yolov8_seg, scale) for scale in SCALES},
 }

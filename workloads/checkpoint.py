@@ -1,11 +1,14 @@
-"""Weights on disk, and the trained network and test images that are shipped.
+"""Weights on disk, and the trained networks and test images that are shipped.
 
-A checkpoint is a safetensors file with ``LAYER.weight`` (G*K, C, R, S) and ``LAYER.bias`` (G*K,)
-in float32 for every layer of a network, batch normalisation folded in.
+A checkpoint is a safetensors file in float32 with ``LAYER.weight`` and, if it has one,
+``LAYER.bias`` (G*K,) for every layer of a network, batch normalisation folded in. A weight is
+(G*K, C, R, S), or as torch has it: (K, C) of a linear layer, (G*K, C, S) of a 1-D convolution.
+Tensors named after the network's host nodes may stand beside them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -20,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from workloads.catalog import load_workload
-from workloads.layer import WorkloadError
+from workloads.layer import ConvLayer, WorkloadError
 from workloads.network import Network
 
 # Of all pixels of Fashion-MNIST's 60,000 training images, scaled to 0..1.
@@ -43,16 +46,23 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class _TensorSpec:
-    """What a tensor of a file must be: ``dtype`` in the format's own code, and shape."""
+    """What a tensor of a file must be: its type in the format's own code, and one of ``shapes``."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    optional: bool = False
 
+
+_Specs = Mapping[str, _TensorSpec]
+_Found = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape
 
 _IMAGES_SPECS = {
-    "images": _TensorSpec("U8", (1000, 28, 28)),
-    "labels": _TensorSpec("U8", (1000,)),
+    "images": _TensorSpec("U8", ((1000, 28, 28),)),
+    "labels": _TensorSpec("U8", ((1000,),)),
 }
+
+# Operations of the PE array whose second operand is stored, not computed.
+_WEIGHTED = ("conv", "conv1d", "linear", "transposed")
 
 
 def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,16 +93,45 @@ def save_weights(
 
 
 def load_weights(path: str | Path, network: Network) -> dict[str, LayerWeights]:
-    """Return layer name -> weights, for every layer of ``network`` in its order.
+    """Return layer name -> weights, for every layer of ``network`` that has some, in its order.
 
-    Raises `WorkloadError`, naming file and tensor, if the file cannot be read, a tensor is missing
-    or belongs to no layer, has another shape or type, or holds NaN or Inf.
+    A layer without a bias has one of zeros. Products of two activations (``matmul``) have no
+    weights. Tensors of host nodes, whose names are a node's or begin with it and a dot, are left
+    alone.
+
+    Raises `WorkloadError`, naming file and tensor, if the file cannot be read, a weight is missing,
+    a tensor belongs to no layer and no host node, or has another shape or type, or holds NaN or
+    Inf.
     """
-    tensors = _load(path, _weight_specs(network))
-    return {
-        layer.name: LayerWeights(tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"])
-        for layer in network.layers
-    }
+    hosts = tuple(node.name for node in network.nodes if node.op == "host")
+    tensors = _load(path, _weight_specs(network), hosts)
+    weights = {}
+    for layer in _weighted(network):
+        weight = tensors[f"{layer.name}.weight"].reshape(layer.weight_shape)
+        bias = tensors.get(f"{layer.name}.bias", np.zeros(layer.weight_shape[0], np.float32))
+        weights[layer.name] = LayerWeights(weight, bias)
+    return weights
+
+
+def save_state(
+    path: str | Path, state: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write all of a module's tensors, float32, under the module's own names for them.
+
+    Raises `WorkloadError` for a tensor of another type, or one that holds NaN or Inf.
+    """
+    specs = {name: _TensorSpec("F32", (tensor.shape,)) for name, tensor in state.items()}
+    _save(path, state, specs, metadata)
+
+
+def load_state(path: str | Path) -> dict[str, NDArray[np.float32]]:
+    """Return what `save_state` wrote; raises `WorkloadError` where that would have."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+    return _load(path, {name: _TensorSpec("F32", (tuple(each),)) for name, each in shapes.items()})
 
 
 def save_images(
@@ -112,10 +151,10 @@ def load_images(path: str | Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:
-    """Return a file's metadata: how its contents were made, and what they reach."""
+    """Return a file's metadata, sorted: how its contents were made, and what they reach."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
+            return dict(sorted((file.metadata() or {}).items()))
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from None
 
@@ -124,6 +163,12 @@ def shipped_weights(name: str) -> dict[str, LayerWeights]:
     """Return the trained weights that are shipped for a network, layer name -> weights."""
     with _shipped(name, 0) as path:
         return load_weights(path, load_workload(name))
+
+
+def shipped_state(name: str) -> dict[str, NDArray[np.float32]]:
+    """Return all tensors of a network's shipped file, under its module's own names for them."""
+    with _shipped(name, 0) as path:
+        return load_state(path)
 
 
 def shipped_metadata(name: str) -> dict[str, str]:
@@ -146,26 +191,38 @@ def _shipped(name: str, which: int) -> AbstractContextManager[Path]:
     return as_file(files("workloads").joinpath("data", _SHIPPED[name][which]))
 
 
+def _weighted(network: Network) -> list[ConvLayer]:
+    return [node.layer for node in network.nodes if node.layer is not None and node.op in _WEIGHTED]
+
+
 def _weight_specs(network: Network) -> dict[str, _TensorSpec]:
     specs = {}
-    for layer in network.layers:
-        specs[f"{layer.name}.weight"] = _TensorSpec("F32", layer.weight_shape)
-        specs[f"{layer.name}.bias"] = _TensorSpec("F32", layer.weight_shape[:1])
+    for layer in _weighted(network):
+        filters, channels, rows, cols = layer.weight_shape
+        shapes: tuple[tuple[int, ...], ...] = (layer.weight_shape,)
+        if rows == 1:
+            shapes += ((filters, channels, cols),)
+        if rows == cols == 1:
+            shapes += ((filters, channels),)
+        specs[f"{layer.name}.weight"] = _TensorSpec("F32", shapes)
+        specs[f"{layer.name}.bias"] = _TensorSpec("F32", ((filters,),), optional=True)
     return specs
 
 
 def _save(
     path: str | Path,
     tensors: Mapping[str, NDArray[Any]],
-    specs: Mapping[str, _TensorSpec],
+    specs: _Specs,
     metadata: Mapping[str, str] | None,
 ) -> None:
     codes = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
     found = {
-        name: _TensorSpec(codes.get(tensor.dtype, str(tensor.dtype)), tensor.shape)
+        name: (codes.get(tensor.dtype, str(tensor.dtype)), tensor.shape)
         for name, tensor in tensors.items()
     }
     _check_specs(path, found, specs)
+    if not tensors:
+        raise WorkloadError(f"{path}: there are no tensors to write")
     for name, tensor in tensors.items():
         _check_finite(path, name, tensor)
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -173,22 +230,37 @@ def _save(
     partial = Path(f"{path}.partial")
     try:
         # Not `save_file`: its files are readable by their owner alone, whatever the umask.
-        partial.write_bytes(save(contiguous, dict(metadata or {})))
+        partial.write_bytes(_in_order(save(contiguous, dict(metadata or {}))))
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise WorkloadError(f"{path}: cannot be written: {_one_line(error)}") from None
 
 
-def _load(path: str | Path, specs: Mapping[str, _TensorSpec]) -> dict[str, NDArray[Any]]:
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted, which `save` writes in any order."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    assert len(text) <= size  # spaces, as the format allows, fill up the rest
+    return data[:8] + text.ljust(size) + data[8 + size :]
+
+
+def _load(path: str | Path, specs: _Specs, owners: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """Return the tensors of ``specs``; those named after one of the owners may be there too."""
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {
-                name: _TensorSpec(part.get_dtype(), tuple(part.get_shape()))
-                for name, part in slices.items()
+                name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
             }
-            _check_specs(path, found, specs)
-            tensors = {name: file.get_tensor(name) for name in specs}
+            own = {
+                name: each
+                for name, each in found.items()
+                if name in specs or not _belongs(name, owners)
+            }
+            _check_specs(path, own, specs)
+            tensors = {name: file.get_tensor(name) for name in own}
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from None
     for name, tensor in tensors.items():
@@ -196,19 +268,22 @@ def _load(path: str | Path, specs: Mapping[str, _TensorSpec]) -> dict[str, NDArr
     return tensors
 
 
-def _check_specs(
-    path: str | Path, found: Mapping[str, _TensorSpec], specs: Mapping[str, _TensorSpec]
-) -> None:
-    for name in specs:
-        if name not in found:
+def _belongs(tensor: str, owners: tuple[str, ...]) -> bool:
+    return any(tensor == owner or tensor.startswith(f"{owner}.") for owner in owners)
+
+
+def _check_specs(path: str | Path, found: _Found, specs: _Specs) -> None:
+    for name, spec in specs.items():
+        if name not in found and not spec.optional:
             raise WorkloadError(f"{path}: tensor {name!r} is missing")
-    for name, spec in found.items():
+    for name, (dtype, shape) in found.items():
         if name not in specs:
             raise WorkloadError(f"{path}: tensor {name!r} belongs to nothing that is expected")
-        if spec != specs[name]:
+        spec = specs[name]
+        if dtype != spec.dtype or shape not in spec.shapes:
+            allowed = " or ".join(map(str, spec.shapes))
             raise WorkloadError(
-                f"{path}: tensor {name!r} is {spec.dtype} {spec.shape}, "
-                f"must be {specs[name].dtype} {specs[name].shape}"
+                f"{path}: tensor {name!r} is {dtype} {shape}, must be {spec.dtype} {allowed}"
             )
 
 

@@ -13,6 +13,7 @@ from sim.host import apply, convolve_float, infer
 from sim.inference import Tops, calibrate, float_predictions, run_inference
 from sim.simulate import simulate_network
 from tests.generate import random_layer
+from tests.torch_network import weighted_module
 from workloads import (
     ConvLayer,
     LayerWeights,
@@ -25,7 +26,6 @@ from workloads import (
     shipped_images,
     shipped_weights,
 )
-from workloads.training.module import folded_module
 
 
 def torch_convolution(layer: ConvLayer, inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -175,7 +175,7 @@ def test_a_network_of_branches_equals_torch_bit_for_bit() -> None:
     expected = reference_run(network, weights, images, formats, tops)
     assert network.shape("join") == (1, 5, 5, 28)
     assert (inference.outputs == expected["out"]).all()
-    module = folded_module(network, weights).double()
+    module = weighted_module(network, weights).double()
     with torch.no_grad():
         logits = module(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     floats = infer(network.batched(3), weights, images)

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+import workloads
+from tests.torch_network import weighted_module
 from workloads import (
     LayerWeights,
     NetworkBuilder,
@@ -27,16 +29,18 @@ from workloads import (
     shipped_metadata,
     shipped_weights,
 )
+from workloads.checkpoint import load_state, save_state
 from workloads.training.fashion import DEBIAN_FOLDER
-from workloads.training.module import folded_module
+from workloads.training.shipped import shipped_module
 
 NAME = "resnet18-fashion"
+DATA = Path(workloads.__file__).parent / "data"
 
 
 def tiny_network():
     build = NetworkBuilder("tiny", (1, 4, 4, 2))
     x = build.conv("a.conv", "input", 4, 3, groups=2)
-    build.conv("fc", build.avgpool("mean", x), 3, 1)
+    build.linear("fc", build.avgpool("mean", x), 3)
     return build.network()
 
 
@@ -101,14 +105,93 @@ def test_weights_laid_out_otherwise_in_memory_are_stored_the_same(saved):
 
 
 def test_missing_extra_and_misfitting_tensors(saved):
-    rewrite(saved, fc__bias=None)
-    assert "tensor 'fc.bias' is missing" in refusal(saved)
+    rewrite(saved, fc__weight=None)
+    assert "tensor 'fc.weight' is missing" in refusal(saved)
+    rewrite(saved, fc__weight=tiny_weights()["fc"].weight)
+    own = tiny_weights()["a.conv"].weight
+    rewrite(saved, a__conv__weight=own[..., 0])
+    assert refusal(saved).endswith("is F32 (4, 1, 3), must be F32 (4, 1, 3, 3)")
+    rewrite(saved, a__conv__weight=own)
     rewrite(saved, fc__bias=np.zeros(4, np.float32))
     assert "tensor 'fc.bias' is F32 (4,), must be F32 (3,)" in refusal(saved)
     rewrite(saved, fc__bias=np.zeros(3, np.float64))
     assert "tensor 'fc.bias' is F64 (3,), must be F32 (3,)" in refusal(saved)
     rewrite(saved, fc__bias=np.zeros(3, np.float32), running_mean=np.zeros(1, np.float32))
     assert "tensor 'running_mean' belongs to nothing" in refusal(saved)
+
+
+def mixed_network():
+    """Every kind of layer, and a host's nodes with parameters of their own."""
+    build = NetworkBuilder("mixed", (1, 1, 6, 4))
+    x = build.conv1d("line", "input", 6, 3, padding=1, groups=2)
+    x = build.host("norm", "layer_norm", x)
+    y = build.linear("keys", x, 6)
+    x = build.matmul("product", x, y, 6)
+    # Its name is the beginning of a layer's, whose weights are the layer's all the same.
+    x = build.host("ou", "relu6", x)
+    x = build.host("deep", "softmax", x)
+    x = build.linear("deep.er", x, 6)
+    x = build.host("scale", "mul", x, build.host("position", "parameter", shape=(1, 1, 1, 6)))
+    build.conv("out", x, 5, 1)
+    return build.network()
+
+
+def mixed_state() -> dict[str, np.ndarray]:
+    shapes = {
+        "line.weight": (6, 2, 3),
+        "keys.weight": (6, 6),
+        "keys.bias": (6,),
+        "deep.er.weight": (6, 6, 1),
+        "deep.temperature": (1,),
+        "out.weight": (5, 6, 1, 1),
+        "norm.weight": (6,),
+        "norm.bias": (6,),
+        "position": (1, 1, 6),
+    }
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def test_a_modules_own_shapes_missing_biases_and_host_tensors(tmp_path):
+    path, state = tmp_path / "mixed.safetensors", mixed_state()
+    save_state(path, state, {"b": "1", "a": "2"})
+    assert list(load_metadata(path)) == ["a", "b"]
+    assert all(np.array_equal(load_state(path)[name], state[name]) for name in state)
+    loaded = load_weights(path, mixed_network())
+    assert list(loaded) == [
+        "line",
+        "keys",
+        "deep.er",
+        "out",
+    ]  # a product of activations has no weights
+    assert loaded["line"].weight.shape == (6, 2, 1, 3)
+    np.testing.assert_array_equal(loaded["line"].weight[:, :, 0], state["line.weight"])
+    np.testing.assert_array_equal(loaded["keys"].weight[:, :, 0, 0], state["keys.weight"])
+    np.testing.assert_array_equal(loaded["deep.er"].weight[..., 0], state["deep.er.weight"])
+    np.testing.assert_array_equal(loaded["keys"].bias, state["keys.bias"])
+    for name, filters in (("line", 6), ("out", 5)):
+        np.testing.assert_array_equal(loaded[name].bias, np.zeros(filters, np.float32))
+        assert loaded[name].bias.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("normal.weight", (6,), "'normal.weight' belongs to nothing"),
+        ("positions", (6,), "'positions' belongs to nothing"),
+        ("product.weight", (6, 6), "'product.weight' belongs to nothing"),
+        ("keys.scale", (6,), "'keys.scale' belongs to nothing"),
+        ("line.weight", (6, 6), r"F32 \(6, 6\), must be F32 \(6, 2, 1, 3\) or \(6, 2, 3\)$"),
+        ("line.weight", (6, 2, 3, 1), r"must be F32 \(6, 2, 1, 3\) or \(6, 2, 3\)$"),
+        ("keys.weight", (36,), r"must be F32 \(6, 6, 1, 1\) or \(6, 6, 1\) or \(6, 6\)$"),
+        ("out.bias", (1, 5), r"must be F32 \(5,\)$"),
+    ],
+)
+def test_tensors_that_are_no_layers_or_have_another_shape(tmp_path, name, shape, message):
+    path = tmp_path / "mixed.safetensors"
+    save_state(path, {**mixed_state(), name: np.zeros(shape, np.float32)})
+    with pytest.raises(WorkloadError, match=message):
+        load_weights(path, mixed_network())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -174,6 +257,8 @@ def test_weights_that_could_not_be_loaded_are_not_saved(saved):
     with pytest.raises(WorkloadError, match=r"tensor 'fc\.weight' is missing"):
         save_weights(saved, tiny_network(), {"a.conv": bad["a.conv"]})
     assert saved.read_bytes() == before
+    with pytest.raises(WorkloadError, match="there are no tensors to write"):
+        save_state(saved, {})
     with pytest.raises(WorkloadError, match="cannot be written"):
         save_weights(saved.parent / "no" / "such", tiny_network(), tiny_weights())
 
@@ -210,22 +295,20 @@ def test_shipped_weights_reach_the_recorded_accuracy(torch_resnet18):
     """The forward pass is torch's own, on a module that knows nothing of this package."""
     module = torch_resnet18(16, 1, 10, True).eval()
     weights = shipped_weights(NAME)
-    state = {}
-    for name, layer in weights.items():
-        weight = layer.weight[:, :, 0, 0] if name == "fc" else layer.weight
-        state[f"{name}.weight"] = torch.from_numpy(weight)
-        state[f"{name}.bias"] = torch.from_numpy(layer.bias)
-    module.load_state_dict(state)
+    state = load_state(DATA / f"{NAME}.safetensors")
+    module.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
     images, labels = shipped_images(NAME)
     inputs = torch.from_numpy(normalise(images).transpose(0, 3, 1, 2))
     with torch.no_grad():
         logits = module(inputs)
-        ours = folded_module(load_workload(NAME), weights)(inputs).flatten(1)
+        ours = shipped_module(NAME)(inputs)
+        layer_by_layer = weighted_module(load_workload(NAME), weights)(inputs).flatten(1)
     correct = int((logits.argmax(1).numpy() == labels).sum())
     metadata = shipped_metadata(NAME)
     # Another machine sums in another order: of a thousand images, a tie may fall the other way.
     assert abs(correct - int(metadata["first_1000_correct"])) <= 1
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer_by_layer, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_shipped_metadata_agrees_with_itself_and_the_preprocessing():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.torch_network import weighted_module
 from workloads import LayerWeights, WorkloadError, googlenet, load_workload
-from workloads.training.module import folded_module
 
 # What torchvision publishes of its model, in torchvision/models/googlenet.py.
 PARAMETERS = 6_624_904
@@ -82,7 +82,7 @@ def test_outputs_are_those_torch_computes(torch_googlenet):
     images = torch.randn(3, 2, 43, 43, dtype=torch.double)
     with torch.no_grad():
         expected = module(images)
-        found = folded_module(network, weights).double()(images)[:, :, 0, 0]
+        found = weighted_module(network, weights).double()(images)[:, :, 0, 0]
     assert expected.std(0).min() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 

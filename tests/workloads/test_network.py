@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
+from tests.torch_network import NetworkModule
 from workloads import ConvLayer, Network, NetworkBuilder, Node, Pool, WorkloadError
-from workloads.training.module import NetworkModule
 
 INPUT = Node("input", "input", input_shape=(1, 8, 8, 4))
 CONV = ConvLayer("conv", K=4, C=4, P=8, Q=8, R=3, S=3, padding=1)
@@ -91,7 +91,7 @@ def test_random_networks_have_the_shapes_torch_gives(data):
         x = build.concat(f"j{index}", x, build.relu(f"s{index}", x))
     network = build.network()
     with torch.device("meta"):
-        module = NetworkModule(network, batch_norm=True)
+        module = NetworkModule(network)
         out = module(torch.empty(2, channels, size, size + 1))
     N, C, P, Q = out.shape
     assert network.shape(x) == (N, P, Q, C)

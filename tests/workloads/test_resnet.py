@@ -59,12 +59,13 @@ def test_bad_arguments_are_named():
 
 def test_unknown_workload_lists_the_names_and_the_nearest():
     assert [load_workload(name).name for name in names()] == list(names())
-    assert names() == ("googlenet", "resnet18", "resnet18-fashion")
+    assert {"googlenet", "resnet18", "resnet18-fashion"} < set(names())
     with pytest.raises(WorkloadError) as caught:
         load_workload("resnet-18")
-    assert str(caught.value) == (
-        "workload 'resnet-18' must be one of googlenet, resnet18, resnet18-fashion; "
-        "did you mean 'resnet18'?"
-    )
-    with pytest.raises(WorkloadError, match=r"one of googlenet, resnet18, resnet18-fashion$"):
+    allowed = ", ".join(names())
+    message = f"workload 'resnet-18' must be one of {allowed}; did you mean 'resnet18'?"
+    assert str(caught.value).startswith(message)
+    with pytest.raises(WorkloadError) as caught:
         load_workload("zzz")
+    assert str(caught.value).startswith(f"workload 'zzz' must be one of {allowed}")
+    assert "did you mean" not in str(caught.value)

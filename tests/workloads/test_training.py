@@ -5,97 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from safetensors.numpy import load_file, save_file
 
 from workloads import (
-    ConvLayer,
-    LayerWeights,
-    Network,
-    NetworkBuilder,
-    Node,
+    WorkloadError,
     load_images,
     load_metadata,
     load_weights,
-    load_workload,
     normalise,
+    resnet18,
 )
-from workloads.training.fashion import augment, main, train
-from workloads.training.fold import fold_batch_norm, max_difference
-from workloads.training.module import NetworkModule, folded_module
+from workloads.training.family import FAMILIES
+from workloads.training.fashion import augment, main
+from workloads.training.shipped import load_module, shipped_module
 
-NAME = "resnet18-fashion"
-
-
-def residual_network() -> Network:
-    build = NetworkBuilder("residual", (1, 9, 9, 4))
-    x = build.conv("a", "input", 6, 3, stride=2, padding=(0, 1, 1, 2), groups=2)
-    x = build.relu("r", x)
-    y = build.conv("b", x, 6, 3, padding=2, dilation=2, groups=6)
-    x = build.maxpool("p", build.add("sum", x, y, x), 3, stride=2, padding=1)
-    build.conv("fc", build.avgpool("mean", x), 5, 1)
-    return build.network()
-
-
-def test_folding_keeps_what_the_module_computes():
-    torch.manual_seed(0)
-    module = NetworkModule(residual_network(), batch_norm=True)
-    for norm in module.norms:
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, -2, 2)
-            nn.init.uniform_(norm.bias, -1, 1)
-            nn.init.uniform_(norm.running_mean, -1, 1)
-            nn.init.uniform_(norm.running_var, 0.1, 4)
-    module.eval()
-    folded = folded_module(residual_network(), fold_batch_norm(module))
-    images = torch.randn(8, 4, 9, 9)
-    assert sum(isinstance(norm, nn.BatchNorm2d) for norm in module.norms) == 2
-    assert not any(isinstance(norm, nn.BatchNorm2d) for norm in folded.norms)
-    assert module(images).std() > 0.1
-    assert max_difference(module, folded, images) < 1e-5
-
-
-def test_module_computes_the_sums_of_the_definition():
-    """Against loops over every index, in integers, which floats hold exactly."""
-    layer = ConvLayer("c", 2, 2, 3, 4, 2, 3, N=2, G=2, stride=(2, 1), padding=(1, 0, 0, 2))
-    node = Node("c", "conv", ("i",), layer=layer)
-    network = Network("one", (Node("i", "input", input_shape=layer.input_shape), node))
-    rng = np.random.default_rng(1)
-    images = rng.integers(-9, 10, layer.input_shape)
-    weight = rng.integers(-9, 10, layer.weight_shape)
-    bias = rng.integers(-9, 10, layer.weight_shape[0])
-    padded = np.pad(images, ((0, 0), (1, 0), (0, 2), (0, 0)))
-    expected = np.zeros(layer.output_shape, int)
-    for n, p, q, k in np.ndindex(layer.output_shape):
-        expected[n, p, q, k] = bias[k]
-        first = k // layer.K * layer.C
-        for c, r, s in np.ndindex(weight.shape[1:]):
-            expected[n, p, q, k] += padded[n, 2 * p + r, q + s, first + c] * weight[k, c, r, s]
-    weights = {"c": LayerWeights(weight.astype(np.float32), bias.astype(np.float32))}
-    module = folded_module(network, weights)
-    inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
-    output = module(inputs).detach().numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_array_equal(output, expected)
-
-
-def test_a_sum_takes_all_of_its_inputs():
-    build = NetworkBuilder("sums", (1, 2, 2, 1))
-    build.add("sum", build.conv("double", "input", 1, 1), "input", build.relu("relu", "input"))
-    weights = {"double": LayerWeights(np.full((1, 1, 1, 1), 2, "f4"), np.zeros(1, "f4"))}
-    module = folded_module(build.network(), weights)
-    images = torch.tensor([[[[1.0, -1.0], [3.0, 0.0]]]])
-    assert module(images).tolist() == [[[[4.0, -3.0], [12.0, 0.0]]]]
-
-
-def test_a_concatenation_and_ceil_pooling_in_torch():
-    build = NetworkBuilder("joined", (1, 2, 2, 1))
-    x = build.conv("double", "input", 1, 1)
-    build.maxpool("pool", build.concat("join", x, "input"), 1, stride=2)
-    build.maxpool("rest", "join", 3, stride=2, ceil=True)
-    build.concat("out", "pool", "rest")
-    weights = {"double": LayerWeights(np.full((1, 1, 1, 1), 2, "f4"), np.zeros(1, "f4"))}
-    images = torch.tensor([[[[1.0, -1.0], [3.0, 0.0]]]])
-    output = folded_module(build.network(), weights)(images)
-    assert output.tolist() == [[[[2.0]], [[1.0]], [[6.0]], [[3.0]]]]
+# Widths at which a step takes a moment.
+TINY = {"resnet18": 2, "mobilenetv2": 4, "googlenet": 8, "vit": 16}
 
 
 def test_augmentation_shifts_and_flips_in_every_way():
@@ -134,51 +59,123 @@ def data(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.usefixtures("one_thread")
-def test_a_seed_settles_the_training():
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (128, 28, 28), np.uint8), rng.integers(0, 10, 128)
-    one, same, other = (
-        fold_batch_norm(train(images, labels.astype(np.uint8), epochs=1, seed=seed))
-        for seed in (3, 3, 4)
-    )
-    for name, layer in one.items():
-        np.testing.assert_array_equal(layer.weight, same[name].weight)
-        np.testing.assert_array_equal(layer.bias, same[name].bias)
-    assert not np.array_equal(one["conv1"].weight, other["conv1"].weight)
+def test_a_seed_settles_every_byte(tmp_path, data, name):
+    """Of one step of training, and of the file's metadata."""
+    files = [tmp_path / each for each in ("one", "same", "other")]
+    for path, seed in zip(files, ("3", "3", "4"), strict=True):
+        what = ["--network", name, "--width", str(TINY[name]), "--epochs", "1", "--seed", seed]
+        assert main([*what, "--data", str(data), "--out", str(path)]) == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+    first, third = load_file(files[0]), load_file(files[2])
+    assert first.keys() == third.keys()
+    assert any(not np.array_equal(first[key], third[key]) for key in first)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_script_trains_and_writes_what_it_measured(tmp_path, data, capsys):
     out, images_out = tmp_path / "weights.safetensors", tmp_path / "images.safetensors"
     paths = ["--data", str(data), "--out", str(out), "--images-out", str(images_out)]
-    assert main([*paths, "--epochs", "2", "--seed", "4"]) == 0
+    assert main([*paths, "--width", "4", "--epochs", "3", "--seed", "4"]) == 0
     metadata = load_metadata(out)
-    assert (metadata["seed"], metadata["epochs"], metadata["test_images"]) == ("4", "2", "1000")
+    assert {
+        key: metadata[key] for key in ("network", "width", "seed", "epochs", "test_images")
+    } == {
+        "network": "resnet18",
+        "width": "4",
+        "seed": "4",
+        "epochs": "3",
+        "test_images": "1000",
+    }
+    assert list(metadata) == sorted(metadata)
     assert 0 < float(metadata["fold_max_logit_difference"]) < 1e-2
-    assert f"test_accuracy: {metadata['test_accuracy']}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"test_accuracy: {metadata['test_accuracy']}" in printed
+    assert "\x1b" not in printed
+    assert printed.count("\n") == 3 + len(metadata)  # no bar: one line an epoch
 
-    module = folded_module(load_workload(NAME), load_weights(out, load_workload(NAME)))
     images, labels = load_images(images_out)
+    inputs = torch.from_numpy(normalise(images).transpose(0, 3, 1, 2))
     with torch.no_grad():
-        logits = module(torch.from_numpy(normalise(images).transpose(0, 3, 1, 2)))
-    correct = int((logits[:, :, 0, 0].argmax(1).numpy() == labels).sum())
+        logits = load_module(out)(inputs)
+    correct = int((logits.argmax(1).numpy() == labels).sum())
     assert abs(correct - int(metadata["test_correct"])) <= 1
     assert metadata["first_1000_correct"] == metadata["test_correct"]
+
+    network = resnet18(width=4, size=28, channels=1, classes=10, stem="small")
+    weights = load_weights(out, network)
+    state = load_module(out).state_dict()
+    assert [f"{name}.weight" for name in weights] == [key for key in state if "weight" in key]
+    np.testing.assert_array_equal(weights["fc"].weight[:, :, 0, 0], state["fc.weight"])
+    np.testing.assert_array_equal(weights["conv1"].bias, state["conv1.bias"])
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_bad_input_ends_with_code_2_and_one_line(tmp_path, capsys):
-    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "has neither train-images-idx3-ubyte nor" in error
+    out = ["--out", str(tmp_path / "x")]
+    for arguments, message in (
+        (["--data", str(tmp_path)], "has neither train-images-idx3-ubyte nor"),
+        (["--network", "vit", "--width", "5"], "vit: width=5 must be a multiple of 16 > 0"),
+    ):
+        assert main([*out, *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert message in error
     for arguments, message in (
         (["--out", str(tmp_path / "no" / "x")], "its folder does not exist"),
-        (["--out", str(tmp_path / "x"), "--epochs", "0"], "--epochs=0 must be at least 1"),
+        ([*out, "--epochs", "0"], "--epochs=0 must be at least 1"),
+        ([*out, "--network", "vgg"], "invalid choice: 'vgg'"),
+        ([*out, "--width", "wide"], "invalid int value: 'wide'"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shipped_module_is_ready_to_run():
+    module = shipped_module("resnet18-fashion")
+    assert not module.training
+    assert all(parameter.device.type == "cpu" for parameter in module.parameters())
+    state = torch.random.get_rng_state()
+    shipped_module("resnet18-fashion")
+    assert torch.equal(state, torch.random.get_rng_state())
+    with pytest.raises(WorkloadError, match="no weights are shipped"):
+        shipped_module("resnet18")
+
+
+def test_a_module_takes_exactly_its_own_tensors(tmp_path):
+    path = tmp_path / "net.safetensors"
+    full = {key: tensor.numpy() for key, tensor in FAMILIES["vit"].build(16).state_dict().items()}
+
+    def refusal(state: dict[str, np.ndarray], **metadata: str) -> str:
+        save_file(state, path, metadata)
+        with pytest.raises(WorkloadError) as caught:
+            load_module(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: ")
+        return message.removeprefix(f"{path}: ")
+
+    right = {"network": "vit", "width": "16"}
+    save_file(full, path, right)
+    images = torch.zeros(1, 1, 28, 28)
+    expected = FAMILIES["vit"].build(16)
+    expected.load_state_dict({key: torch.from_numpy(each) for key, each in full.items()})
+    assert torch.equal(load_module(path)(images), expected(images))
+
+    less = {key: each for key, each in full.items() if key not in ("norm.bias", "head.bias")}
+    assert refusal(less, **right) == "tensors missing: head.bias, norm.bias"
+    more = {**full, "cls_token": np.zeros(1, np.float32)}
+    assert refusal(more, **right) == "tensors not its own: cls_token"
+    wide = {**full, "norm.bias": np.zeros(17, np.float32)}
+    assert refusal(wide, **right) == "tensor 'norm.bias' is (17,), must be (16,)"
+    double = {**full, "norm.bias": np.zeros(16)}
+    assert refusal(double, **right) == "tensor 'norm.bias' is F64 (16,), must be F32 (16,)"
+    endless = {**full, "norm.bias": np.full(16, np.inf, np.float32)}
+    assert refusal(endless, **right) == "tensor 'norm.bias' holds NaN or Inf"
+    allowed = "resnet18, mobilenetv2, googlenet, vit"
+    assert refusal(full) == f"metadata network='' must be one of {allowed}"
+    assert refusal(full, network="vit") == "metadata width='' must be a whole number"
+    assert refusal(full, network="vit", width="8") == "vit: width=8 must be a multiple of 16 > 0"

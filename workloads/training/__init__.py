@@ -1,1 +1,1 @@
-"""Training of the shipped network; the only part of this package that needs torch."""
+"""Training of the shipped networks; the only part of this package that needs torch."""

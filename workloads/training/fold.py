@@ -1,36 +1,36 @@
-"""Folding batch normalisation into the convolutions before it."""
+"""Folding batch normalisation into the convolutions and linear layers before it."""
 
 from __future__ import annotations
 
-import numpy as np
+import copy
+from collections import Counter
+
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from workloads.checkpoint import LayerWeights
-from workloads.training.module import NetworkModule
+_Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-def fold_batch_norm(module: NetworkModule) -> dict[str, LayerWeights]:
-    """Return layer name -> weights that compute what the module does in evaluation.
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Return a copy, ready for evaluation, that computes the same with fewer normalisations.
 
-    With scale = gamma / sqrt(variance + epsilon), a filter is multiplied by its channel's scale,
-    and the bias is beta - mean * scale; computed in float64, rounded once to float32.
+    A normalisation that alone reads what a convolution or linear layer gives is folded into it,
+    and leaves an ``nn.Identity``; any other stays. With scale = gamma / sqrt(variance + epsilon),
+    a filter is multiplied by its channel's scale, and the bias becomes (bias - mean) * scale +
+    beta; computed in float64, rounded once.
+
+    What reads what is found by `torch.fx`, without running the module: it raises
+    `torch.fx.proxy.TraceError` where control flow depends on data. A linear layer before a
+    ``BatchNorm1d`` is taken to give (N, features).
     """
-    folded = {}
-    layers = module.network.layers
-    for layer, conv, norm in zip(layers, module.convs, module.norms, strict=True):
-        assert isinstance(conv, nn.Conv2d)
-        weight = _float64(conv.weight)
-        bias = np.zeros(len(weight)) if conv.bias is None else _float64(conv.bias)
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = _float64(norm.weight) / np.sqrt(_float64(norm.running_var) + norm.eps)
-            weight = weight * scale[:, None, None, None]
-            bias = (bias - _float64(norm.running_mean)) * scale + _float64(norm.bias)
-        folded[layer.name] = LayerWeights(weight.astype(np.float32), bias.astype(np.float32))
-    return folded
+    folded = copy.deepcopy(module).eval()
+    for layer, norm in _pairs(folded):
+        _fold(layer, norm)
+        for name, part in list(folded.named_modules(remove_duplicate=False)):
+            if part is norm:
+                folded.set_submodule(name, nn.Identity())
+    return folded.eval()
 
 
 def max_difference(one: nn.Module, other: nn.Module, images: Tensor) -> float:
@@ -39,5 +39,45 @@ def max_difference(one: nn.Module, other: nn.Module, images: Tensor) -> float:
         return float((one(images) - other(images)).abs().max())
 
 
-def _float64(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.detach().numpy().astype(np.float64)
+def _pairs(module: nn.Module) -> list[tuple[_Layer, _Norm]]:
+    """Return each normalisation that can be folded, behind the layer whose output it reads."""
+    parts = dict(module.named_modules())
+    if not any(isinstance(part, _Norm) for part in parts.values()):
+        return []
+    nodes = list(fx.Tracer().trace(module).nodes)
+    uses = Counter(node.target for node in nodes if node.op == "call_module")
+    # Layers whose parameters the module also reads itself, where they must stay what they are.
+    uses.update(str(node.target).rpartition(".")[0] for node in nodes if node.op == "get_attr")
+    pairs = []
+    for node in nodes:
+        norm = parts.get(str(node.target)) if node.op == "call_module" else None
+        # Without running statistics each batch has a scale of its own.
+        if not isinstance(norm, _Norm) or norm.running_mean is None:
+            continue
+        source = node.all_input_nodes[0]
+        layer = parts.get(str(source.target)) if source.op == "call_module" else None
+        if not isinstance(layer, _Layer) or len(layer.weight) != norm.num_features:
+            continue
+        if len(source.users) == uses[source.target] == uses[node.target] == 1:
+            pairs.append((layer, norm))
+    return pairs
+
+
+def _fold(layer: _Layer, norm: _Norm) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    with torch.no_grad():
+        scale = 1 / (norm.running_var.double() + norm.eps).sqrt()
+        bias = -norm.running_mean.double()
+        if layer.bias is not None:
+            bias = bias + layer.bias.double()
+        if norm.affine:
+            scale = scale * norm.weight.double()
+        bias = bias * scale
+        if norm.affine:
+            bias = bias + norm.bias.double()
+        per_filter = scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+        weight = layer.weight.double() * per_filter
+        dtype = layer.weight.dtype
+        layer.weight = nn.Parameter(weight.to(dtype))
+        layer.bias = nn.Parameter(bias.to(dtype))

@@ -7,16 +7,16 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from workloads.training.models.convolution import ConvNorm, scaled, start_convolutions
+from workloads.training.models.start import check_width, start_convolutions
 
-# Expansion, output channels at width 32, blocks, stride of the first: table 2 of the paper, but
-# for a stride of 1 in the stem and in the fourth row, which leaves 4x4 of 28x28 pixels.
+# Expansion, output channels at width 32, blocks, stride of the first: table 2 of the paper.
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
-    (6, 64, 4, 1),
+    (6, 64, 4, 2),
     (6, 96, 3, 1),
     (6, 160, 3, 2),
     (6, 320, 1, 1),
@@ -45,7 +45,10 @@ class Eca(nn.Module):
 
 
 def eca_kernel(channels: int) -> int:
-    """Return Eq. 12 of the paper, with gamma 2 and b 1: log2(C)/2 + 1/2, made odd upwards."""
+    """Return Eq. 12 of the paper, with gamma 2 and b 1: log2(C)/2 + 1/2, cut, made odd upwards.
+
+    The published MobileNetV2 has 1 for up to 96 channels and 3 beyond, its ResNets this rule.
+    """
     floor = int((math.log2(channels) + 1) / 2)
     return floor if floor % 2 else floor + 1
 
@@ -61,45 +64,57 @@ class InvertedResidual(nn.Module):
         super().__init__()
         wide = channels * expansion
         self.residual = stride == 1 and channels == out
-        self.expand: nn.Module = nn.Identity()
+        self.expand: nn.Conv2d | None = None
         if expansion > 1:
-            self.expand = ConvNorm(channels, wide, 1, act=nn.ReLU6())
-        self.depthwise = ConvNorm(wide, wide, 3, stride=stride, groups=wide, act=nn.ReLU6())
-        self.project = ConvNorm(wide, out, 1)
+            self.expand = nn.Conv2d(channels, wide, 1, bias=False)
+            self.expand_bn = nn.BatchNorm2d(wide)
+        self.depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.depthwise_bn = nn.BatchNorm2d(wide)
+        self.project = nn.Conv2d(wide, out, 1, bias=False)
+        self.project_bn = nn.BatchNorm2d(out)
         self.eca = Eca(out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, out, H / stride, W / stride)."""
-        y = self.eca(self.project(self.depthwise(self.expand(x))))
+        y = x
+        if self.expand is not None:
+            y = F.relu6(self.expand_bn(self.expand(y)))
+        y = F.relu6(self.depthwise_bn(self.depthwise(y)))
+        y = self.eca(self.project_bn(self.project(y)))
         return x + y if self.residual else cast(Tensor, y)
 
 
 class MobileNetV2Eca(nn.Module):
     """MobileNetV2 with ECA in each of its 17 blocks; ``width`` is the stem's channels.
 
-    All channels are those of the paper's table times width / 32. Raises `WorkloadError` for a
-    width that is no multiple of 4.
+    All channels are those of the paper's table times width / 32, and all strides the paper's but
+    the stem's, 1 instead of 2: the maps are 28, 14, 7, 4 and 2 pixels wide. Raises `WorkloadError`
+    for a width that is no multiple of 4.
     """
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
+        check_width("mobilenetv2", width, 4)
 
         def channels(full: int) -> int:
-            return scaled("mobilenetv2", full, width, STEM)
+            return full * width // STEM
 
         x = channels(STEM)
-        self.stem = ConvNorm(1, x, 3, act=nn.ReLU6())
+        self.stem = nn.Conv2d(1, x, 3, 1, 1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(x)
         self.blocks = nn.Sequential()
         for expansion, out, count, first_stride in STAGES:
             for index in range(count):
                 stride = first_stride if index == 0 else 1
                 self.blocks.append(InvertedResidual(x, channels(out), expansion, stride))
                 x = channels(out)
-        self.head = ConvNorm(x, channels(HEAD), 1, act=nn.ReLU6())
+        self.head = nn.Conv2d(x, channels(HEAD), 1, bias=False)
+        self.head_bn = nn.BatchNorm2d(channels(HEAD))
         self.fc = nn.Linear(channels(HEAD), 10)
         start_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, 10) for images (N, 1, 28, 28)."""
-        x = self.head(self.blocks(self.stem(images)))
+        x = self.blocks(F.relu6(self.stem_bn(self.stem(images))))
+        x = F.relu6(self.head_bn(self.head(x)))
         return cast(Tensor, self.fc(x.mean((2, 3))))

@@ -7,8 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads.layer import WorkloadError
-from workloads.training.models.convolution import start_convolutions
+from workloads.training.models.start import check_width, start_convolutions
 
 
 class BasicBlock(nn.Module):
@@ -37,13 +36,13 @@ class ResNet18(nn.Module):
     """ResNet-18 whose stem is a 3x3 convolution of stride 1 and no pooling.
 
     ``width`` is the first stage's channels, 64 in the paper; each later stage doubles them and
-    halves the map. Its convolutions bear the names of `workloads.resnet18`'s.
+    halves the map. Its convolutions bear the names of `workloads.resnet18`'s. Raises
+    `WorkloadError` for a width that is not > 0.
     """
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        if width < 1:
-            raise WorkloadError(f"resnet18: width={width} must be > 0")
+        check_width("resnet18", width, 1)
         self.conv1 = nn.Conv2d(1, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _stage(width, width, 1)

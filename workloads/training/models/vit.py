@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads.layer import WorkloadError
+from workloads.training.models.start import check_width
 
 PATCH = 4
 TOKENS = (28 // PATCH) ** 2
 DEPTH = 6
 HEAD_CHANNELS = 16
-MLP_RATIO = 4
+MLP_RATIO = 2
 
 
 class Attention(nn.Module):
@@ -36,7 +36,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with GELU between them, the inner one four times as wide."""
+    """Two linear layers with GELU between them, the inner one twice as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -73,8 +73,7 @@ class ViT(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        if width < 1 or width % HEAD_CHANNELS:
-            raise WorkloadError(f"vit: width={width} must be a multiple of {HEAD_CHANNELS} > 0")
+        check_width("vit", width, HEAD_CHANNELS)
         self.patch_embed = nn.Conv2d(1, width, PATCH, PATCH)
         self.pos_embed = nn.Parameter(torch.empty(1, TOKENS, width))
         nn.init.normal_(self.pos_embed, std=0.02)

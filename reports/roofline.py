@@ -1,0 +1,153 @@
+"""The roofline of an array and a DRAM channel, and the figure of a network's layers under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from mapping.pe_array import passes
+from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+
+    from arch import Arch
+    from quant import LayerFormats
+
+GREEN, PURPLE = "#009E73", "#CC79A7"  # of the same palette as style's
+# Each kind by colour and by marker.
+_LOOKS = {
+    "conv": (BLUE, "o"),
+    "grouped": (SKY, "s"),
+    "depthwise": (VERMILION, "D"),
+    "conv1d": (GREY, "v"),
+    "linear": (ORANGE, "^"),
+    "matmul": (GREEN, "P"),
+    "transposed": (PURPLE, "X"),
+}
+KINDS = tuple(_LOOKS)
+"""The kinds of layers, in the order in which they are listed."""
+_AREAS = (24.0, 400.0)  # of markers [pt^2]: the least, and that of the largest point
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """What limits an architecture that works on operands of given formats.
+
+    peak: MACs per cycle of the whole array, rows x columns, divided by the passes of wide operands
+    bandwidth: of the DRAM [bit/cycle]
+    """
+
+    peak: Fraction
+    bandwidth: Fraction
+
+    @classmethod
+    def of(cls, arch: Arch, formats: LayerFormats) -> Roof:
+        """The roof of an architecture."""
+        array = arch.pe_array
+        peak = Fraction(array.rows.size * array.cols.size, passes(array, formats))
+        return cls(peak, arch.dram_bits_per_cycle)
+
+    @property
+    def ridge(self) -> Fraction:
+        """The least intensity that keeps the whole array busy [MAC/bit]."""
+        return self.peak / self.bandwidth
+
+    def attainable(self, macs_per_bit: Fraction) -> Fraction:
+        """MACs per cycle that this intensity allows: the lower of the two limits."""
+        return min(self.peak, macs_per_bit * self.bandwidth)
+
+    def bound(self, macs_per_bit: Fraction) -> Literal["compute", "memory"]:
+        """What limits a layer of this intensity; at the ridge, computation."""
+        return "compute" if macs_per_bit >= self.ridge else "memory"
+
+
+def plot_roofline(frame: pd.DataFrame, roof: Roof, title: str, path: str | Path) -> None:
+    """Draw what `workload_frame` returns for an architecture, as a PNG; equal tables, equal bytes.
+
+    A point stands for the layers of one kind at one intensity: its area is their MACs together.
+
+    Raises ValueError if the table has no row, OSError if the file cannot be written.
+    """
+    if frame.empty:
+        raise ValueError("the roofline has no layer to draw; allowed: at least one")
+    alike = frame.groupby(["kind", "macs_per_bit", "macs_per_cycle"])["macs"]
+    points = alike.sum().reset_index()
+    with drawing() as figure:
+        axes = figure.subplots()
+        _draw_roof(axes, roof, points)
+        largest = points["macs"].max()
+        for kind in KINDS:
+            of_kind = points[points["kind"] == kind].sort_values("macs", ascending=False)
+            if len(of_kind):
+                _draw_kind(axes, kind, of_kind, largest, int((frame["kind"] == kind).sum()))
+        axes.set_xlabel("MACs per bit of compulsory DRAM traffic")
+        axes.set_ylabel("attainable MACs per cycle")
+        axes.grid(True, axis="both")
+        legend = axes.legend(
+            title=f"layers (area: MACs, up to {_short(largest)})",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            alignment="left",
+        )
+        for handle in legend.legend_handles:
+            cast("PathCollection", handle).set_sizes([50])
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def _draw_roof(axes: Axes, roof: Roof, points: pd.DataFrame) -> None:
+    ridge, peak = float(roof.ridge), float(roof.peak)
+    low = min(points["macs_per_bit"].min(), ridge) / 2
+    high = max(points["macs_per_bit"].max(), ridge) * 4
+    floor = low * float(roof.bandwidth)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.plot([low, ridge, high], [floor, peak, peak], color="black", linewidth=1.4, zorder=1)
+    axes.plot([ridge, ridge], [floor, peak], color=GREY, linewidth=1.0, dashes=(5, 3), zorder=1)
+    axes.set_xlim(low, high)
+    axes.set_ylim(floor, peak * 2.5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _note(axes, f"array: {peak:g} MAC/cycle", (high, peak), (-4, 16), "right")
+    _note(axes, f"ridge: {ridge:.3g} MAC/bit", (ridge, floor), (5, 8), "left")
+    # Left of the slope, where no layer can lie.
+    _note(axes, f"DRAM: {float(roof.bandwidth):g} bit/cycle", (low, peak), (8, 16), "left")
+
+
+def _note(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    offset: tuple[int, int],
+    side: Literal["left", "right"],
+) -> None:
+    """Text on one side of a point, so many points away from it."""
+    axes.annotate(text, at, offset, textcoords="offset points", ha=side, va="center", fontsize=9)
+
+
+def _draw_kind(axes: Axes, kind: str, points: pd.DataFrame, largest: int, layers: int) -> None:
+    colour, marker = _LOOKS[kind]
+    least, most = _AREAS
+    axes.scatter(
+        points["macs_per_bit"],
+        points["macs_per_cycle"],
+        s=least + (most - least) * points["macs"] / largest,
+        color=[(colour, 0.3)],  # what lies below shows through
+        marker=marker,
+        edgecolors=colour,
+        linewidths=1.2,
+        zorder=3,
+        clip_on=False,
+        label=f"{kind} ({layers})",
+    )
+
+
+def _short(macs: int) -> str:
+    """A count in the largest of M and G that keeps it above 1, or in k."""
+    scale, unit = next((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (0.0, "k")) if macs >= s)
+    return f"{macs / (scale or 1e3):.3g} {unit}"

@@ -1,0 +1,52 @@
+"""Text files: read whole, written whole or not at all, and quoted in one line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from workloads.layer import WorkloadError
+
+_LONGEST = 120  # characters of a quoted value
+
+
+def read_text(path: str | Path) -> str:
+    """Return a file's text, its line ends as they are; a byte order mark is skipped.
+
+    Raises `WorkloadError` if the file cannot be read, is not UTF-8, or holds nothing.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WorkloadError(f"{path}: cannot be read: {reason}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wrong = f"byte {data[error.start]:#04x} at offset {error.start}"
+        raise WorkloadError(f"{path}: {wrong} is not UTF-8; allowed: UTF-8 text") from None
+    if not text.strip():
+        raise WorkloadError(f"{path}: is empty; allowed: a network")
+    return text
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text beside, then rename: whoever is interrupted leaves what was there.
+
+    Raises `WorkloadError` if the file cannot be written.
+    """
+    partial = Path(f"{path}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(text.encode("utf-8"))
+        os.replace(partial, path)
+    except (OSError, UnicodeEncodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WorkloadError(f"{path}: cannot be written: {reason}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def quoted(value: object) -> str:
+    """Return a value as an error shows it: in quotes, on one line, its middle left out if long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"

@@ -1,0 +1,17 @@
+"""What an importer returns."""
+
+from dataclasses import dataclass
+
+from workloads.checkpoint import LayerWeights
+from workloads.network import Network
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network, and the weights of those of its layers whose weights the file holds.
+
+    Batch normalisation is folded in; a layer without a bias has one of zeros.
+    """
+
+    network: Network
+    weights: dict[str, LayerWeights]

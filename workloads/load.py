@@ -1,0 +1,127 @@
+"""A workload from wherever it is: a shipped name, a file, a Python function, a torch module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workloads import catalog
+from workloads.checkpoint import LayerWeights, shipped_weights
+from workloads.layer import WorkloadError
+from workloads.network import Network
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from workloads.importers.imported import Imported
+
+Shapes = Mapping[str, Sequence[int]]
+"""Input name -> its shape as the model has it, such as (1, 3, 224, 224)."""
+
+_DESCRIBING = (".yaml", ".yml", ".csv")
+_ALSO = (
+    "a .yaml, .yml, .csv or .onnx file, or package.module:function or file.py:function that makes "
+    "a torch module"
+)
+
+
+def load_workload(source: str | Path | Module, shapes: Shapes | None = None) -> Network:
+    """Return the network that ``source`` stands for.
+
+    It is the name of a shipped network, a file (``.yaml`` or ``.yml``; ``.csv``, a network's own or
+    SCALE-Sim's, told apart by their headers; ``.onnx``), ``package.module:function`` or
+    ``file.py:function``, a function without parameters that returns a torch module, or a torch
+    module itself.
+
+    ``shapes`` gives the input's shape of a torch module, and sets the open extents of an ONNX
+    graph; other sources have shapes of their own.
+
+    Raises `WorkloadError` if there is no such thing, or for whatever is wrong in it.
+    """
+    found = _imported(source, shapes)
+    return _described(str(source)) if found is None else found.network
+
+
+def load_with_weights(
+    source: str | Path | Module, shapes: Shapes | None = None
+) -> tuple[Network, Mapping[str, LayerWeights]]:
+    """Return what `load_workload` does, and the weights that come with it, by layer name.
+
+    Some shipped networks have weights, files of shapes alone have none. Raises `WorkloadError`
+    likewise.
+    """
+    found = _imported(source, shapes)
+    if found is not None:
+        return found.network, found.weights
+    network = _described(str(source))
+    try:
+        return network, shipped_weights(str(source))
+    except WorkloadError:  # none are shipped
+        return network, {}
+
+
+def save_workload(network: Network, path: str | Path) -> None:
+    """Write a network as a ``.yaml``, ``.yml`` or ``.csv`` file that `load_workload` reads back.
+
+    Raises `WorkloadError` for any other ending, or if the file cannot be written.
+    """
+    from workloads.files.network_csv import write_csv
+    from workloads.files.network_yaml import write_yaml
+
+    match Path(path).suffix.lower():
+        case ".yaml" | ".yml":
+            write_yaml(network, path)
+        case ".csv":
+            write_csv(network, path)
+        case suffix:
+            raise WorkloadError(f"{path}: ending {suffix!r} is refused; allowed: .yaml, .yml, .csv")
+
+
+def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | None:
+    """What an importer makes of the source; None for one that needs none."""
+    # Whoever has a module has imported torch; nobody else must wait for it.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.nn.Module):
+        from workloads.importers.torch_module import import_torch
+
+        return import_torch(source, shapes)
+    if not isinstance(source, str | Path):
+        raise WorkloadError(
+            f"workload {source!r} must be a shipped name, {_ALSO}, or such a module"
+        )
+    text, suffix = str(source), Path(source).suffix.lower()
+    if suffix == ".onnx":
+        from workloads.importers.onnx_graph import import_onnx
+
+        return import_onnx(text, shapes)
+    if suffix not in _DESCRIBING and ":" in text:
+        from workloads.importers.torch_module import import_module_function
+
+        return import_module_function(text, shapes)
+    if shapes:
+        raise WorkloadError(
+            f"workload {text!r}: shapes of {', '.join(shapes)} are refused, it has its own; "
+            "allowed: for .onnx files and torch modules"
+        )
+    return None
+
+
+def _described(source: str) -> Network:
+    """A network that a file describes in text, or a shipped one."""
+    suffix = Path(source).suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        from workloads.files.network_yaml import read_yaml
+
+        return read_yaml(source)
+    if suffix == ".csv":
+        from workloads.files.network_csv import read_csv
+        from workloads.files.scale_sim import is_topology, read_scale_sim
+        from workloads.files.text import read_text
+
+        return read_scale_sim(source) if is_topology(read_text(source)) else read_csv(source)
+    try:
+        return catalog.load_workload(source)
+    except WorkloadError as error:
+        raise WorkloadError(f"{error}; also allowed: {_ALSO}") from None

@@ -20,6 +20,9 @@ def test_the_floors_hold() -> None:
         ("import bfpsim as bs; bs.simulate, bs.ConvLayer, bs.BFP", ("torch", "matplotlib")),
         ("import reports.sweep, reports.tables, search.buffers", ("torch", "matplotlib")),
         ("import arch", ("pint", "ruamel")),
+        ("import workloads", ("onnx", "torch", "safetensors.torch")),
+        ("import quant, quant.axes", ("numba", "llvmlite", "torch")),
+        ("import quant.fake_quantize", ("numba", "llvmlite")),
     ],
 )
 def test_heavy_packages_load_only_where_they_are_used(

@@ -100,8 +100,9 @@ class NetworkBuilder:
             raise WorkloadError(
                 f"layer {name!r}: heads={heads} must divide the {channels} channels"
             )
-        layer = ConvLayer(name, K=columns, C=channels // heads, P=P, Q=Q, G=heads)
-        return self._append(Node(name, "matmul", (left, right), layer=layer, repeats=samples))
+        layer = ConvLayer(name, K=columns, C=channels // heads, P=P, Q=Q)
+        repeats = samples * heads
+        return self._append(Node(name, "matmul", (left, right), layer=layer, repeats=repeats))
 
     def transposed(
         self,

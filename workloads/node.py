@@ -92,8 +92,8 @@ class Node:
     - ``conv1d``, along the columns of a map of one row;
     - ``linear``, applied at every row and column: a 1x1 convolution;
     - ``matmul``, the product of two activations, as in attention: the first is the layer's I, the
-      second stands where the weights stand, and each head is a group. The layer is that of one
-      sample (or window), since no sample shares its weights, and runs ``repeats`` times;
+      second stands where the weights stand. The layer is that of one head of one sample (or
+      window), since no two share operands, and runs ``repeats`` times;
     - ``transposed``, one phase of a transposed convolution (`workloads.transposed`).
 
     ``input`` has an ``input_shape`` (N, H, W, C) and ``maxpool`` a ``pool``; ``avgpool`` averages
@@ -245,7 +245,12 @@ def _product_shape(owner: str, node: Node, layer: ConvLayer, inputs: list[Shape]
                 f"{owner}: input {source!r} has shape {shape}, must have the elements of "
                 f"{node.repeats} times {wanted}"
             )
-    return node.repeats, layer.P, layer.Q, layer.G * layer.K
+    samples = inputs[0][0]
+    if node.repeats % samples:
+        raise WorkloadError(
+            f"{owner}: repeats={node.repeats} must be a multiple of the {samples} samples"
+        )
+    return samples, layer.P, layer.Q, node.repeats // samples * layer.G * layer.K
 
 
 def _concatenated_shape(owner: str, node: Node, inputs: list[Shape]) -> Shape:

@@ -22,14 +22,14 @@ def attention(samples: int) -> Network:
     return build.network()
 
 
-def test_attention_products_are_layers_with_a_group_per_head_that_run_once_per_sample():
+def test_attention_products_are_layers_that_run_once_per_head_and_sample():
     network = attention(2)
     qk, av = (layer for layer in network.layers if layer.name in ("qk", "av"))
-    assert (qk.G, qk.K, qk.C, qk.P, qk.N) == (3, 5, 4, 5, 1)
-    assert (av.G, av.K, av.C, av.P, av.N) == (3, 4, 5, 5, 1)
-    assert network.repeats == {"q": 1, "k": 1, "v": 1, "qk": 2, "av": 2, "proj": 1}
+    assert (qk.G, qk.K, qk.C, qk.P, qk.N) == (1, 5, 4, 5, 1)
+    assert (av.G, av.K, av.C, av.P, av.N) == (1, 4, 5, 5, 1)
+    assert network.repeats == {"q": 1, "k": 1, "v": 1, "qk": 6, "av": 6, "proj": 1}
     assert [(layer.name, runs) for layer, runs in network.unique_layers] == [
-        ("q", 4), ("qk", 2), ("av", 2),
+        ("q", 4), ("qk", 6), ("av", 6),
     ]  # fmt: skip
     assert network.shape("qk") == (2, 5, 1, 15)
     assert network.shape("av") == (2, 5, 1, 12)
@@ -44,16 +44,8 @@ def test_attention_layers_count_what_einsum_multiplies():
     q = generator.integers(-5, 6, (5, 3, 4))  # tokens, heads, channels
     k = generator.integers(-5, 6, (5, 3, 4))
     (qk,) = (layer for layer in attention(1).layers if layer.name == "qk")
-    # I (tokens, G*C) and W (G*K, C) of the layer, group by group.
-    inputs = q.reshape(5, 12)
-    weights = k.transpose(1, 0, 2).reshape(qk.weight_shape[:2])
-    grouped = np.concatenate(
-        [
-            inputs[:, g * qk.C : (g + 1) * qk.C] @ weights[g * qk.K : (g + 1) * qk.K].T
-            for g in range(qk.G)
-        ],
-        axis=1,
-    )
+    heads = [q[:, head].reshape(5, qk.C) @ k[:, head].reshape(qk.K, qk.C).T for head in range(3)]
+    grouped = np.concatenate(heads, axis=1)
     expected = np.einsum("qhc,khc->qhk", q, k).reshape(5, 15)
     np.testing.assert_array_equal(grouped, expected)
 
@@ -102,7 +94,7 @@ def test_host_outputs_whose_first_extent_is_not_the_batch_scale_with_it():
     network = build.network().batched(3)
     assert network.shape("partition") == (12, 16, 1, 6)
     assert network.shape("qk") == (12, 16, 1, 32)
-    assert (network.layers[0].G, network.repeats) == (2, {"qk": 12})
+    assert (network.layers[0].C, network.repeats) == (3, {"qk": 24})
     assert network.macs == 12 * 16 * 16 * 6
 
 
@@ -151,6 +143,16 @@ LINEAR = ConvLayer("x", K=4, C=6, P=1, Q=12, N=2)
         ),
         (Node("x", "matmul", ("input",), layer=LINEAR), "matmul reads 1 nodes, must read 2"),
         (Node("x", "linear", ("input",), layer=LINEAR, repeats=2), "must not have repeats=2"),
+        (
+            Node(
+                "x",
+                "matmul",
+                ("input", "input"),
+                layer=replace(LINEAR, N=1, Q=8, W=8, C=6, K=8),
+                repeats=3,
+            ),
+            "repeats=3 must be a multiple of the 2 samples",
+        ),
         (Node("x", "relu", ("input",), repeats=0), "repeats=0 must be an int >= 1"),
     ],
 )

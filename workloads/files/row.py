@@ -169,7 +169,7 @@ def needed_values(node: Node, shapes: Mapping[str, Shape]) -> dict[str, Value]:
     if node.layer is not None and node.op == "matmul":
         samples, rows, columns, channels = shapes[node.inputs[0]]
         given |= {"N": 1, "P": rows, "Q": columns, "repeats": samples}
-        given["C"] = max(1, channels // node.layer.G)
+        given["C"] = max(1, channels * samples // (node.layer.G * node.repeats))
     if node.pool is not None:
         given |= {"padding": 0, "ceil": False}
     if node.op == "host":
@@ -197,8 +197,8 @@ def _node(row: Row, shapes: Mapping[str, Shape]) -> Node:
     if op in LAYER_OPS:
         if not inputs:
             raise row.refused("inputs", "the name of a node above this one")
-        layer = _layer(row, op, name, shapes[inputs[0]])
         repeats = row.number("repeats", shapes[inputs[0]][0] if op == "matmul" else 1)
+        layer = _layer(row, op, name, shapes[inputs[0]], repeats)
     elif op == "maxpool":
         kernel, padding = (row.number("R"), row.number("S")), _pair(row, "padding", (0, 0), 0)
         pool = Pool(kernel, _pair(row, "stride", None, 1), padding, row.flag("ceil"))
@@ -220,7 +220,7 @@ def _node(row: Row, shapes: Mapping[str, Shape]) -> Node:
     )
 
 
-def _layer(row: Row, op: str, name: str, source: Shape) -> ConvLayer:
+def _layer(row: Row, op: str, name: str, source: Shape, repeats: int) -> ConvLayer:
     """Return the layer that a row spells on an input of shape ``source``."""
     K, G, R, S = row.number("K"), row.number("G", 1), row.number("R", 1), row.number("S", 1)
     stride, dilation = _pair(row, "stride", (1, 1), 1), _pair(row, "dilation", (1, 1), 1)
@@ -228,8 +228,9 @@ def _layer(row: Row, op: str, name: str, source: Shape) -> ConvLayer:
     padding = cast(Shape, sides * 4 if len(sides) == 1 else sides)
     if op == "matmul":
         # Its input may be shaped otherwise: only the number of elements counts.
-        _, rows, columns, channels = source
-        C, N = row.number("C", max(1, channels // G)), row.number("N", 1)
+        samples, rows, columns, channels = source
+        C = row.number("C", max(1, channels * samples // (G * repeats)))
+        N = row.number("N", 1)
         P, Q = row.number("P", rows), row.number("Q", columns)
         H, W = row.number("H", P), row.number("W", Q)
         with row.located():

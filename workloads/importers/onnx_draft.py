@@ -61,9 +61,9 @@ class Draft:
         """Append a layer; each method that appends returns the node's name."""
         return self._append(Node(layer.name, op, sources, layer=layer))
 
-    def product(self, layer: ConvLayer, left: str, right: str, samples: int) -> str:
-        """Append a product of two activations, of which ``layer`` is that of one sample."""
-        return self._append(Node(layer.name, "matmul", (left, right), layer=layer, repeats=samples))
+    def product(self, layer: ConvLayer, left: str, right: str, repeats: int) -> str:
+        """Append a product of two activations; ``layer`` is one head's of one sample."""
+        return self._append(Node(layer.name, "matmul", (left, right), layer=layer, repeats=repeats))
 
     def simple(self, op: Op, name: str, *sources: str) -> str:
         """Append a node that needs nothing but its inputs."""

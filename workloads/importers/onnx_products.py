@@ -206,8 +206,8 @@ def _append_matmul(
     heads = "".join(own[axis] for axis in layout.c if own[axis] in batch)
     samples, P, Q, _ = draft.shape(source)
     name = draft.title(node)
-    layer = ConvLayer(name, K=size(columns), C=size(contracted), P=P, Q=Q, G=size([*heads]))
-    draft.product(layer, source, right.node, samples)
+    layer = ConvLayer(name, K=size(columns), C=size(contracted), P=P, Q=Q)
+    draft.product(layer, source, right.node, samples * size([*heads]))
     result = _result(out, own, layout, heads, columns)
     draft.bind(node.output[0], name, graph.dims[node.output[0]], result)
 

@@ -187,10 +187,9 @@ def _matmul(draft: Draft, captured: Captured, site: Site, node: fx.Node) -> None
         view = draft.arranged(view, samples, rows, (*heads, *contracted))
     columns = other.shape[-1]
     samples_held, P, Q, _ = draft.shape(view.node)
-    layer = ConvLayer(site.name, K=columns, C=size(contracted), P=P, Q=Q, G=size(heads))
-    draft.append(
-        Node(site.name, "matmul", (view.node, other.node), layer=layer, repeats=samples_held)
-    )
+    layer = ConvLayer(site.name, K=columns, C=size(contracted), P=P, Q=Q)
+    repeats = samples_held * size(heads)
+    draft.append(Node(site.name, "matmul", (view.node, other.node), layer=layer, repeats=repeats))
     new = (Axis(columns),) if columns > 1 else ()
     dims = (*view.dims[:-1], new)
     draft.views[node] = View(site.name, view.n, view.map, (*heads, *new), dims)

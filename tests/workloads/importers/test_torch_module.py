@@ -167,7 +167,7 @@ def test_a_vision_transformer_is_the_shipped_one():
     ours = by_name(square)
     assert list(ours.items()) == list(by_name(shipped).items())
     assert square.repeats == shipped.repeats
-    assert square.repeats["blocks.0.attn.qk"] == 2
+    assert square.repeats["blocks.0.attn.qk"] == 2 * 3
     assert functions(square) == [
         "cat", "add", "layer_norm", "unbind", "unbind", "unbind", "mul", "softmax", "layer_norm",
         "gelu", "select",
@@ -204,7 +204,7 @@ def test_what_moves_is_permuted_by_the_host():
     assert nodes["attn.qkv"].inputs == ("x",)
     assert network.shape("attn.qkv") == (2, 4, 4, 18)
     qk = nodes["attn.qk"]
-    assert (qk.repeats, qk.layer.G, qk.layer.C, qk.layer.P, qk.layer.K) == (8, 2, 3, 4, 4)
+    assert (qk.repeats, qk.layer.G, qk.layer.C, qk.layer.P, qk.layer.K) == (16, 1, 3, 4, 4)
     assert network.shape(qk.inputs[0]) == (8, 4, 1, 6)
     assert nodes[qk.inputs[0]].function == "permute"
     assert nodes["add"].inputs == ("x", "attn.proj.permute")

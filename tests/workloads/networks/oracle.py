@@ -86,10 +86,18 @@ def _linear_map(t: Tensor) -> tuple[int, ...]:
 
 
 def layers_of_network(network: Network) -> dict[str, Layer]:
-    return {
-        layer.name: (layer.macs, layer.weight_shape, layer.input_shape, layer.output_shape)
-        for layer in network.layers
-    }
+    """Every layer; of products, those of all heads side by side."""
+    found = {}
+    for layer in network.layers:
+        runs = network.repeats[layer.name]
+        (K, *depth), (*cells, C) = layer.weight_shape, layer.input_shape
+        found[layer.name] = (
+            runs * layer.macs,
+            (runs * K, *depth),
+            (*cells, runs * C),
+            (*layer.output_shape[:3], runs * layer.output_shape[3]),
+        )
+    return found
 
 
 def weights(network: Network) -> int:
@@ -224,7 +232,7 @@ def _convolved(node: Node, own: nn.Module, x: Tensor) -> Tensor:
 def _product(node: Node, left: Tensor, right: Tensor) -> Tensor:
     """Multiply tokens head by head: the right's channels are contracted (keys), or its tokens."""
     layer = node.layer
-    heads = layer.G
+    heads = left.shape[-1] // layer.C
     a = left.flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)
     b = right.flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)
     assert b.shape[2] != b.shape[3], "which one is contracted cannot be told"

@@ -147,4 +147,4 @@ def test_a_batch_doubles_windows_and_macs():
     windows = 5 * 3  # of 5x5 tokens, over 25x15
     for net, count in ((ours, windows), (twice, 2 * windows)):
         assert net.shape("backbone.stage1.0.windows") == (count, 25, 1, 8)
-        assert net.repeats["backbone.stage1.0.attention.qk"] == count
+        assert net.repeats["backbone.stage1.0.attention.qk"] == 2 * count  # heads

@@ -88,16 +88,16 @@ def test_sizes_are_those_of_packed_tensors_and_traffic_that_of_whole_tiles(forma
     assert list(frame["stride"]) == ["2", "1", "2x1"]
 
 
-def test_a_product_of_activations_counts_every_sample():
+def test_a_product_of_activations_counts_every_head_and_sample():
     network = attention()
     row = workload_frame(network, BFP8, EDGE).iloc[-1]
-    assert (row["layer"], row["kind"], row["repeats"], row["G"]) == ("scores", "matmul", 2, 2)
+    assert (row["layer"], row["kind"], row["repeats"], row["G"]) == ("scores", "matmul", 4, 1)
     assert row["macs"] == 2 * (2 * 4 * 4 * 16)  # samples, heads, queries, keys, channels
-    query = 4 * (32 * 5 + 2 * 3)  # tokens of 32 channels, 2 blocks
-    key = 2 * 4 * (16 * 5 + 3)  # heads, keys: a filter of 16 channels
-    scores = 4 * (8 * 5 + 3)  # tokens of 2 x 4 scores
-    assert [row[f"{t}_bits"] for t in "IWO"] == [2 * query, 2 * key, 2 * scores]
-    assert row["compulsory_bits"] == 2 * (query + key + scores)
+    query = key = 4 * (16 * 5 + 3)  # tokens of 16 channels, a block each
+    scores = 4 * (4 * 5 + 3)  # tokens of 4 scores
+    runs = 2 * 2  # samples, heads
+    assert [row[f"{t}_bits"] for t in "IWO"] == [runs * query, runs * key, runs * scores]
+    assert row["compulsory_bits"] == runs * (query + key + scores)
     assert row["unverified"] == "published code"
     assert weights(network) == 2 * 32 * 32
 
@@ -181,4 +181,4 @@ def test_unverified_shapes_are_marked_and_their_source_named():
         "q", "k", "scores*",
     ]  # fmt: skip
     assert " ".join(printed[-1]) == "* shapes that the paper leaves open, from: published code"
-    assert " ".join(printed[0]) == "attention; P = R = S = 1"
+    assert " ".join(printed[0]) == "attention; G = P = R = S = 1"

@@ -66,15 +66,17 @@ class Grower:
         kernel = [rng.randint(1, 3) for _ in extents]
         attributes = {"strides": [rng.randint(1, 2) for _ in extents], "group": groups}
         auto = rng.choice(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
+        dilations = [rng.randint(1, 2) for _ in extents]
+        if auto != "VALID":
+            attributes["dilations"] = dilations
         if auto == "NOTSET":
-            dilations = [rng.randint(1, 2) for _ in extents]
             spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
             before = [rng.randint(0, 2) for _ in extents]
             after = [
                 max(rng.randint(0, 2), span - extent - b)
                 for span, extent, b in zip(spans, extents, before, strict=True)
             ]
-            attributes |= {"pads": before + after, "dilations": dilations}
+            attributes["pads"] = before + after
         elif auto == "VALID":
             kernel = [min(k, extent) for k, extent in zip(kernel, extents, strict=True)]
         inputs = [x, self.model.constant(whole(rng, filters, channels // groups, *kernel))]

@@ -72,6 +72,8 @@ def test_any_chain_of_transposes_and_reshapes_is_a_view(seed, kind):
         # Channels of a shuffle: in groups, but not in the other order.
         ((1, 6, 2, 2), Layout.channels_first(4), (1, 2, 3, 2, 2), Layout((0,), (3, 4), (1, 2))),
         ((1, 3, 2, 2, 2), Layout((0,), (3, 4), (2, 1)), (1, 6, 2, 2), None),
+        # Pairs that are to be one each, but lie apart.
+        ((2, 2, 3, 2, 3), Layout((0,), (3, 2), (1, 4)), (2, 6, 6), None),
         # Rows that would cut across the others.
         ((4, 6), Layout.channels_last(2), (6, 4), None),
     ],

@@ -1,5 +1,6 @@
 """What a tile holds of each tensor: boxes of stored elements, and their size in bits."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from mapping.nest import Nest
@@ -37,10 +38,14 @@ class ActivationBox(NamedTuple):
 
     def volume(self, fmt: Format) -> Volume:
         """Mantissas of the elements and exponents of every block touched."""
-        pixels = self.pixels
-        elements = pixels * sum(map(_length, self.channels))
-        blocks = touched(self.channels, fmt.block_size) if isinstance(fmt, BFP) else 0
-        return Volume(elements * fmt.mantissa_bits, pixels * blocks * fmt.exponent_bits)
+        pixels, pixel = self.pixels, _pixel_volume(self.channels, fmt)
+        return Volume(pixels * pixel.mantissa, pixels * pixel.exponent)
+
+
+@lru_cache(maxsize=4096)
+def _pixel_volume(channels: tuple[Interval, ...], fmt: Format) -> Volume:
+    blocks = touched(channels, fmt.block_size) if isinstance(fmt, BFP) else 0
+    return Volume(sum(map(_length, channels)) * fmt.mantissa_bits, blocks * fmt.exponent_bits)
 
 
 class WeightBox(NamedTuple):

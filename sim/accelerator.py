@@ -93,6 +93,7 @@ class Accelerator:
         self._sums_in_buffer = partial_sums_in_buffer(self._nest, arch)
         self._visits_computed = 0
         self._visit_computed: simpy.Event | None = None
+        self._moved: Counter[tuple[Tensor, Direction, Kind]] = Counter()
         self._tiles: Counter[tuple[ArrayTraffic, bool, bool, Volume]] = Counter()
 
     def run(self) -> Tally:
@@ -102,6 +103,7 @@ class Accelerator:
         env.process(self._weight_dma())
         env.process(self._array())
         env.run(until=env.process(self._output_dma()))
+        self._count_transfers()
         self._count_array()
         tally.cycles = int(env.now)
         draining = tally.cycles - tally.compute_cycles - sum(tally.stalls.values())
@@ -172,13 +174,10 @@ class Accelerator:
     def _move(
         self, tensor: Tensor, direction: Direction, moved: dict[Kind, int], padding: int, tile: int
     ) -> simpy.Event:
-        """Count a transfer, put it on the channel; the event of its completion."""
-        counts = self._tally.counts
-        on_chip: Direction = "write" if direction == "read" else "read"
-        for kind, bits in moved.items():
-            counts.add("DRAM", tensor, direction, kind, bits)
-            counts.add("SRAM", tensor, on_chip, kind, bits)
-        counts.add("DRAM", tensor, direction, "burst", padding)
+        """Remember a transfer's bits, put it on the channel; the event of its completion."""
+        for kind, part in moved.items():
+            self._moved[tensor, direction, kind] += part
+        self._moved[tensor, direction, "burst"] += padding
         bits = sum(moved.values()) + padding
         start, end = self._channel.request(bits)
         now = int(self._env.now)
@@ -189,6 +188,14 @@ class Accelerator:
         timeline.add(_ENGINES[tensor], direction, now, done, bits, tile)
         self._tally.transfers += 1
         return self._env.timeout(done - now)
+
+    def _count_transfers(self) -> None:
+        """Count what every transfer moved, at both ends; burst padding stays at the DRAM."""
+        counts = self._tally.counts
+        for (tensor, direction, kind), bits in self._moved.items():
+            counts.add("DRAM", tensor, direction, kind, bits)
+            if kind != "burst":
+                counts.add("SRAM", tensor, "write" if direction == "read" else "read", kind, bits)
 
     # --- PE array --------------------------------------------------------------------------------
 

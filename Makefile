@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long bench lint clean
+.PHONY: demo test test-long bench bench-networks lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -17,6 +17,10 @@ test-long: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.quantization
+
+bench-networks: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.networks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

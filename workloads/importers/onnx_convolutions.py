@@ -91,7 +91,7 @@ def transposed_convolution(graph: Graph, draft: Draft, node: onnx.NodeProto) -> 
     # Where no tap reaches an output there is nothing but the bias, which no layer adds.
     reached = sum(len(part.offsets) for part in parts)
     bare = reached < min(strides[0], whole[1]) * min(strides[1], whole[2])
-    nodes = [_phase(draft, part, source) for part in parts]
+    nodes = [_phase(draft, part, source, name) for part in parts]
     if parameters is not None:
         for part, phase in zip(parts, nodes, strict=True):
             draft.weights[phase] = _phase_weights(phase, part, *parameters, folded, bare)
@@ -180,8 +180,10 @@ def _check_weight(
         )
 
 
-def _phase(draft: Draft, part: Phase, source: str) -> str:
-    layer = replace(part.layer, name=draft.free(part.layer.name))
+def _phase(draft: Draft, part: Phase, source: str, name: str) -> str:
+    """Append a phase, under the convolution's own name if it is the only one."""
+    own = name if part.layer.name == name else draft.free(part.layer.name)
+    layer = replace(part.layer, name=own)
     if part.crop is not None:
         crop = draft.free(f"{layer.name}.crop")
         source = draft.host(crop, "crop", source, shape=layer.input_shape)

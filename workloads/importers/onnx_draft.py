@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -26,13 +27,16 @@ class Draft:
     """The nodes so far, the tensors that they compute, and the weights of layers.
 
     name: of the network
+    operators: of the file; names that are made up avoid theirs
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, operators: Iterable[onnx.NodeProto]) -> None:
         self.name = name
         self.nodes: list[Node] = []
         self.weights: dict[str, LayerWeights] = {}
         self.values: dict[str, Value] = {}
+        self._kept = {node.name for node in operators}
+        self._taken: set[str] = set()
         self._shapes: dict[str, Shape] = {}
         self._arranged: dict[tuple[Value, Layout, Shape], str] = {}
 
@@ -41,16 +45,22 @@ class Draft:
         return self._shapes[node]
 
     def title(self, node: onnx.NodeProto) -> str:
-        """Return a free name for an operator: its own, or its first output's."""
-        return self.free(node.name if node.name.strip() else next(filter(None, node.output)))
+        """Return a node's name for an operator: its own, or its first output's."""
+        return self.claim(node.name if node.name.strip() else next(filter(None, node.output)))
+
+    def claim(self, name: str) -> str:
+        """Return a name of the file's for a node, with a number behind it if it is taken."""
+        self._kept.discard(name)
+        return self.free(name)
 
     def free(self, name: str) -> str:
-        """Return a name that no node has yet, the one given if it may be."""
-        name, number = name if name.strip() else "unnamed", 1
-        free = name
-        while free in self._shapes:
+        """Return a name that neither a node nor an operator of the file has, and take it."""
+        name = name if name.strip() else "unnamed"
+        free, number = name, 1
+        while free in self._taken or free in self._kept:
             number += 1
             free = f"{name}.{number}"
+        self._taken.add(free)
         return free
 
     def bind(self, tensor: str, node: str, dims: Dims, layout: Layout) -> None:

@@ -83,7 +83,7 @@ def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = N
     path = Path(path)
     try:
         graph = resolve(read_file(path, shapes or {}))
-        draft = Draft(path.stem)
+        draft = Draft(path.stem, graph.nodes)
         preferred = _preferred(graph)
         for name in graph.inputs:
             if not is_parameter(graph, name):
@@ -101,7 +101,7 @@ def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = N
 def _append_input(graph: Graph, draft: Draft, name: str, preferred: Mapping[str, Layout]) -> None:
     dims = graph.dims[name]
     layout = preferred.get(name, Layout.usual(len(dims)))
-    draft.bind(name, draft.input(draft.free(name), layout.shape(dims)), dims, layout)
+    draft.bind(name, draft.input(draft.claim(name), layout.shape(dims)), dims, layout)
 
 
 def _append_operator(

@@ -10,6 +10,7 @@ from workloads.importers.onnx_draft import Draft
 from workloads.importers.onnx_layout import Layout
 from workloads.importers.onnx_shapes import Graph
 from workloads.importers.onnx_windows import paddings, pairs
+from workloads.layer import Shape
 from workloads.node import Pool
 
 
@@ -51,17 +52,28 @@ def global_max_pool(graph: Graph, draft: Draft, node: onnx.NodeProto) -> bool:
 
 
 def average_pool(graph: Graph, draft: Draft, node: onnx.NodeProto) -> bool:
-    """Append an AveragePool or GlobalAveragePool whose window is the whole map."""
+    """Append an AveragePool or GlobalAveragePool that averages the whole map, and nothing else."""
     value, dims = draft.values[node.input[0]], graph.dims[node.output[0]]
-    extents = value.dims[2:]
-    kernel = tuple(graph.attribute(node, "kernel_shape", extents))
-    padded = any(graph.attribute(node, "pads", ()))
-    if kernel != extents or padded or math.prod(dims[2:]) != 1:
-        return False
     layout = Layout.channels_first(len(dims))
+    if node.op_type == "AveragePool" and not _covers(graph, node, layout.shape(value.dims)):
+        return False
     name = draft.simple("avgpool", draft.title(node), draft.arranged(value, layout))
     draft.bind(node.output[0], name, dims, layout)
     return True
+
+
+def _covers(graph: Graph, node: onnx.NodeProto, shape: Shape) -> bool:
+    """Return whether a pooling has one window, which holds a map of (N, H, W, C) and no more."""
+    dims = graph.dims[node.output[0]]
+    if len(dims) not in (3, 4) or math.prod(dims[2:]) != 1:
+        return False
+    kernel, extents = pairs(graph, node, "kernel_shape"), (shape[1], shape[2])
+    top, _, left, _ = paddings(graph, node, extents, kernel, pairs(graph, node, "strides"))
+    if kernel[0] - top < extents[0] or kernel[1] - left < extents[1]:
+        return False
+    # Padding that is not counted is as if it were not there.
+    plain = kernel == extents or not graph.attribute(node, "count_include_pad", 0)
+    return plain and pairs(graph, node, "dilations") == (1, 1)
 
 
 def reduce_mean(graph: Graph, draft: Draft, node: onnx.NodeProto) -> bool:

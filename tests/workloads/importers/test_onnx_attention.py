@@ -246,15 +246,28 @@ def test_images_with_their_channels_last_are_read_as_they_are(tmp_path):
 def test_what_must_be_moved_is_moved_once(tmp_path):
     """Convolutions over time read tokens (N, T, C) in the other order: one move for both."""
     model = Model()
-    x = model.node("Softmax", model.input("x", 1, 5, 3))
-    model.node("Conv", x, model.constant(ones(4, 5, 1)), outputs=["a"])
-    model.node("Conv", x, model.constant(ones(4, 5, 1)), outputs=["b"])
-    x = model.node("MatMul", x, model.constant(ones(3, 2)))
-    network = import_onnx(model.save(tmp_path / "m.onnx", "a", "b", x)).network
-    kinds = [node.function or node.op for node in network.nodes]
-    assert kinds.count("transpose") == 1
-    assert kinds.count("conv1d") == 2
-    assert kinds[-1] == "outputs"
+    x = model.node("MatMul", model.input("x", 1, 5, 3), model.constant(ones(3, 3)), name="fc")
+    model.node("Conv", x, model.constant(ones(4, 5, 1)), name="fc.transpose", outputs=["a"])
+    model.node("Conv", x, model.constant(ones(4, 5, 1)), name="twin", outputs=["b"])
+    network = import_onnx(model.save(tmp_path / "m.onnx", "a", "b")).network
+    assert [(node.name, node.function or node.op) for node in network.nodes] == [
+        ("x", "input"),
+        ("fc", "linear"),
+        ("fc.transpose.2", "transpose"),
+        ("fc.transpose", "conv1d"),
+        ("twin", "conv1d"),
+        ("outputs", "outputs"),
+    ]
+
+
+def test_sequences_with_their_channels_first_are_read_as_they_are(tmp_path):
+    """(N, C, L), transposed to (L, N, C) for a linear layer."""
+    model = Model()
+    x = model.node("Transpose", model.input("x", 2, 3, 7), perm=[2, 0, 1])
+    x = model.node("MatMul", x, model.constant(ones(3, 4)))
+    network = import_onnx(model.save(tmp_path / "s.onnx", x)).network
+    assert [node.op for node in network.nodes] == ["input", "linear"]
+    assert network.nodes[0].input_shape == (2, 1, 7, 3)
 
 
 def test_a_factor_that_fits_no_product_is_refused_by_onnx(tmp_path):

@@ -554,6 +554,13 @@ def test_a_constant_left_factor_of_a_gemm_is_scaled(path):
         ("MaxPool", (1, 2, 5, 5), {"kernel_shape": [2, 2], "dilations": [2, 1]}),
         ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 4]}),
         ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 5], "pads": [0, 0, 1, 1]}),
+        ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 5], "pads": [1] * 4, "strides": [3, 3]}),
+        ("AveragePool", (1, 2, 5, 5, 5), {"kernel_shape": [5, 5, 5]}),
+        (
+            "AveragePool",
+            (1, 2, 5, 5),
+            {"kernel_shape": [6, 6], "pads": [0, 0, 1, 1], "count_include_pad": 1},
+        ),
         ("ReduceMean", (1, 2, 5, 5), {"axes": [1]}),
         ("ReduceMean", (1, 2, 5, 5), {"axes": [2]}),
         ("ReduceMean", (1, 2, 5, 5), {}),
@@ -595,6 +602,15 @@ def test_constants_made_of_sizes_and_by_chance(path):
     x = model.node("Reshape", x, model.node("Unsqueeze", model.node("Size", x),
                    model.constant(np.array([0]))))  # fmt: skip
     noise = model.node("RandomNormal", shape=[6], dtype=TensorProto.DOUBLE)
-    network = import_onnx(model.save(path, model.node("Add", x, noise))).network
-    assert "random_normal" in kinds(network)
+    more = model.node("RandomNormalLike", model.constant(ones(6)))
+    network = import_onnx(model.save(path, model.node("Sum", x, noise, more))).network
+    assert {"random_normal", "random_normal_like"} < {*kinds(network)}
     assert network.nodes[-1].op == "add"
+
+
+def test_padding_that_an_average_does_not_count_is_none(path):
+    """A window of 6 x 6 over a map of 5 x 5 and one row and column of padding."""
+    model = Model()
+    x = model.node("AveragePool", model.input("x", 1, 2, 5, 5), kernel_shape=[6, 6],
+                   pads=[0, 0, 1, 1])  # fmt: skip
+    assert kinds(import_onnx(model.save(path, x)).network) == ["input", "avgpool"]

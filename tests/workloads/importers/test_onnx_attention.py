@@ -243,19 +243,23 @@ def test_images_with_their_channels_last_are_read_as_they_are(tmp_path):
     assert network.nodes[0].input_shape == (1, 4, 5, 3)
 
 
-def test_what_must_be_moved_is_moved_once(tmp_path):
-    """Convolutions over time read tokens (N, T, C) in the other order: one move for both."""
+@pytest.mark.parametrize("names", [("fc.transpose", "twin"), ("twin", "fc.transpose")])
+def test_what_must_be_moved_is_moved_once(names, tmp_path):
+    """Convolutions over time read tokens (N, T, C) in the other order: one move for both.
+
+    The move has a name of its own, whether the operator of that name comes before it or after.
+    """
     model = Model()
     x = model.node("MatMul", model.input("x", 1, 5, 3), model.constant(ones(3, 3)), name="fc")
-    model.node("Conv", x, model.constant(ones(4, 5, 1)), name="fc.transpose", outputs=["a"])
-    model.node("Conv", x, model.constant(ones(4, 5, 1)), name="twin", outputs=["b"])
+    model.node("Conv", x, model.constant(ones(4, 5, 1)), name=names[0], outputs=["a"])
+    model.node("Conv", x, model.constant(ones(4, 5, 1)), name=names[1], outputs=["b"])
     network = import_onnx(model.save(tmp_path / "m.onnx", "a", "b")).network
     assert [(node.name, node.function or node.op) for node in network.nodes] == [
         ("x", "input"),
         ("fc", "linear"),
         ("fc.transpose.2", "transpose"),
-        ("fc.transpose", "conv1d"),
-        ("twin", "conv1d"),
+        (names[0], "conv1d"),
+        (names[1], "conv1d"),
         ("outputs", "outputs"),
     ]
 

@@ -553,6 +553,8 @@ def test_a_constant_left_factor_of_a_gemm_is_scaled(path):
         ("MaxPool", (1, 2, 5, 5, 5), {"kernel_shape": [2, 2, 2]}),
         ("MaxPool", (1, 2, 5, 5), {"kernel_shape": [2, 2], "dilations": [2, 1]}),
         ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 4]}),
+        ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [4, 5], "strides": [2, 1]}),
+        ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 4], "strides": [1, 2]}),
         ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 5], "pads": [0, 0, 1, 1]}),
         ("AveragePool", (1, 2, 5, 5), {"kernel_shape": [5, 5], "pads": [1] * 4, "strides": [3, 3]}),
         ("AveragePool", (1, 2, 5, 5, 5), {"kernel_shape": [5, 5, 5]}),

@@ -40,7 +40,8 @@ class Report:
 
 def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
     """Print the report, or write every table and the summary into a folder."""
-    from reports.files import write_atomic, write_csv
+    from reports.files import write_csv
+    from workloads.files.atomic import write_atomic
 
     if as_json:
         records = {name: _records(frame) for name, frame in report.frames.items()}

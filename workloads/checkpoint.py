@@ -9,7 +9,6 @@ Tensors named after the network's host nodes may stand beside them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from workloads.catalog import load_workload
+from workloads.files.atomic import write_atomic
 from workloads.layer import ConvLayer, WorkloadError
 from workloads.network import Network
 
@@ -226,12 +226,9 @@ def _save(
     for name, tensor in tensors.items():
         _check_finite(path, name, tensor)
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    # Beside, then renamed: whoever is interrupted leaves the file that was there.
-    partial = Path(f"{path}.partial")
     try:
         # Not `save_file`: its files are readable by their owner alone, whatever the umask.
-        partial.write_bytes(_in_order(save(contiguous, dict(metadata or {}))))
-        os.replace(partial, path)
+        write_atomic(path, _in_order(save(contiguous, dict(metadata or {}))))
     except (OSError, SafetensorError) as error:
         raise WorkloadError(f"{path}: cannot be written: {_one_line(error)}") from None
 

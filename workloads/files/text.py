@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from workloads.files.atomic import write_atomic
 from workloads.layer import WorkloadError
 
 _LONGEST = 120  # characters of a quoted value
@@ -31,19 +31,15 @@ def read_text(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text beside, then rename: whoever is interrupted leaves what was there.
+    """Write UTF-8 text, whole or not at all.
 
     Raises `WorkloadError` if the file cannot be written.
     """
-    partial = Path(f"{path}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(text.encode("utf-8"))
-        os.replace(partial, path)
+        write_atomic(path, text)
     except (OSError, UnicodeEncodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WorkloadError(f"{path}: cannot be written: {reason}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def quoted(value: object) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
+from workloads.batch_norm import scale_and_shift
 from workloads.importers.torch_export import aten
 
 # Layer -> the axis of its weight that holds output channels; of a transposed one, per group.
@@ -84,13 +84,9 @@ def _fold(module: fx.GraphModule, weight: fx.Node, pairs: list[_Pair]) -> None:
     )
     own = _values(module, weight)
     bias = None if given[2] is None else _values(module, given[2])
-    scale = 1 / torch.sqrt(variance + eps)
-    scale = scale if gamma is None else scale * gamma
-    shift = (-mean if bias is None else bias - mean) * scale
-    shift = shift if beta is None else shift + beta
-    if _LAYERS[
-        layer.target
-    ]:  # (channels in, K per group, ...): each group's inputs have the group's scales
+    scale, shift = scale_and_shift(gamma, beta, mean, variance, eps, bias)
+    if _LAYERS[layer.target] == 1:
+        # (channels in, K per group, ...): each group's inputs have the group's scales.
         grouped = own.reshape(given[6], -1, *own.shape[1:])
         per_filter = scale.reshape(given[6], 1, -1, *[1] * (own.ndim - 2))
         folded = (grouped * per_filter).reshape(own.shape)

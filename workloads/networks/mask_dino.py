@@ -36,7 +36,7 @@ from workloads.layer import Pair, WorkloadError
 from workloads.network import Network
 from workloads.networks.deformable import deformable_attention
 from workloads.networks.pixel_decoder import PixelDecoder, Pixels, pixel_decoder
-from workloads.networks.resnet_backbone import resnet50_backbone
+from workloads.networks.resnet import resnet50_backbone
 from workloads.networks.swin import swin_large
 from workloads.networks.transformer import add_and_norm, multi_head_attention, perceptron
 

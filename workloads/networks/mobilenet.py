@@ -11,7 +11,7 @@ from workloads.layer import WorkloadError, integer
 from workloads.network import Network
 
 # Expansion t, output channels c, repeats n, stride of the first s: table 2 of the paper.
-_STAGES = (
+STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -20,14 +20,14 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-_STEM = 32
-_HEAD = 1280
+STEM = 32
+HEAD = 1280
 # The first c whose attention mixes neighbours: 3 channels, and only one before.
 _WIDE_ATTENTION = 96
 
 
 def mobilenetv2(
-    eca: bool = True, width: int = _STEM, size: int = 224, channels: int = 3, classes: int = 1000
+    eca: bool = True, width: int = STEM, size: int = 224, channels: int = 3, classes: int = 1000
 ) -> Network:
     """Return MobileNetV2 on ``size`` x ``size`` images of ``channels`` channels, batch 1.
 
@@ -45,13 +45,13 @@ def mobilenetv2(
     x = _conv(build, "stem", "input", width, 3, stride=2)
     for number, (expansion, table, stride) in enumerate(_blocks()):
         name = f"blocks.{number}"
-        out = table * width // _STEM
+        out = table * width // STEM
         y = _inverted_bottleneck(build, name, x, out, expansion, stride)
         if eca:
             y = _attention(build, f"{name}.eca", y, kernel=3 if table >= _WIDE_ATTENTION else 1)
         same = build.shape(y) == build.shape(x)
         x = build.add(f"{name}.add", y, x) if same else y
-    x = _conv(build, "head", x, _HEAD * width // _STEM, 1)
+    x = _conv(build, "head", x, HEAD * width // STEM, 1)
     build.linear("fc", build.avgpool("avgpool", x), classes)
     return build.network()
 
@@ -60,7 +60,7 @@ def _blocks() -> list[tuple[int, int, int]]:
     """Return each block's expansion, output channels in the table, and stride."""
     return [
         (expansion, out, stride if index == 0 else 1)
-        for expansion, out, repeats, stride in _STAGES
+        for expansion, out, repeats, stride in STAGES
         for index in range(repeats)
     ]
 

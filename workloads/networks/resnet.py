@@ -1,7 +1,7 @@
 """ResNet-18 and ResNet-50 (He et al., 2016), written as their module definitions.
 
 All shapes follow from the input. Convolutions bear torchvision's names, except that a shortcut's
-is ``layerN.0.downsample``.
+is ``layerN.0.downsample``; those of the backbone stand behind ``backbone.``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def resnet18(
     """
     build = NetworkBuilder("resnet18", (1, size, size, channels))
     x = _stem("resnet18", build, width, stem)
-    x = _stages(build, x, _basic_block, (2, 2, 2, 2), width)
+    *_, x = _stages(build, x, _basic_block, (2, 2, 2, 2), width)
     build.linear("fc", build.avgpool("avgpool", x), classes)
     return build.network()
 
@@ -51,22 +51,36 @@ def resnet50(
     """
     build = NetworkBuilder("resnet50", (1, size, size, channels))
     x = _stem("resnet50", build, width, stem)
-    x = _stages(build, x, _bottleneck, (3, 4, 6, 3), width)
+    *_, x = _stages(build, x, _bottleneck, (3, 4, 6, 3), width)
     build.linear("fc", build.avgpool("avgpool", x), classes)
     return build.network()
+
+
+def resnet50_backbone(build: NetworkBuilder, source: str = "input") -> tuple[str, ...]:
+    """Append ResNet-50 without its classifier; return its maps of strides 4, 8, 16 and 32.
+
+    They have 256, 512, 1024 and 2048 channels. The stride is the 3x3 convolution's in the
+    configurations of Mask2Former and Mask DINO, too (``STRIDE_IN_1X1: False``).
+    """
+    x = _imagenet_stem(build, "backbone.", source, 64)
+    return _stages(build, x, _bottleneck, (3, 4, 6, 3), 64, prefix="backbone.")
 
 
 def _stem(owner: str, build: NetworkBuilder, width: int, stem: Stem) -> str:
     match stem:
         case "imagenet":
-            x = build.conv("conv1", "input", width, 7, stride=2, padding=3)
-            x = build.relu("relu", x)
-            return build.maxpool("maxpool", x, 3, stride=2, padding=1)
+            return _imagenet_stem(build, "", "input", width)
         case "small":
             x = build.conv("conv1", "input", width, 3, padding=1)
             return build.relu("relu", x)
         case _:
             raise WorkloadError(f"{owner}: stem={stem!r} must be 'imagenet' or 'small'")
+
+
+def _imagenet_stem(build: NetworkBuilder, prefix: str, source: str, width: int) -> str:
+    x = build.conv(f"{prefix}conv1", source, width, 7, stride=2, padding=3)
+    x = build.relu(f"{prefix}relu", x)
+    return build.maxpool(f"{prefix}maxpool", x, 3, stride=2, padding=1)
 
 
 def _stages(
@@ -75,13 +89,16 @@ def _stages(
     block: Callable[[NetworkBuilder, str, str, int, int], str],
     depths: tuple[int, ...],
     width: int,
-) -> str:
-    x = source
+    prefix: str = "",
+) -> tuple[str, ...]:
+    """Append the stages; return the last node of each."""
+    x, ends = source, []
     for stage, depth in enumerate(depths):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
-            x = block(build, f"layer{stage + 1}.{index}", x, width << stage, stride)
-    return x
+            x = block(build, f"{prefix}layer{stage + 1}.{index}", x, width << stage, stride)
+        ends.append(x)
+    return tuple(ends)
 
 
 def _basic_block(build: NetworkBuilder, name: str, source: str, width: int, stride: int) -> str:

@@ -8,6 +8,8 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 
+from workloads.batch_norm import scale_and_shift
+
 _Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -67,15 +69,14 @@ def _fold(layer: _Layer, norm: _Norm) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     with torch.no_grad():
-        scale = 1 / (norm.running_var.double() + norm.eps).sqrt()
-        bias = -norm.running_mean.double()
-        if layer.bias is not None:
-            bias = bias + layer.bias.double()
-        if norm.affine:
-            scale = scale * norm.weight.double()
-        bias = bias * scale
-        if norm.affine:
-            bias = bias + norm.bias.double()
+        scale, bias = scale_and_shift(
+            norm.weight.double() if norm.affine else None,
+            norm.bias.double() if norm.affine else None,
+            norm.running_mean.double(),
+            norm.running_var.double(),
+            norm.eps,
+            None if layer.bias is None else layer.bias.double(),
+        )
         per_filter = scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
         weight = layer.weight.double() * per_filter
         dtype = layer.weight.dtype

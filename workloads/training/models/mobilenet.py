@@ -9,20 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from workloads.networks.mobilenet import HEAD, STAGES, STEM
 from workloads.training.models.start import check_width, start_convolutions
-
-# Expansion, output channels at width 32, blocks, stride of the first: table 2 of the paper.
-STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-STEM = 32
-HEAD = 1280
 
 
 class Eca(nn.Module):

@@ -84,7 +84,7 @@ def _fold(module: fx.GraphModule, weight: fx.Node, pairs: list[_Pair]) -> None:
     )
     own = _values(module, weight)
     bias = None if given[2] is None else _values(module, given[2])
-    scale, shift = scale_and_shift(gamma, beta, mean, variance, eps, bias)
+    scale, shift = scale_and_shift(gamma, beta, mean, variance, float(eps), bias)
     if _LAYERS[layer.target] == 1:
         # (channels in, K per group, ...): each group's inputs have the group's scales.
         grouped = own.reshape(given[6], -1, *own.shape[1:])

@@ -18,6 +18,7 @@ from quant import BFP, LayerFormats, Plain
 from reports.mapping import regret_line
 from search.mappings import map_network
 from search.solvers import compare_solvers
+from sim.accelerator import Accelerator
 from sim.simulate import simulate
 from workloads import ConvLayer, load_workload
 
@@ -103,14 +104,20 @@ def long_nest():
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     mapping = Mapping("KPQC", {"K": 16, "C": 64, "P": 2, "Q": 2})
     start = time.perf_counter()
+    tally = Accelerator(layer, load_arch("edge-64k"), mapping, formats, every_step=True).run()
+    every = time.perf_counter() - start
+    start = time.perf_counter()
     result = simulate(layer, load_arch("edge-64k"), mapping, formats)
     seconds = time.perf_counter() - start
     raw = simpy_rate()
-    rate = (result.steps + result.transfers) / seconds
+    rate = (tally.steps + tally.transfers) / every
     print("\nLong nest: 256x256x28x28 3x3 in tiles of 16x64x2x2")
-    print(f"  {result.steps:,} tile steps and {result.transfers:,} transfers in {seconds:.2f} s")
-    print(f"  {result.steps / seconds:,.0f} tile steps, {rate:,.0f} events per second: "
+    print(f"  {tally.steps:,} tile steps and {tally.transfers:,} transfers in {every:.2f} s")
+    print(f"  {tally.steps / every:,.0f} tile steps, {rate:,.0f} events per second: "
           f"{rate / raw:.0%} of SimPy's own {raw:,.0f}")  # fmt: skip
+    kept = result.timeline.rows / len(result.timeline)
+    print(f"  without what repeats: {seconds:.2f} s, {kept:.1%} of the timeline run, "
+          f"equal: {(tally.counts, tally.cycles) == (result.counts, result.cycles)}")  # fmt: skip
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     for name, effects in (("paper", PAPER), ("exact", EXACT), ("full", FULL)):
         start = time.perf_counter()

@@ -51,53 +51,61 @@ class OutputVisit(NamedTuple):
 
 
 def input_fetches(nest: Nest, halo: Halo) -> Iterator[InputFetch]:
-    """Every change of I's loop indices, in step order.
+    """Every change of I's loop indices, in step order."""
+    return (input_fetch(nest, halo, tile) for tile in range(nest.steps // nest.period("I")))
+
+
+def input_fetch(nest: Nest, halo: Halo, tile: int) -> InputFetch:
+    """What change number `tile` of I's loop indices fetches.
 
     If exactly one index of I changed, it is P or Q, and it advanced by one tile, then the overlap
     with the resident box stays (`sliding`); every other change fetches the box whole. A box that
     clipping leaves unchanged is not fetched at all.
     """
     period = nest.period("I")
-    before: dict[str, int] | None = None
-    resident: ActivationBox | None = None
-    for number, at in enumerate(nest.walk(period)):
-        box = input_box(nest, at)
-        if before is None or resident is None:
-            new = box
-        elif box == resident:
+    at = nest.indices(tile * period)
+    box = new = input_box(nest, at)
+    if tile > 0:
+        before = nest.indices((tile - 1) * period)
+        resident = input_box(nest, before)
+        changed = [dim for dim in RELEVANT["I"] if at[dim] != before[dim]]
+        if box == resident:
             new = box._replace(h=(0, 0))
-        else:
-            changed = [dim for dim in RELEVANT["I"] if at[dim] != before[dim]]
-            new = box
-            if halo == "sliding" and len(changed) == 1 and at[changed[0]] == before[changed[0]] + 1:
-                if changed[0] == "P":
-                    new = box._replace(h=_beyond(box.h, resident.h))
-                elif changed[0] == "Q":
-                    new = box._replace(w=_beyond(box.w, resident.w))
-        yield InputFetch(number * period, box, new)
-        before, resident = at, box
+        elif halo == "sliding" and len(changed) == 1 and at[changed[0]] == before[changed[0]] + 1:
+            if changed[0] == "P":
+                new = box._replace(h=_beyond(box.h, resident.h))
+            elif changed[0] == "Q":
+                new = box._replace(w=_beyond(box.w, resident.w))
+    return InputFetch(tile * period, box, new)
 
 
 def weight_fetches(nest: Nest) -> Iterator[WeightFetch]:
     """Every change of W's loop indices, in step order."""
-    period = nest.period("W")
-    for number, at in enumerate(nest.walk(period)):
-        yield WeightFetch(number * period, weight_box(nest, at))
+    return (weight_fetch(nest, tile) for tile in range(nest.steps // nest.period("W")))
+
+
+def weight_fetch(nest: Nest, tile: int) -> WeightFetch:
+    """What change number `tile` of W's loop indices fetches."""
+    step = tile * nest.period("W")
+    return WeightFetch(step, weight_box(nest, nest.indices(step)))
 
 
 def output_visits(nest: Nest) -> Iterator[OutputVisit]:
     """Every stay of an O tile, in step order."""
+    return (output_visit(nest, tile) for tile in range(nest.steps // nest.period("O")))
+
+
+def output_visit(nest: Nest, tile: int) -> OutputVisit:
+    """Stay number `tile` of an O tile."""
     period = nest.period("O")
-    inside = _reduces_inside(nest)
-    last = nest.trips["C"] - 1
-    for number, at in enumerate(nest.walk(period)):
-        yield OutputVisit(
-            number * period,
-            (number + 1) * period,
-            output_box(nest, at),
-            resumed=at["C"] > 0,
-            finished=inside or at["C"] == last,
-        )
+    at = nest.indices(tile * period)
+    return OutputVisit(
+        tile * period,
+        (tile + 1) * period,
+        output_box(nest, at),
+        resumed=at["C"] > 0,
+        finished=_reduces_inside(nest) or at["C"] == nest.trips["C"] - 1,
+    )
 
 
 def _reduces_inside(nest: Nest) -> bool:

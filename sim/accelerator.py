@@ -1,37 +1,56 @@
 """One layer on the accelerator: DMA engines, buffers and PE array as SimPy processes.
 
-Time passes once per tile transfer and once per tile computed, never per word.
+Time passes once per tile transfer and once per tile computed, never per word. Without data, what
+a run would do once more is not run again (`sim.recurrence`); it counts all the same.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import simpy
 
 from arch import Arch
-from mapping.boxes import ActivationBox, Volume, channel_intervals
-from mapping.capacity import check, partial_sums_in_buffer
-from mapping.counts import Counts, Direction, Kind
+from mapping.capacity import check
+from mapping.counts import Counts, Direction
 from mapping.dram_model import stored
-from mapping.movement import OutputVisit, input_fetches, output_visits, weight_fetches
-from mapping.nest import DIMS, Mapping, Nest, Tensor
-from mapping.pe_array import ArrayTraffic, Tile, array_traffic, col_taps, row_taps
-from quant.formats import LayerFormats, PartialSums
-from quant.layout import ActivationLayout, WeightLayout
+from mapping.movement import input_fetch, output_visit, weight_fetch
+from mapping.nest import Mapping, Tensor
+from quant.formats import LayerFormats
 from sim.buffer import Memory, TileBuffer
 from sim.channel import Channel
-from sim.payload import Payload, Sizes
-from sim.timeline import Activity, Timeline, Unit
+from sim.recurrence import Moment, Recurrence
+from sim.schedule import (
+    KINDS,
+    Moved,
+    Priced,
+    Stay,
+    input_stays,
+    output_stays,
+    steps,
+    tile_at,
+    weight_stays,
+)
+from sim.timeline import Activity, Stream, Timeline, Unit
 from workloads import ConvLayer
+
+if TYPE_CHECKING:
+    from mapping.boxes import Volume
+    from sim.functional import Data
 
 Process = Generator[simpy.Event, None, None]
 
 _ENGINES: dict[Tensor, Unit] = {"I": "dma I", "W": "dma W", "O": "dma O"}
 _WAITS: dict[Tensor, Activity] = {"I": "wait I", "W": "wait W", "O": "wait O"}
+_FLOWS: tuple[tuple[Tensor, Direction], ...] = (
+    ("I", "read"),
+    ("W", "read"),
+    ("O", "read"),
+    ("O", "write"),
+)
 
 
 @dataclass
@@ -59,7 +78,8 @@ class Tally:
 class Accelerator:
     """The machine running one layer under one legal mapping.
 
-    payload: what the transfers carry; sizes by default
+    data: what the transfers carry; without it, sizes only
+    every_step: run every step, also those whose outcome is known
 
     Raises MappingError if the mapping is not legal.
     """
@@ -70,13 +90,13 @@ class Accelerator:
         arch: Arch,
         mapping: Mapping,
         formats: LayerFormats,
-        payload: Payload | None = None,
+        data: Data | None = None,
+        every_step: bool = False,
     ) -> None:
-        self._layer = stored(layer, arch)
+        self._layer = layer = stored(layer, arch)
         self._arch = arch
-        self._formats = formats
-        self._nest = check(self._layer, arch, mapping, formats)
-        self._payload = payload or Sizes(formats, arch.pe_array.accumulator_bits)
+        self._nest = nest = check(layer, arch, mapping, formats)
+        self._data = data
         self._tally = Tally()
         self._env = env = simpy.Environment()
         self._channel = Channel(env, arch.dram_bits_per_cycle)
@@ -90,22 +110,40 @@ class Accelerator:
             tensor: TileBuffer(env, self._memories[name], self._slots(tensor))
             for tensor, name in names.items()
         }
-        self._sums_in_buffer = partial_sums_in_buffer(self._nest, arch)
+        self._stays: dict[Tensor, Priced[Stay]] = {
+            "I": input_stays(nest, arch, formats),
+            "W": weight_stays(nest, arch, formats),
+            "O": output_stays(nest, arch, formats),
+        }
+        self._steps = steps(nest, arch, formats)
+        self._step = 0
+        self._computed = np.zeros(len(self._steps.prices), np.int64)
         self._visits_computed = 0
         self._visit_computed: simpy.Event | None = None
-        self._moved: Counter[tuple[Tensor, Direction, Kind]] = Counter()
-        self._tiles: Counter[tuple[ArrayTraffic, bool, bool, Volume]] = Counter()
+        self._drains = 0
+        self._moved = dict.fromkeys(((*flow, kind) for flow in _FLOWS for kind in KINDS), 0)
+        self._skipped = 0
+        self._names: dict[simpy.Process, str] = {}
+        self._recurrence = None
+        if data is None and not every_step:
+            tiles = (stays.kinds for stays in self._stays.values())
+            self._recurrence = Recurrence((self._steps.kinds, *tiles))
 
     def run(self) -> Tally:
         """Run the layer to the last bit written."""
         env, tally = self._env, self._tally
-        env.process(self._input_dma())
-        env.process(self._weight_dma())
-        env.process(self._array())
-        env.run(until=env.process(self._output_dma()))
+        processes = {
+            "I": self._input_dma(),
+            "W": self._weight_dma(),
+            "array": self._array(),
+            "O": self._output_dma(),
+        }
+        self._names = {env.process(process): name for name, process in processes.items()}
+        *_, last = self._names
+        env.run(until=last)
         self._count_transfers()
         self._count_array()
-        tally.cycles = int(env.now)
+        tally.cycles = self._now
         draining = tally.cycles - tally.compute_cycles - sum(tally.stalls.values())
         self._stall("O", tally.cycles - draining, tally.cycles, self._nest.steps - 1)
         tally.dram_busy = self._channel.busy
@@ -113,79 +151,91 @@ class Accelerator:
         tally.steps = self._nest.steps
         return tally
 
+    @property
+    def _now(self) -> int:
+        """The cycle, those that were skipped included."""
+        return int(self._env.now) + self._skipped
+
     # --- DMA engines: one process per tensor -----------------------------------------------------
 
     def _input_dma(self) -> Process:
-        layout = ActivationLayout(self._layer.input_shape, self._formats.I)
-        padding = _Padding(layout, self._arch.dram.burst)
-        buffer = self._buffers["I"]
-        for tile, fetch in enumerate(input_fetches(self._nest, self._arch.dma.halo)):
+        buffer, stays = self._buffers["I"], self._stays["I"]
+        while buffer.reserved < len(stays):
             while buffer.full:
                 yield buffer.vacancy()
-            buffer.reserve(fetch.box.volume(self._formats.I).bits)
-            moved = self._payload.fetch_input(fetch)
-            if moved.bits:
-                yield self._move("I", "read", _by_kind(moved), padding.of(fetch.new), tile)
+            tile = buffer.reserved
+            stay = stays[tile]
+            buffer.reserve(stay.held)
+            moved = stay.arrives
+            if self._data is not None:
+                fetch = input_fetch(self._nest, self._arch.dma.halo, tile)
+                moved = _copied(self._data.fetch_input(fetch), moved)
+            if moved.payload:
+                yield self._move("I", "read", moved, tile)
             buffer.deliver()
 
     def _weight_dma(self) -> Process:
-        layout = WeightLayout(self._layer.weight_shape, self._formats.W)
-        padding = _Padding(layout, self._arch.dram.burst)
-        buffer = self._buffers["W"]
-        for tile, fetch in enumerate(weight_fetches(self._nest)):
+        buffer, stays = self._buffers["W"], self._stays["W"]
+        while buffer.reserved < len(stays):
             while buffer.full:
                 yield buffer.vacancy()
-            buffer.reserve(fetch.box.volume(self._formats.W).bits)
-            moved = self._payload.fetch_weight(fetch)
-            yield self._move("W", "read", _by_kind(moved), padding.of(fetch.box[:2]), tile)
+            tile = buffer.reserved
+            stay = stays[tile]
+            buffer.reserve(stay.held)
+            moved = stay.arrives
+            if self._data is not None:
+                moved = _copied(self._data.fetch_weight(weight_fetch(self._nest, tile)), moved)
+            yield self._move("W", "read", moved, tile)
             buffer.deliver()
 
     def _output_dma(self) -> Process:
-        """Before tile number i takes a slot, the tile that had the slot is drained."""
-        buffer = self._buffers["O"]
-        shape, burst = self._layer.output_shape, self._arch.dram.burst
-        accumulated = PartialSums(self._arch.pe_array.accumulator_bits)
-        sums = _Padding(ActivationLayout(shape, accumulated), burst)
-        results = _Padding(ActivationLayout(shape, self._formats.O), burst)
-        resident: deque[tuple[int, OutputVisit]] = deque()
-        for tile, visit in enumerate(output_visits(self._nest)):
+        """Before a tile takes a slot, the tile that had the slot is drained."""
+        buffer, stays = self._buffers["O"], self._stays["O"]
+        while buffer.reserved < len(stays):
             if buffer.full:
-                yield from self._drain(*resident.popleft(), sums, results)
-            resident.append((tile, visit))
-            buffer.reserve(self._output_bits(visit))
-            restored = self._payload.restore(visit)
-            if restored:
-                yield self._move("O", "read", {"psum": restored}, sums.of(visit.box), tile)
+                yield from self._drain()
+            tile = buffer.reserved
+            stay = stays[tile]
+            buffer.reserve(stay.held)
+            moved = stay.arrives
+            if self._data is not None:
+                restored = self._data.restore(output_visit(self._nest, tile))
+                moved = moved._replace(psum=restored)
+            if moved.payload:
+                yield self._move("O", "read", moved, tile)
             buffer.deliver()
-        while resident:
-            yield from self._drain(*resident.popleft(), sums, results)
+        while buffer.released < len(stays):
+            yield from self._drain()
 
-    def _drain(self, tile: int, visit: OutputVisit, sums: _Padding, results: _Padding) -> Process:
-        while self._visits_computed <= tile:
+    def _drain(self) -> Process:
+        buffer = self._buffers["O"]
+        while self._visits_computed <= buffer.released:
             self._visit_computed = self._env.event()
             yield self._visit_computed
-        if visit.finished:
-            padding, moved = results, _by_kind(self._payload.store(visit))
-        else:
-            padding, moved = sums, {"psum": self._payload.spill(visit)}
-        yield self._move("O", "write", moved, padding.of(visit.box), tile)
-        self._buffers["O"].release()
+        tile = buffer.released
+        moved = self._stays["O"][tile].leaves
+        if self._data is not None:
+            visit = output_visit(self._nest, tile)
+            if visit.finished:
+                moved = _copied(self._data.store(visit), moved)
+            else:
+                moved = moved._replace(psum=self._data.spill(visit))
+        self._drains += 1
+        yield self._move("O", "write", moved, tile)
+        buffer.release()
 
-    def _move(
-        self, tensor: Tensor, direction: Direction, moved: dict[Kind, int], padding: int, tile: int
-    ) -> simpy.Event:
+    def _move(self, tensor: Tensor, direction: Direction, moved: Moved, tile: int) -> simpy.Event:
         """Remember a transfer's bits, put it on the channel; the event of its completion."""
-        for kind, part in moved.items():
+        for kind, part in zip(KINDS, moved, strict=True):
             self._moved[tensor, direction, kind] += part
-        self._moved[tensor, direction, "burst"] += padding
-        bits = sum(moved.values()) + padding
+        bits = moved.payload + moved.burst
         start, end = self._channel.request(bits)
         now = int(self._env.now)
         # The latency trails the channel: it delays what is read, and holds up nothing behind it.
         done = end + self._arch.dram_latency_cycles if direction == "read" else end
-        timeline = self._tally.timeline
-        timeline.add("dram", direction, start, end, bits, tile)
-        timeline.add(_ENGINES[tensor], direction, now, done, bits, tile)
+        timeline, skipped = self._tally.timeline, self._skipped
+        timeline.add("dram", direction, start + skipped, end + skipped, bits, tile, tensor)
+        timeline.add(_ENGINES[tensor], direction, now + skipped, done + skipped, bits, tile, tensor)
         self._tally.transfers += 1
         return self._env.timeout(done - now)
 
@@ -200,121 +250,150 @@ class Accelerator:
     # --- PE array --------------------------------------------------------------------------------
 
     def _array(self) -> Process:
-        env, nest, tally = self._env, self._nest, self._tally
-        periods = {tensor: nest.period(tensor) for tensor in self._buffers}
-        cost = _TileCosts(nest, self._arch, self._formats)
-        for step, at in enumerate(nest.walk()):
-            idle_since = int(env.now)
+        tally = self._tally
+        while self._step < self._nest.steps:
+            idle_since = self._now
             latest, culprit = -1, None
-            for tensor, buffer in self._buffers.items():
-                if step % periods[tensor] == 0:
-                    while not buffer.ready:
-                        yield buffer.arrival()
-                    arrived = buffer.begin_use()
-                    if arrived > latest:
-                        latest, culprit = arrived, tensor
+            for tensor in self._steps[self._step].begins:
+                buffer = self._buffers[tensor]
+                while not buffer.ready:
+                    yield buffer.arrival()
+                arrived = buffer.begin_use()
+                if arrived > latest:
+                    latest, culprit = arrived, tensor
             if culprit is not None:
-                self._stall(culprit, idle_since, int(env.now), step)
-            tile, one = cost.of(at)
-            self._payload.compute(step, tile)
-            self._count_tile(at, tile, one)
-            tally.compute_cycles += one.cycles
-            begin = int(env.now)
-            tally.timeline.add("array", "compute", begin, begin + one.cycles, 0, step)
-            yield env.timeout(one.cycles)
-            for tensor in ("I", "W"):
-                if (step + 1) % periods[tensor] == 0:
+                self._stall(culprit, idle_since, self._now, self._step)
+            if self._recurrence is not None:
+                self._skip_repeats(self._recurrence)
+            step = self._steps[self._step]
+            if self._data is not None:
+                self._data.compute(self._step, tile_at(self._nest, self._step))
+            self._computed[self._steps.kinds[self._step]] += 1
+            cycles = step.traffic.cycles
+            tally.compute_cycles += cycles
+            begin = self._now
+            tally.timeline.add("array", "compute", begin, begin + cycles, 0, self._step, "steps")
+            yield self._env.timeout(cycles)
+            self._step += 1
+            for tensor in step.ends:
+                if tensor == "O":
+                    self._visits_computed += 1
+                    if self._visit_computed is not None:
+                        event, self._visit_computed = self._visit_computed, None
+                        event.succeed()
+                else:
                     self._buffers[tensor].release()
-            if (step + 1) % periods["O"] == 0:
-                self._visits_computed += 1
-                if self._visit_computed is not None:
-                    event, self._visit_computed = self._visit_computed, None
-                    event.succeed()
-
-    def _count_tile(self, at: dict[str, int], tile: Tile, one: ArrayTraffic) -> None:
-        """Remember a computed tile; `_count_array` adds equal ones up in one go."""
-        finishes = at["C"] == self._nest.trips["C"] - 1
-        result = Volume(0, 0)
-        if finishes:
-            channels = channel_intervals(tile.G, tile.K, self._layer.K)
-            box = ActivationBox(tile.N, tile.P, tile.Q, channels)
-            result = box.volume(self._formats.O)
-        self._tiles[one, at["C"] > 0, finishes, result] += 1
 
     def _count_array(self) -> None:
         """Count the SRAM traffic of every computed tile."""
         counts = self._tally.counts
-        for (one, resumes, finishes, result), tiles in self._tiles.items():
-            counts.add("SRAM", "I", "read", "mantissa", one.input_mantissa * tiles)
-            counts.add("SRAM", "I", "read", "exponent", one.input_exponent * tiles)
-            counts.add("SRAM", "W", "read", "mantissa", one.weight_mantissa * tiles)
-            counts.add("SRAM", "W", "read", "exponent", one.weight_exponent * tiles)
-            sums = one.output_elements * self._arch.pe_array.accumulator_bits * tiles
-            counts.add("SRAM", "O", "read", "psum", (one.reduction_folds - 1 + resumes) * sums)
-            counts.add("SRAM", "O", "write", "psum", (one.reduction_folds - finishes) * sums)
-            counts.add("SRAM", "O", "write", "mantissa", result.mantissa * tiles)
-            counts.add("SRAM", "O", "write", "exponent", result.exponent * tiles)
+        for step, times in zip(self._steps.prices, self._computed.tolist(), strict=True):
+            one = step.traffic
+            counts.add("SRAM", "I", "read", "mantissa", one.input_mantissa * times)
+            counts.add("SRAM", "I", "read", "exponent", one.input_exponent * times)
+            counts.add("SRAM", "W", "read", "mantissa", one.weight_mantissa * times)
+            counts.add("SRAM", "W", "read", "exponent", one.weight_exponent * times)
+            sums = one.output_elements * self._arch.pe_array.accumulator_bits * times
+            counts.add("SRAM", "O", "read", "psum", (one.reduction_folds - 1 + step.resumes) * sums)
+            counts.add("SRAM", "O", "write", "psum", (one.reduction_folds - step.finishes) * sums)
+            counts.add("SRAM", "O", "write", "mantissa", step.result.mantissa * times)
+            counts.add("SRAM", "O", "write", "exponent", step.result.exponent * times)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""
         if end > begin:
             self._tally.stalls[tensor] += end - begin
-            self._tally.timeline.add("array", _WAITS[tensor], begin, end, 0, step)
+            self._tally.timeline.add("array", _WAITS[tensor], begin, end, 0, step, "steps")
+
+    # --- recurrence ------------------------------------------------------------------------------
+
+    def _skip_repeats(self, seen: Recurrence) -> None:
+        """If the machine is where it was before, and like tiles follow, count them and go on.
+
+        Called when a step's tiles are there and the step has not begun.
+        """
+        before = seen.before(self._state())
+        if before is not None:
+            now = self._moment()
+            times = seen.repeats(before, now)
+            if times:
+                self._skip(before, now, times)
+        seen.remember(self._state(), self._moment())
+
+    def _state(self) -> Hashable:
+        """All that decides what happens next, relative to now; of the tiles to come, the next few.
+
+        Those are in it to find the moment at which it went on alike, not to prove that it did.
+        """
+        now = self._env.now
+        # SimPy tells the time of the next event alone; who resumes when, and in which order at one
+        # time, is part of the state.
+        pending = tuple(
+            (when - now, self._names[resumed.__self__])  # type: ignore[attr-defined]
+            for when, _, _, event in sorted(self._env._queue)
+            for resumed in event.callbacks or ()
+        )
+        tiles = tuple(
+            (
+                buffer.reserved - buffer.begun,
+                buffer.delivered - buffer.begun,
+                buffer.released - buffer.begun,
+                self._stays[tensor].ahead(buffer.reserved),
+            )
+            for tensor, buffer in self._buffers.items()
+        )
+        drained = self._buffers["O"].released
+        outputs = (self._drains - drained, self._visits_computed - drained)
+        ahead = self._steps.ahead(self._step)
+        return pending, self._channel.backlog, tiles, outputs, ahead
+
+    def _moment(self) -> Moment:
+        tally, buffers = self._tally, self._buffers.values()
+        return Moment(
+            (self._step, *(buffer.released for buffer in buffers)),
+            (self._step + 1, *(buffer.reserved + 1 for buffer in buffers)),
+            self._now,
+            tally.timeline.rows,
+            len(tally.timeline),
+            (
+                tally.compute_cycles,
+                tally.transfers,
+                self._channel.busy,
+                *tally.stalls.values(),
+                *self._moved.values(),
+            ),
+        )
+
+    def _skip(self, before: Moment, now: Moment, times: int) -> None:
+        """Count what was done between two moments `times` times more, and go on behind it."""
+        tally = self._tally
+        step, *tiles = (new - old for new, old in zip(now.done, before.done, strict=True))
+        done = self._steps.kinds[before.done[0] : now.done[0]]
+        self._computed += times * np.bincount(done, minlength=len(self._computed))
+        more = (times * (new - old) for new, old in zip(now.totals, before.totals, strict=True))
+        tally.compute_cycles += next(more)
+        tally.transfers += next(more)
+        self._channel.busy += next(more)
+        for tensor in tally.stalls:
+            tally.stalls[tensor] += next(more)
+        for flow in self._moved:
+            self._moved[flow] += next(more)
+        cycles = now.cycle - before.cycle
+        period: dict[Stream, int] = {"steps": step, **dict(zip(self._buffers, tiles, strict=True))}
+        tally.timeline.repeat(before.row, before.length, times, cycles, period)
+        self._skipped += times * cycles
+        self._step += times * step
+        for buffer, count in zip(self._buffers.values(), tiles, strict=True):
+            buffer.skip(times * count)
+        self._drains += times * tiles[-1]
+        self._visits_computed += times * tiles[-1]
 
     # --- sizes -----------------------------------------------------------------------------------
 
     def _slots(self, tensor: Tensor) -> int:
         return 2 if self._arch.buffer(tensor).double_buffered else 1
 
-    def _output_bits(self, visit: OutputVisit) -> int:
-        """The most that the tile takes: its results, and its partial sums if they lie here too."""
-        results = visit.box.volume(self._formats.O).bits
-        if not self._sums_in_buffer:
-            return results
-        channels = sum(high - low for low, high in visit.box.channels)
-        return max(results, visit.box.pixels * channels * self._arch.pe_array.accumulator_bits)
 
-
-def _by_kind(moved: Volume) -> dict[Kind, int]:
-    return {"mantissa": moved.mantissa, "exponent": moved.exponent}
-
-
-class _Padding:
-    """Burst padding of transfers of one packed tensor; those that lie alike are priced once."""
-
-    def __init__(self, layout: ActivationLayout | WeightLayout, burst: int) -> None:
-        self._layout, self._burst = layout, burst
-        self._known: dict[tuple[object, ...], int] = {}
-
-    def of(self, box: tuple[Any, ...]) -> int:
-        if self._burst == 1:
-            return 0
-        place = self._layout.burst_place(self._burst, *box)
-        if place not in self._known:
-            self._known[place] = self._layout.runs(*box).burst_padding(self._burst)
-        return self._known[place]
-
-
-class _TileCosts:
-    """Cost of each tile, computed once per kind: sizes, taps on stored rows, cuts of channels."""
-
-    def __init__(self, nest: Nest, arch: Arch, formats: LayerFormats) -> None:
-        self._nest, self._array, self._formats = nest, arch.pe_array, formats
-        self._spans = {dim: nest.spans(dim) for dim in DIMS}
-        layer = nest.layer
-        self._rows = [row_taps(layer, p) for p in self._spans["P"]]
-        self._cols = [col_taps(layer, q) for q in self._spans["Q"]]
-        self._known: dict[object, ArrayTraffic] = {}
-
-    def of(self, at: dict[str, int]) -> tuple[Tile, ArrayTraffic]:
-        tile = Tile(*[self._spans[dim][at[dim]] for dim in DIMS])
-        n, p, q = tile.N, tile.P, tile.Q
-        key = (
-            n[1] - n[0],
-            tile[1:4],
-            (p[1] - p[0], self._rows[at["P"]]),
-            (q[1] - q[0], self._cols[at["Q"]]),
-        )
-        if key not in self._known:
-            self._known[key] = array_traffic(self._nest.layer, tile, self._array, self._formats)
-        return tile, self._known[key]
+def _copied(volume: Volume, moved: Moved) -> Moved:
+    """What was copied, in place of what was computed; burst padding is not data."""
+    return Moved(*volume, burst=moved.burst)

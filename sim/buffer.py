@@ -29,8 +29,9 @@ class Memory:
 class TileBuffer:
     """One tensor's tiles on their way from DMA to array and back.
 
-    A credit is a free slot: the DMA engine takes one to bring a tile, the tile's last use returns
-    it. One slot without double buffering, two with it. Tiles are used in the order they came.
+    A tile is reserved when the DMA engine brings it, delivered when it is there, begun at its
+    first use and released after its last: four counts of tiles, each at most the one before. One
+    slot without double buffering, two with it. Tiles are used in the order they came.
 
     env: the simulation
     memory: the SRAM that the slots lie in
@@ -38,28 +39,32 @@ class TileBuffer:
     """
 
     def __init__(self, env: simpy.Environment, memory: Memory, slots: int) -> None:
+        self.reserved = 0
+        self.delivered = 0
+        self.begun = 0
+        self.released = 0
         self._env = env
         self._memory = memory
-        self._credits = slots
+        self._slots = slots
         self._sizes: deque[int] = deque()
+        self._arrived_at: deque[int] = deque()
         self._vacancy: simpy.Event | None = None
         self._arrival: simpy.Event | None = None
-        self._arrived_at: deque[int] = deque()
 
     @property
     def full(self) -> bool:
-        """Whether no credit is left."""
-        return self._credits == 0
+        """Whether no slot is left."""
+        return self.reserved - self.released == self._slots
 
     def vacancy(self) -> simpy.Event:
-        """The event of the next credit coming back."""
+        """The event of the next slot coming free."""
         self._vacancy = self._env.event()
         return self._vacancy
 
     @property
     def ready(self) -> bool:
         """Whether a delivered tile waits for its first use."""
-        return bool(self._arrived_at)
+        return self.delivered > self.begun
 
     def arrival(self) -> simpy.Event:
         """The event of the next tile becoming ready."""
@@ -67,13 +72,14 @@ class TileBuffer:
         return self._arrival
 
     def reserve(self, bits: int) -> None:
-        """Take a credit for a tile of `bits`."""
-        self._credits -= 1
+        """Take a slot for a tile of `bits`."""
+        self.reserved += 1
         self._sizes.append(bits)
         self._memory.take(bits)
 
     def deliver(self) -> None:
         """The oldest tile on its way is ready for the array."""
+        self.delivered += 1
         self._arrived_at.append(int(self._env.now))
         if self._arrival is not None:
             event, self._arrival = self._arrival, None
@@ -81,12 +87,20 @@ class TileBuffer:
 
     def begin_use(self) -> int:
         """The array starts on the oldest ready tile; the cycle at which it had arrived."""
+        self.begun += 1
         return self._arrived_at.popleft()
 
     def release(self) -> None:
-        """The oldest resident tile is no longer needed; its credit returns."""
+        """The oldest resident tile is no longer needed; its slot is free."""
+        self.released += 1
         self._memory.give(self._sizes.popleft())
-        self._credits += 1
         if self._vacancy is not None:
             event, self._vacancy = self._vacancy, None
             event.succeed()
+
+    def skip(self, tiles: int) -> None:
+        """So many tiles, each like the one whose place it takes, have come and gone meanwhile."""
+        self.reserved += tiles
+        self.delivered += tiles
+        self.begun += tiles
+        self.released += tiles

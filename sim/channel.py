@@ -22,6 +22,11 @@ class Channel:
         self.busy = 0
         """Cycles spent moving bits so far."""
 
+    @property
+    def backlog(self) -> int:
+        """Cycles until what was requested so far has been served."""
+        return max(0, self._free_at - int(self._env.now))
+
     def request(self, bits: int) -> tuple[int, int]:
         """Enqueue a transfer; the cycles at which it gets the channel and leaves it."""
         start = max(int(self._env.now), self._free_at)

@@ -1,4 +1,4 @@
-"""A payload with data: packed bytes in DRAM, tiles in SRAM, exact integers in the array."""
+"""Data on the machine: packed bytes in DRAM, tiles in SRAM, exact integers in the array."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
@@ -34,7 +34,7 @@ class _InputTile(NamedTuple):
 
 
 class Data:
-    """Moves and multiplies a layer's real data; a `Payload`.
+    """Moves and multiplies a layer's real data; each transfer returns the bits that it copied.
 
     nest: of the layer as stored in DRAM
     inputs, weights: quantised, (N, H, W, channels) and (filters, C, R, S)

@@ -46,11 +46,11 @@ def simulate(
 
     Raises MappingError for a mapping that is not legal, FormatError for data that does not suit.
     """
-    payload = None
+    loaded = None
     if data is not None:
-        payload = _load(layer, arch, mapping, formats, data, output_top)
-    tally = Accelerator(layer, arch, mapping, formats, payload).run()
-    return _result(network, layer, arch, mapping, formats, tally, payload)
+        loaded = _load(layer, arch, mapping, formats, data, output_top)
+    tally = Accelerator(layer, arch, mapping, formats, loaded).run()
+    return _result(network, layer, arch, mapping, formats, tally, loaded)
 
 
 def simulate_network(
@@ -99,7 +99,7 @@ def _result(
     mapping: Tiling,
     formats: LayerFormats,
     tally: Tally,
-    payload: Data | None,
+    data: Data | None,
 ) -> LayerResult:
     return LayerResult(
         network,
@@ -116,8 +116,8 @@ def _result(
         tally.steps,
         tally.transfers,
         tally.timeline,
-        None if payload is None else payload.output(),
-        None if payload is None else payload.accumulator_width,
+        None if data is None else data.output(),
+        None if data is None else data.accumulator_width,
     )
 
 

@@ -1,0 +1,136 @@
+"""What is not run again counts as if it had been: runs with and without every step."""
+
+import random
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from arch import replace
+from mapping.nest import Mapping
+from quant import BFP, LayerFormats
+from sim.accelerator import Accelerator, Tally
+from sim.recurrence import Moment, Recurrence, alike
+from sim.timeline import Timeline
+from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from workloads import ConvLayer
+
+COUNTED = [field.name for field in fields(Tally) if field.name != "timeline"]
+
+
+def both(layer: ConvLayer, arch, mapping: Mapping, formats: LayerFormats) -> tuple[Tally, Tally]:
+    stepwise = Accelerator(layer, arch, mapping, formats, every_step=True).run()
+    return stepwise, Accelerator(layer, arch, mapping, formats).run()
+
+
+def assert_equal(stepwise: Tally, skipping: Tally) -> None:
+    for name in COUNTED:
+        assert getattr(skipping, name) == getattr(stepwise, name), name
+    assert len(skipping.timeline) == len(stepwise.timeline)
+    assert list(skipping.timeline) == list(stepwise.timeline)
+
+
+def random_case(seed: int, largest: int):
+    rng = random.Random(seed)
+    layer = random_layer(rng, largest)
+    formats = random_formats(rng)
+    burst = rng.choice(["1 bit", "1 bit", "4 B", "32 B"])
+    return layer, random_arch(rng, burst), random_mapping(rng, layer, formats), formats
+
+
+@pytest.mark.parametrize("seed", range(160))
+def test_equals_the_run_of_every_step(seed: int) -> None:
+    assert_equal(*both(*random_case(seed, largest=14)))
+
+
+def test_who_resumes_when_is_part_of_the_state() -> None:
+    """A nest whose tiles come and go alike while what is under way still differs in time."""
+    assert_equal(*both(*random_case(1075, largest=24)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1000, 3000))
+def test_equals_the_run_of_every_step_in_long_nests(seed: int) -> None:
+    assert_equal(*both(*random_case(seed, largest=24)))
+
+
+def test_random_runs_do_repeat() -> None:
+    """Otherwise the tests above would test nothing."""
+    shorter = 0
+    for seed in range(160):
+        timeline = Accelerator(*random_case(seed, largest=14)).run().timeline
+        shorter += timeline.rows < len(timeline)
+    assert shorter > 15
+
+
+LONG = ConvLayer("long", K=64, C=64, P=30, Q=40, R=3, S=3, padding=1)
+
+
+@pytest.mark.parametrize("order", ["KPQ", "KQP", "PQK", "PKQ", "CKPQ", "KCPQ", "PQCK"])
+@pytest.mark.parametrize("double", [False, True])
+def test_every_loop_order_of_a_long_nest(order: str, double: bool) -> None:
+    rng = random.Random(5)
+    arch = replace(random_arch(rng, burst="4 B"), "pe_array.stationary", "weight")
+    part = "sram" if arch.shared else "sram.input"
+    arch = replace(arch, f"{part}.double_buffered", double)
+    mapping = Mapping(order, {"K": 16, "C": 32 if "C" in order else 64, "P": 2, "Q": 1})
+    formats = LayerFormats.uniform(BFP(8, 3, 16))
+    stepwise, skipping = both(LONG, arch, mapping, formats)
+    assert_equal(stepwise, skipping)
+    assert skipping.timeline.rows < len(skipping.timeline) / 2
+
+
+def test_the_table_of_a_run_is_the_same() -> None:
+    formats = LayerFormats.uniform(BFP(8, 3, 16))
+    arch = random_arch(random.Random(2), burst="4 B")
+    stepwise, skipping = both(LONG, arch, Mapping("KPQ", {"K": 16, "P": 1, "Q": 1}), formats)
+    frame = skipping.timeline.to_frame()
+    assert frame.equals(stepwise.timeline.to_frame())
+    assert list(frame.itertuples(index=False, name=None)) == [tuple(s) for s in stepwise.timeline]
+
+
+def test_alike_counts_tiles_like_those_a_period_before() -> None:
+    kinds = np.array([7, 1, 2, 3] * 200 + [1, 2, 9])
+    assert alike(kinds, 4, 4) == 796  # up to the 1 that stands where a 7 was
+    assert alike(kinds, 5, 3) == 0
+    assert alike(kinds, 803, 4) == 0  # nothing follows
+    assert alike(np.array([5] * 10), 3, 1) == 7  # to the end
+
+
+def moment(done: tuple[int, ...], taken: tuple[int, ...]) -> Moment:
+    return Moment(done, taken, 0, 0, 0, ())
+
+
+def test_the_stream_that_changes_first_decides() -> None:
+    seen = Recurrence((np.zeros(1000, np.int64), np.arange(500) // 100))
+    before, now = moment((10, 5), (11, 7)), moment((20, 10), (21, 12))
+    # 90 more tiles of the second stream are of its first kind, two of them are taken: 17 fives.
+    assert seen.repeats(before, now) == 17
+    # A stream that did not move does not limit the others: 980 steps, one of them taken.
+    assert seen.repeats(moment((10, 5), (11, 7)), moment((20, 5), (21, 7))) == 97
+
+
+def test_only_the_latest_moment_of_a_state_is_kept() -> None:
+    seen = Recurrence((np.zeros(9, np.int64),))
+    assert seen.before("state") is None
+    for step in (1, 4):
+        seen.remember("state", moment((step,), (step + 1,)))
+    assert seen.before("state") == moment((4,), (5,))
+
+
+def test_a_timeline_repeats_what_repeats() -> None:
+    """(a b b b) (a b b b) c, written as a b [b 2 times more] [all of it once more] c."""
+    timeline = Timeline()
+    timeline.add("array", "compute", 0, 1, 0, 0, "steps")
+    row, length = timeline.rows, len(timeline)
+    timeline.add("dram", "read", 1, 2, 8, 5, "I")
+    timeline.repeat(row, length, 2, cycles=3, tiles={"I": 1, "W": 0, "O": 0, "steps": 0})
+    timeline.repeat(0, 0, 1, cycles=100, tiles={"I": 10, "W": 0, "O": 0, "steps": 1})
+    timeline.add("array", "wait O", 200, 201, 0, 2, "steps")
+    assert timeline.rows == 3
+    assert len(timeline) == 9
+    assert [(s.start, s.tile) for s in timeline] == [
+        (0, 0), (1, 5), (4, 6), (7, 7),
+        (100, 1), (101, 15), (104, 16), (107, 17),
+        (200, 2),
+    ]  # fmt: skip

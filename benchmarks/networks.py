@@ -18,8 +18,8 @@ def main(chosen: list[str]) -> None:
     arch, formats = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
     print("Every shipped network on edge-64k, bfp8; mappings with bursts counted (model full)")
     print(
-        f"  {'network':26}{'layers':>7}{'distinct':>9}{'GMAC':>9}{'map [s]':>9}{'simulate [s]':>13}"
-        f"{'steps':>10}{'DRAM [Gbit]':>12}{'energy [mJ]':>12}"
+        f"  {'network':26}{'layers':>7}{'distinct':>9}{'GMAC':>11}{'map [s]':>9}{'simulate [s]':>13}"
+        f"{'steps':>13}{'DRAM [Gbit]':>12}{'energy [mJ]':>12}"
     )
     for name in chosen or names():
         network = load_workload(name)
@@ -35,9 +35,9 @@ def main(chosen: list[str]) -> None:
         done = time.perf_counter()
         dram = sum(int(layer.counts.total("DRAM")) for layer in result.layers)
         print(
-            f"  {name:26}{len(network.layers):>7}{result.simulations:>9}{network.macs / 1e9:>9.3f}"
+            f"  {name:26}{len(network.layers):>7}{result.simulations:>9}{network.macs / 1e9:>11.3f}"
             f"{mapped - start:>9.1f}{done - mapped:>13.1f}"
-            f"{sum(layer.steps // layer.repeats for layer in result.layers):>10,}"
+            f"{sum(layer.steps // layer.repeats for layer in result.layers):>13,}"
             f"{dram / 1e9:>12.3f}{result.energy_pj / 1e9:>12.2f}",
             flush=True,
         )

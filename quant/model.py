@@ -1,0 +1,331 @@
+"""Any torch module with every product's operands quantised.
+
+The module is captured as a graph (`workloads.importers.torch_graph`: batch normalisation folded,
+attention written out, outputs compared with the original's). At every site (convolution, linear,
+product of activations) I and W pass through an `Operand` before they are multiplied, and O after,
+before the bias: that is what the simulated accelerator stores and moves. Biases, ReLU, pooling,
+residual adds, concatenations, normalisations and softmax stay in float between a stored O and the
+next stored I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
+from quant.fake_quantize import Gradient
+from quant.formats import FormatError, LayerFormats
+from quant.operand import Coding, Measured, Mode, Operand, TransposedWeight
+from quant.tied import Role, Step, tied_groups
+from workloads.importers.torch_export import aten, constants
+from workloads.importers.torch_graph import Captured, Site, capture
+
+_COLUMNS = Blocks(axis=-2)  # the second operand of a matmul: blocks along the reduction
+# They need the whole of what they read before they give anything (`quant.tied`).
+_ENDS = (
+    aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.log_softmax.int,
+    aten.layer_norm.default, aten.native_layer_norm.default, aten.group_norm.default,
+    aten.rms_norm.default, aten.instance_norm.default, aten.batch_norm.default,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Codings:
+    """What I, W and O of one product are stored in; None is float32, left as it is."""
+
+    I: Coding | None = None  # noqa: E741 - the tensor's name in the field
+    W: Coding | None = None
+    O: Coding | None = None  # noqa: E741
+
+    @classmethod
+    def uniform(cls, coding: Coding | None) -> Codings:
+        """One coding for all three."""
+        return cls(coding, coding, coding)
+
+    def of(self, tensor: str) -> Coding | None:
+        """The coding of tensor "I", "W" or "O"."""
+        return {"I": self.I, "W": self.W, "O": self.O}[tensor]
+
+
+Chosen = Codings | LayerFormats | Coding | None
+"""Of one product, or of all: three codings, or one for I, W and O."""
+
+
+class QuantizedModel(nn.Module):
+    """A captured module whose operands are quantised; what it does is set by `choose` and modes.
+
+    sites: the products, in execution order; their names are those of the network's layers
+    groups: operands that are one stored tensor (`quant.tied`)
+    """
+
+    def __init__(self, captured: Captured, name: str) -> None:
+        super().__init__()
+        self.title = name
+        self.sites = captured.sites
+        self.groups = tied_groups(_steps(captured))
+        self.dynamic_batch = captured.dynamic_batch
+        self.graph_module, self._operands = _insert(captured)
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the module gives for these inputs."""
+        return self.graph_module(*inputs)
+
+    def operand(self, site: str, tensor: str) -> Operand:
+        """The operand of a site: tensor "I", "W" or "O"."""
+        return self._operands[site, tensor]
+
+    @property
+    def operands(self) -> Mapping[tuple[str, str], Operand]:
+        """By (site, tensor), in execution order."""
+        return self._operands
+
+    def choose(self, chosen: Chosen | Mapping[str, Chosen], *, tied: bool = True) -> None:
+        """Set what the operands are stored in: one choice for all products, or one for each.
+
+        tied: refuse a choice in which one stored tensor would have two codings (`groups`). Free
+            choices, as the paper's, store a tensor once more where they differ
+
+        Raises FormatError for products that are missing, unknown or tied otherwise.
+        """
+        names = [site.name for site in self.sites]
+        per_site: Mapping[str, Chosen] = (
+            chosen if isinstance(chosen, Mapping) else dict.fromkeys(names, chosen)
+        )
+        missing, unknown = set(names) - set(per_site), set(per_site) - set(names)
+        if missing or unknown:
+            wrong = [f"lacks {name!r}" for name in sorted(missing)]
+            wrong += [f"has {name!r}" for name in sorted(unknown)]
+            raise FormatError(
+                f"formats of {self.title}: {wrong[0]} ({len(wrong)} in all); allowed: one for each "
+                f"of {', '.join(names)}"
+            )
+        codings = {name: _codings(per_site[name]) for name in names}
+        if tied:
+            self._check_tied(codings)
+        for (name, tensor), operand in self._operands.items():
+            operand.coding = codings[name].of(tensor)
+
+    def choice(self) -> dict[str, Codings]:
+        """What each product's operands are stored in now."""
+        return {
+            site.name: Codings(*(self._operands[site.name, tensor].coding for tensor in "IWO"))
+            for site in self.sites
+        }
+
+    def set_mode(self, mode: Mode) -> None:
+        """Set what all operands do."""
+        for operand in self._operands.values():
+            operand.mode = mode
+
+    def set_gradient(self, gradient: Gradient) -> None:
+        """Set what passes back through the quantisation of BFP and plain formats."""
+        for operand in self._operands.values():
+            operand.gradient = gradient
+
+    @contextmanager
+    def in_mode(self, mode: Mode) -> Iterator[None]:
+        """Have all operands in a mode for a while."""
+        before = {key: operand.mode for key, operand in self._operands.items()}
+        self.set_mode(mode)
+        try:
+            yield
+        finally:
+            for key, operand in self._operands.items():
+                operand.mode = before[key]
+
+    def calibrate(self, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
+        """Take E_top of every activation from the float network's values on these inputs.
+
+        Raises FormatError, naming the product, for values that are not finite.
+        """
+        for operand in self._operands.values():
+            operand.top = None
+        with self.in_mode(Mode.CALIBRATE), torch.no_grad():
+            for batch in batches:
+                self(*(batch if isinstance(batch, tuple) else (batch,)))
+        for operand in self._operands.values():
+            if operand.top is None and not operand.stored:
+                operand.top = 0  # as of a tensor that is all zero
+
+    def measure(
+        self, batches: Iterable[Tensor | tuple[Tensor, ...]]
+    ) -> dict[tuple[str, str], Measured]:
+        """Signal, error and storage of every operand on these inputs, in the chosen codings."""
+        for operand in self._operands.values():
+            operand.measured = Measured()
+        with self.in_mode(Mode.MEASURE), torch.no_grad():
+            for batch in batches:
+                self(*(batch if isinstance(batch, tuple) else (batch,)))
+        return {key: operand.measured for key, operand in self._operands.items()}
+
+    def _check_tied(self, codings: Mapping[str, Codings]) -> None:
+        for group in self.groups:
+            (first, tensor), *others = group
+            own = codings[first].of(tensor)
+            for name, other in others:
+                if codings[name].of(other) != own:
+                    raise FormatError(
+                        f"formats of {self.title}: {tensor} of {first!r} in {_said(own)} and "
+                        f"{other} of {name!r} in {_said(codings[name].of(other))} are one stored "
+                        "tensor; allowed: one format for both, or tied=False"
+                    )
+
+
+def quantize_model(
+    module: nn.Module,
+    inputs: Tensor | tuple[Tensor, ...],
+    chosen: Chosen | Mapping[str, Chosen] = None,
+    calibration: Iterable[Tensor | tuple[Tensor, ...]] | None = None,
+    *,
+    tied: bool = True,
+) -> QuantizedModel:
+    """Return the module with I, W and O of every product quantised; the module stays as it is.
+
+    inputs: the forward's positional arguments, real data: they fix ranks and extents (all but the
+        batch), and check the capture against the module
+    chosen: formats for all products or by product name; None leaves floats until `choose`
+    calibration: inputs from which every activation's E_top is taken; None takes ``inputs``
+    tied: as in `QuantizedModel.choose`
+
+    Raises WorkloadError where the module cannot be captured. Raises FormatError if it multiplies
+    and accumulates in operations that have no quantised form, listing each with its share of the
+    multiply-accumulates, and as `QuantizedModel.choose` and `calibrate`.
+    """
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    captured = capture(module, given)
+    name = type(module).__name__
+    _check_covered(captured, name)
+    model = QuantizedModel(captured, name)
+    model.choose(chosen, tied=tied)
+    model.calibrate([given] if calibration is None else calibration)
+    model.set_mode(Mode.QUANTIZE)
+    return model
+
+
+def _check_covered(captured: Captured, name: str) -> None:
+    total = sum(site.macs for site in captured.sites) + sum(captured.host_macs.values())
+    if not captured.sites:
+        raise FormatError(f"module {name}: has no product to quantise; allowed: {_ALLOWED}")
+    if captured.host_macs:
+        nodes = {node.name: node for node in captured.module.graph.nodes}
+        listed = "; ".join(
+            f"{node} ({nodes[node].target}) {macs / total:.2%}"
+            for node, macs in captured.host_macs.items()
+        )
+        raise FormatError(
+            f"module {name}: multiply-accumulates without a quantised form: {listed}; allowed: "
+            f"{_ALLOWED}"
+        )
+
+
+_ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"
+
+
+def _codings(chosen: Chosen) -> Codings:
+    if isinstance(chosen, Codings):
+        return chosen
+    if isinstance(chosen, LayerFormats):
+        return Codings(chosen.I, chosen.W, chosen.O)
+    return Codings.uniform(chosen)
+
+
+def _said(coding: Coding | None) -> str:
+    return "float32" if coding is None else str(coding)
+
+
+# --- the graph -----------------------------------------------------------------------------------
+
+
+def _insert(captured: Captured) -> tuple[fx.GraphModule, dict[tuple[str, str], Operand]]:
+    """Put an operand before and after each site; a bias is added behind its O."""
+    module = captured.module
+    graph = module.graph
+    nodes = {node.name: node for node in graph.nodes}
+    operands: dict[tuple[str, str], Operand] = {}
+    for number, site in enumerate(captured.sites):
+        node = nodes[site.node]
+        left, right, *rest = node.args
+        targets = {}
+        for tensor, operand in _made(site, rest).items():
+            operands[site.name, tensor] = operand
+            targets[tensor] = f"operand{number}_{tensor}"
+            module.add_submodule(targets[tensor], operand)
+        with graph.inserting_before(node):
+            first = graph.call_module(targets["I"], (left,))
+            second = graph.call_module(targets["W"], (right,))
+        bias = rest.pop(0) if site.kind != "matmul" else None
+        node.args = (first, second, *(() if site.kind == "matmul" else (None,)), *rest)
+        with graph.inserting_after(node):
+            output = graph.call_module(targets["O"])
+        node.replace_all_uses_with(output)
+        output.args = (node,)
+        if isinstance(bias, fx.Node):
+            _add_behind(graph, output, bias, 0 if site.kind == "linear" else _taps(captured, site))
+    graph.lint()
+    module.recompile()
+    return module, operands
+
+
+def _made(site: Site, rest: list[Any]) -> dict[str, Operand]:
+    """The operands of a site; ``rest`` are its arguments behind I and W."""
+    i, w, o = (f"{site.name} {word}" for word in ("input", "weight", "output"))
+    if site.kind == "matmul":
+        second = Operand(w, _COLUMNS, stored=False)
+    elif site.kind == "transposed":
+        second = TransposedWeight(w, tuple(rest[1]), site.groups)
+    else:
+        second = Operand(w, WEIGHT, stored=True)
+    channels = LAST if site.kind in ("linear", "matmul") else CHANNELS
+    return {
+        "I": Operand(i, channels, stored=False),
+        "W": second,
+        "O": Operand(o, channels, stored=False),
+    }
+
+
+def _taps(captured: Captured, site: Site) -> int:
+    """How many dimensions a convolution's window has."""
+    return len(captured.shapes[site.node]) - 2
+
+
+def _add_behind(graph: fx.Graph, output: fx.Node, bias: fx.Node, trailing: int) -> None:
+    """Add a bias per channel, which ``trailing`` dimensions follow."""
+    with graph.inserting_after(output):
+        total = graph.call_function(aten.add.Tensor)
+    output.replace_all_uses_with(total)
+    with graph.inserting_before(total):
+        shaped = bias
+        if trailing:
+            shaped = graph.call_function(aten.reshape.default, (bias, [-1] + [1] * trailing))
+    total.args = (output, shaped)
+
+
+def _steps(captured: Captured) -> list[Step]:
+    """The graph as what ties tensors and what does not, parameters left out."""
+    graph = captured.module.graph
+    fixed = constants(graph)
+    sites = {site.node: site for site in captured.sites}
+    names: dict[fx.Node, str] = {}
+    steps = []
+    for node in graph.nodes:
+        if node in fixed or node.op == "output":
+            continue
+        site = sites.get(node.name)
+        names[node] = site.name if site else f"{node.name}()"
+        read = tuple(names[x] for x in node.all_input_nodes if x in names)
+        role: Role = "pass"
+        if site:
+            # The same node may be both operands.
+            products = node.args[:2] if site.kind == "matmul" else node.args[:1]
+            read, role = tuple(names[x] for x in products), "product"
+        elif node.target in _ENDS:
+            role = "end"
+        steps.append(Step(names[node], read, role))
+    return steps

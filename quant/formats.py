@@ -155,6 +155,20 @@ class LayerFormats:
         return f"I={self.I} W={self.W} O={self.O}"
 
 
+_SE = {16: range(2, 8), 8: range(2, 7)}
+_BS = (1, 2, 4, 8, 16, 24, 32, 48)
+
+
+def candidates(bits: int) -> tuple[BFP, ...]:
+    """The formats among which BitQ chooses, 16 or 8 bits wide (table 2).
+
+    Raises FormatError for another width.
+    """
+    if bits not in _SE:
+        raise FormatError(f"candidates of {bits!r} bits; allowed: 16, 8")
+    return tuple(BFP(bits, se, bs) for se in _SE[bits] for bs in _BS)
+
+
 # Middle-of-the-table defaults for users who name only a width (BitQ Table 2).
 _SHORT = {"bfp8": BFP(8, 3, 16), "bfp16": BFP(16, 5, 16)}
 _BFP = re.compile(r"bfp(\d{1,3})e(\d{1,3})b(\d{1,6})(?:-([a-z-]+))?", re.ASCII)

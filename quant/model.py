@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,6 +26,7 @@ from quant.tied import Role, Step, tied_groups
 from workloads.importers.torch_export import aten, constants
 from workloads.importers.torch_graph import Captured, Site, capture
 
+TENSORS: tuple[Literal["I", "W", "O"], ...] = ("I", "W", "O")
 _COLUMNS = Blocks(axis=-2)  # the second operand of a matmul: blocks along the reduction
 # They need the whole of what they read before they give anything (`quant.tied`).
 _ENDS = (
@@ -64,17 +65,27 @@ class QuantizedModel(nn.Module):
     groups: operands that are one stored tensor (`quant.tied`)
     """
 
-    def __init__(self, captured: Captured, name: str) -> None:
+    def __init__(self, captured: Captured, name: str, batch: int) -> None:
         super().__init__()
         self.title = name
+        self.batch = None if captured.dynamic_batch else batch
+        """The only first extent that the module's forward takes, or None if it takes any."""
         self.sites = captured.sites
         self.groups = tied_groups(_steps(captured))
-        self.dynamic_batch = captured.dynamic_batch
         self.graph_module, self._operands = _insert(captured)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
-        """What the module gives for these inputs."""
+        """What the module gives for these inputs.
+
+        Raises FormatError for a batch that the forward's own numbers rule out, and as
+        `Operand.quantized`.
+        """
+        if self.batch is not None and inputs and len(inputs[0]) != self.batch:
+            raise FormatError(
+                f"module {self.title}: a batch of {len(inputs[0])}; allowed: {self.batch}, which "
+                "its forward holds as a constant"
+            )
         return self.graph_module(*inputs)
 
     def operand(self, site: str, tensor: str) -> Operand:
@@ -115,7 +126,7 @@ class QuantizedModel(nn.Module):
     def choice(self) -> dict[str, Codings]:
         """What each product's operands are stored in now."""
         return {
-            site.name: Codings(*(self._operands[site.name, tensor].coding for tensor in "IWO"))
+            site.name: Codings(*(self._operands[site.name, tensor].coding for tensor in TENSORS))
             for site in self.sites
         }
 
@@ -202,7 +213,7 @@ def quantize_model(
     captured = capture(module, given)
     name = type(module).__name__
     _check_covered(captured, name)
-    model = QuantizedModel(captured, name)
+    model = QuantizedModel(captured, name, len(given[0]))
     model.choose(chosen, tied=tied)
     model.calibrate([given] if calibration is None else calibration)
     model.set_mode(Mode.QUANTIZE)

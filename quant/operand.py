@@ -7,26 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quant.axes import WEIGHT, Blocks
+from quant.baselines.quantizer import Quantizer
 from quant.fake_quantize import Gradient, calibrated_top, fake_quantize
 from quant.formats import BFP, Format, FormatError, Rounding
 from quant.quantize import TOP_BITS
-
-
-class Quantizer(Protocol):
-    """A number format with its own arithmetic, such as those in `quant.baselines`."""
-
-    def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
-        """The tensor's values after storage: same shape, dtype and device, without a gradient."""
-
-    def bits(self, tensor: Tensor, blocks: Blocks) -> int:
-        """Storage of the tensor, shared exponents and scales included [bit]."""
-
 
 Coding = Format | Quantizer
 """What a stored tensor may be coded in."""
@@ -57,10 +47,15 @@ class Measured:
 
     @property
     def sqnr_db(self) -> float:
-        """Signal to quantisation noise [dB]; infinite without noise, NaN without signal."""
-        if self.signal == 0:
-            return math.nan
-        return math.inf if self.error == 0 else 10 * math.log10(self.signal / self.error)
+        """Signal to quantisation noise [dB]."""
+        return sqnr_db(self.signal, self.error)
+
+
+def sqnr_db(signal: float, error: float) -> float:
+    """Signal to quantisation noise, from sums of squares [dB]; infinite without noise."""
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(signal / error) if signal else -math.inf
 
 
 class Operand(nn.Module):
@@ -82,6 +77,8 @@ class Operand(nn.Module):
         self.top: int | None = None
         """E_top of an activation, once calibrated; None takes each tensor's own."""
         self.measured = Measured()
+        self._known: tuple[object, ...] | None = None
+        self._kept: Tensor | None = None
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, or what is left of it."""
@@ -93,10 +90,21 @@ class Operand(nn.Module):
             if self.mode is Mode.MEASURE:
                 self._measure(tensor, tensor)
             return tensor
-        quantized = self.quantized(tensor, self.coding)
+        quantized = self._parameter(tensor) if self.stored else self.quantized(tensor, self.coding)
         if self.mode is Mode.MEASURE:
             self._measure(tensor.detach(), quantized.detach())
         return quantized
+
+    def _parameter(self, tensor: Tensor) -> Tensor:
+        """The quantised parameter, again only if it or its coding is another than last time."""
+        assert self.coding is not None
+        if torch.is_grad_enabled() and tensor.requires_grad:
+            return self.quantized(tensor, self.coding)
+        known = (tensor.data_ptr(), tensor._version, tensor.dtype, self.coding)
+        if self._known != known:
+            self._known, self._kept = known, self.quantized(tensor, self.coding)
+        assert self._kept is not None
+        return self._kept
 
     def quantized(self, tensor: Tensor, coding: Coding) -> Tensor:
         """The tensor in a coding.

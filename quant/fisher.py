@@ -1,0 +1,64 @@
+"""What an error in a tensor does to the network's output, estimated from one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from quant.float_run import FloatRun, Key
+from quant.model import QuantizedModel
+
+
+class Fisher:
+    """Gradients of the float network's own log-likelihood on a batch.
+
+    With g the gradient of -log p(label), labels drawn from the network's own p, the KL divergence
+    that a small error d of a tensor makes is half the mean of (g . d)^2, p's Fisher information in
+    that direction. Of activations the errors of elements are taken as independent, which leaves
+    the sum of g^2 d^2. An error of a stored W meets every position of every image: it is taken
+    through O, undivided.
+
+    seed: of the labels
+    """
+
+    def __init__(self, model: QuantizedModel, inputs: Tensor, seed: int) -> None:
+        self._gradients: dict[Key, Tensor] = {}
+        hooks = [
+            operand.register_forward_hook(self._keep(key))
+            for key, operand in model.operands.items()
+        ]
+        try:
+            with torch.enable_grad():
+                logits = model(inputs.detach().clone().requires_grad_())
+                generator = torch.Generator().manual_seed(seed)
+                drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)
+                torch.autograd.backward(F.cross_entropy(logits, drawn[:, 0], reduction="sum"))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        model.zero_grad()
+
+    def divergence(self, key: Key, error: Tensor, stored: bool, run: FloatRun) -> float:
+        """The sum over images of the estimated KL divergence [nat].
+
+        error: of the operand's tensor; stored: whether that is a parameter
+        """
+        if stored:
+            through = run.product(key[0], error) * self._gradients[key[0], "O"]
+            per_image = through.double().flatten(1).sum(1)
+            return float(per_image.square().sum()) / 2
+        return float((error * self._gradients[key]).double().square().sum()) / 2
+
+    def _keep(self, key: Key) -> Callable[[Any, Any, Tensor], Tensor]:
+        def hook(operand: Any, given: Any, result: Tensor) -> Tensor:
+            own = result.clone()  # what other products read too has other gradients there
+            own.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: self._gradients.__setitem__(key, gradient)
+            )
+            return own
+
+        return hook

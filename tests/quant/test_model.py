@@ -1,0 +1,366 @@
+"""Quantised modules, against numpy's rule, exact sums, and the simulator."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from mapping.mapper import find_mapping
+from quant import BFP, FormatError, LayerFormats, Plain, Rounding
+from quant.axes import LAST, WEIGHT
+from quant.fake_quantize import Gradient
+from quant.model import Codings, QuantizedModel, quantize_model
+from quant.operand import Mode, format_bits
+from quant.quantize import (
+    dequantize,
+    quantize_activation,
+    quantize_weight,
+    top_exponent,
+)
+from sim.simulate import simulate
+from tests.generate import make_arch
+from workloads.importers.torch_module import import_torch
+
+FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(16, 4, 8))
+
+
+class Zoo(nn.Module):
+    """A layer of each kind, an add, a concatenation, a gate, attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.grouped = nn.Conv2d(12, 18, 3, padding=2, dilation=2, groups=3)
+        self.point = nn.Conv2d(12, 12, 1)
+        self.eca = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+        self.up = nn.ConvTranspose2d(30, 8, 3, stride=2, padding=1, groups=2)
+        self.qkv = nn.Linear(8, 24)
+        self.out = nn.Linear(8, 8)
+        self.layernorm = nn.LayerNorm(8)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        y = F.relu(self.depthwise(x))
+        y = self.point(y)
+        gate = self.eca(y.mean((2, 3))[:, None]).sigmoid()
+        x = x + y * gate[:, 0, :, None, None]
+        x = self.up(torch.cat([x, self.grouped(x)], dim=1))
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = (
+            self.qkv(self.layernorm(tokens)).reshape(len(x), -1, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        )
+        y = F.scaled_dot_product_attention(q, k, v)
+        tokens = tokens + self.out(y.transpose(1, 2).flatten(2))
+        return self.fc(tokens.mean(1))
+
+
+@pytest.fixture(scope="module")
+def zoo() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(1)
+    module = Zoo()
+    module.train()
+    for _ in range(3):
+        module(torch.randn(4, 3, 10, 8))  # statistics that are not those of nothing
+    return module.eval(), torch.randn(3, 3, 10, 8)
+
+
+def passed(model: QuantizedModel, *inputs: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    """What went into and came out of each operand."""
+    seen: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+    hooks = [
+        operand.register_forward_hook(
+            lambda _, given, result, key=key: seen.__setitem__(key, (given[0], result))
+        )
+        for key, operand in model.operands.items()
+    ]
+    with torch.no_grad():
+        model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return {key: (a.detach(), b.detach()) for key, (a, b) in seen.items()}
+
+
+def test_floats_pass_unchanged(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x)
+    with torch.no_grad():
+        assert torch.allclose(model(x), module(x), rtol=0, atol=1e-6)
+        assert torch.equal(model(x), quantize_model(module, x, Codings())(x))
+
+
+def test_every_product_has_three_operands(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x, BFP(8, 3, 16))
+    names = ["stem", "depthwise", "point", "eca", "grouped", "up", "qkv", "qk", "av", "out", "fc"]
+    assert [site.name for site in model.sites] == names
+    assert set(passed(model, x)) == {(name, tensor) for name in names for tensor in "IWO"}
+
+
+def nhwc(tensor: Tensor, kind: str) -> np.ndarray:
+    """Channels last, as numpy's rule and the simulator have them."""
+    values = tensor.double()
+    if kind in ("conv", "transposed", "conv1d"):
+        values = values.movedim(1, -1)
+    return values.numpy()
+
+
+def test_operands_are_those_of_the_numpy_rule(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x, FORMATS, tied=False).double()
+    kinds = {site.name: site.kind for site in model.sites}
+    for (name, tensor), (before, after) in passed(model, x.double()).items():
+        kind, fmt, top = kinds[name], FORMATS.of(tensor), model.operand(name, tensor).top
+        if tensor == "W" and kind == "transposed":
+            continue
+        if tensor == "W" and kind == "matmul":
+            before, after = before.transpose(-1, -2), after.transpose(-1, -2)
+        elif tensor == "W":
+            taps = before.reshape(*before.shape[:2], -1)[..., None].double().numpy()
+            expected = dequantize(quantize_weight(taps, fmt)).reshape(before.shape)
+            assert np.array_equal(after.double().numpy(), expected), name
+            continue
+        values = nhwc(before, kind)
+        flat = values.reshape(1, 1, -1, values.shape[-1])
+        expected = dequantize(quantize_activation(flat, fmt, top)).reshape(values.shape)
+        assert np.array_equal(nhwc(after, kind), expected), (name, tensor)
+
+
+def test_phases_of_a_transposed_convolution_have_blocks_of_their_own(zoo) -> None:
+    """Against every block of every phase, gathered element by element."""
+    module, x = zoo
+    model = quantize_model(module, x, BFP(8, 3, 4))
+    before, after = passed(model, x)["up", "W"]
+    weight, found = before.double().numpy(), after.double().numpy()
+    top = top_exponent(weight)
+    per_group, filters = 15, 4
+    expected = np.full(weight.shape, np.nan)
+    for group in range(2):
+        for k in range(filters):
+            for r in range(2):
+                for s in range(2):
+                    taps = [(i, j) for i in range(r, 3, 2) for j in range(s, 3, 2)]
+                    for first in range(0, per_group, 4):
+                        channels = range(first, min(first + 4, per_group))
+                        where = [
+                            (group * per_group + c, k, i, j) for c in channels for i, j in taps
+                        ]
+                        block = np.array([weight[at] for at in where]).reshape(1, -1, 1, 1)
+                        values = dequantize(quantize_weight(block, BFP(8, 3, block.size), top))
+                        for at, value in zip(where, values.ravel(), strict=True):
+                            expected[at] = value
+    assert np.array_equal(found, expected)
+
+
+def test_outputs_are_exact_sums_quantised_and_the_bias_comes_after(zoo) -> None:
+    """In float64 the sums of such short mantissas are exact, so any order gives the same."""
+    module, x = zoo
+    model = quantize_model(module, x, FORMATS, tied=False).double()
+    seen = passed(model, x.double())
+    inputs, weight = seen["fc", "I"][1], seen["fc", "W"][1]
+    sums = np.array([[math.fsum((row * col).tolist()) for col in weight] for row in inputs])
+    assert np.array_equal(seen["fc", "O"][0].numpy(), sums)
+    with torch.no_grad():
+        assert torch.equal(model(x.double()), seen["fc", "O"][1] + module.fc.bias.double())
+
+
+@pytest.mark.parametrize("name", ["stem", "depthwise", "grouped", "point", "qkv", "fc", "eca"])
+def test_the_simulated_layer_gives_the_same_output(zoo, name: str) -> None:
+    module, x = zoo
+    x = x[:1]
+    model = quantize_model(module, x, FORMATS, tied=False).double()
+    network = import_torch(module, {"x": tuple(x.shape)}).network
+    layer = next(layer for layer in network.layers if layer.name == name)
+    kind = next(site.kind for site in model.sites if site.name == name)
+    seen = passed(model, x.double())
+    (inputs, _), (weight, _) = seen[name, "I"], seen[name, "W"]
+    shape = layer.input_shape
+    given = quantize_activation(
+        nhwc(inputs, kind).reshape(shape), FORMATS.I, model.operand(name, "I").top
+    )
+    stored = quantize_weight(weight.numpy().reshape(layer.weight_shape), FORMATS.W)
+    arch = make_arch()
+    mapping = find_mapping(layer, arch, FORMATS)
+    top = model.operand(name, "O").top
+    result = simulate(layer, arch, mapping, FORMATS, (given, stored), output_top=top)
+    output = nhwc(seen[name, "O"][1], kind).reshape(layer.output_shape)
+    assert np.array_equal(result.output, output)
+
+
+def test_operands_that_are_one_tensor_are_tied(zoo) -> None:
+    """By hand: the add and the gate tie all around them, softmax and layer norm end a tie."""
+    module, x = zoo
+    assert quantize_model(module, x).groups == (
+        (("stem", "I"),),
+        (("stem", "O"), ("depthwise", "I"), ("point", "O"), ("eca", "I"), ("eca", "O"),
+         ("grouped", "I"), ("grouped", "O"), ("up", "I")),
+        (("depthwise", "O"), ("point", "I")),
+        (("up", "O"), ("out", "O"), ("fc", "I")),
+        (("qkv", "I"),),
+        (("qkv", "O"), ("qk", "I"), ("qk", "W"), ("av", "W")),
+        (("qk", "O"),),
+        (("av", "I"),),
+        (("av", "O"), ("out", "I")),
+        (("fc", "O"),),
+    )  # fmt: skip
+
+
+def test_a_tie_is_kept_unless_it_is_waived(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x, BFP(8, 3, 16))
+    choice = model.choice()
+    a, b = BFP(8, 3, 16), BFP(8, 2, 16)
+    choice["depthwise"] = Codings(a, b, a)  # a stored W is nobody else's
+    model.choose(choice)
+    choice["point"] = Codings(b, a, a)
+    with pytest.raises(FormatError, match="O of 'depthwise' in bfp8e3b16 and I of 'point' in "
+                       "bfp8e2b16 are one stored tensor; allowed"):  # fmt: skip
+        model.choose(choice)
+    model.choose(choice, tied=False)
+    assert model.choice()["point"] == Codings(b, a, a)
+    choice["depthwise"] = Codings(a, b, b)
+    model.choose(choice)
+
+
+def test_tops_are_those_of_all_calibration_inputs(zoo) -> None:
+    module, x = zoo
+    batches = [x, 8 * x.roll(1, 0), x / 3]
+    model = quantize_model(module, x, BFP(8, 3, 16), batches)
+    with model.in_mode(Mode.FLOAT):
+        runs = [passed(model, batch) for batch in batches]
+    for (name, tensor), operand in model.operands.items():
+        if operand.stored:
+            assert operand.top is None or name == "up"
+            continue
+        tops = [top_exponent(run[name, tensor][0].numpy()) for run in runs]
+        assert operand.top == max(tops), (name, tensor)
+
+
+def test_measured_bits_and_noise(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x, FORMATS, tied=False)
+    batches = [x, x / 3]
+    measured = model.measure(batches)
+    parts = [passed(model, batch) for batch in batches]
+    kinds = {site.name: site.kind for site in model.sites}
+    for (name, tensor), one in measured.items():
+        pairs = [[each.double() for each in part[name, tensor]] for part in parts]
+        signal = sum(float((before**2).sum()) for before, _ in pairs)
+        error = sum(float(((before - after) ** 2).sum()) for before, after in pairs)
+        assert one.signal == pytest.approx(signal)
+        assert one.error == pytest.approx(error, rel=1e-6)
+        noise = 10 * math.log10(signal / error) if error else math.inf
+        assert one.sqnr_db == pytest.approx(noise)
+        if kinds[name] in ("conv", "conv1d") and tensor != "W":
+            stored = 0
+            for part in parts:
+                values = nhwc(part[name, tensor][0], kinds[name])
+                flat = values.reshape(1, 1, -1, values.shape[-1])
+                stored += quantize_activation(flat, FORMATS.of(tensor)).storage_bits
+            assert one.bits == stored
+
+
+def test_bits_of_formats_are_what_packing_takes() -> None:
+    rng = random.Random(3)
+    for _ in range(50):
+        shape = tuple(rng.randint(1, 9) for _ in range(4))
+        fmt = rng.choice([BFP(8, 3, rng.randint(1, 20)), Plain(8), Plain(16), Plain(32)])
+        values = np.random.default_rng(0).normal(size=shape)
+        assert format_bits(fmt, shape, LAST) == quantize_activation(values, fmt).storage_bits
+        assert format_bits(fmt, shape, WEIGHT) == quantize_weight(values, fmt).storage_bits
+
+
+def test_gradients_pass_to_every_parameter(zoo) -> None:
+    """Straight through: those of the same products of the quantised values."""
+    module, x = zoo
+    model = quantize_model(module, x, BFP(8, 3, 16))
+    model(x).square().sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert all(g is not None and g.abs().sum() > 0 for g in gradients.values())
+    seen = passed(model, x)
+    output = seen["fc", "O"][1] + module.fc.bias
+    weight = next(g for name, g in gradients.items() if name.endswith("fc.weight"))
+    assert torch.allclose(weight, (2 * output).T @ seen["fc", "I"][1], rtol=1e-5)
+
+
+def test_saturated_elements_may_have_no_gradient() -> None:
+    linear = nn.Linear(4, 1, bias=False)
+    nn.init.constant_(linear.weight, 1.0)
+    x = torch.tensor([[1.0, 0.5, 0.25, 0.125]])
+    model = quantize_model(linear, x, Codings(I=Plain(4)), [x])
+    for gradient, expected in ((Gradient.STRAIGHT_THROUGH, 1.0), (Gradient.CLIPPED, 0.0)):
+        model.set_gradient(gradient)
+        given = (4 * x).requires_grad_()
+        model(given).sum().backward()
+        assert given.grad[0, 0] == expected  # 4 is beyond E_top = 0
+        assert given.grad[0, 3] == 1
+
+
+def test_formats_for_products_that_are_not_there(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x)
+    some = dict.fromkeys(("stem", "nose"), BFP(8, 3, 16))
+    with pytest.raises(FormatError, match=r"formats of Zoo: lacks 'av' \(11 in all\); allowed"):
+        model.choose(some)
+    every = {site.name: BFP(8, 3, 16) for site in model.sites} | {"nose": None}
+    with pytest.raises(FormatError, match=r"has 'nose' \(1 in all\)"):
+        model.choose(every)
+
+
+def test_bad_values_name_the_product(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x, BFP(8, 3, 16))
+    bad = x.clone()
+    bad[0, 0, 0, 0] = math.nan
+    with pytest.raises(FormatError, match="stem input: 1 of 720 values are NaN or infinite"):
+        model(bad)
+    with pytest.raises(FormatError, match="stem input: "):
+        model.calibrate([bad])
+    with torch.no_grad():
+        model.get_parameter("graph_module.point.weight").fill_(math.inf)
+    with pytest.raises(FormatError, match="point weight: 144 of 144 values are NaN or infinite"):
+        model(x)
+
+
+def test_a_batch_that_the_graph_cannot_take() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x.reshape(4, 3))
+
+    model = quantize_model(Fixed(), torch.randn(4, 3), BFP(8, 3, 16))
+    model(torch.randn(4, 3))
+    with pytest.raises(FormatError, match="Fixed: a batch of 3; allowed: 4, which its forward"):
+        model(torch.randn(3, 3))
+
+
+def test_random_rounding_is_refused(zoo) -> None:
+    module, x = zoo
+    model = quantize_model(module, x, BFP(8, 3, 16, Rounding.STOCHASTIC))
+    with pytest.raises(FormatError, match=r"stem input: .* rounds stochastically; allowed"):
+        model(x)
+
+
+def test_products_without_a_quantised_form_are_listed() -> None:
+    class Volume(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv3d(1, 2, 3)
+            self.second = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).mean((2, 3, 4)))
+
+    with pytest.raises(FormatError, match=r"module Volume: .*conv3d.* \d+\.\d+%; allowed: Conv1d"):
+        quantize_model(Volume(), torch.randn(1, 1, 4, 4, 4))
+    with pytest.raises(FormatError, match="module ReLU: has no product to quantise"):
+        quantize_model(nn.ReLU(), torch.randn(2, 3))

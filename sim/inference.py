@@ -1,7 +1,7 @@
 """A trained network run image by image through the simulated accelerator."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,23 @@ from mapping.mapper import find_mapping
 from mapping.nest import Mapping as Tiling
 from quant.formats import LayerFormats
 from quant.quantize import quantize_activation, quantize_weight, top_exponent
-from sim.host import Values, apply, check_runnable, infer
-from sim.result import LayerResult, NetworkResult
+from sim.host import Values, apply, by_head, by_sample, check_runnable, infer
+from sim.result import LayerResult, NetworkResult, repeated
 from sim.simulate import simulate
-from workloads import LayerWeights, Network
+from workloads import LayerWeights, Network, Node
 
 
 @dataclass(frozen=True, slots=True)
 class Tops:
-    """E_top of a layer's input and output, calibrated once."""
+    """E_top of a layer's input and output, calibrated once.
+
+    W: of the second operand of a product of activations; None for stored weights, which are their
+        own calibration
+    """
 
     I: int  # noqa: E741 - the tensor's name in the field
     O: int  # noqa: E741
+    W: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,7 @@ class Inference:
 
 
 def float_predictions(
-    network: Network, weights: dict[str, LayerWeights], images: NDArray[np.floating]
+    network: Network, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
 ) -> NDArray[np.int64]:
     """The class of each image by float64 inference with the unquantised weights."""
     outputs = infer(network.batched(len(images)), weights, images)[network.nodes[-1].name]
@@ -54,73 +59,100 @@ def float_predictions(
 
 
 def calibrate(
-    network: Network, weights: dict[str, LayerWeights], images: NDArray[np.floating]
+    network: Network, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
 ) -> dict[str, Tops]:
     """E_top of every layer's I and O, from float inference of calibration images."""
     outputs = infer(network.batched(len(images)), weights, images)
-    return {
-        node.name: Tops(
-            top_exponent(outputs[node.inputs[0]], f"{node.name} input"),
-            top_exponent(outputs[node.name + ":sum"], f"{node.name} output"),
-        )
-        for node in network.nodes
-        if node.layer is not None
-    }
+    tops = {}
+    for node in network.nodes:
+        if node.layer is not None:
+            first, *second = (top_exponent(outputs[x], f"{node.name} input") for x in node.inputs)
+            sums = top_exponent(outputs[node.name + ":sum"], f"{node.name} output")
+            tops[node.name] = Tops(first, sums, *second)
+    return tops
 
 
 def run_inference(
     network: Network,
     arch: Arch,
     formats: LayerFormats | Mapping[str, LayerFormats],
-    weights: dict[str, LayerWeights],
+    weights: Mapping[str, LayerWeights],
     images: NDArray[np.floating],
     tops: dict[str, Tops] | None = None,
     mappings: Mapping[str, Tiling] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inference:
-    """Run images (N, H, W, channels) through the network, convolutions on the accelerator.
+    """Run images (N, H, W, channels) through the network, its layers on the accelerator.
 
-    Between layers the host adds biases, applies ReLU, pools and adds residuals in float64, and
-    quantises to the next layer's I format.
+    Between layers the host adds biases, activates, pools, normalises and adds residuals in float64,
+    and quantises to the next layer's I format; the second operand of a product of activations to
+    its W format.
     tops: from `calibrate`; None calibrates on these images
     mappings: by layer name, for the batch; missing ones are found
 
     Raises MappingError, FormatError as `simulate`, and WorkloadError as `check_runnable`.
     """
-    check_runnable(network)
+    check_runnable(network, weights)
     batch = network.batched(len(images))
     tops = calibrate(network, weights, images) if tops is None else tops
+    found: dict[object, Tiling] = {}
     values: dict[str, Values] = {}
     results: list[LayerResult] = []
     for node in batch.nodes:
-        sources = [values[name] for name in node.inputs]
+        sources, layer = [values[name] for name in node.inputs], node.layer
         if node.op == "input":
             values[node.name] = np.asarray(images, np.float64)
             continue
-        if node.layer is None:
-            values[node.name] = apply(node, sources)
+        if layer is None:
+            values[node.name] = apply(batch, node, sources, weights.get(node.name))
             continue
-        layer, own = node.layer, weights[node.name]
         chosen = formats if isinstance(formats, LayerFormats) else formats[layer.name]
         mapping = (mappings or {}).get(layer.name)
         if mapping is None:
-            mapping = find_mapping(layer, arch, chosen, model="full")
+            key = replace(layer, name="layer"), chosen
+            if key not in found:
+                found[key] = find_mapping(layer, arch, chosen, model="full")
+            mapping = found[key]
         top = tops[layer.name]
-        inputs = quantize_activation(sources[0], chosen.I, top.I, f"{layer.name} input")
-        filters = quantize_weight(own.weight, chosen.W, None, f"{layer.name} weight")
-        result = simulate(
-            layer,
-            arch,
-            mapping,
-            chosen,
-            (inputs, filters),
-            output_top=top.O,
-            network=network.name,
-        )
-        results.append(result)
-        assert result.output is not None
-        values[node.name] = result.output + own.bias
+        runs = []
+        for left, right in _operands(node, sources, weights):
+            inputs = quantize_activation(left, chosen.I, top.I, f"{layer.name} input")
+            filters = quantize_weight(right, chosen.W, top.W, f"{layer.name} weight")
+            data = inputs, filters
+            runs.append(
+                simulate(layer, arch, mapping, chosen, data, output_top=top.O, network=network.name)
+            )
+        outputs = np.concatenate([_output(run) for run in runs])
+        results.append(_together(runs))
+        if node.op == "matmul":
+            values[node.name] = by_sample(outputs, len(images))
+        else:
+            values[node.name] = outputs + weights[layer.name].bias
         if progress is not None:
             progress(layer.name)
-    done = NetworkResult(network.name, arch, tuple(results), len(results))
+    done = NetworkResult(network.name, arch, tuple(results), sum(batch.repeats.values()))
     return Inference(values[batch.nodes[-1].name], done)
+
+
+def _operands(
+    node: Node, sources: list[Values], weights: Mapping[str, LayerWeights]
+) -> list[tuple[Values, NDArray[np.floating]]]:
+    """What each of a layer's runs multiplies; only a product of activations has several."""
+    assert node.layer is not None
+    if node.op != "matmul":
+        return [(sources[0], weights[node.name].weight)]
+    lefts, rights = by_head(node.layer, sources[0], sources[1])
+    return [(left[np.newaxis], right) for left, right in zip(lefts, rights, strict=True)]
+
+
+def _output(run: LayerResult) -> Values:
+    assert run.output is not None
+    return run.output
+
+
+def _together(runs: list[LayerResult]) -> LayerResult:
+    """A layer's runs as one result: they count the same, and no one output is the layer's."""
+    if len(runs) == 1:
+        return runs[0]
+    width = max(run.accumulator_width or 0 for run in runs)
+    return replace(repeated(runs[0], len(runs)), quantized=None, accumulator_width=width)

@@ -15,7 +15,7 @@ from workloads.networks.mask_dino import mask_dino_instance, mask_dino_semantic
 from workloads.networks.mobilenet import mobilenetv2
 from workloads.networks.one_peace import one_peace_detection, one_peace_segmentation
 from workloads.networks.resnet import resnet18, resnet50
-from workloads.networks.vit import deit_base, deit_small, deit_tiny, vit_b16
+from workloads.networks.vit import deit_base, deit_small, deit_tiny, pooled_vit, vit_b16
 from workloads.networks.yolov8 import SCALES, yolov8, yolov8_seg
 
 
@@ -36,6 +36,14 @@ def load_workload(name: str) -> Network:
     return replace(_NETWORKS[name](), name=name)
 
 
+def _googlenet_fashion() -> Network:
+    return googlenet(width=16, size=28, channels=1, classes=10, stem="small")
+
+
+def _mobilenetv2_fashion() -> Network:
+    return mobilenetv2("paper", width=16, size=28, channels=1, classes=10, stem="small")
+
+
 def _resnet18_fashion() -> Network:
     return resnet18(width=16, size=28, channels=1, classes=10, stem="small")
 
@@ -46,17 +54,20 @@ _NETWORKS: dict[str, Callable[[], Network]] = {
     "deit-small": deit_small,
     "deit-tiny": deit_tiny,
     "googlenet": googlenet,
+    "googlenet-fashion": _googlenet_fashion,
     "mask-dino-r50-instance": mask_dino_instance,
     "mask-dino-r50-semantic": mask_dino_semantic,
     "mask-dino-swinl-instance": partial(mask_dino_instance, "swin-large"),
     "mask-dino-swinl-semantic": partial(mask_dino_semantic, "swin-large", (640, 640)),
     "mobilenetv2-eca": mobilenetv2,
+    "mobilenetv2-fashion": _mobilenetv2_fashion,
     "one-peace-detection": one_peace_detection,
     "one-peace-segmentation": one_peace_segmentation,
     "resnet18": resnet18,
     "resnet18-fashion": _resnet18_fashion,
     "resnet50": resnet50,
     "vit-b16": vit_b16,
+    "vit-fashion": pooled_vit,
     **{f"yolov8{scale}": partial(yolov8, scale) for scale in SCALES},
     **{f"yolov8{scale}-seg": partial(yolov8_seg, scale) for scale in SCALES},
 }

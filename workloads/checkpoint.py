@@ -3,13 +3,14 @@
 A checkpoint is a safetensors file in float32 with ``LAYER.weight`` and, if it has one,
 ``LAYER.bias`` (G*K,) for every layer of a network, batch normalisation folded in. A weight is
 (G*K, C, R, S), or as torch has it: (K, C) of a linear layer, (G*K, C, S) of a 1-D convolution.
-Tensors named after the network's host nodes may stand beside them.
+Tensors named after the network's host nodes may stand beside them: a layer_norm's weight and bias,
+(C,) each; what an add_parameter adds, without a suffix, (1, H, W, C) or (1, tokens, C).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -25,23 +26,30 @@ from workloads.catalog import load_workload
 from workloads.files.atomic import write_atomic
 from workloads.layer import ConvLayer, WorkloadError
 from workloads.network import Network
+from workloads.node import Node
 
 # Of all pixels of Fashion-MNIST's 60,000 training images, scaled to 0..1.
 PIXEL_MEAN = 0.2860
 PIXEL_STD = 0.3530
 
-# Network -> file of weights, file of test images.
-_SHIPPED = {
-    "resnet18-fashion": ("resnet18-fashion.safetensors", "fashion-mnist-test-1000.safetensors"),
-}
+# Each has a file of its own name; the test images are the same for all.
+_SHIPPED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")
+_SHIPPED_IMAGES = "fashion-mnist-test-1000"
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer's ``weight`` float32 (G*K, C, R, S) and ``bias`` float32 (G*K,)."""
+    """One layer's ``weight`` float32 (G*K, C, R, S) and ``bias`` float32 (G*K,).
+
+    Of a host node, ``bias`` (C,) and ``weight`` (C,) if it is a layer_norm, (1, H, W, C) if an
+    add_parameter.
+    """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
+
+
+_Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class _TensorSpec:
     """What a tensor of a file must be: its type in the format's own code, and one of ``shapes``."""
 
     dtype: str
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: _Shapes
     optional: bool = False
 
 
@@ -86,9 +94,11 @@ def save_weights(
 
     Raises `WorkloadError` for weights that `load_weights` would refuse.
     """
+    weight_names = {node.name: _weight_name(node) for node in network.nodes}
     tensors: dict[str, NDArray[Any]] = {}
-    for name, layer in weights.items():
-        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = layer.weight, layer.bias
+    for name, own in weights.items():
+        tensors[weight_names.get(name, f"{name}.weight")] = own.weight
+        tensors[f"{name}.bias"] = own.bias
     _save(path, tensors, _weight_specs(network), metadata)
 
 
@@ -96,7 +106,8 @@ def load_weights(path: str | Path, network: Network) -> dict[str, LayerWeights]:
     """Return layer name -> weights, for every layer of ``network`` that has some, in its order.
 
     A layer without a bias has one of zeros. Products of two activations (``matmul``) have no
-    weights. Tensors of host nodes, whose names are a node's or begin with it and a dot, are left
+    weights. Host nodes that normalise or add a parameter are there, too, if the file has theirs;
+    other tensors of host nodes, whose names are a node's or begin with it and a dot, are left
     alone.
 
     Raises `WorkloadError`, naming file and tensor, if the file cannot be read, a weight is missing,
@@ -106,10 +117,12 @@ def load_weights(path: str | Path, network: Network) -> dict[str, LayerWeights]:
     hosts = tuple(node.name for node in network.nodes if node.op == "host")
     tensors = _load(path, _weight_specs(network), hosts)
     weights = {}
-    for layer in _weighted(network):
-        weight = tensors[f"{layer.name}.weight"].reshape(layer.weight_shape)
-        bias = tensors.get(f"{layer.name}.bias", np.zeros(layer.weight_shape[0], np.float32))
-        weights[layer.name] = LayerWeights(weight, bias)
+    for node, shapes in _weighted(network):
+        weight = tensors.get(_weight_name(node))
+        if weight is not None:
+            none = np.zeros(network.shape(node.name)[3], np.float32)
+            bias = tensors.get(f"{node.name}.bias", none)
+            weights[node.name] = LayerWeights(weight.reshape(shapes[0]), bias)
     return weights
 
 
@@ -160,52 +173,69 @@ def load_metadata(path: str | Path) -> dict[str, str]:
 
 
 def shipped_weights(name: str) -> dict[str, LayerWeights]:
-    """Return the trained weights that are shipped for a network, layer name -> weights."""
-    with _shipped(name, 0) as path:
+    """Return the trained weights that are shipped for a network, as `load_weights` does."""
+    with _shipped(name, name) as path:
         return load_weights(path, load_workload(name))
 
 
 def shipped_state(name: str) -> dict[str, NDArray[np.float32]]:
     """Return all tensors of a network's shipped file, under its module's own names for them."""
-    with _shipped(name, 0) as path:
+    with _shipped(name, name) as path:
         return load_state(path)
 
 
 def shipped_metadata(name: str) -> dict[str, str]:
     """Return how a network's shipped weights were trained, and their test accuracy."""
-    with _shipped(name, 0) as path:
+    with _shipped(name, name) as path:
         return load_metadata(path)
 
 
 def shipped_images(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the test images uint8 (1000, 28, 28) and labels uint8 (1000,) for a network."""
-    with _shipped(name, 1) as path:
+    with _shipped(name, _SHIPPED_IMAGES) as path:
         return load_images(path)
 
 
-def _shipped(name: str, which: int) -> AbstractContextManager[Path]:
+def _shipped(name: str, file: str) -> AbstractContextManager[Path]:
     if name not in _SHIPPED:
         raise WorkloadError(
             f"workload {name!r}: no weights are shipped, only for {', '.join(_SHIPPED)}"
         )
-    return as_file(files("workloads").joinpath("data", _SHIPPED[name][which]))
+    return as_file(files("workloads").joinpath("data", f"{file}.safetensors"))
 
 
-def _weighted(network: Network) -> list[ConvLayer]:
-    return [node.layer for node in network.nodes if node.layer is not None and node.op in _WEIGHTED]
+def _weighted(network: Network) -> Iterator[tuple[Node, _Shapes]]:
+    """Yield each node that has a weight, and the shapes that may have in a file; ours first."""
+    for node in network.nodes:
+        _, rows, cols, channels = network.shape(node.name)
+        if node.layer is not None and node.op in _WEIGHTED:
+            yield node, _layer_shapes(node.layer)
+        elif node.function == "layer_norm":
+            yield node, ((channels,),)
+        elif node.function == "add_parameter":
+            yield node, ((1, rows, cols, channels), (1, rows * cols, channels))
+
+
+def _layer_shapes(layer: ConvLayer) -> _Shapes:
+    filters, channels, rows, cols = layer.weight_shape
+    shapes: _Shapes = (layer.weight_shape,)
+    if rows == 1:
+        shapes += ((filters, channels, cols),)
+    if rows == cols == 1:
+        shapes += ((filters, channels),)
+    return shapes
+
+
+def _weight_name(node: Node) -> str:
+    return node.name if node.function == "add_parameter" else f"{node.name}.weight"
 
 
 def _weight_specs(network: Network) -> dict[str, _TensorSpec]:
     specs = {}
-    for layer in _weighted(network):
-        filters, channels, rows, cols = layer.weight_shape
-        shapes: tuple[tuple[int, ...], ...] = (layer.weight_shape,)
-        if rows == 1:
-            shapes += ((filters, channels, cols),)
-        if rows == cols == 1:
-            shapes += ((filters, channels),)
-        specs[f"{layer.name}.weight"] = _TensorSpec("F32", shapes)
-        specs[f"{layer.name}.bias"] = _TensorSpec("F32", ((filters,),), optional=True)
+    for node, shapes in _weighted(network):
+        bias = ((network.shape(node.name)[3],),)
+        specs[_weight_name(node)] = _TensorSpec("F32", shapes, optional=node.op == "host")
+        specs[f"{node.name}.bias"] = _TensorSpec("F32", bias, optional=True)
     return specs
 
 

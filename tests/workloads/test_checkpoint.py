@@ -1,4 +1,5 @@
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -30,10 +31,12 @@ from workloads import (
     shipped_weights,
 )
 from workloads.checkpoint import load_state, save_state
+from workloads.training.family import FAMILIES
 from workloads.training.fashion import DEBIAN_FOLDER
 from workloads.training.shipped import shipped_module
 
 NAME = "resnet18-fashion"
+SHIPPED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")
 DATA = Path(workloads.__file__).parent / "data"
 
 
@@ -132,6 +135,7 @@ def mixed_network():
     x = build.host("deep", "softmax", x)
     x = build.linear("deep.er", x, 6)
     x = build.host("scale", "mul", x, build.host("position", "parameter", shape=(1, 1, 1, 6)))
+    x = build.host("offset", "add_parameter", x)
     build.conv("out", x, 5, 1)
     return build.network()
 
@@ -147,6 +151,7 @@ def mixed_state() -> dict[str, np.ndarray]:
         "norm.weight": (6,),
         "norm.bias": (6,),
         "position": (1, 1, 6),
+        "offset": (1, 6, 6),
     }
     rng = np.random.default_rng(0)
     return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
@@ -158,25 +163,41 @@ def test_a_modules_own_shapes_missing_biases_and_host_tensors(tmp_path):
     assert list(load_metadata(path)) == ["a", "b"]
     assert all(np.array_equal(load_state(path)[name], state[name]) for name in state)
     loaded = load_weights(path, mixed_network())
-    assert list(loaded) == [
-        "line",
-        "keys",
-        "deep.er",
-        "out",
-    ]  # a product of activations has no weights
+    # A product of activations has no weights.
+    assert list(loaded) == ["line", "norm", "keys", "deep.er", "offset", "out"]
     assert loaded["line"].weight.shape == (6, 2, 1, 3)
     np.testing.assert_array_equal(loaded["line"].weight[:, :, 0], state["line.weight"])
     np.testing.assert_array_equal(loaded["keys"].weight[:, :, 0, 0], state["keys.weight"])
     np.testing.assert_array_equal(loaded["deep.er"].weight[..., 0], state["deep.er.weight"])
     np.testing.assert_array_equal(loaded["keys"].bias, state["keys.bias"])
-    for name, filters in (("line", 6), ("out", 5)):
+    np.testing.assert_array_equal(loaded["norm"].weight, state["norm.weight"])
+    np.testing.assert_array_equal(loaded["norm"].bias, state["norm.bias"])
+    np.testing.assert_array_equal(loaded["offset"].weight[:, 0], state["offset"])
+    for name, filters in (("line", 6), ("offset", 6), ("out", 5)):
         np.testing.assert_array_equal(loaded[name].bias, np.zeros(filters, np.float32))
         assert loaded[name].bias.dtype == np.float32
+
+
+def test_weights_of_host_nodes_come_back_and_may_be_left_out(tmp_path):
+    path, network = tmp_path / "mixed.safetensors", mixed_network()
+    save_state(path, mixed_state())
+    loaded = load_weights(path, network)
+    save_weights(path, network, loaded)
+    again = load_weights(path, network)
+    assert list(again) == list(loaded)
+    for name, own in loaded.items():
+        np.testing.assert_array_equal(again[name].weight, own.weight)
+        np.testing.assert_array_equal(again[name].bias, own.bias)
+    less = {name: own for name, own in loaded.items() if name not in ("norm", "offset")}
+    save_weights(path, network, less)
+    assert list(load_weights(path, network)) == list(less)
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
+        ("norm.weight", (1, 6), r"F32 \(1, 6\), must be F32 \(6,\)$"),
+        ("offset", (6, 6), r"F32 \(6, 6\), must be F32 \(1, 1, 6, 6\) or \(1, 6, 6\)$"),
         ("normal.weight", (6,), "'normal.weight' belongs to nothing"),
         ("positions", (6,), "'positions' belongs to nothing"),
         ("product.weight", (6, 6), "'product.weight' belongs to nothing"),
@@ -311,15 +332,73 @@ def test_shipped_weights_reach_the_recorded_accuracy(torch_resnet18):
     torch.testing.assert_close(layer_by_layer, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_shipped_metadata_agrees_with_itself_and_the_preprocessing():
-    metadata = shipped_metadata(NAME)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_modules_reach_the_recorded_accuracy(name):
+    images, labels = shipped_images(name)
+    inputs = torch.from_numpy(normalise(images).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        classes = shipped_module(name)(inputs).argmax(1).numpy()
+    expected = int(shipped_metadata(name)["first_1000_correct"])
+    assert abs(int((classes == labels).sum()) - expected) <= 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_are_the_modules_own_tensors(name):
+    network, weights = load_workload(name), shipped_weights(name)
+    state = shipped_module(name).state_dict()
+    products = [node.name for node in network.nodes if node.op == "matmul"]
+    assert {layer.name for layer in network.layers} <= {*weights, *products}
+    for owner, own in weights.items():
+        for part in ("weight", "bias"):
+            tensor = state.pop(f"{owner}.{part}", None)
+            if tensor is None and part == "weight":
+                tensor = state.pop(owner)
+            found = getattr(own, part)
+            assert np.array_equal(found.ravel(), np.ravel(0 * found if tensor is None else tensor))
+    assert not state
+
+
+def test_shipped_files_are_small():
+    sizes = {name: (DATA / f"{name}.safetensors").stat().st_size for name in SHIPPED}
+    for name, size in sizes.items():
+        network = load_workload(name)
+        parameters = sum(
+            np.prod(layer.weight_shape) + layer.G * layer.K for layer in network.layers
+        )
+        assert size < 4 * parameters + 100_000
+    assert sum(sizes.values()) < 8 * 2**20
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_readme_says_what_the_metadata_do(name):
+    text, metadata = (DATA / "README.md").read_text(), shipped_metadata(name)
+    family = FAMILIES[name.removesuffix("-fashion")]
+    assert metadata["network"] == name.removesuffix("-fashion")
+    assert metadata["seed"] == "0"
+    # The command names no width and no epochs.
+    assert (metadata["width"], metadata["epochs"]) == (str(family.width), str(family.epochs))
+    command = rf"--network {metadata['network']} +--out workloads/data/{name}\.safetensors"
+    assert len(re.findall(command, text)) == 1
+    correct, first = int(metadata["test_correct"]), int(metadata["first_1000_correct"])
+    row = (
+        f"| `{name}` | {metadata['epochs']} | {correct:,} ({correct / 100:.2f} %) "
+        f"| {first} ({first / 10:.2f} %) |"
+    )
+    assert row in text
+    most = float(re.search(r"test images by at most ([\d.e-]+)\.", text)[1])
+    assert float(metadata["fold_max_logit_difference"]) <= most
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_metadata_agrees_with_itself_and_the_preprocessing(name):
+    metadata = shipped_metadata(name)
     white = normalise(np.full((1, 1, 1), 255, np.uint8)).item()
     expected = (1 - float(metadata["mean"])) / float(metadata["std"])
     assert white == pytest.approx(expected, rel=1e-6)
     share = int(metadata["test_correct"]) / int(metadata["test_images"])
     assert float(metadata["test_accuracy"]) == pytest.approx(share, abs=5e-5)
     assert int(metadata["test_images"]) == 10_000
-    assert share > 0.93
+    assert share > 0.85
 
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is absent")
@@ -332,11 +411,10 @@ def test_shipped_images_are_the_first_thousand_of_the_test_set():
     assert data.train_images.std() / 255 == pytest.approx(0.3530, abs=1e-4)
 
 
-def test_only_the_trained_network_has_shipped_weights():
+def test_only_the_trained_networks_have_shipped_weights():
+    message = f"workload 'resnet18': no weights are shipped, only for {', '.join(SHIPPED)}"
     for shipped in (shipped_weights, shipped_images, shipped_metadata):
-        with pytest.raises(
-            WorkloadError, match="no weights are shipped, only for resnet18-fashion"
-        ):
+        with pytest.raises(WorkloadError, match=f"^{message}$"):
             shipped("resnet18")
 
 

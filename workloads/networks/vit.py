@@ -57,23 +57,51 @@ def vit(
     build = NetworkBuilder("vit", (1, size, size, channels))
     tokens = (size // patch) ** 2
     x = build.conv("patch_embed.proj", "input", width, patch, stride=patch)
-    x = build.host("patch_embed.tokens", "reshape", x, shape=(1, tokens, 1, width))
+    x = build.host("patch_embed.tokens", "tokens", x, shape=(1, tokens, 1, width))
     first = build.host("cls_token", "parameter", shape=(1, 1, 1, width))
     x = build.host("tokens", "concat_tokens", first, x, shape=(1, 1 + tokens, 1, width))
     x = build.host("pos_embed", "add_parameter", x)
     for index in range(depth):
-        x = _block(build, f"blocks.{index}", x, heads)
+        x = _block(build, f"blocks.{index}", x, heads, 4)
     x = build.host("norm", "layer_norm", x)
     x = build.host("class", "split", x, shape=(1, 1, 1, width))
     build.linear("head", x, classes)
     return build.network()
 
 
-def _block(build: NetworkBuilder, name: str, source: str, heads: int) -> str:
+def pooled_vit(
+    width: int = 64,
+    depth: int = 6,
+    heads: int = 4,
+    patch: int = 4,
+    size: int = 28,
+    channels: int = 1,
+    classes: int = 10,
+) -> Network:
+    """Return an encoder as `vit`, but smaller, that classifies its tokens' mean.
+
+    It has no class token, and twice a token's channels within the MLP. Raises `WorkloadError` as
+    `vit`.
+    """
+    if integer("vit", "size", size) % integer("vit", "patch", patch):
+        raise WorkloadError(f"vit: size={size} must be a multiple of patch={patch}")
+    build = NetworkBuilder("vit", (1, size, size, channels))
+    tokens = (size // patch) ** 2
+    x = build.conv("patch_embed", "input", width, patch, stride=patch)
+    x = build.host("tokens", "tokens", x, shape=(1, tokens, 1, width))
+    x = build.host("pos_embed", "add_parameter", x)
+    for index in range(depth):
+        x = _block(build, f"blocks.{index}", x, heads, 2)
+    x = build.host("norm", "layer_norm", x)
+    build.linear("head", build.avgpool("mean", x), classes)
+    return build.network()
+
+
+def _block(build: NetworkBuilder, name: str, source: str, heads: int, mlp_ratio: int) -> str:
     x = build.host(f"{name}.norm1", "layer_norm", source)
     x = build.add(f"{name}.add1", source, _attention(build, f"{name}.attn", x, heads))
     y = build.host(f"{name}.norm2", "layer_norm", x)
-    y = build.linear(f"{name}.mlp.fc1", y, 4 * build.shape(x)[3])
+    y = build.linear(f"{name}.mlp.fc1", y, mlp_ratio * build.shape(x)[3])
     y = build.host(f"{name}.mlp.act", "gelu", y)
     y = build.linear(f"{name}.mlp.fc2", y, build.shape(x)[3])
     return build.add(f"{name}.add2", x, y)

@@ -186,7 +186,7 @@ def _value(
             return torch.sigmoid(x)
         case "layer_norm":
             return F.layer_norm(x, x.shape[3:], eps=1e-6)
-        case "reshape":
+        case "reshape" | "tokens":
             return x.reshape(shape)
         case "permute":  # predictions of 4 sides: (N, rows, 1, 4 * bins) -> (N, 4, rows, bins)
             return x.unflatten(3, (4, -1))[:, :, 0].permute(0, 2, 1, 3)

@@ -71,7 +71,7 @@ class TorchMobileNetV2(nn.Module):
     ("network", "arguments", "image"),
     [
         (load_workload("mobilenetv2-eca"), (), (3, 224, 224)),
-        (mobilenetv2(eca=False), (False,), (3, 224, 224)),
+        (mobilenetv2(eca=None), (False,), (3, 224, 224)),
         # Odd maps, at which each kernel, stride and padding gives another size.
         (mobilenetv2(width=12, size=75, channels=2, classes=7), (True, 2, 7, 0.375), (2, 75, 75)),
     ],
@@ -85,7 +85,7 @@ def test_layers_are_those_torch_runs(network, arguments, image):
 def test_mobilenetv2_counts_that_the_literature_gives():
     # source: timm 1.0.31 (mobilenetv2_100) and transformers 5.23.0 (MobileNetV2, tf_padding off):
     # 52 convolutions of 299,494,272 MACs, a classifier of 1,280,000, 3,504,872 parameters.
-    network = mobilenetv2(eca=False)
+    network = mobilenetv2(eca=None)
     assert count(network, "conv", "depthwise") == 52
     assert count(network, "depthwise") == 17
     assert macs(network, "conv") == 299_494_272
@@ -97,7 +97,7 @@ def test_mobilenetv2_counts_that_the_literature_gives():
 
 
 def test_attention_adds_as_little_as_its_authors_say():
-    plain, attending = mobilenetv2(eca=False), load_workload("mobilenetv2-eca")
+    plain, attending = mobilenetv2(eca=None), load_workload("mobilenetv2-eca")
     assert macs(attending, "conv") == macs(plain, "conv")
     assert count(attending, "conv1d") == 17
     # 10 blocks of kernel 1 below 96 channels, 7 of kernel 3 from there on.

@@ -18,8 +18,8 @@ def main(chosen: list[str]) -> None:
     arch, formats = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
     print("Every shipped network on edge-64k, bfp8; mappings with bursts counted (model full)")
     print(
-        f"  {'network':26}{'layers':>7}{'distinct':>9}{'GMAC':>11}{'map [s]':>9}{'simulate [s]':>13}"
-        f"{'steps':>13}{'DRAM [Gbit]':>12}{'energy [mJ]':>12}"
+        f"  {'network':26}{'layers':>7}{'distinct':>9}{'GMAC':>11}{'map [s]':>9}"
+        f"{'simulate [s]':>13}{'steps':>13}{'DRAM [Gbit]':>12}{'energy [mJ]':>12}"
     )
     for name in chosen or names():
         network = load_workload(name)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -38,6 +36,8 @@ from bfpsim.emit import (
     solver_report,
     validation_report,
 )
+from bfpsim.progress import progress_bar
+from bfpsim.quantize_command import quantize
 from bfpsim.workload_commands import workload_app
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ app = typer.Typer(
 arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
 app.add_typer(arch_app, name="arch")
 app.add_typer(workload_app, name="workload")
+app.command()(quantize)
 
 
 class _Solver(StrEnum):
@@ -138,7 +139,7 @@ def simulate(
     from sim.simulate import simulate_network
 
     net, mappings = select(net, layer, order, tile)
-    with _progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as done:
+    with progress_bar(f"simulating {net.name} on {spec.name}", len(net.layers)) as done:
         result = simulate_network(net, spec, formats, mappings, done)
     emit(simulation_report(result, formats), as_json, as_csv, out)
 
@@ -166,7 +167,7 @@ def validate(
     from sim.validate import validate as run
 
     net, mappings = select(net, layer, order, tile)
-    with _progress(f"validating {net.name} on {spec.name}", len(net.layers)) as done:
+    with progress_bar(f"validating {net.name} on {spec.name}", len(net.layers)) as done:
         result = run(net, spec, formats, mappings, done)
     emit(validation_report(result, formats), as_json, as_csv, out)
     if not result.agrees:
@@ -236,14 +237,14 @@ def map_layers(
     if solver:
         from search.solvers import compare_solvers
 
-        with _progress(f"solving {net.name}", len(net.unique_layers) * len(solver)) as done:
+        with progress_bar(f"solving {net.name}", len(net.unique_layers) * len(solver)) as done:
             methods = cast("list[Method]", [method.value for method in solver])
             frame = compare_solvers(net, spec, formats, methods, seconds, done)
         emit(solver_report(frame), as_json, as_csv, out)
         return
     from search.mappings import map_network
 
-    with _progress(f"mapping {net.name} on {spec.name}", len(net.unique_layers)) as done:
+    with progress_bar(f"mapping {net.name} on {spec.name}", len(net.unique_layers)) as done:
         frame = map_network(net, spec, formats, objective, model, rescore, done)
     emit(mapping_report(frame), as_json, as_csv, out)
 
@@ -358,7 +359,7 @@ def _run_images(
     own = shipped_weights(net.name) if weights is None else load_weights(weights, net)
     chosen = read_images(net, images, labels, count)
     batch = normalise(chosen.pixels)
-    with _progress(f"running {count} images on {spec.name}", len(net.layers)) as done:
+    with progress_bar(f"running {count} images on {spec.name}", len(net.layers)) as done:
         inference = run_inference(net, spec, formats, own, batch, progress=done)
     classes = pd.DataFrame({"image": range(count), "simulated": inference.predictions})
     classes["float"] = float_predictions(net, own, batch)
@@ -371,26 +372,6 @@ def _run_images(
         summary["right"] = int((classes["simulated"] == classes["label"]).sum())
         summary["right_in_float"] = int((classes["float"] == classes["label"]).sum())
     return {"predictions": classes}, inference.result, summary
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on a terminal's stderr, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[at]}"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=total, at="")
-        yield lambda name: bar.update(task, advance=1, at=name)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -189,8 +190,13 @@ def _width() -> int:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values, numbers in full."""
+    """Rows as plain Python values, numbers in full; null where JSON has no word for one."""
     return [
-        {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
+        {str(key): _plain(value) for key, value in row.items()}
         for row in frame.to_dict(orient="records")
     ]
+
+
+def _plain(value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -15,7 +15,7 @@ from quant.formats import Format, FormatError, parse_format
 from quant.model import TENSORS, Codings, QuantizedModel
 from quant.operand import Mode
 from quant.sensitivity import Sensitivity
-from quant.tied import Operand
+from quant.tied import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def check_additivity(
     baseline = _outputs(model, inputs, batch, Mode.FLOAT)
     for number in range(choices):
         best = 1 + int(rng.integers(len(formats)))
-        chosen: dict[Operand, str] = {}
+        chosen: dict[Place, str] = {}
         for group, fmts in zip(groups, ranked, strict=True):
             fmt = fmts[int(rng.integers(best))]
             chosen.update(dict.fromkeys(group, fmt))
@@ -109,7 +109,7 @@ def check_additivity(
     return Additivity(pd.DataFrame(rows))
 
 
-def _by_site(model: QuantizedModel, formats: Mapping[Operand, Format]) -> dict[str, Codings]:
+def _by_site(model: QuantizedModel, formats: Mapping[Place, Format]) -> dict[str, Codings]:
     return {
         site.name: Codings(*(formats[site.name, tensor] for tensor in TENSORS))
         for site in model.sites

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from quant.float_run import FloatRun, Key
+from quant.float_run import FloatRun
 from quant.model import QuantizedModel
+from quant.tied import Place
 
 
 class Fisher:
@@ -26,7 +27,7 @@ class Fisher:
     """
 
     def __init__(self, model: QuantizedModel, inputs: Tensor, seed: int) -> None:
-        self._gradients: dict[Key, Tensor] = {}
+        self._gradients: dict[Place, Tensor] = {}
         hooks = [
             operand.register_forward_hook(self._keep(key))
             for key, operand in model.operands.items()
@@ -42,7 +43,7 @@ class Fisher:
                 hook.remove()
         model.zero_grad()
 
-    def divergence(self, key: Key, error: Tensor, stored: bool, run: FloatRun) -> float:
+    def divergence(self, key: Place, error: Tensor, stored: bool, run: FloatRun) -> float:
         """The sum over images of the estimated KL divergence [nat].
 
         error: of the operand's tensor; stored: whether that is a parameter
@@ -53,7 +54,7 @@ class Fisher:
             return float(per_image.square().sum()) / 2
         return float((error * self._gradients[key]).double().square().sum()) / 2
 
-    def _keep(self, key: Key) -> Callable[[Any, Any, Tensor], Tensor]:
+    def _keep(self, key: Place) -> Callable[[Any, Any, Tensor], Tensor]:
         def hook(operand: Any, given: Any, result: Tensor) -> Tensor:
             own = result.clone()  # what other products read too has other gradients there
             own.register_hook(  # type: ignore[no-untyped-call]

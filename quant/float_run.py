@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from quant.model import QuantizedModel
-
-Key = tuple[str, str]
-"""Product and tensor."""
+from quant.tied import Place
 
 
 class FloatRun(fx.Interpreter):
@@ -25,21 +23,21 @@ class FloatRun(fx.Interpreter):
         self._graph: fx.Graph = model.graph_module.graph
         paths = {part: path for path, part in model.graph_module.named_modules()}
         nodes = {node.target: node for node in self._graph.nodes if node.op == "call_module"}
-        self._nodes: dict[Key, fx.Node] = {
+        self._nodes: dict[Place, fx.Node] = {
             key: nodes[paths[operand]] for key, operand in model.operands.items()
         }
         with torch.no_grad():
             self.logits: Tensor = self.run(inputs)
         self._values = dict(self.env)
 
-    def value(self, key: Key) -> Tensor:
+    def value(self, key: Place) -> Tensor:
         """What reaches an operand."""
         source = self._nodes[key].args[0]
         assert isinstance(source, fx.Node)
         value: Tensor = self._values[source]
         return value.detach()
 
-    def swapped(self, key: Key, value: Tensor) -> Tensor:
+    def swapped(self, key: Place, value: Tensor) -> Tensor:
         """What the network gives if an operand gives ``value``."""
         at = self._nodes[key]
         known = {}

@@ -13,20 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from quant import tied
 from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
 from quant.fake_quantize import Gradient
 from quant.formats import FormatError, LayerFormats
 from quant.operand import Coding, Measured, Mode, Operand, TransposedWeight
-from quant.tied import Role, Step, tied_groups
+from quant.tied import Place, Role, Step, tied_groups
 from workloads.importers.torch_export import aten, constants
 from workloads.importers.torch_graph import Captured, Site, capture
 
-TENSORS: tuple[Literal["I", "W", "O"], ...] = ("I", "W", "O")
+TENSORS: tuple[tied.Tensor, ...] = ("I", "W", "O")
 _COLUMNS = Blocks(axis=-2)  # the second operand of a matmul: blocks along the reduction
 # They need the whole of what they read before they give anything (`quant.tied`).
 _ENDS = (
@@ -88,12 +89,12 @@ class QuantizedModel(nn.Module):
             )
         return self.graph_module(*inputs)
 
-    def operand(self, site: str, tensor: str) -> Operand:
+    def operand(self, site: str, tensor: tied.Tensor) -> Operand:
         """The operand of a site: tensor "I", "W" or "O"."""
         return self._operands[site, tensor]
 
     @property
-    def operands(self) -> Mapping[tuple[str, str], Operand]:
+    def operands(self) -> Mapping[Place, Operand]:
         """By (site, tensor), in execution order."""
         return self._operands
 
@@ -130,6 +131,10 @@ class QuantizedModel(nn.Module):
             for site in self.sites
         }
 
+    def described(self) -> str:
+        """The choice in one line; equal lines are equal choices."""
+        return " ".join(f"{s}.{t}={_said(o.coding)}" for (s, t), o in self._operands.items())
+
     def set_mode(self, mode: Mode) -> None:
         """Set what all operands do."""
         for operand in self._operands.values():
@@ -165,9 +170,7 @@ class QuantizedModel(nn.Module):
             if operand.top is None and not operand.stored:
                 operand.top = 0  # as of a tensor that is all zero
 
-    def measure(
-        self, batches: Iterable[Tensor | tuple[Tensor, ...]]
-    ) -> dict[tuple[str, str], Measured]:
+    def measure(self, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> dict[Place, Measured]:
         """Signal, error and storage of every operand on these inputs, in the chosen codings."""
         for operand in self._operands.values():
             operand.measured = Measured()
@@ -254,12 +257,12 @@ def _said(coding: Coding | None) -> str:
 # --- the graph -----------------------------------------------------------------------------------
 
 
-def _insert(captured: Captured) -> tuple[fx.GraphModule, dict[tuple[str, str], Operand]]:
+def _insert(captured: Captured) -> tuple[fx.GraphModule, dict[Place, Operand]]:
     """Put an operand before and after each site; a bias is added behind its O."""
     module = captured.module
     graph = module.graph
     nodes = {node.name: node for node in graph.nodes}
-    operands: dict[tuple[str, str], Operand] = {}
+    operands: dict[Place, Operand] = {}
     for number, site in enumerate(captured.sites):
         node = nodes[site.node]
         left, right, *rest = node.args
@@ -284,7 +287,7 @@ def _insert(captured: Captured) -> tuple[fx.GraphModule, dict[tuple[str, str], O
     return module, operands
 
 
-def _made(site: Site, rest: list[Any]) -> dict[str, Operand]:
+def _made(site: Site, rest: list[Any]) -> dict[tied.Tensor, Operand]:
     """The operands of a site; ``rest`` are its arguments behind I and W."""
     i, w, o = (f"{site.name} {word}" for word in ("input", "weight", "output"))
     if site.kind == "matmul":

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from quant.fisher import Fisher
-from quant.float_run import FloatRun, Key
+from quant.float_run import FloatRun
 from quant.formats import BFP, Format, FormatError
 from quant.model import QuantizedModel
 from quant.operand import Mode, Operand, sqnr_db
+from quant.tied import Place
 from workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class _Sums:
 
 
 def _measured(
-    run: FloatRun, fisher: Fisher, key: Key, operand: Operand, fmt: Format, labels: Tensor
+    run: FloatRun, fisher: Fisher, key: Place, operand: Operand, fmt: Format, labels: Tensor
 ) -> _Sums:
     """One operand in one format, on the images of a run."""
     value = run.value(key)

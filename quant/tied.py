@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Operand = tuple[str, Literal["I", "W", "O"]]
-"""Product (layer) and tensor."""
+Tensor = Literal["I", "W", "O"]
+Place = tuple[str, Tensor]
+"""Product (layer) and tensor: where an operand is."""
 Role = Literal["product", "pass", "end"]
 
 
@@ -31,7 +32,7 @@ class Step:
     role: Role
 
 
-def tied_groups(steps: Iterable[Step]) -> tuple[tuple[Operand, ...], ...]:
+def tied_groups(steps: Iterable[Step]) -> tuple[tuple[Place, ...], ...]:
     """Return the groups of operands that share a format, each in execution order.
 
     ``steps`` stand in execution order. A stored W is in no group. Readers of one tensor share its
@@ -45,7 +46,7 @@ def tied_groups(steps: Iterable[Step]) -> tuple[tuple[Operand, ...], ...]:
             name = parent[name]
         return name
 
-    tensors: list[tuple[Operand, str]] = []
+    tensors: list[tuple[Place, str]] = []
     for step in steps:
         parent[step.name] = step.name
         if step.role == "pass":
@@ -56,7 +57,7 @@ def tied_groups(steps: Iterable[Step]) -> tuple[tuple[Operand, ...], ...]:
             for tensor, source in zip(operands, step.reads, strict=False):
                 tensors.append(((step.name, tensor), source))
             tensors.append(((step.name, "O"), step.name))
-    groups: dict[str, list[Operand]] = {}
-    for operand, tensor_name in tensors:
-        groups.setdefault(root(tensor_name), []).append(operand)
+    groups: dict[str, list[Place]] = {}
+    for place, tensor_name in tensors:
+        groups.setdefault(root(tensor_name), []).append(place)
     return tuple(tuple(group) for group in groups.values())

@@ -90,7 +90,12 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
 
 
 def import_module_function(reference: str, shapes: Inputs | None) -> Imported:
-    """Import the module that a function makes, or that is there: `import_torch`.
+    """Import the module that `make_module` makes: `import_torch`."""
+    return import_torch(make_module(reference), shapes)
+
+
+def make_module(reference: str) -> nn.Module:
+    """Return the module that a function makes, or that is there.
 
     ``reference`` is ``package.module:name`` or ``path/to/file.py:name``; the name is that of a
     function without parameters, which is called, or of a module. The current folder, or the
@@ -119,7 +124,7 @@ def import_module_function(reference: str, shapes: Inputs | None) -> Imported:
             f"workload {reference!r}: {name} gives {type(made).__name__}, must be a "
             "torch.nn.Module or a function without parameters that returns one"
         )
-    return import_torch(made, shapes)
+    return made
 
 
 def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor, ...]]:

@@ -1,0 +1,305 @@
+"""The `quantize` command: what number formats do to a trained network's accuracy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bfpsim.arguments import Csv, Json, Out, UsageError, one_of
+from bfpsim.emit import Report, emit
+from bfpsim.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from quant.datasets import Dataset, Normalisation
+    from quant.model import Chosen, QuantizedModel
+
+    Choice = Chosen | Mapping[str, Chosen]
+
+TrainedName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NETWORK",
+        help="A shipped trained network (resnet18-fashion, ...), a .safetensors file of the "
+        "training script, or package.module:function or file.py:function, which makes a module.",
+    ),
+]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="original, bitq16, bitq8, a baseline (mxfp4, msfp12, ...; see docs/baselines.md), or "
+        "a format such as bfp8e3b16; may be given several times.",
+    ),
+]
+_STOCK = ("original", "bitq16", "bitq8")
+
+
+def quantize(
+    network: TrainedName,
+    format: Formats = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="All the formats that bfpsim compares with, too.")
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint for a module: safetensors, or a state dict of torch.save."),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Labelled images: 'shipped' (1,000 of Fashion-MNIST), a folder with one folder "
+            "per class, an .npz file with images and labels, or an IDX file with --labels.",
+        ),
+    ] = "shipped",
+    labels: Annotated[
+        str | None, typer.Option(help="IDX file of labels for --data.", metavar="FILE")
+    ] = None,
+    normalise: Annotated[
+        str,
+        typer.Option(
+            help="fashion-mnist, imagenet, none, or MEAN/STD of pixels in 0..1, each a number or "
+            "one per channel joined by commas."
+        ),
+    ] = "fashion-mnist",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Evaluate on the first images only.")
+    ] = None,
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Images from which E_top and bitq's choice are taken.")
+    ] = 200,
+    qat: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train each format for so many steps more; needs --train."),
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Images to train on, as --data takes them.")
+    ] = None,
+    train_labels: Annotated[
+        str | None, typer.Option(help="IDX file of labels for --train.", metavar="FILE")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder of training checkpoints, to go on from after a stop."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of training images.")] = 0,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure every layer, tensor and format (all of table 2, 8 bits, unless --format "
+            "names some), write the table to this CSV file, and say whether losses add up.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    out: Out = None,
+) -> None:
+    """Compare number formats on a trained network: accuracy, storage, and noise in each layer.
+
+    Inputs, weights and outputs of every layer are quantised as the accelerator stores them.
+    Without --format: the float original, and BitQ's space at 16 and 8 bits, each tensor in the
+    format of least estimated loss. With --qat, each is trained on and evaluated again. With
+    --sensitivity, single tensors are swapped instead.
+    """
+    one_of(as_json, as_csv, out)
+    if (qat is None) != (train is None):
+        raise UsageError("--qat and --train need each other")
+    if checkpoints is not None and qat is None:
+        raise UsageError("--checkpoints needs --qat")
+    if sensitivity is not None and (qat is not None or baselines):
+        raise UsageError("--sensitivity runs alone; leave out --qat and --baselines")
+    from quant.datasets import first
+    from quant.model import quantize_model
+
+    module = _module(network, weights)
+    scale = _normalisation(normalise)
+    images = _dataset(data, labels, scale)
+    images = images if count is None else first(images, count)
+    some = images.batch(range(min(calibration, len(images)))).inputs
+    model = quantize_model(module, some[:4], None, [some])
+    if sensitivity is not None:
+        emit(_sensitivity(model, images, format, sensitivity), as_json, as_csv, out)
+        return
+    training = None
+    if train is not None:
+        training = _dataset(train, train_labels, scale)
+    names = _names(format, baselines)
+    emit(
+        _comparison(network, model, images, names, some, training, qat, checkpoints, seed),
+        as_json,
+        as_csv,
+        out,
+    )
+
+
+def _names(format: list[str] | None, baselines: bool) -> list[str]:
+    from quant.baselines import BASELINES
+
+    names = list(format or _STOCK) + (list(BASELINES) if baselines else [])
+    return list(dict.fromkeys(name.strip().lower() for name in names))
+
+
+def _comparison(
+    network: str,
+    model: QuantizedModel,
+    images: Dataset,
+    names: list[str],
+    some: Tensor,
+    training: Dataset | None,
+    steps: int | None,
+    checkpoints: Path | None,
+    seed: int,
+) -> Report:
+    import pandas as pd
+
+    from quant.comparison import compare
+    from quant.policies import parse_policy
+    from reports.quantization import accuracy_table, noise_table
+
+    policies: dict[str, Choice] = {name: parse_policy(name, model, some[:100]) for name in names}
+    with progress_bar(f"evaluating {network}", len(policies)) as done:
+        result = compare(model, images, policies, progress=done)
+    accuracy, layers = [result.accuracy], [result.layers]
+    if training is not None and steps is not None:
+        original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        for name in names:
+            if name == "original":
+                continue
+            model.load_state_dict(original)
+            tuned = f"{name} +QAT"
+            checkpoint = None
+            if checkpoints is not None:
+                checkpoints.mkdir(parents=True, exist_ok=True)
+                checkpoint = checkpoints / f"{Path(network).stem}-{name}.safetensors"
+            _train(model, policies[name], training, steps, seed, checkpoint, f"{network} {name}")
+            again = compare(model, images, {tuned: policies[name]})
+            accuracy.append(_against(again.accuracy, result.accuracy))
+            layers.append(again.layers)
+        model.load_state_dict(original)
+    frame, noise = pd.concat(accuracy, ignore_index=True), pd.concat(layers, ignore_index=True)
+    title = f"{network} on {len(images):,} images"
+    if len(frame) == 1:
+        from rich.console import Group
+
+        table: Any = Group(accuracy_table(frame, title), "", noise_table(noise))
+    else:
+        table = accuracy_table(frame, title)
+    summary: dict[str, Any] = {"network": network, "images": len(images), "calibration": len(some)}
+    if steps is not None:
+        summary |= {"qat_steps": steps, "seed": seed}
+    return Report(table, {"accuracy": frame, "layers": noise}, summary)
+
+
+def _against(tuned: Any, before: Any) -> Any:
+    """The accuracy of a trained model, its loss counted from the float network before training."""
+    original = float(before["top1"].iloc[0] + before["accuracy_loss"].iloc[0])
+    return tuned.assign(accuracy_loss=original - tuned["top1"])
+
+
+def _train(
+    model: QuantizedModel,
+    choice: Choice,
+    training: Dataset,
+    steps: int,
+    seed: int,
+    checkpoint: Path | None,
+    title: str,
+) -> None:
+    from quant.fine_tuning import fine_tune
+
+    model.choose(choice, tied=False)
+    with progress_bar(f"training {title}", steps) as done:
+        fine_tune(
+            model,
+            training,
+            steps,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=done,
+            name=f"{title} {model.described()}",
+        )
+
+
+def _sensitivity(
+    model: QuantizedModel, images: Dataset, format: list[str] | None, path: Path
+) -> Report:
+    from quant.additivity import check_additivity
+    from quant.formats import candidates, parse_format
+    from quant.sensitivity import measure_sensitivity
+    from reports.quantization import additivity_lines, sensitivity_table
+
+    formats = list(candidates(8)) if not format else [parse_format(name) for name in format]
+    whole = images.batch(range(len(images)))
+    chunks = -(-len(images) // 100) * len(model.operands)
+    with progress_bar("swapping single tensors", chunks) as done:
+        table = measure_sensitivity(model, *whole, formats, progress=done)
+    table.save(path)
+    with progress_bar("running mixed choices", 40) as done:
+        result = check_additivity(model, table, *whole, progress=done)
+    summary = {
+        "network": model.title,
+        "images": table.images,
+        "accuracy": table.accuracy,
+        **additivity_lines(result),
+    }
+    notes = tuple(additivity_lines(result))
+    frames = {"sensitivity": table.table, "additivity": result.table}
+    return Report(sensitivity_table(table), frames, summary, notes)
+
+
+def _module(network: str, weights: Path | None) -> nn.Module:
+    if ":" in network:
+        from workloads.importers.torch_module import make_module
+        from workloads.state import load_into
+
+        module = make_module(network)
+        if weights is not None:
+            load_into(module, weights)
+        return module
+    if weights is not None:
+        raise UsageError("--weights needs a module: package.module:function or file.py:function")
+    from workloads.training.shipped import load_module, shipped_module
+
+    return load_module(network) if network.endswith(".safetensors") else shipped_module(network)
+
+
+def _dataset(data: str, labels: str | None, normalisation: Normalisation) -> Dataset:
+    from quant.datasets import read_idx_dataset, read_npz_dataset, shipped_test_images
+    from quant.image_folder import read_image_folder
+
+    path = Path(data)
+    alone = data == "shipped" or path.is_dir() or path.suffix == ".npz"
+    if alone and labels is not None:
+        raise UsageError(f"{data} brings its own labels; leave out {labels}")
+    if data == "shipped":
+        return shipped_test_images()
+    if path.is_dir():
+        return read_image_folder(path, normalisation)
+    if path.suffix == ".npz":
+        return read_npz_dataset(path, normalisation)
+    if labels is None:
+        raise UsageError(f"{data} needs labels; allowed: an IDX file of them, or a folder or .npz")
+    return read_idx_dataset(data, labels, normalisation)
+
+
+def _normalisation(text: str) -> Normalisation:
+    from quant.datasets import AS_STORED, FASHION_MNIST, IMAGENET, Normalisation
+
+    named = {"fashion-mnist": FASHION_MNIST, "imagenet": IMAGENET, "none": AS_STORED}
+    if text in named:
+        return named[text]
+    number = r"-?\d+(?:\.\d+)?"
+    if not re.fullmatch(rf"{number}(?:,{number})*/{number}(?:,{number})*", text):
+        raise UsageError(
+            f"--normalise {text!r}; allowed: {', '.join(named)}, or MEAN/STD such as 0.5/0.25 or "
+            "0.4,0.4,0.4/0.2,0.2,0.2"
+        )
+    mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
+    return Normalisation(mean, std)

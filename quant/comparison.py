@@ -1,0 +1,115 @@
+"""What ways of coding a network do to its accuracy, its storage and the noise in each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from quant.accuracy import accuracy_loss, top_k
+from quant.datasets import Dataset
+from quant.model import Chosen, QuantizedModel
+from quant.operand import Mode, sqnr_db
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Tables of one network.
+
+    accuracy: a row per coding; top1, top5: shares of the images; accuracy_loss: the float
+        network's top1 less this one; weight_bits and activation_bits: storage of all W, and of I
+        and O of one image [bit]; weight_width, activation_width: the same per element [bit];
+        logits_sqnr_db: of the outputs [dB]
+    layers: a row per coding, layer and tensor: coding (as a format's name), sqnr_db [dB],
+        elements, bits (of one image)
+    """
+
+    network: str
+    images: int
+    accuracy: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def compare(
+    model: QuantizedModel,
+    dataset: Dataset,
+    policies: Mapping[str, Chosen | Mapping[str, Chosen]],
+    *,
+    sample: int = 100,
+    batch: int = 100,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Evaluate a calibrated model in each coding; the model's choice stays as it is.
+
+    policies: by name, as `QuantizedModel.choose` takes them; ties are not checked
+    sample: the first images, on which noise is measured
+    progress: called with each policy's name when it is done
+
+    Raises WorkloadError and FormatError as `quant.accuracy.top_k` and the model do.
+    """
+    import pandas as pd
+
+    before = model.choice()
+    some = dataset.batch(range(min(sample, len(dataset)))).inputs
+    with model.in_mode(Mode.FLOAT):
+        classes = _outputs(model, some[:1]).shape[1]
+        ks = (1, min(5, classes))
+        original = top_k(model, dataset, ks, batch)[1]
+        exact = _outputs(model, some)
+    rows, layers = [], []
+    try:
+        for name, chosen in policies.items():
+            model.choose(chosen, tied=False)
+            with model.in_mode(Mode.QUANTIZE):
+                scores = top_k(model, dataset, ks, batch)
+                found = _outputs(model, some)
+            storage = model.measure([some[:1]])
+            noise = model.measure([some])
+            totals = {"W": [0, 0], "IO": [0, 0]}
+            for (site, tensor), one in storage.items():
+                operand = model.operand(site, tensor)
+                total = totals["W" if operand.stored else "IO"]
+                total[0] += one.bits
+                total[1] += one.elements
+                layers.append(
+                    {
+                        "policy": name,
+                        "layer": site,
+                        "tensor": tensor,
+                        "coding": "float32" if operand.coding is None else str(operand.coding),
+                        "sqnr_db": noise[site, tensor].sqnr_db,
+                        "elements": one.elements,
+                        "bits": one.bits,
+                    }
+                )
+            signal, error = (float(t.double().square().sum()) for t in (exact, exact - found))
+            rows.append(
+                {
+                    "policy": name,
+                    "top1": scores[1],
+                    "top5": scores[ks[1]],
+                    "accuracy_loss": accuracy_loss(original, scores[1]),
+                    "weight_bits": totals["W"][0],
+                    "activation_bits": totals["IO"][0],
+                    "weight_width": totals["W"][0] / max(totals["W"][1], 1),
+                    "activation_width": totals["IO"][0] / max(totals["IO"][1], 1),
+                    "logits_sqnr_db": sqnr_db(signal, error),
+                }
+            )
+            if progress is not None:
+                progress(name)
+    finally:
+        model.choose(before, tied=False)
+    return Comparison(model.title, len(dataset), pd.DataFrame(rows), pd.DataFrame(layers))
+
+
+def _outputs(model: QuantizedModel, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(inputs)
+    return logits

@@ -1,0 +1,125 @@
+"""Whole networks in named codings, against runs by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from quant import BFP, FormatError, Plain
+from quant.assignment import least_divergence
+from quant.baselines import BASELINES
+from quant.comparison import compare
+from quant.datasets import AS_STORED, ArrayDataset
+from quant.model import Codings, quantize_model
+from quant.operand import Mode
+from quant.policies import TABLE_3, parse_policy
+
+
+@pytest.fixture(scope="module")
+def case():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(72, 3)
+    )
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(40, 1, 7, 7)).astype(np.float32)
+    dataset = ArrayDataset(pixels, rng.integers(3, size=40), AS_STORED, 3)
+    x = dataset.batch(range(40)).inputs
+    return quantize_model(module, x[:4], None, [x]), dataset
+
+
+def test_a_row_is_a_run_of_the_model(case) -> None:
+    model, dataset = case
+    policies = {"original": Plain(32), "coarse": BFP(8, 5, 8), "mxfp4": BASELINES["mxfp4"]}
+    result = compare(model, dataset, policies, sample=10, batch=16)
+    assert result.images == 40
+    x, y = dataset.batch(range(40))
+    with torch.no_grad(), model.in_mode(Mode.FLOAT):
+        exact = model(x)
+    original = float((exact.argmax(1) == y).double().mean())
+    assert list(result.accuracy["policy"]) == list(policies)
+    for row in result.accuracy.itertuples():
+        model.choose(policies[row.policy])
+        with torch.no_grad():
+            logits = model(x)
+        assert row.top1 == pytest.approx(float((logits.argmax(1) == y).double().mean()))
+        assert row.top5 == 1  # of three classes
+        assert row.accuracy_loss == pytest.approx(original - row.top1)
+        error = float((logits[:10] - exact[:10]).double().square().sum())
+        signal = float(exact[:10].double().square().sum())
+        if error:
+            assert row.logits_sqnr_db == pytest.approx(10 * np.log10(signal / error))
+    first = result.accuracy.iloc[0]
+    assert (first["accuracy_loss"], first["weight_width"], first["activation_width"]) == (0, 32, 32)
+    # Weights: 72 + 64 + 216 elements. Inputs and outputs of the three layers, by their shapes.
+    coarse = result.accuracy.iloc[1]
+    codes = 1 + 8 + 3 * 9  # 8 filters of the one channel, then blocks of 8 of 8 and 72 channels
+    assert coarse["weight_bits"] == (72 + 64 + 216) * 3 + codes * 5 + 3 * 8
+    elements = (49 + 72) + (72 + 72) + (72 + 3)
+    blocks = (49 + 9) + (9 + 9) + (9 + 1)
+    assert coarse["activation_bits"] == elements * 3 + blocks * 5 + 6 * 8
+    layers = result.layers[result.layers["policy"] == "coarse"]
+    assert list(zip(layers["layer"], layers["tensor"], strict=True)) == [
+        (site, tensor) for site in ("0", "2", "4") for tensor in "IWO"
+    ]
+    assert int(layers["bits"].sum()) == coarse["weight_bits"] + coarse["activation_bits"]
+
+
+def test_the_choice_stays(case) -> None:
+    model, dataset = case
+    model.choose(BFP(8, 2, 4))
+    before = model.choice()
+    compare(model, dataset, {"a": Plain(8)})
+    with pytest.raises(FormatError):
+        compare(model, dataset, {"a": {"0": Plain(8)}})
+    assert model.choice() == before
+
+
+def test_each_stored_tensor_gets_its_least_estimate(case) -> None:
+    """Against every format of every group, the others left in float."""
+    model, dataset = case
+    x = dataset.batch(range(40)).inputs
+    formats = [BFP(8, 5, 8), BFP(8, 2, 1), BFP(8, 3, 8), Plain(3)]
+    chosen = least_divergence(model, x, formats)
+    model.choose(chosen)  # ties are kept
+
+    def noise(places, fmt) -> float:
+        codings = {name: dict.fromkeys("IWO") for name in ("0", "2", "4")}
+        for name, tensor in places:
+            codings[name][tensor] = fmt
+        model.choose({name: Codings(**each) for name, each in codings.items()}, tied=False)
+        with torch.no_grad():
+            q = torch.log_softmax(model(x).double(), 1)
+            model.choose(None)
+            p = torch.log_softmax(model(x).double(), 1)
+        return float((p.exp() * (p - q)).sum(1).mean())
+
+    groups = [*model.groups, (("0", "W"),), (("2", "W"),), (("4", "W"),)]
+    near = 0
+    for group in groups:
+        costs = [noise(group, fmt) for fmt in formats]
+        got = {str(chosen[name].of(tensor)) for name, tensor in group}
+        assert len(got) == 1
+        near += costs[[str(fmt) for fmt in formats].index(got.pop())] <= 2 * min(costs)
+    assert near == len(groups)
+
+
+def test_policies_by_name(case) -> None:
+    model, dataset = case
+    x = dataset.batch(range(20)).inputs
+    assert parse_policy("original", model, x) == Codings.uniform(Plain(32))
+    assert parse_policy(" BFP8e3b16 ", model, x) == BFP(8, 3, 16)
+    assert parse_policy("mxfp4", model, x) is BASELINES["mxfp4"]
+    bsfp = parse_policy("bsfp8", model, x)
+    assert (str(bsfp.I), str(bsfp.W), str(bsfp.O)) == ("msfp16", "bsfp8", "msfp16")
+    for bits, name in ((16, "bitq16"), (8, "bitq8")):
+        choice = parse_policy(name, model, x)
+        model.choose(choice)
+        codings = itertools.chain.from_iterable((c.I, c.W, c.O) for c in choice.values())
+        assert {fmt.bits for fmt in codings} == {bits}
+    for name in TABLE_3:
+        model.choose(parse_policy(name, model, x), tied=False)
+    with pytest.raises(FormatError, match="format 'fp8'; allowed: original, bitq16, bitq8, mxint8"):
+        parse_policy("fp8", model, x)

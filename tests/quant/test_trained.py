@@ -1,0 +1,84 @@
+"""The shipped networks: a simulated layer of each gives what the torch front end gives."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mapping.mapper import find_mapping
+from quant import BFP, LayerFormats
+from quant.datasets import shipped_test_images
+from quant.model import QuantizedModel, quantize_model
+from quant.quantize import quantize_activation, quantize_weight
+from sim.simulate import simulate
+from tests.generate import make_arch
+from workloads import load_workload
+from workloads.training.shipped import shipped_module
+
+FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(8, 3, 8))
+
+
+def passed(model: QuantizedModel, inputs: Tensor, layer: str) -> dict[str, Tensor]:
+    """What the operands of one product were given (I, W), and what O gave."""
+    seen: dict[str, Tensor] = {}
+    for tensor in "IWO":
+        model.operand(layer, tensor).register_forward_hook(
+            lambda _, given, result, tensor=tensor: seen.__setitem__(
+                tensor, (result if tensor == "O" else given[0]).detach()
+            )
+        )
+    with torch.no_grad():
+        model(inputs)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        ("resnet18-fashion", "layer3.0.downsample"),
+        ("resnet18-fashion", "layer4.0.conv1"),
+        ("mobilenetv2-fashion", "blocks.5.depthwise"),
+        ("mobilenetv2-fashion", "blocks.5.eca.conv"),
+        ("googlenet-fashion", "inception4a.branch2.1"),
+        ("vit-fashion", "patch_embed"),
+        ("vit-fashion", "blocks.3.attn.qk"),
+        ("vit-fashion", "blocks.3.mlp.fc2"),
+    ],
+)
+def test_a_simulated_layer_equals_the_front_end(network: str, layer: str) -> None:
+    """In float64, where the front end's sums of 7-bit mantissas are exact."""
+    images = shipped_test_images()
+    x = images.batch([7]).inputs.double()
+    model = quantize_model(shipped_module(network), images.batch(range(8)).inputs, FORMATS,
+                           tied=False).double()  # fmt: skip
+    seen = passed(model, x, layer)
+    shape = next(each for each in load_workload(network).layers if each.name == layer)
+    if layer.endswith(".qk"):  # the first head of the only image, as the workload has it
+        seen = {tensor: values[0, 0] for tensor, values in seen.items()}
+        seen["W"] = seen["W"].T
+    elif layer not in ("blocks.3.mlp.fc2",):  # channels behind, as they are stored
+        seen |= {tensor: seen[tensor].movedim(1, -1) for tensor in "IO"}
+    given = quantize_activation(
+        seen["I"].numpy().reshape(shape.input_shape), FORMATS.I, model.operand(layer, "I").top
+    )
+    stored = quantize_weight(
+        seen["W"].numpy().reshape(shape.weight_shape), FORMATS.W, model.operand(layer, "W").top
+    )
+    arch = make_arch()
+    result = simulate(
+        shape, arch, find_mapping(shape, arch, FORMATS), FORMATS, (given, stored),
+        output_top=model.operand(layer, "O").top,
+    )  # fmt: skip
+    assert np.array_equal(result.output, seen["O"].numpy().reshape(shape.output_shape))
+    assert np.count_nonzero(result.output) > result.output.size // 2
+
+
+def test_the_shipped_networks_reach_what_their_files_say() -> None:
+    """Float accuracy on the 1,000 shipped images, from the files' metadata."""
+    from quant.accuracy import top_k
+    from workloads.checkpoint import shipped_metadata
+
+    images = shipped_test_images()
+    for name in ("resnet18-fashion", "vit-fashion"):
+        said = int(shipped_metadata(name)["first_1000_correct"])
+        assert top_k(shipped_module(name), images)[1] == pytest.approx(said / 1000, abs=0.0011)

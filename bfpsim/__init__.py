@@ -25,6 +25,13 @@ if TYPE_CHECKING:
         quantize_weight,
         unpack,
     )
+    from quant.accuracy import TopK, top_k
+    from quant.additivity import check_additivity
+    from quant.comparison import compare_formats
+    from quant.datasets import shipped_test_images
+    from quant.fine_tuning import fine_tune
+    from quant.model import Codings, QuantizedModel, quantize_model
+    from quant.sensitivity import Sensitivity, measure_sensitivity
     from reports.files import write_csv
     from reports.roofline import Roof, plot_roofline
     from reports.sweep import plot_sweep
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
         shipped_images,
         shipped_weights,
     )
+    from workloads.training.shipped import shipped_module
 
 __version__ = "0.1.0"
 
@@ -74,6 +82,14 @@ _HOME = {
         "quantize_weight",
         "unpack",
     ),
+    "quant.accuracy": ("TopK", "top_k"),
+    "quant.additivity": ("check_additivity",),
+    "quant.comparison": ("compare_formats",),
+    "quant.datasets": ("shipped_test_images",),
+    "quant.fine_tuning": ("fine_tune",),
+    "quant.model": ("Codings", "QuantizedModel", "quantize_model"),
+    "quant.sensitivity": ("Sensitivity", "measure_sensitivity"),
+    "workloads.training.shipped": ("shipped_module",),
     "reports.files": ("write_csv",),
     "reports.roofline": ("Roof", "plot_roofline"),
     "reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
@@ -104,6 +120,7 @@ __all__ = [
     "BFP",
     "Arch",
     "ArchError",
+    "Codings",
     "ConvLayer",
     "FormatError",
     "LayerFormats",
@@ -114,13 +131,19 @@ __all__ = [
     "NetworkBuilder",
     "NetworkResult",
     "Plain",
+    "QuantizedModel",
     "Roof",
     "Rounding",
+    "Sensitivity",
+    "TopK",
     "WorkloadError",
     "calibrate",
+    "check_additivity",
+    "compare_formats",
     "dequantize",
     "dump_arch",
     "find_mapping",
+    "fine_tune",
     "host_frame",
     "infer",
     "kinds_frame",
@@ -128,6 +151,7 @@ __all__ = [
     "load_weights",
     "load_workload",
     "map_network",
+    "measure_sensitivity",
     "normalise",
     "pack",
     "parse_format",
@@ -135,17 +159,21 @@ __all__ = [
     "plot_sweep",
     "predict",
     "quantize_activation",
+    "quantize_model",
     "quantize_weight",
     "rescored",
     "run_inference",
     "save_workload",
     "shipped_images",
+    "shipped_module",
+    "shipped_test_images",
     "shipped_weights",
     "simulate",
     "simulate_network",
     "simulation_table",
     "sweep_capacity",
     "sweep_table",
+    "top_k",
     "traffic_curves",
     "traffic_table",
     "unpack",

@@ -159,13 +159,13 @@ def _comparison(
 ) -> Report:
     import pandas as pd
 
-    from quant.comparison import compare
+    from quant.comparison import compare_formats
     from quant.policies import parse_policy
     from reports.quantization import accuracy_table, noise_table
 
     policies: dict[str, Choice] = {name: parse_policy(name, model, some[:100]) for name in names}
     with progress_bar(f"evaluating {network}", len(policies)) as done:
-        result = compare(model, images, policies, progress=done)
+        result = compare_formats(model, images, policies, progress=done)
     accuracy, layers = [result.accuracy], [result.layers]
     if training is not None and steps is not None:
         original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -179,7 +179,7 @@ def _comparison(
                 checkpoints.mkdir(parents=True, exist_ok=True)
                 checkpoint = checkpoints / f"{Path(network).stem}-{name}.safetensors"
             _train(model, policies[name], training, steps, seed, checkpoint, f"{network} {name}")
-            again = compare(model, images, {tuned: policies[name]})
+            again = compare_formats(model, images, {tuned: policies[name]})
             accuracy.append(_against(again.accuracy, result.accuracy))
             layers.append(again.layers)
         model.load_state_dict(original)

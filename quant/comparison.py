@@ -36,7 +36,7 @@ class Comparison:
     layers: pd.DataFrame
 
 
-def compare(
+def compare_formats(
     model: QuantizedModel,
     dataset: Dataset,
     policies: Mapping[str, Chosen | Mapping[str, Chosen]],

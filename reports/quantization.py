@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `quant.comparison.compare` returns as `accuracy`."""
+    """What `quant.comparison.compare_formats` returns as `accuracy`."""
     table = make_table(title, "format", gap=1)
     numbers(table, "top-1\n[%]", "top-5\n[%]", "loss\n[points]", "logits\nSQNR [dB]")
     numbers(table, "W\n[Mbit]", "W\n[bit/elem]", "I and O\n[Mbit/image]", "I and O\n[bit/elem]")

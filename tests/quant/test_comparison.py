@@ -10,7 +10,7 @@ from torch import nn
 from quant import BFP, FormatError, Plain
 from quant.assignment import least_divergence
 from quant.baselines import BASELINES
-from quant.comparison import compare
+from quant.comparison import compare_formats
 from quant.datasets import AS_STORED, ArrayDataset
 from quant.model import Codings, quantize_model
 from quant.operand import Mode
@@ -33,7 +33,7 @@ def case():
 def test_a_row_is_a_run_of_the_model(case) -> None:
     model, dataset = case
     policies = {"original": Plain(32), "coarse": BFP(8, 5, 8), "mxfp4": BASELINES["mxfp4"]}
-    result = compare(model, dataset, policies, sample=10, batch=16)
+    result = compare_formats(model, dataset, policies, sample=10, batch=16)
     assert result.images == 40
     x, y = dataset.batch(range(40))
     with torch.no_grad(), model.in_mode(Mode.FLOAT):
@@ -71,9 +71,9 @@ def test_the_choice_stays(case) -> None:
     model, dataset = case
     model.choose(BFP(8, 2, 4))
     before = model.choice()
-    compare(model, dataset, {"a": Plain(8)})
+    compare_formats(model, dataset, {"a": Plain(8)})
     with pytest.raises(FormatError):
-        compare(model, dataset, {"a": {"0": Plain(8)}})
+        compare_formats(model, dataset, {"a": {"0": Plain(8)}})
     assert model.choice() == before
 
 

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workloads.checkpoint import PIXEL_MEAN, PIXEL_STD, shipped_images
+from workloads.checkpoint import PIXEL_MEAN, PIXEL_STD
 from workloads.idx import read_idx
 from workloads.layer import WorkloadError
+from workloads.shipped import shipped_images
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
 

@@ -13,9 +13,6 @@ from workloads.checkpoint import (
     normalise,
     save_images,
     save_weights,
-    shipped_images,
-    shipped_metadata,
-    shipped_weights,
 )
 from workloads.idx import FashionMnist, read_fashion_mnist, read_idx
 from workloads.images import Images, read_images
@@ -25,6 +22,7 @@ from workloads.network import Network
 from workloads.networks.googlenet import googlenet
 from workloads.networks.resnet import resnet18
 from workloads.node import LAYER_OPS, OPS, Node, Op, Pool
+from workloads.shipped import shipped_images, shipped_metadata, shipped_weights
 from workloads.transposed import Phase, phases
 
 __all__ = [

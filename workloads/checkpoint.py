@@ -1,4 +1,4 @@
-"""Weights on disk, and the trained networks and test images that are shipped.
+"""Weights and images on disk.
 
 A checkpoint is a safetensors file in float32 with ``LAYER.weight`` and, if it has one,
 ``LAYER.bias`` (G*K,) for every layer of a network, batch normalisation folded in. A weight is
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from workloads.catalog import load_workload
 from workloads.files.atomic import write_atomic
 from workloads.layer import ConvLayer, WorkloadError
 from workloads.network import Network
@@ -31,10 +28,6 @@ from workloads.node import Node
 # Of all pixels of Fashion-MNIST's 60,000 training images, scaled to 0..1.
 PIXEL_MEAN = 0.2860
 PIXEL_STD = 0.3530
-
-# Each has a file of its own name; the test images are the same for all.
-_SHIPPED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")
-_SHIPPED_IMAGES = "fashion-mnist-test-1000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,38 +163,6 @@ def load_metadata(path: str | Path) -> dict[str, str]:
             return dict(sorted((file.metadata() or {}).items()))
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from None
-
-
-def shipped_weights(name: str) -> dict[str, LayerWeights]:
-    """Return the trained weights that are shipped for a network, as `load_weights` does."""
-    with _shipped(name, name) as path:
-        return load_weights(path, load_workload(name))
-
-
-def shipped_state(name: str) -> dict[str, NDArray[np.float32]]:
-    """Return all tensors of a network's shipped file, under its module's own names for them."""
-    with _shipped(name, name) as path:
-        return load_state(path)
-
-
-def shipped_metadata(name: str) -> dict[str, str]:
-    """Return how a network's shipped weights were trained, and their test accuracy."""
-    with _shipped(name, name) as path:
-        return load_metadata(path)
-
-
-def shipped_images(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the test images uint8 (1000, 28, 28) and labels uint8 (1000,) for a network."""
-    with _shipped(name, _SHIPPED_IMAGES) as path:
-        return load_images(path)
-
-
-def _shipped(name: str, file: str) -> AbstractContextManager[Path]:
-    if name not in _SHIPPED:
-        raise WorkloadError(
-            f"workload {name!r}: no weights are shipped, only for {', '.join(_SHIPPED)}"
-        )
-    return as_file(files("workloads").joinpath("data", f"{file}.safetensors"))
 
 
 def _weighted(network: Network) -> Iterator[tuple[Node, _Shapes]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workloads import catalog
-from workloads.checkpoint import LayerWeights, shipped_weights
+from workloads.checkpoint import LayerWeights
 from workloads.layer import WorkloadError
 from workloads.network import Network
+from workloads.shipped import shipped_weights
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -76,7 +76,7 @@ def test_a_simulated_layer_equals_the_front_end(network: str, layer: str) -> Non
 def test_the_shipped_networks_reach_what_their_files_say() -> None:
     """Float accuracy on the 1,000 shipped images, from the files' metadata."""
     from quant.accuracy import top_k
-    from workloads.checkpoint import shipped_metadata
+    from workloads.shipped import shipped_metadata
 
     images = shipped_test_images()
     for name in ("resnet18-fashion", "vit-fashion"):

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from workloads.checkpoint import load_metadata, load_state, shipped_metadata, shipped_state
+from workloads.checkpoint import load_metadata, load_state
 from workloads.layer import WorkloadError
+from workloads.shipped import shipped_metadata, shipped_state
 from workloads.training.family import FAMILIES
 from workloads.training.fold import fold_batch_norm
 

@@ -36,6 +36,7 @@ from bfpsim.emit import (
     solver_report,
     validation_report,
 )
+from bfpsim.mantissa_command import mantissa
 from bfpsim.progress import progress_bar
 from bfpsim.quantize_command import quantize
 from bfpsim.workload_commands import workload_app
@@ -60,6 +61,7 @@ arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no
 app.add_typer(arch_app, name="arch")
 app.add_typer(workload_app, name="workload")
 app.command()(quantize)
+app.command()(mantissa)
 
 
 class _Solver(StrEnum):

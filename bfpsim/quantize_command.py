@@ -73,7 +73,11 @@ def quantize(
         int | None, typer.Option(min=1, help="Evaluate on the first images only.")
     ] = None,
     calibration: Annotated[
-        int, typer.Option(min=1, help="Images from which E_top and bitq's choice are taken.")
+        int,
+        typer.Option(
+            min=1,
+            help="Images of --train, else of --data, from which E_top and bitq's choice are taken.",
+        ),
     ] = 200,
     qat: Annotated[
         int | None,
@@ -122,14 +126,13 @@ def quantize(
     scale = _normalisation(normalise)
     images = _dataset(data, labels, scale)
     images = images if count is None else first(images, count)
-    some = images.batch(range(min(calibration, len(images)))).inputs
+    training = None if train is None else _dataset(train, train_labels, scale)
+    source = training or images
+    some = source.batch(range(min(calibration, len(source)))).inputs
     model = quantize_model(module, some[:4], None, [some])
     if sensitivity is not None:
         emit(_sensitivity(model, images, format, sensitivity), as_json, as_csv, out)
         return
-    training = None
-    if train is not None:
-        training = _dataset(train, train_labels, scale)
     names = _names(format, baselines)
     emit(
         _comparison(network, model, images, names, some, training, qat, checkpoints, seed),

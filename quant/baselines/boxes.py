@@ -1,4 +1,4 @@
-"""Which elements share a scale, as boxes of a tensor, and block floating point in such boxes."""
+"""Which elements share a scale, as boxes of a tensor."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from quant.axes import Blocks
 from quant.formats import FormatError
-from quant.quantize import TOP_MAX, TOP_MIN
 
 Box = tuple[int, ...]
 """Elements that share a scale, along each axis. The last box of an axis may be short."""
@@ -82,17 +81,3 @@ def box_maxima(magnitudes: Tensor, box: Box) -> Tensor:
             largest = runs.amax(axis + 1, keepdim=True).expand_as(runs)
             out = largest.flatten(axis, axis + 1).narrow(axis, 0, size)
     return out
-
-
-def block_float(values: Tensor, box: Box, mantissa_bits: int) -> Tensor:
-    """Signed mantissas of `mantissa_bits`, sign included, under one 8-bit exponent per box.
-
-    E = floor(log2(max |x|)), held to 8 bits; x / 2^(E - (m-2)) to nearest even, saturating at
-    +-(2^(m-1) - 1). The rule of `quant.fake_quantize` with 8 exponent bits, for boxes of any shape.
-
-    values: float64
-    """
-    exponents = floor_log2(box_maxima(values.abs(), box)).clamp(TOP_MIN, TOP_MAX)
-    unit = power_of_two(exponents - (mantissa_bits - 2))
-    limit = float((1 << (mantissa_bits - 1)) - 1)
-    return (values / unit).round().clamp(-limit, limit) * unit + 0.0  # no -0

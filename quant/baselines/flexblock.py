@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quant.axes import Blocks
-from quant.baselines.boxes import Box, block_float, box_count, doubles, run, shared_axis
+from quant.baselines.boxes import Box, box_count, run, shared_axis
+from quant.baselines.scaled import fixed_point, scaled
 from quant.formats import FormatError
 
 MODES = (4, 8, 16)
@@ -38,7 +39,7 @@ class FlexBlock:
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
         box = _box(tensor, blocks, name)
-        return block_float(doubles(tensor, name), box, self.mode).to(tensor.dtype)
+        return scaled(tensor, box, fixed_point(self.mode), name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per box."""

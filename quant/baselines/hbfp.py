@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quant.axes import Blocks
-from quant.baselines.boxes import Box, block_float, box_count, doubles, shared_axis
+from quant.baselines.boxes import Box, box_count, shared_axis
+from quant.baselines.scaled import fixed_point, scaled
 from quant.formats import FormatError
 
 TILE = 24
@@ -39,7 +40,7 @@ class HBFP:
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
         box = _box(tensor, blocks, name)
-        return block_float(doubles(tensor, name), box, self.mantissa_bits).to(tensor.dtype)
+        return scaled(tensor, box, fixed_point(self.mantissa_bits), name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per input or tile."""

@@ -5,14 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from quant.axes import Blocks
-from quant.baselines.boxes import (
-    box_count,
-    box_maxima,
-    doubles,
-    floor_log2,
-    power_of_two,
-    run,
-)
+from quant.baselines.boxes import box_count, run
+from quant.baselines.scaled import Grid, scaled
 
 BLOCK_SIZE = 32
 SCALE_BITS = 8
@@ -38,11 +32,18 @@ class Element:
     fraction_bits: int
     largest: float
 
-    def rounded(self, values: Tensor) -> Tensor:
-        """Float64 to the nearest value of the type, ties to even, saturating."""
-        exponents = floor_log2(values.abs()).clamp(self.exponent_min, self.exponent_max)
-        unit = power_of_two(exponents - self.fraction_bits)
-        return ((values / unit).round() * unit).clamp(-self.largest, self.largest)
+    @property
+    def grid(self) -> Grid:
+        """Its values, and the scales that blocks of it have."""
+        return Grid(
+            self.exponent_min,
+            self.exponent_max,
+            self.fraction_bits,
+            self.largest,
+            self.exponent_max,
+            SCALE_MIN,
+            SCALE_MAX,
+        )
 
     def __str__(self) -> str:
         return self.name
@@ -71,11 +72,7 @@ class MX:
 
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
-        values = doubles(tensor, name)
-        largest = box_maxima(values.abs(), run(tensor.shape, blocks, BLOCK_SIZE, name))
-        exponents = floor_log2(largest) - self.element.exponent_max
-        scale = power_of_two(exponents.clamp(SCALE_MIN, SCALE_MAX))
-        return (self.element.rounded(values / scale) * scale + 0.0).to(tensor.dtype)  # no -0
+        return scaled(tensor, run(tensor.shape, blocks, BLOCK_SIZE, name), self.element.grid, name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per block."""

@@ -1,0 +1,48 @@
+"""The compiled kernel against the torch operators, which the other tests hold against oracles."""
+
+import numpy as np
+import pytest
+import torch
+
+from quant.axes import CHANNELS
+from quant.baselines import BASELINES
+from quant.baselines.boxes import doubles
+from quant.baselines.mx import E2M1, E2M3, E3M2, E4M3, E5M2, INT8
+from quant.baselines.scaled import by_operators, fixed_point, scaled
+
+GRIDS = [element.grid for element in (INT8, E4M3, E5M2, E3M2, E2M3, E2M1)]
+GRIDS += [fixed_point(bits) for bits in (2, 4, 8, 16)]
+BOXES = [(1, 32, 1, 1), (1, 6, 3, 3), (1, 100, 100, 100), (24, 24, 3, 3), (1, 1, 1, 5)]
+
+
+def values(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """float32 of any size: bit patterns, and magnitudes that lie close together."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 1 << 32, size=shape, dtype=np.uint64).astype(np.uint32)
+    words[(words & 0x7F800000) == 0x7F800000] &= 0x807FFFFF  # no infinity, no NaN: subnormals
+    wild = words.view(np.float32)
+    tame = rng.normal(size=shape) * 2.0 ** rng.integers(-140, 120)
+    kind = rng.integers(4, size=shape)
+    mixed = np.where(kind == 0, wild, np.where(kind == 1, 0.0, tame)) if seed % 2 else tame
+    return torch.from_numpy(mixed.astype(np.float32))
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_kernel_is_the_operators(grid, box) -> None:
+    for seed in range(6):
+        x = values(seed, (3, 7, 5, 4))
+        expected = by_operators(doubles(x, "x"), box, grid).to(torch.float32)
+        found = scaled(x, box, grid, "x")
+        assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mxint8", "hbfp8", "flexblock8"])
+def test_memory_order_does_not_matter_and_stays(name: str) -> None:
+    x = values(1, (2, 40, 6, 5))
+    last = x.to(memory_format=torch.channels_last)
+    found = BASELINES[name].quantize(last, CHANNELS)
+    assert torch.equal(found, BASELINES[name].quantize(x, CHANNELS))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    tokens = x[0, 0]
+    assert BASELINES[name].quantize(tokens, CHANNELS).shape == tokens.shape

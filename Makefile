@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long bench bench-networks lint clean
+.PHONY: demo test test-long bench bench-networks bench-accuracy lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -21,6 +21,10 @@ bench: $(VENV)/.dev
 
 bench-networks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.networks
+
+bench-accuracy: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.accuracy --table
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

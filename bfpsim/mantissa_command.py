@@ -149,13 +149,13 @@ def _study(
     units = find_units(module, model.sites)
     with progress_bar(f"quantising units of {name}", len(units)) as done:
         errors = measure_errors(model, some, units, formats, progress=done)
-    curves = show.curves(accuracy)
+    mantissa_bits = fewest_bits(accuracy[accuracy["exponent_bits"] == 8], "mantissa_bits", within)
+    exponent_bits = fewest_bits(
+        accuracy[accuracy["mantissa_bits"] == mantissa_bits], "exponent_bits", within
+    )
+    curves = show.curves(accuracy, mantissa_bits)
     spread = _distribution(name, weights)
     title = f"{name} on {len(images):,} images"
-    fewest = {
-        key: fewest_bits(curves[curves["along"] == key], key, within)
-        for key in ("mantissa_bits", "exponent_bits")
-    }
     summary = {
         "model": name,
         "images": len(images),
@@ -163,8 +163,8 @@ def _study(
         "activations": "FP(e, m)" if activations else "float32",
         "top1_fp32": float((accuracy["top1"] + accuracy["accuracy_loss"]).iloc[0]),
         "within_points": 100 * within,
-        "fewest_mantissa_bits": fewest["mantissa_bits"],
-        "fewest_exponent_bits": fewest["exponent_bits"],
+        "fewest_mantissa_bits": mantissa_bits,
+        "fewest_exponent_bits_with_these": exponent_bits,
         **spread.summary,
     }
     frames = {"accuracy": accuracy, "curves": curves, "units": errors, **spread.frames}
@@ -176,7 +176,7 @@ def _study(
     }
     tables = (show.accuracy_table(accuracy, title), show.errors_table(errors), spread.table)
     shown = Group(*(part for table in tables for part in (table, "")))
-    notes = ("top1_fp32", "fewest_mantissa_bits", "fewest_exponent_bits", *spread.notes)
+    notes = ("top1_fp32", "fewest_mantissa_bits", "fewest_exponent_bits_with_these", *spread.notes)
     return Report(shown, frames, summary, notes, figures)
 
 

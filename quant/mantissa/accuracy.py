@@ -1,0 +1,129 @@
+"""A network's accuracy in every FP(e, m), without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quant.accuracy import accuracy_loss, top_k
+from quant.datasets import Dataset
+from quant.formats import Rounding
+from quant.minifloat import EXPONENT_BITS, MANTISSA_BITS, MiniFloat
+from quant.model import Codings, QuantizedModel
+from quant.operand import Mode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POINT = 0.01
+"""One point of accuracy, as a share of the images."""
+
+
+def grid(rounding: Rounding = Rounding.NEAREST_EVEN) -> list[MiniFloat]:
+    """Every (e, m) of the study, saturating: e from 8 to 2, within it m from 23 to 0."""
+    return [
+        MiniFloat(e, m, rounding) for e in reversed(EXPONENT_BITS) for m in reversed(MANTISSA_BITS)
+    ]
+
+
+def weights_in(fmt: MiniFloat) -> Codings:
+    """Weights in a format, activations in float32: what the paper studies."""
+    return Codings(W=fmt)
+
+
+def stored_weights(model: QuantizedModel, inputs: Tensor) -> dict[str, NDArray[np.float32]]:
+    """The weights of every layer, as its product reads them; once where layers share them.
+
+    Batch normalisation is folded in; biases, embeddings and the like are no operands. `inputs`
+    are some images: one pass finds the weights, also those that are computed from parameters.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    handles = []
+    for site in model.sites:
+        operand = model.operand(site.name, "W")
+        if operand.stored and not site.shares:
+
+            def keep(_: nn.Module, given: tuple[Tensor, ...], name: str = site.name) -> None:
+                found[name] = given[0].detach().cpu().numpy()
+
+            handles.append(operand.register_forward_pre_hook(keep))
+    try:
+        with model.in_mode(Mode.FLOAT), torch.no_grad():
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def measure_accuracy(
+    model: QuantizedModel,
+    dataset: Dataset,
+    formats: Iterable[MiniFloat],
+    coded: Callable[[MiniFloat], Codings] = weights_in,
+    *,
+    batch: int = 100,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Top-1 and top-5 of the network in each format; the model's choice stays as it is.
+
+    coded: which tensors of a product are in the format; `Codings.uniform` takes I, W and O
+    progress: called with each format's name when it is done
+
+    Returns a row per format: format, exponent_bits, mantissa_bits, bits (of an element), top1,
+    top5 (shares of the images; of fewer than five classes, the share of all), accuracy_loss (the
+    float network's top1 less this one). Raises what `top_k` and the model raise.
+    """
+    import pandas as pd
+
+    before = model.choice()
+    with model.in_mode(Mode.FLOAT), torch.no_grad():
+        classes = model(dataset.batch([0]).inputs).shape[1]
+        ks = (1, min(5, classes))
+        original = top_k(model, dataset, ks[:1], batch)[1]
+    rows: list[dict[str, Any]] = []
+    try:
+        for fmt in formats:
+            model.choose(coded(fmt), tied=False)
+            with model.in_mode(Mode.QUANTIZE):
+                scores = top_k(model, dataset, ks, batch)
+            rows.append(
+                {
+                    "format": str(fmt),
+                    "exponent_bits": fmt.exponent_bits,
+                    "mantissa_bits": fmt.mantissa_bits,
+                    "bits": fmt.element_bits,
+                    "top1": scores[1],
+                    "top5": scores[ks[1]],
+                    "accuracy_loss": accuracy_loss(original, scores[1]),
+                }
+            )
+            if progress is not None:
+                progress(str(fmt))
+    finally:
+        model.choose(before, tied=False)
+    return pd.DataFrame(rows)
+
+
+def fewest_bits(curve: pd.DataFrame, bits: str, within: float = POINT) -> int | None:
+    """The least of a column of widths from which on, upwards, no row loses more than `within`.
+
+    curve: rows of `measure_accuracy` that differ in that width alone
+    bits: "mantissa_bits" or "exponent_bits"
+    within: share of the images, 0.01 for one point
+
+    None if the widest loses more already. A narrower width that does well by chance, with a worse
+    one between, does not count.
+    """
+    fewest = None
+    for row in curve.sort_values(bits, ascending=False).to_dict(orient="records"):
+        # Shares of images are counted exactly; their difference is not.
+        if row["accuracy_loss"] > within + 1e-9:
+            break
+        fewest = int(row[bits])
+    return fewest

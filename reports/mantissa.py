@@ -1,0 +1,253 @@
+"""Tables and figures of how few bits a network's weights need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quant.mantissa.errors import WHOLE
+from quant.minifloat import NAMED
+from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from rich.table import Table
+
+    from quant.mantissa.distribution import Span
+
+SHOWN = (23, 10, 7, 5, 4, 3, 2, 1, 0)
+"""Mantissa widths of the terminal's table; files have all."""
+
+
+def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
+    """Top-1 of `measure_accuracy`: a row per exponent width, a column per mantissa width."""
+    table = make_table(f"{title}: top-1 [%] in FP(e, m)", gap=1)
+    shown = [m for m in SHOWN if m in set(frame["mantissa_bits"])]
+    numbers(table, "e", *(f"m={m}" for m in shown))
+    for e, row in _cells(frame, "top1").sort_index(ascending=False).iterrows():
+        table.add_row(str(e), *(f"{100 * row[m]:.2f}" for m in shown))
+    return table
+
+
+def weights_table(frame: pd.DataFrame) -> Table:
+    """What `layer_statistics` returns."""
+    table = make_table("Weights of each layer", "layer", gap=1)
+    numbers(table, "weights", "kurtosis\n(Pearson)", "kurtosis\n(excess)", "largest")
+    numbers(table, "zeros", "exponents of\n99.9 %")
+    for row in frame.to_dict(orient="records"):
+        table.add_row(
+            row["layer"],
+            f"{row['weights']:,}",
+            f"{row['kurtosis_pearson']:.2f}",
+            f"{row['kurtosis_excess']:.2f}",
+            f"{row['largest']:.3g}",
+            f"{row['zeros']:,}",
+            "-" if row["zeros"] == row["weights"] else f"{row['span_low']}..{row['span_high']}",
+        )
+    return table
+
+
+def errors_table(frame: pd.DataFrame) -> Table:
+    """What `measure_errors` returns."""
+    table = make_table(
+        "One unit quantised at a time: drop in cosine similarity", "unit", "part", "format", gap=1
+    )
+    numbers(table, "at its\noutput", "at the\nlogits")
+    for row in frame.to_dict(orient="records"):
+        drops = (f"{row[key]:.2e}" for key in ("block_drop", "logits_drop"))
+        table.add_row(row["unit"], row["part"], row["format"], *drops)
+    return table
+
+
+def curves(frame: pd.DataFrame, fewest: int | None) -> pd.DataFrame:
+    """The rows of `measure_accuracy` on lines through the grid, from the widest format on.
+
+    Column ``along`` says which width varies: mantissa_bits at the widest exponent, exponent_bits
+    at the widest mantissa and, unless it is None, at `fewest` mantissa bits too. (A wide mantissa
+    hides what a narrow exponent does: its subnormals are then fine enough for any weight.)
+    """
+    import pandas as pd
+
+    widest = frame[["exponent_bits", "mantissa_bits"]].max()
+    lines = [("mantissa_bits", "exponent_bits", widest["exponent_bits"])]
+    for m in dict.fromkeys((widest["mantissa_bits"], fewest)):
+        lines.append(("exponent_bits", "mantissa_bits", m))
+    parts = [
+        frame[frame[fixed] == at].sort_values(along, ascending=False).assign(along=along)
+        for along, fixed, at in lines
+    ]
+    joined: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return joined
+
+
+def plot_curves(frame: pd.DataFrame, within: float, title: str, path: str | Path) -> None:
+    """Draw accuracy against mantissa bits and against exponent bits, as a PNG.
+
+    frame: of `curves`
+    within: how much top-1 may be lost, as a share of the images
+
+    Raises OSError if the file cannot be written.
+    """
+    limit = float((frame["top1"] + frame["accuracy_loss"]).iloc[0]) - within
+    with drawing() as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, along, fixed, letter in zip(
+            panels,
+            ("mantissa_bits", "exponent_bits"),
+            ("exponent_bits", "mantissa_bits"),
+            "em",
+            strict=True,
+        ):
+            own = frame[frame["along"] == along]
+            for style, (at, rows) in zip(("-", ":"), own.groupby(fixed, sort=False), strict=False):
+                for key, name, colour, marker in (
+                    ("top1", "top-1", BLUE, "o"),
+                    ("top5", "top-5", ORANGE, "s"),
+                ):
+                    axes.plot(
+                        rows[along], 100 * rows[key], style, color=colour, marker=marker,
+                        markersize=5, label=f"{name}, {letter} = {at}",
+                    )  # fmt: skip
+            axes.axhline(
+                100 * limit, color=GREY, linewidth=1.0, dashes=(5, 3),
+                label=f"top-1 of FP32 less {_points(within)}",
+            )  # fmt: skip
+            axes.set_xlabel(along.replace("_", " "))
+            axes.invert_xaxis()
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend(loc="lower left")
+        panels[0].set_ylim(0, 102)
+        panels[0].set_ylabel("images [%]")
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def plot_heat_map(frame: pd.DataFrame, within: float, title: str, path: str | Path) -> None:
+    """Draw top-1 over (e, m), with a frame around what loses at most `within`, as a PNG.
+
+    frame: of `measure_accuracy`. Raises OSError if the file cannot be written.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    cells = _cells(frame, "top1")
+    shares = 100 * cells.to_numpy()
+    kept = _cells(frame, "accuracy_loss").to_numpy() <= within + 1e-9
+    shades = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", SKY, BLUE, "#00304D"])
+    with drawing() as figure:
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap=shades, vmin=0, vmax=100, aspect="auto", origin="lower")
+        axes.grid(False)
+        axes.set_xticks(range(cells.shape[1]), [str(m) for m in cells.columns])
+        axes.set_yticks(range(cells.shape[0]), [str(e) for e in cells.index])
+        axes.invert_xaxis()
+        titles = {f"e{f.exponent_bits}m{f.mantissa_bits}": name for name, f in NAMED.items()}
+        for y, e in enumerate(cells.index):
+            for x, m in enumerate(cells.columns):
+                value = shares[y, x]
+                text = f"{titles.get(f'e{e}m{m}', '').upper()}\n{value:.0f}\n"
+                ink = "white" if value > 55 else "black"
+                axes.text(x, y, text, ha="center", va="center", fontsize=7, color=ink)
+                if kept[y, x]:
+                    _frame(axes, kept, x, y)
+        axes.set_xlabel("mantissa bits m")
+        axes.set_ylabel("exponent bits e")
+        figure.colorbar(image, ax=axes, label="top-1 [%]")
+        figure.suptitle(f"{title}; framed: within {_points(within)} of FP32")
+        save(figure, path)
+
+
+def plot_weights(
+    values: pd.DataFrame, exponents: pd.DataFrame, span: Span | None, title: str, path: str | Path
+) -> None:
+    """Draw the histograms of weights (log count) and of their exponents, as a PNG.
+
+    values, exponents: of `histogram` and `exponent_histogram`
+    span: the exponents to set off
+
+    Raises OSError if the file cannot be written.
+    """
+    from matplotlib.patches import Patch
+
+    with drawing() as figure:
+        left, right = figure.subplots(1, 2)
+        widths = values["high"] - values["low"]
+        left.bar(values["low"], values["count"], widths, align="edge", color=BLUE)
+        left.set_xlabel("weight")
+        colours: str | list[str] = GREY
+        if span is not None:
+            inside = exponents["exponent"].between(span.low, span.high)
+            colours = [VERMILION if each else GREY for each in inside]
+            label = f"99.9 % of weights: {span.low}..{span.high}"
+            right.legend(handles=[Patch(color=VERMILION, label=label)], loc="upper left")
+        right.bar(exponents["exponent"], exponents["count"], color=colours)
+        right.set_xlabel("exponent floor(log2 |w|)")
+        for axes in (left, right):
+            axes.set_yscale("log")
+            axes.set_ylim(0.5)
+            axes.set_ylabel("weights")
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def plot_errors(frame: pd.DataFrame, title: str, path: str | Path) -> None:
+    """Draw the drop in cosine similarity of each unit, and of each part's mean, as a PNG.
+
+    frame: of `measure_errors`; its first format is drawn. Raises OSError if the file cannot be
+    written.
+    """
+    of_first = frame[frame["format"] == frame["format"].iloc[0]]
+    units = of_first[of_first["part"] == WHOLE]
+    parts = of_first[of_first["part"] != WHOLE]
+    with drawing() as figure:
+        ratios = [3, 1] if len(parts) else [1]
+        panels = figure.subplots(1, len(ratios), width_ratios=ratios, sharey=True, squeeze=False)[0]
+        _draw_drops(panels[0], units, list(units["unit"]), "unit")
+        if len(parts):
+            names = list(dict.fromkeys(parts["part"]))
+            mean = parts.groupby("part")[["block_drop", "logits_drop"]].mean().loc[names]
+            _draw_drops(panels[1], mean, names, "part of an encoder layer, mean")
+        panels[0].set_ylabel("drop in cosine similarity")
+        panels[0].legend()
+        figure.suptitle(f"{title}: weights of one unit in {of_first['format'].iloc[0]}")
+        save(figure, path)
+
+
+def _draw_drops(axes: Axes, frame: pd.DataFrame, names: list[str], label: str) -> None:
+    places = range(len(names))
+    for key, name, colour, marker in (
+        ("block_drop", "at the unit's output", BLUE, "o"),
+        ("logits_drop", "at the logits", ORANGE, "s"),
+    ):
+        axes.plot(places, frame[key], marker, color=colour, label=name, clip_on=False)
+    axes.set_xticks(places, names, rotation=90)
+    axes.set_xlabel(label)
+    axes.set_yscale("log")
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _points(within: float) -> str:
+    return f"{100 * within:g} point{'' if within == 0.01 else 's'}"
+
+
+def _frame(axes: Axes, kept: NDArray[np.bool_], x: int, y: int) -> None:
+    """The sides of a kept cell that no kept cell is beside."""
+    rows, columns = kept.shape
+    inside = {
+        (x + i, y + j)
+        for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1))
+        if 0 <= x + i < columns and 0 <= y + j < rows and kept[y + j, x + i]
+    }
+    for i, j in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        if (x + i, y + j) not in inside:
+            xs = [x + i / 2, x + i / 2] if i else [x - 0.5, x + 0.5]
+            ys = [y + j / 2, y + j / 2] if j else [y - 0.5, y + 0.5]
+            axes.plot(xs, ys, color=VERMILION, linewidth=1.8, clip_on=False)
+
+
+def _cells(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """A row per e, a column per m."""
+    cells: pd.DataFrame = frame.pivot_table(key, "exponent_bits", "mantissa_bits")
+    return cells

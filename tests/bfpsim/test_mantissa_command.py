@@ -1,0 +1,180 @@
+"""The mantissa command, in process: tables, files, figures, and a line for every bad input."""
+
+import gzip
+import json
+import runpy
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from bfpsim.cli import run
+from workloads.files.atomic import write_atomic
+
+NET = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
+def broken():
+    module = make()
+    with torch.no_grad():
+        module[3].weight[2, 5] = float("nan")
+    return module
+def empty():
+    return nn.Sequential(nn.Flatten(), nn.ReLU())
+def product():
+    class Net(nn.Module):
+        def forward(self, x):
+            x = x[:, 0]
+            return (x @ x.transpose(1, 2)).mean(1)
+    return Net()
+"""
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run(["mantissa", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def idx(path: Path, values: np.ndarray) -> Path:
+    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    path.write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes()))
+    return path
+
+
+def save_onnx(path: Path, weight: np.ndarray | None) -> Path:
+    """A linear layer, or an activation alone."""
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3]) for n in "xy"]
+    node, held = helper.make_node("Relu", ["x"], ["y"], name="act"), []
+    if weight is not None:
+        node = helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")
+        held = [numpy_helper.from_array(weight.astype(np.float32), "w")]
+    graph = helper.make_graph([node], "net", ends[:1], ends[1:], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    write_atomic(path, onnx.ModelProto.SerializeToString(model))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    rng = np.random.default_rng(0)
+    idx(tmp_path / "images.gz", rng.integers(256, size=(30, 28, 28)))
+    idx(tmp_path / "labels.gz", rng.integers(10, size=30))
+    save_onnx(tmp_path / "net.onnx", rng.standard_normal((3, 3)))
+    save_onnx(tmp_path / "act.onnx", None)
+    return tmp_path
+
+
+def test_every_table_and_figure_of_a_module(files, capsys) -> None:
+    net, out = f"{files}/net.py:make", files / "out"
+    data = ("--data", files / "images.gz", "--labels", files / "labels.gz", "--rounding")
+    options = ("truncate", "--within", 100, "--unit-format", "e4m1", "--unit-format", "bf16")
+    code, _, _ = call(capsys, net, *data, *options, "--out", out)
+    assert code == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "accuracy.csv", "curves.csv", "curves.png", "exponents.csv", "heat_map.png",
+        "histogram.csv", "layers.csv", "summary.json", "units.csv", "units.png", "weights.png",
+    ]  # fmt: skip
+    for figure in out.glob("*.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((out / "summary.json").read_text())
+    # With 100 points to lose, no bit is needed; there are 36 + 1960 weights.
+    assert (summary["fewest_mantissa_bits"], summary["fewest_exponent_bits_with_these"]) == (0, 2)
+    assert (summary["weights"], summary["images"]) == (1996, 30)
+    assert summary["kurtosis_excess"] == pytest.approx(summary["kurtosis_pearson"] - 3)
+    accuracy = pd.read_csv(out / "accuracy.csv")
+    assert len(accuracy) == 7 * 24
+    assert accuracy["format"].iloc[0] == "e8m23-truncate"
+    assert summary["top1_fp32"] == accuracy["top1"].iloc[0]
+    curves = pd.read_csv(out / "curves.csv")
+    assert curves["along"].value_counts().to_dict() == {"mantissa_bits": 24, "exponent_bits": 14}
+    units = pd.read_csv(out / "units.csv", dtype={"unit": str})
+    assert [*zip(units["unit"], units["part"], units["format"], strict=True)] == [
+        (unit, "whole", fmt) for unit in "03" for fmt in ("e4m1-truncate", "e8m7-truncate-infinity")
+    ]
+    layers = pd.read_csv(out / "layers.csv")
+    assert layers["weights"].tolist() == [36, 1960]
+    histogram, exponents = (pd.read_csv(out / f"{n}.csv") for n in ("histogram", "exponents"))
+    assert histogram["count"].sum() == exponents["count"].sum() == 1996
+    # The same command makes the same bytes.
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert call(capsys, net, *data, *options, "--out", out)[0] == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_activations_cost_more_than_weights_alone(files, capsys) -> None:
+    """A checkpoint of zeros: the weights lose nothing, so what is lost is the activations'."""
+    make = runpy.run_path(str(files / "net.py"))["make"]
+    state = make().state_dict()
+    state["3.weight"] = 2.0 ** torch.randint(-3, 4, state["3.weight"].shape)
+    state["0.weight"] = 2.0 ** torch.randint(-3, 4, state["0.weight"].shape)
+    torch.save(state, files / "powers.pt")
+    data = ("--data", files / "images.gz", "--labels", files / "labels.gz", "--csv")
+    options = (f"{files}/net.py:make", "--weights", files / "powers.pt", *data, "--count", 20)
+    losses = []
+    for more in ((), ("--activations",)):
+        code, out, _ = call(capsys, *options, *more)
+        assert code == 0
+        rows = [line.split(",") for line in out.splitlines()]
+        at = rows[0].index("top1")
+        losses.append({row[at] for row in rows[1:] if row[0].startswith("e8")})
+    # Powers of two are exact without a mantissa bit; activations are not.
+    assert len(losses[0]) == 1
+    assert len(losses[1]) > 1
+
+
+def test_the_weights_of_an_onnx_file(files, capsys) -> None:
+    weight = np.random.default_rng(0).standard_normal((3, 3))
+    weight = np.array([[1.0, -1.0, 3.0], [0.0, 0.0, 0.0], [2.0, 0.5, -0.5]])
+    path = save_onnx(files / "small.onnx", weight)
+    code, out, _ = call(capsys, path, "--json")
+    assert code == 0
+    report = json.loads(out)
+    apart = weight - weight.mean()
+    kurtosis = (apart**4).mean() / (apart**2).mean() ** 2
+    assert report["kurtosis_pearson"] == pytest.approx(kurtosis)
+    assert [(r["exponent"], r["count"]) for r in report["exponents"]] == [(-1, 2), (0, 2), (1, 2)]
+    assert report["exponents_of_99.9_percent"] == "-1..1"
+    assert report["layers"][0]["zeros"] == 3
+    assert "accuracy" not in report
+    code, out, _ = call(capsys, path)
+    assert code == 0
+    assert "kurtosis pearson: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}/net.py:broken"], "1 of 1960 weights of '3' are NaN or infinite; allowed: finite"),
+        (["{}/net.py:empty"], "has no product to quantise"),
+        (["{}/net.py:product"], "has no weights; allowed: a network with a layer that has some"),
+        (["{}/act.onnx"], "act.onnx: has no weights"),
+        (["{}/nan.onnx"], "nan.onnx"),
+        (["{}/gone.onnx"], "gone.onnx"),
+        (["{}/net.onnx", "--count", "5"], "of an ONNX file only the weights are read; leave out"),
+        (["{}/net.py:make", "--shape", "x=1x3"], "--shape is of .onnx files"),
+        (["{}/net.py:make", "--unit-format", "fp8"], "minifloat 'fp8'; allowed: fp32, tf32"),
+        (["{}/net.py:make", "--unit-format", "e9m1"], "exponent_bits=9; allowed: a whole number"),
+        (["{}/net.py:make", "--rounding", "up"], "rounding"),
+        (["{}/net.py:make", "--weights", "gone.pt"], "gone.pt: cannot be read"),
+        (["resnet18"], "resnet18"),
+        (["resnet18-fashion", "--weights", "x.pt"], "--weights needs a module"),
+        (["resnet18-fashion", "--count", "1001"], "first 1001 images asked for; allowed: 1..1000"),
+    ],
+)
+def test_bad_input_gives_one_line_and_exit_code_2(files, capsys, arguments, message) -> None:
+    save_onnx(files / "nan.onnx", np.array([[1.0, np.nan, 0.0]] * 3))
+    code, out, error = call(capsys, *(argument.format(files) for argument in arguments))
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert out == ""

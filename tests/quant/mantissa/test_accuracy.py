@@ -1,0 +1,154 @@
+"""Accuracy in FP(e, m), against copies of the module whose weights torch has cast."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quant.datasets import AS_STORED, ArrayDataset
+from quant.formats import Rounding
+from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy, stored_weights
+from quant.minifloat import BF16, FP16, FP32, MiniFloat
+from quant.model import Codings, quantize_model
+
+
+class Net(nn.Module):
+    """Batch normalisation, a layer that runs twice, and a weight that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6)
+        self.twice, self.raw = nn.Linear(54, 54), nn.Parameter(torch.randn(7, 54))
+        self.norm.running_mean, self.norm.running_var = torch.randn(6), torch.rand(6) + 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x))).flatten(1)
+        x = torch.relu(self.twice(torch.relu(self.twice(x))))
+        return nn.functional.linear(x, 2 * self.raw)
+
+
+@pytest.fixture(scope="module")
+def case():
+    torch.manual_seed(0)
+    module = Net().eval()
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(300, 1, 7, 7)).astype(np.float32)
+    x = torch.from_numpy(pixels)
+    with torch.no_grad():
+        # Labels that the float network gets right for most images.
+        classes = module(x).argmax(1).numpy()
+    labels = np.where(rng.random(300) < 0.8, classes, rng.integers(7, size=300))
+    return module, quantize_model(module, x[:4]), ArrayDataset(pixels, labels, AS_STORED, 7)
+
+
+def folded(module: Net) -> dict[str, Tensor]:
+    scale = module.norm.weight / (module.norm.running_var + module.norm.eps).sqrt()
+    return {
+        "conv": (module.conv.weight * scale[:, None, None, None]).detach(),
+        "twice": module.twice.weight.detach(),
+        "raw": 2 * module.raw.detach(),
+    }
+
+
+def test_weights_are_those_that_the_products_read(case) -> None:
+    module, model, dataset = case
+    found = stored_weights(model, dataset.batch([0]).inputs)
+    expected = folded(module)
+    assert list(found) == list(expected)
+    for name, weight in expected.items():
+        assert found[name].dtype == np.float32
+        assert found[name] == pytest.approx(weight.numpy(), rel=1e-6)
+
+
+def test_a_row_is_a_run_of_the_module_with_cast_weights(case) -> None:
+    module, model, dataset = case
+    model.choose(Codings(O=MiniFloat(4, 3)), tied=False)
+    before = model.choice()
+    casts = {
+        FP32: lambda w: w,
+        BF16: lambda w: w.bfloat16().float(),
+        FP16: lambda w: w.half().float(),
+        # Powers of two.
+        MiniFloat(8, 0): lambda w: nearest_power(w),
+    }
+    done = []
+    frame = measure_accuracy(model, dataset, casts, batch=70, progress=done.append)
+    assert done == list(map(str, casts)) == list(frame["format"])
+    assert model.choice() == before
+    x, y = dataset.batch(range(300))
+    tops = []
+    for fmt, cast in casts.items():
+        changed = copy.deepcopy(module)
+        weights = {name: cast(weight) for name, weight in folded(module).items()}
+        scale = changed.norm.weight / (changed.norm.running_var + changed.norm.eps).sqrt()
+        changed.conv.weight.data = (weights["conv"] / scale[:, None, None, None]).detach()
+        changed.twice.weight.data, changed.raw.data = weights["twice"], weights["raw"] / 2
+        with torch.no_grad():
+            order = changed(x).argsort(1, descending=True)
+        tops.append([float((order[:, :k] == y[:, None]).any(1).double().mean()) for k in (1, 5)])
+        row = frame.set_index("format").loc[str(fmt)]
+        assert [row["top1"], row["top5"]] == pytest.approx(tops[-1])
+        assert row["accuracy_loss"] == pytest.approx(tops[0][0] - tops[-1][0])
+        assert row["bits"] == 1 + row["exponent_bits"] + row["mantissa_bits"]
+    assert tops[0][0] > 0.7
+    assert len({top for top, _ in tops}) > 1
+
+
+def nearest_power(weights: Tensor) -> Tensor:
+    """The power of two at the smaller distance; no weight is midway between two."""
+    mantissa, exponent = np.frexp(weights.numpy().astype(np.float64))
+    found = np.ldexp(np.sign(mantissa) * np.where(np.abs(mantissa) > 0.75, 1.0, 0.5), exponent)
+    return torch.from_numpy(found.astype(np.float32))
+
+
+def test_activations_where_asked(case) -> None:
+    """I alone, in a format of the magnitudes 0, 1 and 2."""
+    module, model, dataset = case
+    coarse = [MiniFloat(2, 0)]
+    seen = []
+
+    def coded(fmt: MiniFloat) -> Codings:
+        seen.append(fmt)
+        return Codings(I=fmt)
+
+    x, y = dataset.batch(range(300))
+    frame = measure_accuracy(model, dataset, coarse, coded)
+    assert seen == coarse
+
+    def to_few(t: Tensor) -> Tensor:
+        # Numbers 0, 1, 2; 0.5 goes to 0 and 1.5 to 2, the even codes.
+        kept = torch.where(t.abs() > 0.5, 1.0, 0.0) + torch.where(t.abs() >= 1.5, 1.0, 0.0)
+        return kept * t.sign()
+
+    with torch.no_grad():
+        h = torch.relu(module.norm(module.conv(to_few(x)))).flatten(1)
+        h = torch.relu(module.twice(to_few(torch.relu(module.twice(to_few(h))))))
+        logits = nn.functional.linear(to_few(h), 2 * module.raw)
+    assert frame["top1"].iloc[0] == pytest.approx(float((logits.argmax(1) == y).double().mean()))
+
+
+def test_the_grid_is_the_papers() -> None:
+    found = grid(Rounding.TRUNCATE)
+    assert [(f.exponent_bits, f.mantissa_bits) for f in found] == [
+        (e, m) for e in (8, 7, 6, 5, 4, 3, 2) for m in range(23, -1, -1)
+    ]
+    assert {f.rounding for f in found} == {Rounding.TRUNCATE}
+
+
+@pytest.mark.parametrize(
+    ("losses", "within", "expected"),
+    [
+        ([0.0, 0.0, 0.01, 0.5], 0.01, 1),
+        ([0.0, 0.011, 0.0, 0.0], 0.01, 3),  # what is good by chance below does not count
+        ([-0.02, 0.0, 0.009, 0.002], 0.01, 0),
+        ([0.02, 0.0, 0.0, 0.0], 0.01, None),
+        ([0.0, 0.5, 0.5, 0.5], 0.5, 0),
+        ([0.91 - 0.91, 0.91 - 0.9, 0.2, 0.2], 0.01, 2),  # one point, not exact in binary
+    ],
+)
+def test_the_fewest_bits_from_which_on_all_is_well(losses, within, expected) -> None:
+    frame = pd.DataFrame({"mantissa_bits": [3, 2, 1, 0], "accuracy_loss": losses})
+    assert fewest_bits(frame.sample(frac=1, random_state=1), "mantissa_bits", within) == expected

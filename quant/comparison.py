@@ -94,7 +94,7 @@ def compare_formats(
                     "policy": name,
                     "top1": scores[1],
                     "top5": scores[ks[1]],
-                    "accuracy_loss": accuracy_loss(original, scores[1]),
+                    "accuracy_loss": round(accuracy_loss(original, scores[1]), 9),
                     "weight_bits": totals["W"][0],
                     "activation_bits": totals["IO"][0],
                     "weight_width": totals["W"][0] / max(totals["W"][1], 1),

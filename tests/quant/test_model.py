@@ -343,6 +343,35 @@ def test_a_batch_that_the_graph_cannot_take() -> None:
         model(torch.randn(3, 3))
 
 
+def test_other_weights_and_other_formats_are_seen() -> None:
+    """A parameter is quantised once, and anew after each way in which it or its format changes."""
+    torch.manual_seed(0)
+    linear, x = nn.Linear(6, 3, bias=False), torch.randn(4, 6)
+    model = quantize_model(linear, x, Codings(W=BFP(8, 5, 6)))
+
+    def assert_current() -> None:
+        operand = model.operand("linear", "W")
+        weight = model.get_parameter("graph_module.weight")
+        fresh = dequantize(
+            quantize_weight(weight.detach().numpy()[..., None, None], operand.coding)
+        )
+        with torch.no_grad():
+            expected = x @ torch.from_numpy(fresh.reshape(3, 6)).float().T
+            assert torch.equal(model(x), expected)
+
+    assert_current()
+    model.choose(Codings(W=BFP(8, 4, 2)))
+    assert_current()
+    with torch.no_grad():
+        model.get_parameter("graph_module.weight").mul_(-3.3)
+    assert_current()
+    model.load_state_dict({name: 0.7 * each for name, each in model.state_dict().items()})
+    assert_current()
+    model(x).sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    assert_current()
+
+
 def test_random_rounding_is_refused(zoo) -> None:
     module, x = zoo
     model = quantize_model(module, x, BFP(8, 3, 16, Rounding.STOCHASTIC))

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from quant import BFP, FormatError, Plain
 from quant.additivity import Additivity, check_additivity
+from quant.fisher import Fisher
+from quant.float_run import FloatRun
 from quant.formats import candidates
 from quant.model import Codings, QuantizedModel, quantize_model
+from quant.operand import Mode
 from quant.sensitivity import COLUMNS, Sensitivity, measure_sensitivity
 
 FORMATS = [BFP(8, 3, 4), BFP(8, 5, 16), BFP(8, 2, 1), Plain(6), BFP(8, 5, 48)]
@@ -209,3 +212,38 @@ def test_candidates_are_those_of_table_2() -> None:
     assert {fmt.block_size for fmt in candidates(8)} == {1, 2, 4, 8, 16, 24, 32, 48}
     with pytest.raises(FormatError, match="candidates of 12 bits; allowed: 16, 8"):
         candidates(12)
+
+
+class Fork(nn.Module):
+    """Two products that read one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) + self.b(x).relu()
+
+
+def test_gradients_of_the_estimate_by_hand() -> None:
+    """Of each reader alone; a weight's error is taken through its product, image by image."""
+    torch.manual_seed(3)
+    module, x = Fork().double(), torch.randn(6, 5).double()
+    model = quantize_model(module, x, None)
+    with model.in_mode(Mode.FLOAT):
+        run, fisher = FloatRun(model, x), Fisher(model, x, seed=9)
+    with torch.no_grad():
+        p = module(x).softmax(1)
+        labels = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(9))
+        out = p - torch.zeros(6, 3).double().scatter(1, labels, 1.0)  # of -log p(label)
+        behind = {"a": out, "b": out * (module.b(x) > 0)}
+        for name in ("a", "b"):
+            weight = getattr(module, name).weight
+            error = torch.randn(6, 5).double()
+            expected = (behind[name] @ weight * error).square().sum() / 2
+            found = fisher.divergence((name, "I"), error, False, run)
+            assert found == pytest.approx(float(expected))
+            error = torch.randn(3, 5).double()
+            expected = (behind[name] * (x @ error.T)).sum(1).square().sum() / 2
+            found = fisher.divergence((name, "W"), error, True, run)
+            assert found == pytest.approx(float(expected))

@@ -165,6 +165,7 @@ def test_additivity_is_of_the_table_and_of_whole_runs(small, table) -> None:
     assert model.choice() == before
     rows = {(r.layer, r.tensor, r.format): r for r in table.table.itertuples()}
     assert len(drawn) == len(result.table) == 6
+    assert len({str(codings.W) for choice in drawn for codings in choice.values()}) > 2
     for choice, row in zip(drawn, result.table.itertuples(), strict=True):
         parts = [
             rows[name, tensor, str(getattr(codings, tensor))]

@@ -90,10 +90,11 @@ def mantissa(
     """
     one_of(as_json, as_csv, out)
     if Path(model).suffix == ".onnx":
-        if weights is not None or count is not None or unit_format or activations:
+        images_given = data != "shipped" or labels is not None or count is not None
+        if weights is not None or images_given or unit_format or activations:
             raise UsageError(
-                f"{model}: of an ONNX file only the weights are read; leave out --weights, "
-                "--count, --unit-format and --activations"
+                f"{model}: of an ONNX file only the weights are read; leave out --weights, --data, "
+                "--labels, --count, --unit-format and --activations"
             )
         emit(_distribution(model, _onnx_weights(model, shape)), as_json, as_csv, out)
         return

@@ -74,7 +74,8 @@ def curves(frame: pd.DataFrame, fewest: int | None) -> pd.DataFrame:
     widest = frame[["exponent_bits", "mantissa_bits"]].max()
     lines = [("mantissa_bits", "exponent_bits", widest["exponent_bits"])]
     for m in dict.fromkeys((widest["mantissa_bits"], fewest)):
-        lines.append(("exponent_bits", "mantissa_bits", m))
+        if m is not None:
+            lines.append(("exponent_bits", "mantissa_bits", m))
     parts = [
         frame[frame[fixed] == at].sort_values(along, ascending=False).assign(along=along)
         for along, fixed, at in lines
@@ -224,7 +225,8 @@ def _draw_drops(axes: Axes, frame: pd.DataFrame, names: list[str], label: str) -
         axes.plot(places, frame[key], marker, color=colour, label=name, clip_on=False)
     axes.set_xticks(places, names, rotation=90)
     axes.set_xlabel(label)
-    axes.set_yscale("log")
+    if (frame[["block_drop", "logits_drop"]] > 0).to_numpy().any():
+        axes.set_yscale("log", nonpositive="mask")
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 

@@ -105,7 +105,7 @@ class _Run(fx.Interpreter):
 
 
 def _outputs(model: QuantizedModel, units: Sequence[Unit]) -> dict[fx.Node, str]:
-    """The node that computes each unit's output: the last that runs in it."""
+    """The node that computes each unit's output: the last in it that anything reads."""
     stored = {model.operand(site.name, "O"): site.name for site in model.sites}
     last: dict[str, fx.Node] = {}
     behind: dict[fx.Node, str] = {}  # O of a layer, and the sum with its bias
@@ -116,7 +116,8 @@ def _outputs(model: QuantizedModel, units: Sequence[Unit]) -> dict[fx.Node, str]
         elif not node.meta and node.args and node.args[0] in behind:
             behind[node] = behind[node.args[0]]
         for unit in units:
-            if behind.get(node) in unit.layers or (unit.path and _runs_in(node, unit.path)):
+            inside = behind.get(node) in unit.layers or (unit.path and _runs_in(node, unit.path))
+            if inside and node.users:
                 last[unit.name] = node
     return {node: name for name, node in last.items()}
 

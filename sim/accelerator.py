@@ -312,13 +312,13 @@ class Accelerator:
 
         Called when a step's tiles are there and the step has not begun.
         """
-        before = seen.before(self._state())
-        if before is not None:
-            now = self._moment()
-            times = seen.repeats(before, now)
-            if times:
-                self._skip(before, now, times)
-        seen.remember(self._state(), self._moment())
+        state, now = self._state(), self._moment()
+        before = seen.before(state)
+        times = 0 if before is None else seen.repeats(before, now)
+        if before is not None and times:
+            self._skip(before, now, times)
+            state, now = self._state(), self._moment()
+        seen.remember(state, now)
 
     def _state(self) -> Hashable:
         """All that decides what happens next, relative to now; of the tiles to come, the next few.

@@ -10,7 +10,7 @@ import typer
 from bfpsim.arguments import Csv, Json, Out, ShapeOption, UsageError, one_of, shapes
 from bfpsim.emit import Report, emit
 from bfpsim.progress import progress_bar
-from bfpsim.quantize_command import _dataset, _module, _normalisation
+from bfpsim.trained import labelled_images, parse_normalisation, trained_module
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,8 +106,8 @@ def mantissa(
 
     how = Rounding(rounding)
     formats = [parse_minifloat(name, how) for name in unit_format or ["e8m3"]]
-    module = _module(model, weights)
-    images: Dataset = _dataset(data, labels, _normalisation(normalise))
+    module = trained_module(model, weights)
+    images: Dataset = labelled_images(data, labels, parse_normalisation(normalise))
     images = images if count is None else first(images, count)
     report = _study(model, module, images, how, activations, within / 100, formats, unit_images)
     emit(report, as_json, as_csv, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +10,14 @@ import typer
 from bfpsim.arguments import Csv, Json, Out, UsageError, one_of
 from bfpsim.emit import Report, emit
 from bfpsim.progress import progress_bar
+from bfpsim.trained import labelled_images, parse_normalisation, trained_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from quant.datasets import Dataset, Normalisation
+    from quant.datasets import Dataset
     from quant.model import Chosen, QuantizedModel
 
     Choice = Chosen | Mapping[str, Chosen]
@@ -122,11 +122,11 @@ def quantize(
     from quant.datasets import first
     from quant.model import quantize_model
 
-    module = _module(network, weights)
-    scale = _normalisation(normalise)
-    images = _dataset(data, labels, scale)
+    module = trained_module(network, weights)
+    scale = parse_normalisation(normalise)
+    images = labelled_images(data, labels, scale)
     images = images if count is None else first(images, count)
-    training = None if train is None else _dataset(train, train_labels, scale)
+    training = None if train is None else labelled_images(train, train_labels, scale)
     source = training or images
     some = source.batch(range(min(calibration, len(source)))).inputs
     model = quantize_model(module, some[:4], None, [some])
@@ -255,54 +255,3 @@ def _sensitivity(
     notes = tuple(additivity_lines(result))
     frames = {"sensitivity": table.table, "additivity": result.table}
     return Report(sensitivity_table(table), frames, summary, notes)
-
-
-def _module(network: str, weights: Path | None) -> nn.Module:
-    if ":" in network:
-        from workloads.importers.torch_module import make_module
-        from workloads.state import load_into
-
-        module = make_module(network)
-        if weights is not None:
-            load_into(module, weights)
-        return module
-    if weights is not None:
-        raise UsageError("--weights needs a module: package.module:function or file.py:function")
-    from workloads.training.shipped import load_module, shipped_module
-
-    return load_module(network) if network.endswith(".safetensors") else shipped_module(network)
-
-
-def _dataset(data: str, labels: str | None, normalisation: Normalisation) -> Dataset:
-    from quant.datasets import read_idx_dataset, read_npz_dataset, shipped_test_images
-    from quant.image_folder import read_image_folder
-
-    path = Path(data)
-    alone = data == "shipped" or path.is_dir() or path.suffix == ".npz"
-    if alone and labels is not None:
-        raise UsageError(f"{data} brings its own labels; leave out {labels}")
-    if data == "shipped":
-        return shipped_test_images()
-    if path.is_dir():
-        return read_image_folder(path, normalisation)
-    if path.suffix == ".npz":
-        return read_npz_dataset(path, normalisation)
-    if labels is None:
-        raise UsageError(f"{data} needs labels; allowed: an IDX file of them, or a folder or .npz")
-    return read_idx_dataset(data, labels, normalisation)
-
-
-def _normalisation(text: str) -> Normalisation:
-    from quant.datasets import AS_STORED, FASHION_MNIST, IMAGENET, Normalisation
-
-    named = {"fashion-mnist": FASHION_MNIST, "imagenet": IMAGENET, "none": AS_STORED}
-    if text in named:
-        return named[text]
-    number = r"-?\d+(?:\.\d+)?"
-    if not re.fullmatch(rf"{number}(?:,{number})*/{number}(?:,{number})*", text):
-        raise UsageError(
-            f"--normalise {text!r}; allowed: {', '.join(named)}, or MEAN/STD such as 0.5/0.25 or "
-            "0.4,0.4,0.4/0.2,0.2,0.2"
-        )
-    mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
-    return Normalisation(mean, std)

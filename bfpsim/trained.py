@@ -1,0 +1,68 @@
+"""Trained networks and labelled images, as commands name them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bfpsim.arguments import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from quant.datasets import Dataset, Normalisation
+
+
+def trained_module(network: str, weights: Path | None) -> nn.Module:
+    """A shipped network, a file of the training script, or a module with a checkpoint."""
+    if ":" in network:
+        from workloads.importers.torch_module import make_module
+        from workloads.state import load_into
+
+        module = make_module(network)
+        if weights is not None:
+            load_into(module, weights)
+        return module
+    if weights is not None:
+        raise UsageError("--weights needs a module: package.module:function or file.py:function")
+    from workloads.training.shipped import load_module, shipped_module
+
+    return load_module(network) if network.endswith(".safetensors") else shipped_module(network)
+
+
+def labelled_images(data: str, labels: str | None, normalisation: Normalisation) -> Dataset:
+    """'shipped', a folder per class, an .npz file, or two IDX files."""
+    from quant.datasets import read_idx_dataset, read_npz_dataset, shipped_test_images
+    from quant.image_folder import read_image_folder
+
+    path = Path(data)
+    alone = data == "shipped" or path.is_dir() or path.suffix == ".npz"
+    if alone and labels is not None:
+        raise UsageError(f"{data} brings its own labels; leave out {labels}")
+    if data == "shipped":
+        return shipped_test_images()
+    if path.is_dir():
+        return read_image_folder(path, normalisation)
+    if path.suffix == ".npz":
+        return read_npz_dataset(path, normalisation)
+    if labels is None:
+        raise UsageError(f"{data} needs labels; allowed: an IDX file of them, or a folder or .npz")
+    return read_idx_dataset(data, labels, normalisation)
+
+
+def parse_normalisation(text: str) -> Normalisation:
+    """A name, or MEAN/STD."""
+    from quant.datasets import AS_STORED, FASHION_MNIST, IMAGENET, Normalisation
+
+    named = {"fashion-mnist": FASHION_MNIST, "imagenet": IMAGENET, "none": AS_STORED}
+    if text in named:
+        return named[text]
+    number = r"-?\d+(?:\.\d+)?"
+    if not re.fullmatch(rf"{number}(?:,{number})*/{number}(?:,{number})*", text):
+        raise UsageError(
+            f"--normalise {text!r}; allowed: {', '.join(named)}, or MEAN/STD such as 0.5/0.25 or "
+            "0.4,0.4,0.4/0.2,0.2,0.2"
+        )
+    mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
+    return Normalisation(mean, std)

@@ -16,25 +16,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from quant import tied
-from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
 from quant.fake_quantize import Gradient
 from quant.formats import FormatError, LayerFormats
-from quant.operand import Coding, Measured, Mode, Operand, TransposedWeight
-from quant.tied import Place, Role, Step, tied_groups
-from workloads.importers.torch_export import aten, constants
-from workloads.importers.torch_graph import Captured, Site, capture
+from quant.insertion import graph_steps, insert_operands
+from quant.operand import Coding, Measured, Mode, Operand
+from quant.tied import Place, tied_groups
+from workloads.importers.torch_graph import Captured, capture
 
 TENSORS: tuple[tied.Tensor, ...] = ("I", "W", "O")
-_COLUMNS = Blocks(axis=-2)  # the second operand of a matmul: blocks along the reduction
-# They need the whole of what they read before they give anything (`quant.tied`).
-_ENDS = (
-    aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.log_softmax.int,
-    aten.layer_norm.default, aten.native_layer_norm.default, aten.group_norm.default,
-    aten.rms_norm.default, aten.instance_norm.default, aten.batch_norm.default,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +64,8 @@ class QuantizedModel(nn.Module):
         self.batch = None if captured.dynamic_batch else batch
         """The only first extent that the module's forward takes, or None if it takes any."""
         self.sites = captured.sites
-        self.groups = tied_groups(_steps(captured))
-        self.graph_module, self._operands = _insert(captured)
+        self.groups = tied_groups(graph_steps(captured))
+        self.graph_module, self._operands = insert_operands(captured)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -252,94 +244,3 @@ def _codings(chosen: Chosen) -> Codings:
 
 def _said(coding: Coding | None) -> str:
     return "float32" if coding is None else str(coding)
-
-
-# --- the graph -----------------------------------------------------------------------------------
-
-
-def _insert(captured: Captured) -> tuple[fx.GraphModule, dict[Place, Operand]]:
-    """Put an operand before and after each site; a bias is added behind its O."""
-    module = captured.module
-    graph = module.graph
-    nodes = {node.name: node for node in graph.nodes}
-    operands: dict[Place, Operand] = {}
-    for number, site in enumerate(captured.sites):
-        node = nodes[site.node]
-        left, right, *rest = node.args
-        targets = {}
-        for tensor, operand in _made(site, rest).items():
-            operands[site.name, tensor] = operand
-            targets[tensor] = f"operand{number}_{tensor}"
-            module.add_submodule(targets[tensor], operand)
-        with graph.inserting_before(node):
-            first = graph.call_module(targets["I"], (left,))
-            second = graph.call_module(targets["W"], (right,))
-        bias = rest.pop(0) if site.kind != "matmul" else None
-        node.args = (first, second, *(() if site.kind == "matmul" else (None,)), *rest)
-        with graph.inserting_after(node):
-            output = graph.call_module(targets["O"])
-        node.replace_all_uses_with(output)
-        output.args = (node,)
-        if isinstance(bias, fx.Node):
-            _add_behind(graph, output, bias, 0 if site.kind == "linear" else _taps(captured, site))
-    graph.lint()
-    module.recompile()
-    return module, operands
-
-
-def _made(site: Site, rest: list[Any]) -> dict[tied.Tensor, Operand]:
-    """The operands of a site; ``rest`` are its arguments behind I and W."""
-    i, w, o = (f"{site.name} {word}" for word in ("input", "weight", "output"))
-    if site.kind == "matmul":
-        second = Operand(w, _COLUMNS, stored=False)
-    elif site.kind == "transposed":
-        second = TransposedWeight(w, tuple(rest[1]), site.groups)
-    else:
-        second = Operand(w, WEIGHT, stored=True)
-    channels = LAST if site.kind in ("linear", "matmul") else CHANNELS
-    return {
-        "I": Operand(i, channels, stored=False),
-        "W": second,
-        "O": Operand(o, channels, stored=False),
-    }
-
-
-def _taps(captured: Captured, site: Site) -> int:
-    """How many dimensions a convolution's window has."""
-    return len(captured.shapes[site.node]) - 2
-
-
-def _add_behind(graph: fx.Graph, output: fx.Node, bias: fx.Node, trailing: int) -> None:
-    """Add a bias per channel, which ``trailing`` dimensions follow."""
-    with graph.inserting_after(output):
-        total = graph.call_function(aten.add.Tensor)
-    output.replace_all_uses_with(total)
-    with graph.inserting_before(total):
-        shaped = bias
-        if trailing:
-            shaped = graph.call_function(aten.reshape.default, (bias, [-1] + [1] * trailing))
-    total.args = (output, shaped)
-
-
-def _steps(captured: Captured) -> list[Step]:
-    """The graph as what ties tensors and what does not, parameters left out."""
-    graph = captured.module.graph
-    fixed = constants(graph)
-    sites = {site.node: site for site in captured.sites}
-    names: dict[fx.Node, str] = {}
-    steps = []
-    for node in graph.nodes:
-        if node in fixed or node.op == "output":
-            continue
-        site = sites.get(node.name)
-        names[node] = site.name if site else f"{node.name}()"
-        read = tuple(names[x] for x in node.all_input_nodes if x in names)
-        role: Role = "pass"
-        if site:
-            # The same node may be both operands.
-            products = node.args[:2] if site.kind == "matmul" else node.args[:1]
-            read, role = tuple(names[x] for x in products), "product"
-        elif node.target in _ENDS:
-            role = "end"
-        steps.append(Step(names[node], read, role))
-    return steps

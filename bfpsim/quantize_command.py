@@ -10,7 +10,16 @@ import typer
 from bfpsim.arguments import Csv, Json, Out, UsageError, one_of
 from bfpsim.emit import Report, emit
 from bfpsim.progress import progress_bar
-from bfpsim.trained import labelled_images, parse_normalisation, trained_module
+from bfpsim.trained import (
+    Count,
+    DataName,
+    LabelsFile,
+    NormaliseName,
+    WeightsFile,
+    labelled_images,
+    parse_normalisation,
+    trained_module,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,30 +57,11 @@ def quantize(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="All the formats that bfpsim compares with, too.")
     ] = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint for a module: safetensors, or a state dict of torch.save."),
-    ] = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Labelled images: 'shipped' (1,000 of Fashion-MNIST), a folder with one folder "
-            "per class, an .npz file with images and labels, or an IDX file with --labels.",
-        ),
-    ] = "shipped",
-    labels: Annotated[
-        str | None, typer.Option(help="IDX file of labels for --data.", metavar="FILE")
-    ] = None,
-    normalise: Annotated[
-        str,
-        typer.Option(
-            help="fashion-mnist, imagenet, none, or MEAN/STD of pixels in 0..1, each a number or "
-            "one per channel joined by commas."
-        ),
-    ] = "fashion-mnist",
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Evaluate on the first images only.")
-    ] = None,
+    weights: WeightsFile = None,
+    data: DataName = "shipped",
+    labels: LabelsFile = None,
+    normalise: NormaliseName = "fashion-mnist",
+    count: Count = None,
     calibration: Annotated[
         int,
         typer.Option(

@@ -1,10 +1,12 @@
-"""Trained networks and labelled images, as commands name them."""
+"""Trained networks and labelled images: the options that name them, and what they stand for."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from bfpsim.arguments import UsageError
 
@@ -12,6 +14,29 @@ if TYPE_CHECKING:
     from torch import nn
 
     from quant.datasets import Dataset, Normalisation
+
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint for a module: safetensors, or a state dict of torch.save."),
+]
+DataName = Annotated[
+    str,
+    typer.Option(
+        help="Labelled images: 'shipped' (1,000 of Fashion-MNIST), a folder with one folder "
+        "per class, an .npz file with images and labels, or an IDX file with --labels.",
+    ),
+]
+LabelsFile = Annotated[
+    str | None, typer.Option(help="IDX file of labels for --data.", metavar="FILE")
+]
+NormaliseName = Annotated[
+    str,
+    typer.Option(
+        help="fashion-mnist, imagenet, none, or MEAN/STD of pixels in 0..1, each a number or "
+        "one per channel joined by commas."
+    ),
+]
+Count = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first images only.")]
 
 
 def trained_module(network: str, weights: Path | None) -> nn.Module:

@@ -12,6 +12,7 @@ import pytest
 
 from arch import load_arch
 from bfpsim.cli import run
+from tests.idx_file import idx_bytes
 
 SMALL = ["--layer", "fc"]
 
@@ -149,10 +150,6 @@ def test_bad_architectures(capsys, tmp_path: Path, old: str, new: str, expected:
     assert "my.yaml" in error
 
 
-def idx(pixels: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{pixels.ndim}I", 0, 8, pixels.ndim, *pixels.shape) + pixels.tobytes()
-
-
 FASHION = ["simulate", "resnet18-fashion"]
 
 
@@ -210,13 +207,13 @@ def test_bad_data_files(capsys, tmp_path: Path) -> None:
     truncated = tmp_path / "truncated.safetensors"
     truncated.write_bytes(good.read_bytes()[:-100])
     images = tmp_path / "images.idx"
-    images.write_bytes(idx(np.zeros((3, 28, 28), np.uint8)))
+    images.write_bytes(idx_bytes(np.zeros((3, 28, 28), np.uint8)))
     short = tmp_path / "short.idx"
     short.write_bytes(images.read_bytes()[:-5])
     zipped = tmp_path / "images.idx.gz"
     zipped.write_bytes(gzip.compress(images.read_bytes())[:-9])
     wrong_size = tmp_path / "wrong.idx"
-    wrong_size.write_bytes(idx(np.zeros((3, 9, 28), np.uint8)))
+    wrong_size.write_bytes(idx_bytes(np.zeros((3, 9, 28), np.uint8)))
     nan = tmp_path / "nan.safetensors"
     content = bytearray(good.read_bytes())
     content[-4:] = struct.pack("<f", float("nan"))

@@ -1,9 +1,7 @@
 """The mantissa command, in process: tables, files, figures, and a line for every bad input."""
 
-import gzip
 import json
 import runpy
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bfpsim.cli import run
+from tests.idx_file import write_idx
 from workloads.files.atomic import write_atomic
 
 NET = """
@@ -44,12 +43,6 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return code, captured.out, captured.err
 
 
-def idx(path: Path, values: np.ndarray) -> Path:
-    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    path.write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes()))
-    return path
-
-
 def save_onnx(path: Path, weight: np.ndarray | None) -> Path:
     """A linear layer, or an activation alone."""
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3]) for n in "xy"]
@@ -67,8 +60,8 @@ def save_onnx(path: Path, weight: np.ndarray | None) -> Path:
 def files(tmp_path):
     (tmp_path / "net.py").write_text(NET)
     rng = np.random.default_rng(0)
-    idx(tmp_path / "images.gz", rng.integers(256, size=(30, 28, 28)))
-    idx(tmp_path / "labels.gz", rng.integers(10, size=30))
+    write_idx(tmp_path / "images.gz", rng.integers(256, size=(30, 28, 28)).astype(np.uint8))
+    write_idx(tmp_path / "labels.gz", rng.integers(10, size=30).astype(np.uint8))
     save_onnx(tmp_path / "net.onnx", rng.standard_normal((3, 3)))
     save_onnx(tmp_path / "act.onnx", None)
     return tmp_path

@@ -1,9 +1,6 @@
 """The quantize command, in process: tables, files, training, and a line for every bad input."""
 
-import gzip
 import json
-import struct
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +9,7 @@ import torch
 
 from bfpsim.cli import run
 from quant.sensitivity import Sensitivity
+from tests.idx_file import write_idx
 
 NET = """
 import torch
@@ -37,18 +35,12 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return code, captured.out, captured.err
 
 
-def idx(path: Path, values: np.ndarray) -> Path:
-    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    path.write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes()))
-    return path
-
-
 @pytest.fixture
 def files(tmp_path):
     (tmp_path / "net.py").write_text(NET)
     rng = np.random.default_rng(0)
-    idx(tmp_path / "images.gz", rng.integers(256, size=(30, 28, 28)))
-    idx(tmp_path / "labels.gz", rng.integers(10, size=30))
+    write_idx(tmp_path / "images.gz", rng.integers(256, size=(30, 28, 28)).astype(np.uint8))
+    write_idx(tmp_path / "labels.gz", rng.integers(10, size=30).astype(np.uint8))
     return tmp_path
 
 

@@ -1,8 +1,6 @@
 """Images come out as their bytes say; a file that holds something else is named in one line."""
 
-import gzip
 import io
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from quant.datasets import (
     read_npz_dataset,
     shipped_test_images,
 )
+from tests.idx_file import write_idx
 from workloads import WorkloadError, normalise, shipped_images
 
 RNG = np.random.default_rng(0)
@@ -150,12 +149,6 @@ def test_pixels_that_are_no_numbers():
 
 
 # --- IDX ----------------------------------------------------------------------------------------
-
-
-def write_idx(path: Path, array: np.ndarray) -> Path:
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes()))
-    return path
 
 
 def test_idx_files(tmp_path):

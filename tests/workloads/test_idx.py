@@ -1,5 +1,4 @@
 import gzip
-import struct
 
 import numpy as np
 import pytest
@@ -7,18 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.idx_file import CODES, idx_bytes
 from workloads import WorkloadError, read_fashion_mnist, read_idx
-
-CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    """The IDX file of an array, written from the format's description."""
-    code = CODES[array.dtype.str[1:]]
-    header = struct.pack(">BBBB", 0, 0, code, array.ndim) + struct.pack(
-        f">{array.ndim}I", *array.shape
-    )
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
 @given(

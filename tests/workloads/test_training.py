@@ -1,5 +1,3 @@
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from tests.idx_file import write_idx
 from workloads import (
     WorkloadError,
     load_images,
@@ -36,11 +35,6 @@ def test_augmentation_shifts_and_flips_in_every_way():
     made = augment(torch.from_numpy(np.repeat(image[None], 1000, 0))).numpy()
     assert {variants[each.tobytes()] for each in made} == set(variants.values())
     assert len(variants) == 50
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
 @pytest.fixture

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
-from quant.formats import Format, FormatError, parse_format
-from quant.model import TENSORS, Codings, QuantizedModel
+from quant.formats import FormatError, parse_format
+from quant.model import QuantizedModel
 from quant.operand import Mode
-from quant.sensitivity import Sensitivity
+from quant.sensitivity import Sensitivity, divergence
 from quant.tied import Place
 
 if TYPE_CHECKING:
@@ -72,8 +71,7 @@ def check_additivity(
         )
     }
     formats = list(dict.fromkeys(table["format"]))
-    groups = [*model.groups]
-    groups += [((site.name, "W"),) for site in model.sites if site.kind != "matmul"]
+    groups = model.stored_tensors
     for group in groups:
         for layer, tensor in group:
             if any((layer, tensor, fmt) not in costs for fmt in formats):
@@ -81,7 +79,6 @@ def check_additivity(
     ranked = [
         sorted(formats, key=lambda fmt: sum(costs[*o, fmt][0] for o in group)) for group in groups
     ]
-    before = model.choice()
     rng = np.random.default_rng(seed)
     rows = []
     baseline = _outputs(model, inputs, batch, Mode.FLOAT)
@@ -92,39 +89,27 @@ def check_additivity(
             fmt = fmts[int(rng.integers(best))]
             chosen.update(dict.fromkeys(group, fmt))
         parts = [costs[*operand, fmt] for operand, fmt in chosen.items()]
-        model.choose(_by_site(model, {o: parse_format(fmt) for o, fmt in chosen.items()}))
-        outputs = _outputs(model, inputs, batch, Mode.QUANTIZE)
+        coded = model.codings({place: parse_format(fmt) for place, fmt in chosen.items()})
+        with model.keeping_choice():
+            model.choose(coded)
+            outputs = _outputs(model, inputs, batch, Mode.QUANTIZE)
         rows.append(
             {
                 "predicted_kl": sum(part[0] for part in parts),
                 "predicted_fisher": sum(part[1] for part in parts),
                 "predicted_accuracy_loss": sum(part[2] for part in parts),
-                "kl": _divergence(outputs, baseline),
+                "kl": divergence(outputs, baseline) / len(inputs),
                 "accuracy_loss": _accuracy(baseline, labels) - _accuracy(outputs, labels),
             }
         )
         if progress is not None:
             progress(f"choice {number + 1}")
-    model.choose(before, tied=False)
     return Additivity(pd.DataFrame(rows))
-
-
-def _by_site(model: QuantizedModel, formats: Mapping[Place, Format]) -> dict[str, Codings]:
-    return {
-        site.name: Codings(*(formats[site.name, tensor] for tensor in TENSORS))
-        for site in model.sites
-    }
 
 
 def _outputs(model: QuantizedModel, inputs: Tensor, batch: int, mode: Mode) -> Tensor:
     with model.in_mode(mode), torch.no_grad():
         return torch.cat([model(inputs[at : at + batch]) for at in range(0, len(inputs), batch)])
-
-
-def _divergence(outputs: Tensor, expected: Tensor) -> float:
-    """Mean KL divergence of the class probabilities [nat]."""
-    log, log_expected = (F.log_softmax(t.double(), dim=1) for t in (outputs, expected))
-    return float(F.kl_div(log, log_expected, reduction="batchmean", log_target=True))
 
 
 def _accuracy(outputs: Tensor, labels: Tensor) -> float:

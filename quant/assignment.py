@@ -14,8 +14,8 @@ from torch import Tensor
 from quant.fisher import Fisher
 from quant.float_run import FloatRun
 from quant.formats import Format
-from quant.model import TENSORS, Codings, QuantizedModel
-from quant.operand import Mode
+from quant.model import Codings, QuantizedModel
+from quant.operand import Coding, Mode
 from quant.tied import Place
 
 
@@ -42,13 +42,9 @@ def least_divergence(
                     )
                     for fmt in formats
                 ]
-    chosen: dict[Place, Format] = {}
-    weights = [((site.name, TENSORS[1]),) for site in model.sites if site.kind != "matmul"]
-    for group in (*model.groups, *weights):
+    chosen: dict[Place, Coding] = {}
+    for group in model.stored_tensors:
         totals = [sum(costs[operand][i] for operand in group) for i in range(len(formats))]
         best = formats[totals.index(min(totals))]
         chosen.update(dict.fromkeys(group, best))
-    return {
-        site.name: Codings(*(chosen[site.name, tensor] for tensor in TENSORS))
-        for site in model.sites
-    }
+    return model.codings(chosen)

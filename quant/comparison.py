@@ -55,7 +55,6 @@ def compare_formats(
     """
     import pandas as pd
 
-    before = model.choice()
     some = dataset.batch(range(min(sample, len(dataset)))).inputs
     with model.in_mode(Mode.FLOAT):
         classes = _outputs(model, some[:1]).shape[1]
@@ -63,7 +62,7 @@ def compare_formats(
         original = top_k(model, dataset, ks, batch)[1]
         exact = _outputs(model, some)
     rows, layers = [], []
-    try:
+    with model.keeping_choice():
         for name, chosen in policies.items():
             model.choose(chosen, tied=False)
             with model.in_mode(Mode.QUANTIZE):
@@ -104,8 +103,6 @@ def compare_formats(
             )
             if progress is not None:
                 progress(name)
-    finally:
-        model.choose(before, tied=False)
     return Comparison(model.title, len(dataset), pd.DataFrame(rows), pd.DataFrame(layers))
 
 

@@ -84,7 +84,7 @@ def calibrated_top(tensor: Tensor, name: str = "tensor") -> int:
     low, high = (float(v) for v in torch.aminmax(values))
     largest = max(-low, high)
     if not math.isfinite(largest):
-        _check_finite(tensor, name)
+        check_finite(tensor, name)
     if largest == 0:
         return 0
     return max(TOP_MIN, min(TOP_MAX, math.frexp(largest)[1] - 1))
@@ -122,7 +122,7 @@ def _quantize(
     if tensor.numel() == 0:
         return
     if isinstance(fmt, Plain) and fmt.is_float:
-        _check_finite(tensor, name)
+        check_finite(tensor, name)
         narrow = tensor.to(torch.float16 if fmt.bits == 16 else torch.float32)
         if saturated is not None:
             saturated.copy_(narrow.isinf())
@@ -132,9 +132,9 @@ def _quantize(
     top = calibrated_top(tensor, name) if top is None else top
     if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
         if not _compiled(tensor, out, saturated, fmt, blocks, top, seed):
-            _check_finite(tensor, name)
+            check_finite(tensor, name)
         return
-    _check_finite(tensor, name)
+    check_finite(tensor, name)
     values, clipped = by_operators(tensor, fmt, blocks, top, seed)
     out.copy_(values)
     if saturated is not None:
@@ -221,7 +221,8 @@ def _check(
         raise FormatError(f"{name}: seed={seed!r} with {fmt}; allowed: with stochastic rounding")
 
 
-def _check_finite(tensor: Tensor, name: str) -> None:
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise FormatError, naming the tensor, if it holds NaN or infinity."""
     finite = tensor.isfinite()
     bad = tensor.numel() - int(finite.sum())
     if bad:

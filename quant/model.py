@@ -123,6 +123,29 @@ class QuantizedModel(nn.Module):
             for site in self.sites
         }
 
+    @property
+    def stored_tensors(self) -> tuple[tuple[Place, ...], ...]:
+        """The operands of each tensor that is stored: `groups`, then each W by itself."""
+        weights = (((site.name, TENSORS[1]),) for site in self.sites if site.kind != "matmul")
+        return *self.groups, *weights
+
+    def codings(self, places: Mapping[Place, Coding]) -> dict[str, Codings]:
+        """A coding for every operand, as `choose` takes it: by product."""
+        return {
+            site.name: Codings(*(places[site.name, tensor] for tensor in TENSORS))
+            for site in self.sites
+        }
+
+    @contextmanager
+    def keeping_choice(self) -> Iterator[None]:
+        """Have what is chosen meanwhile undone at the end."""
+        before = {key: operand.coding for key, operand in self._operands.items()}
+        try:
+            yield
+        finally:
+            for key, operand in self._operands.items():
+                operand.coding = before[key]
+
     def described(self) -> str:
         """The choice in one line; equal lines are equal choices."""
         return " ".join(f"{s}.{t}={_said(o.coding)}" for (s, t), o in self._operands.items())

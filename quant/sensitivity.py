@@ -105,29 +105,25 @@ def measure_sensitivity(
     sums: dict[tuple[str, str, Format], _Sums] = {}
     bits: dict[tuple[str, str, Format], int] = {}
     right = 0
-    before = {key: operand.coding for key, operand in model.operands.items()}
-    try:
-        with model.in_mode(Mode.FLOAT):
-            for start in range(0, len(inputs), batch):
-                x, y = inputs[start : start + batch], labels[start : start + batch]
-                run, fisher = FloatRun(model, x), Fisher(model, x, seed + start)
-                right += int((run.logits.argmax(1) == y).sum())
-                for key, operand in model.operands.items():
-                    known: dict[Format, _Sums] = {}
-                    for fmt in formats:
-                        alike = _effective(fmt, operand, run.value(key))
-                        if alike not in known:
-                            known[alike] = _measured(run, fisher, key, operand, fmt, y)
-                        row = (*key, fmt)
-                        sums[row] = sums[row] + known[alike] if row in sums else known[alike]
+    with model.keeping_choice(), model.in_mode(Mode.FLOAT):
+        for start in range(0, len(inputs), batch):
+            x, y = inputs[start : start + batch], labels[start : start + batch]
+            run, fisher = FloatRun(model, x), Fisher(model, x, seed + start)
+            right += int((run.logits.argmax(1) == y).sum())
+            for key, operand in model.operands.items():
+                known: dict[Format, _Sums] = {}
+                for fmt in formats:
+                    alike = _effective(fmt, operand, run.value(key))
+                    if alike not in known:
+                        known[alike] = _measured(run, fisher, key, operand, fmt, y)
+                    row = (*key, fmt)
+                    sums[row] = sums[row] + known[alike] if row in sums else known[alike]
+                    if row not in bits:
                         operand.coding = fmt
                         value = run.value(key)
                         bits[row] = operand.stored_bits(value if operand.stored else value[:1])
-                    if progress is not None:
-                        progress(" ".join(key))
-    finally:
-        for key, operand in model.operands.items():
-            operand.coding = before[key]
+                if progress is not None:
+                    progress(" ".join(key))
     n = len(inputs)
     rows = [
         (
@@ -169,18 +165,20 @@ def _measured(
         quantized = operand.quantized(value, fmt)
     error = quantized - value
     logits = run.swapped(key, quantized)
-    expected = F.log_softmax(run.logits.double(), dim=1)
-    divergence = F.kl_div(
-        F.log_softmax(logits.double(), 1), expected, reduction="sum", log_target=True
-    )
     right = int((run.logits.argmax(1) == labels).sum()) - int((logits.argmax(1) == labels).sum())
     return _Sums(
-        float(divergence),
+        divergence(logits, run.logits),
         float(value.double().square().sum()),
         float(error.double().square().sum()),
         right,
         fisher.divergence(key, error, operand.stored, run),
     )
+
+
+def divergence(outputs: Tensor, expected: Tensor) -> float:
+    """The KL divergence of class probabilities from the expected ones, summed over images [nat]."""
+    log, log_expected = (F.log_softmax(logits.double(), dim=1) for logits in (outputs, expected))
+    return float(F.kl_div(log, log_expected, reduction="sum", log_target=True))
 
 
 def _effective(fmt: Format, operand: Operand, value: Tensor) -> Format:

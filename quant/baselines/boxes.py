@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from quant.axes import Blocks
+from quant.fake_quantize import check_finite
 from quant.formats import FormatError
 
 Box = tuple[int, ...]
@@ -49,14 +50,7 @@ def doubles(tensor: Tensor, name: str) -> Tensor:
     """
     if tensor.dtype not in (torch.float32, torch.float64):
         raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
-    finite = tensor.isfinite()
-    if not bool(finite.all()):
-        bad = tensor.numel() - int(finite.sum())
-        first = tuple((~finite).nonzero()[0].tolist())
-        raise FormatError(
-            f"{name}: {bad} of {tensor.numel()} values are NaN or infinite, the first at {first}; "
-            "allowed: finite values"
-        )
+    check_finite(tensor, name)
     return tensor.detach().double()
 
 

@@ -81,13 +81,12 @@ def measure_accuracy(
     """
     import pandas as pd
 
-    before = model.choice()
     with model.in_mode(Mode.FLOAT), torch.no_grad():
         classes = model(dataset.batch([0]).inputs).shape[1]
         ks = (1, min(5, classes))
         original = top_k(model, dataset, ks[:1], batch)[1]
     rows: list[dict[str, Any]] = []
-    try:
+    with model.keeping_choice():
         for fmt in formats:
             model.choose(coded(fmt), tied=False)
             with model.in_mode(Mode.QUANTIZE):
@@ -105,8 +104,6 @@ def measure_accuracy(
             )
             if progress is not None:
                 progress(str(fmt))
-    finally:
-        model.choose(before, tied=False)
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,94 @@
+"""Energy at each width of the weights, against one layer by hand and the simulator."""
+
+import pytest
+
+from arch import load_arch, replace
+from mapping.nest import MappingError
+from quant.formats import LayerFormats, Plain
+from quant.minifloat import BF16, FP16, MiniFloat
+from search import precision
+from search.precision import distinct_widths, measure_energy
+from sim.simulate import simulate_network
+from workloads import NetworkBuilder
+
+FORMATS = [MiniFloat(8, 23), BF16, FP16, MiniFloat(8, 0), MiniFloat(2, 6), MiniFloat(2, 0)]
+WIDTHS = [32, 16, 16, 9, 9, 3]
+
+
+@pytest.fixture(scope="module")
+def edge():
+    return load_arch("edge-64k")
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """8 outputs of 6 inputs: one tile, one fold of the array, no partial sum."""
+    build = NetworkBuilder("one", input_shape=(1, 1, 1, 6))
+    build.conv("fc", "input", 8, kernel=1)
+    return build.network()
+
+
+@pytest.fixture(scope="module")
+def network():
+    build = NetworkBuilder("tiny", input_shape=(1, 12, 12, 8))
+    x = build.conv("conv1", "input", 16, kernel=3, padding=1)
+    x = build.conv("conv2", x, 32, kernel=3, stride=2, padding=1)
+    build.conv("fc", build.avgpool("pool", x), 10, kernel=1)
+    return build.network()
+
+
+@pytest.mark.parametrize("activations", [False, True])
+def test_a_layer_by_hand(linear, edge, activations) -> None:
+    """Each element crosses the DRAM channel once, and is written to the SRAM and read once."""
+    exact = replace(edge, "dram.burst", "1 bit")
+    frame = measure_energy(linear, exact, FORMATS, activations=activations)
+    assert list(frame["format"]) == list(map(str, FORMATS))
+    assert list(frame["bits"]) == WIDTHS
+    original = (6 + 48 + 8) * 32 * (20 + 2 * 0.16)
+    for row, width in zip(frame.to_dict(orient="records"), WIDTHS, strict=True):
+        weights, others = 48 * width, (6 + 8) * (width if activations else 32)
+        assert (row["dram_weight_bits"], row["dram_bits"]) == (weights, weights + others)
+        assert row["dram_energy_pj"] == pytest.approx(20 * (weights + others))
+        assert row["sram_energy_pj"] == pytest.approx(0.16 * 2 * (weights + others))
+        energy = row["dram_energy_pj"] + row["sram_energy_pj"]
+        assert row["energy_pj"] == pytest.approx(energy)
+        assert row["energy_saved"] == pytest.approx(1 - energy / original)
+    assert frame["energy_saved"].iloc[0] == 0
+
+
+def test_bursts_and_partial_sums_are_the_simulators(network, edge) -> None:
+    (row,) = measure_energy(network, edge, [MiniFloat(5, 2)]).to_dict(orient="records")
+    counts = [
+        layer.counts
+        for layer in simulate_network(
+            network, edge, LayerFormats(Plain(32), Plain(8), Plain(32))
+        ).layers
+    ]
+    bursts, sums = (sum(c.total(kind=kind) for c in counts) for kind in ("burst", "psum"))
+    assert bursts > 0
+    assert sums > 0
+    dram, sram = (sum(c.total(level) for c in counts) for level in ("DRAM", "SRAM"))
+    assert row["dram_bits"] == dram
+    assert row["dram_weight_bits"] == sum(c.total("DRAM", "W") for c in counts)
+    assert row["energy_pj"] == pytest.approx(20 * dram + 0.16 * sram)
+
+
+def test_each_width_is_simulated_once(network, edge, monkeypatch) -> None:
+    ran = []
+
+    def counted(network, arch, formats):
+        ran.append(formats.W.bits)
+        return simulate_network(network, arch, formats)
+
+    monkeypatch.setattr(precision, "simulate_network", counted)
+    done = []
+    formats = [*FORMATS[1:], *FORMATS]  # float32 is run first, to compare with
+    measure_energy(network, edge, formats, progress=done.append)
+    assert ran == [32, 16, 9, 3]
+    assert done == ["32 bit", "16 bit", "9 bit", "3 bit"]
+    assert distinct_widths(formats) == distinct_widths(FORMATS[1:]) == len(ran)
+
+
+def test_a_buffer_that_is_too_small_names_the_layer(network, edge) -> None:
+    with pytest.raises(MappingError, match="conv1"):
+        measure_energy(network, replace(edge, "sram.capacity", "256 bit"), FORMATS)

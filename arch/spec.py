@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from arch import units
+from arch import cacti, units
 
 Tensor = Literal["I", "W", "O"]
 Stationary = Literal["weight", "output", "input"]
@@ -32,11 +32,19 @@ _FUSIBLE = ("NPQ", "CRS")
 _ALONE = ("K", "G")
 
 
+class _Spelling(Protocol):
+    """What a file holds as text: to its value in Python, and back."""
+
+    def parse(self, value: object) -> Any: ...
+    def text(self, number: Any) -> str: ...
+    def json_schema(self) -> dict[str, object]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Written:
     """Pydantic's view of a quantity: text in a file, an exact number in Python."""
 
-    quantity: units.Quantity[int] | units.Quantity[float] | units.Quantity[Fraction]
+    quantity: _Spelling
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -69,6 +77,9 @@ def _default_as_text(schema: dict[str, Any]) -> None:
 
 
 Energy = Annotated[float, _Written(units.ENERGY), Field(json_schema_extra=_default_as_text)]
+BufferEnergy = Annotated[
+    float | cacti.Cacti, _Written(cacti.BufferEnergy()), Field(json_schema_extra=_default_as_text)
+]
 Count = Annotated[int, Field(strict=True, ge=1, le=65536)]
 Bits = Annotated[int, Field(strict=True, ge=1, le=128)]
 Dim = Annotated[
@@ -112,8 +123,21 @@ class Sram(Part):
     """Bits per access; energy tables ask for it, it limits no transfer [bit]."""
     double_buffered: Annotated[bool, Field(strict=True)] = False
     """Whether one half fills while the other is in use."""
-    energy: Energy = 0.16
-    """Per bit read or written [pJ/bit]."""
+    energy: BufferEnergy = 0.16
+    """Per bit read or written [pJ/bit], or a table by capacity: 'cacti-22nm', '-45nm', '-65nm'."""
+
+    @model_validator(mode="after")
+    def _tabulated(self) -> Self:
+        if isinstance(self.energy, str):
+            cacti.pj_per_bit(self.energy, self.capacity, self.width)
+        return self
+
+    @property
+    def pj_per_bit(self) -> float:
+        """Energy per bit read or written; a table's at this capacity and width [pJ/bit]."""
+        if isinstance(self.energy, str):
+            return cacti.pj_per_bit(self.energy, self.capacity, self.width)
+        return self.energy
 
     @property
     def usable_bits(self) -> int:

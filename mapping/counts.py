@@ -98,7 +98,7 @@ def number(bits: Fraction | int) -> int | float:
 
 def energy_pj(flow: Flow, bits: Fraction | int, arch: Arch) -> float:
     """Eq. 8 of BitQ for one row: bits x pJ/bit of its level and buffer."""
-    per_bit = arch.dram.energy if flow.level == "DRAM" else arch.buffer(flow.tensor).energy
+    per_bit = arch.dram.energy if flow.level == "DRAM" else arch.buffer(flow.tensor).pj_per_bit
     return float(number(bits)) * per_bit
 
 

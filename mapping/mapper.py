@@ -171,7 +171,7 @@ class _Candidates:
         by_tensor = self._grid.sram_bits_by_tensor(order)
         energy = np.zeros(1)
         for tensor, bits in by_tensor.items():
-            energy = energy + bits * self._arch.buffer(tensor).energy
+            energy = energy + bits * self._arch.buffer(tensor).pj_per_bit
         return energy
 
     def _mapping(self, rank: int, place: int) -> Mapping:

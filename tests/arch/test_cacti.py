@@ -34,10 +34,19 @@ def test_every_tabulated_point_is_met_exactly() -> None:
         assert sram.pj_per_bit == float(text)
 
 
-def test_some_figures_of_the_source() -> None:
+def test_the_file_holds_the_figures_of_the_source() -> None:
+    """A few by eye, and each column's sum."""
     assert pj_per_bit("cacti-22nm", 16 * KIB, 64) == 0.041
     assert pj_per_bit("cacti-45nm", 64 * KIB, 128) == 0.307
     assert pj_per_bit("cacti-65nm", 2048 * KIB, 64) == 3.75
+    sums: dict[tuple[str, int], Fraction] = {}
+    for name, _, width, text in POINTS:
+        sums[name, width] = sums.get((name, width), Fraction(0)) + Fraction(text)
+    assert {column: float(total) for column, total in sums.items()} == {
+        ("cacti-22nm", 64): 1.590, ("cacti-22nm", 128): 1.252,
+        ("cacti-45nm", 64): 6.575, ("cacti-45nm", 128): 5.121,
+        ("cacti-65nm", 64): 12.480, ("cacti-65nm", 128): 9.596,
+    }  # fmt: skip
 
 
 def test_a_large_buffer_costs_eleven_to_twenty_times_a_small_one() -> None:

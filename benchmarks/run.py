@@ -51,7 +51,7 @@ def mapper(network, formats):
         print(f"  model {model}: {time.perf_counter() - start:.2f} s")
     tilings = seconds = 0.0
     for layer, _ in network.unique_layers:
-        grid = Grid(layer, arch, formats)
+        grid = Grid.of(layer, arch, formats)
         start = time.perf_counter()
         for order in ORDERS:
             tilings += grid.dram_bits(order).size

@@ -6,6 +6,7 @@ in any buffer, makes the other one superfluous. Usually one size per number of t
 smallest; where tiles cut blocks, or padding is clipped, there may be more.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,16 +24,17 @@ Objective = Literal["dram", "energy", "latency"]
 
 
 def candidate_sizes(
-    layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective
+    layer: ConvLayer, arch: Arch, formats: Sequence[LayerFormats], objective: Objective
 ) -> dict[str, Vector]:
     """Tile sizes that no other size of their dimension makes superfluous, ascending.
 
+    formats: a size is superfluous if it is so in all of these, and so in every mixture of them
     objective: "dram" ignores what the PE array costs; where its axes fuse several of N, P and Q,
         the other objectives keep every size of those.
     """
     every = {dim: np.arange(1, layer.dims[dim] + 1) for dim in "NGKCPQ"}
     array_counts = objective != "dram"
-    costs = _Costs(layer, arch, formats, every, array_counts)
+    costs = [_Costs(layer, arch, each, every, array_counts) for each in formats]
     found = {}
     for dim, sizes in every.items():
         fused = any(
@@ -42,7 +44,8 @@ def candidate_sizes(
             found[dim] = sizes
         else:
             trips = -(-layer.dims[dim] // sizes)
-            found[dim] = sizes[undominated(trips, costs.of(dim))]
+            rows = np.concatenate([each.of(dim) for each in costs], axis=1)
+            found[dim] = sizes[undominated(trips, rows)]
     return found
 
 

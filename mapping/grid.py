@@ -4,6 +4,8 @@ The exact model factors into one sum per dimension, so that all combinations of 
 priced by broadcasting vectors against each other. Arrays have an axis per dimension of `DIMS`.
 """
 
+from __future__ import annotations
+
 from functools import cached_property
 from math import prod
 from typing import TypeVar
@@ -33,14 +35,13 @@ _ONE = np.ones((1,) * len(DIMS), np.int64)
 class Grid:
     """All combinations of candidate tile sizes of a layer as stored in DRAM.
 
-    objective: decides which sizes are candidates; those left out cannot cost less
+    sizes: by dimension, ascending; see `mapping.candidates`
     """
 
     def __init__(
-        self, layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective = "dram"
+        self, layer: ConvLayer, arch: Arch, formats: LayerFormats, sizes: dict[str, Vector]
     ) -> None:
-        self._layer, self._arch, self._formats = layer, arch, formats
-        self.sizes = candidate_sizes(layer, arch, formats, objective)
+        self._layer, self._arch, self._formats, self.sizes = layer, arch, formats, sizes
         self._trips = {d: self._on(d, -(-layer.dims[d] // s)) for d, s in self.sizes.items()}
         n, g, k, c, p, q = (self.sizes[d] for d in DIMS)
         self._p, self._q = window_profile(layer, "P", p), window_profile(layer, "Q", q)
@@ -58,6 +59,13 @@ class Grid:
         pixels = self._on("N", n) * self._on("P", p) * self._on("Q", q)
         sums = np.maximum(accumulated, results)
         self.output_bits: Vector = pixels * np.where(leave, sums, results)
+
+    @classmethod
+    def of(
+        cls, layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective = "dram"
+    ) -> Grid:
+        """The grid of all sizes that can be part of a best mapping for an objective."""
+        return cls(layer, arch, formats, candidate_sizes(layer, arch, [formats], objective))
 
     @property
     def steps(self) -> Vector:

@@ -119,7 +119,7 @@ class _Problem:
 
     def __init__(self, layer: ConvLayer, arch: Arch, formats: LayerFormats) -> None:
         self._layer, self._arch, self._formats = layer, arch, formats
-        grid = Grid(layer, arch, formats)
+        grid = Grid.of(layer, arch, formats)
         self._legal = grid.legal()
         if not self._legal.any():
             raise MappingError(grid.shortage())

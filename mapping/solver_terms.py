@@ -106,7 +106,7 @@ class Terms:
 
     def __init__(self, layer: ConvLayer, arch: Arch, formats: LayerFormats) -> None:
         self._layer, self._arch, self._formats = layer, arch, formats
-        self.sizes = candidate_sizes(layer, arch, formats, "dram")
+        self.sizes = candidate_sizes(layer, arch, [formats], "dram")
         trips = {d: -(-layer.dims[d] // sizes) for d, sizes in self.sizes.items()}
         self._trips = {d: table(d, count) for d, count in trips.items()}
         self._one = {d: table(d, (count == 1).astype(np.int64)) for d, count in trips.items()}

@@ -45,7 +45,7 @@ def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Ste
             f"{arch.name}: sram: has a buffer per tensor, so no one capacity to draw; "
             "allowed: an architecture with one shared buffer"
         )
-    grid = Grid(stored(layer, arch), arch, formats)
+    grid = Grid.of(stored(layer, arch), arch, formats)
     shape = np.broadcast_shapes(grid.steps.shape, grid.resident_bits.shape)
     legal = np.broadcast_to(grid.whole_blocks, shape)
     need = np.broadcast_to(grid.resident_bits, shape)[legal]

@@ -69,7 +69,7 @@ def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> Non
     """Of every candidate size under every order of `ORDERS`, each priced alone."""
     layer, arch, formats = small_case(seed, "64 bit")
     kept = stored(layer, arch)
-    grid, costs = Grid(kept, arch, formats), []
+    grid, costs = Grid.of(kept, arch, formats), []
     for at in np.argwhere(grid.legal()):
         for order in ORDERS:
             mapping = Mapping(order, dict(zip(DIMS, grid.tile(at), strict=True)))
@@ -128,7 +128,7 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
     layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)
     arch = tight(arch, int(2 ** rng.uniform(8, 15)))
     kept = stored(layer, arch)
-    grid = Grid(kept, arch, formats, rng.choice(["dram", "energy", "latency"]))
+    grid = Grid.of(kept, arch, formats, rng.choice(["dram", "energy", "latency"]))
     legal = grid.legal()
     order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
     bits = np.broadcast_to(grid.dram_bits(order), legal.shape)

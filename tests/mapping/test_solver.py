@@ -36,7 +36,7 @@ def random_case(seed: int):
 def is_optimal(layer, arch, formats, solution) -> None:
     """The mapper's optimum in every class, proven, at mappings that cost what is claimed."""
     kept = stored(layer, arch)
-    grid = Grid(kept, arch, formats)
+    grid = Grid.of(kept, arch, formats)
     legal = grid.legal()
     assert [s.order for s in solution.per_class] == list(ORDERS)
     for s in (*solution.per_class, solution):
@@ -57,7 +57,7 @@ def test_the_tables_say_what_the_grid_says(seed: int) -> None:
     """Groups, strides, dilations, and boxes that clipping makes equal included."""
     rng, layer, arch, formats = random_case(seed)
     kept = stored(layer, arch)
-    grid, terms = Grid(kept, arch, formats), Terms(kept, arch, formats)
+    grid, terms = Grid.of(kept, arch, formats), Terms(kept, arch, formats)
     order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
     shape = grid.legal().shape
     bits = np.broadcast_to(grid.dram_bits(order), shape)
@@ -74,7 +74,7 @@ def test_the_tables_say_what_the_grid_says(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_scip_proves_the_optimum_of_small_layers(seed: int) -> None:
     _, layer, arch, formats = random_case(seed)
-    if Grid(stored(layer, arch), arch, formats).legal().any():
+    if Grid.of(stored(layer, arch), arch, formats).legal().any():
         is_optimal(layer, arch, formats, solve(layer, arch, formats))
         return
     with pytest.raises(MappingError, match="no mapping fits"):

@@ -124,8 +124,8 @@ def _channel_tiles(nest: Nest, arch: Arch, formats: LayerFormats) -> Counter[_Ch
 
 
 # The order of the loops inside a tile, outer to inner, that keeps the operand in place.
-_INSIDE = {"weight": "GKCRSNPQ", "output": "NGKPQCRS", "input": "NGCPQRSK"}
-_RELEVANT = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
+INSIDE = {"weight": "GKCRSNPQ", "output": "NGKPQCRS", "input": "NGCPQRSK"}
+INSIDE_RELEVANT = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
 
 
 def paper_array_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> Counts:
@@ -150,11 +150,11 @@ def paper_array_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> Counts:
         fmt = formats.of(tensor)
         box = dict(inner)
         times, waiting, widened = Fraction(1), Fraction(1), ""
-        for dim in _INSIDE[array.stationary]:
+        for dim in INSIDE[array.stationary]:
             trips = sizes[dim] / inner[dim]
             if trips == 1:
                 continue
-            if dim in _RELEVANT[tensor]:
+            if dim in INSIDE_RELEVANT[tensor]:
                 times, waiting, widened = times * waiting * trips, Fraction(1), dim
             else:
                 waiting *= trips

@@ -109,7 +109,7 @@ class _Candidates:
         self, layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective
     ) -> None:
         self._layer, self._arch, self._objective = layer, arch, objective
-        self._grid = grid = Grid(layer, arch, formats, objective)
+        self._grid = grid = Grid.of(layer, arch, formats, objective)
         legal = grid.legal()
         if not legal.any():
             raise MappingError(grid.shortage())

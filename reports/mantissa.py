@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quant.mantissa.accuracy import SLACK
 from quant.mantissa.errors import WHOLE
 from quant.minifloat import NAMED
 from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
@@ -114,7 +115,7 @@ def plot_curves(frame: pd.DataFrame, within: float, title: str, path: str | Path
                     )  # fmt: skip
             axes.axhline(
                 100 * limit, color=GREY, linewidth=1.0, dashes=(5, 3),
-                label=f"top-1 of FP32 less {_points(within)}",
+                label=f"top-1 of FP32 less {points(within)}",
             )  # fmt: skip
             axes.set_xlabel(along.replace("_", " "))
             axes.invert_xaxis()
@@ -135,7 +136,7 @@ def plot_heat_map(frame: pd.DataFrame, within: float, title: str, path: str | Pa
 
     cells = _cells(frame, "top1")
     shares = 100 * cells.to_numpy()
-    kept = _cells(frame, "accuracy_loss").to_numpy() <= within + 1e-9
+    kept = _cells(frame, "accuracy_loss").to_numpy() <= within + SLACK
     shades = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", SKY, BLUE, "#00304D"])
     with drawing() as figure:
         axes = figure.subplots()
@@ -156,7 +157,7 @@ def plot_heat_map(frame: pd.DataFrame, within: float, title: str, path: str | Pa
         axes.set_xlabel("mantissa bits m")
         axes.set_ylabel("exponent bits e")
         figure.colorbar(image, ax=axes, label="top-1 [%]")
-        figure.suptitle(f"{title}; framed: within {_points(within)} of FP32")
+        figure.suptitle(f"{title}; framed: within {points(within)} of FP32")
         save(figure, path)
 
 
@@ -230,7 +231,8 @@ def _draw_drops(axes: Axes, frame: pd.DataFrame, names: list[str], label: str) -
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
-def _points(within: float) -> str:
+def points(within: float) -> str:
+    """A share of the images in words: 0.01 is "1 point"."""
     return f"{100 * within:g} point{'' if within == 0.01 else 's'}"
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 POINT = 0.01
 """One point of accuracy, as a share of the images."""
+SLACK = 1e-9
+"""Of comparisons with it: shares of images are counted exactly, their difference is not."""
 
 
 def grid(rounding: Rounding = Rounding.NEAREST_EVEN) -> list[MiniFloat]:
@@ -119,8 +121,7 @@ def fewest_bits(curve: pd.DataFrame, bits: str, within: float = POINT) -> int | 
     """
     fewest = None
     for row in curve.sort_values(bits, ascending=False).to_dict(orient="records"):
-        # Shares of images are counted exactly; their difference is not.
-        if row["accuracy_loss"] > within + 1e-9:
+        if row["accuracy_loss"] > within + SLACK:
             break
         fewest = int(row[bits])
     return fewest

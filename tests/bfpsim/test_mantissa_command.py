@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from arch import dump_arch, load_arch, replace
 from bfpsim.cli import run
 from tests.idx_file import write_idx
 from workloads.files.atomic import write_atomic
@@ -28,6 +29,16 @@ def broken():
     return module
 def empty():
     return nn.Sequential(nn.Flatten(), nn.ReLU())
+def attentive():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(28, 10, bias=False)
+            self.fc.weight.data = 2.0 ** torch.randint(-3, 4, (10, 28))
+        def forward(self, x):
+            x = x[:, 0]
+            return self.fc((x @ x.transpose(1, 2)).softmax(-1) @ x).mean(1)
+    return Net()
 def product():
     class Net(nn.Module):
         def forward(self, x):
@@ -64,6 +75,8 @@ def files(tmp_path):
     write_idx(tmp_path / "labels.gz", rng.integers(10, size=30).astype(np.uint8))
     save_onnx(tmp_path / "net.onnx", rng.standard_normal((3, 3)))
     save_onnx(tmp_path / "act.onnx", None)
+    small = replace(load_arch("edge-64k"), "sram.capacity", "256 bit")
+    (tmp_path / "tiny.yaml").write_text(dump_arch(small))
     return tmp_path
 
 
@@ -74,8 +87,9 @@ def test_every_table_and_figure_of_a_module(files, capsys) -> None:
     code, _, _ = call(capsys, net, *data, *options, "--out", out)
     assert code == 0
     assert sorted(p.name for p in out.iterdir()) == [
-        "accuracy.csv", "curves.csv", "curves.png", "exponents.csv", "heat_map.png",
-        "histogram.csv", "layers.csv", "summary.json", "units.csv", "units.png", "weights.png",
+        "accuracy.csv", "curves.csv", "curves.png", "energy.csv", "energy.png", "exponents.csv",
+        "heat_map.png", "histogram.csv", "layers.csv", "summary.json", "units.csv", "units.png",
+        "weights.png",
     ]  # fmt: skip
     for figure in out.glob("*.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
@@ -98,6 +112,17 @@ def test_every_table_and_figure_of_a_module(files, capsys) -> None:
     assert layers["weights"].tolist() == [36, 1960]
     histogram, exponents = (pd.read_csv(out / f"{n}.csv") for n in ("histogram", "exponents"))
     assert histogram["count"].sum() == exponents["count"].sum() == 1996
+    # Every format has an energy, the same for the same width.
+    energy = pd.read_csv(out / "energy.csv")
+    assert list(energy["format"]) == list(accuracy["format"])
+    assert list(energy["top1"]) == list(accuracy["top1"])
+    assert len(energy[["bits", "energy_pj"]].drop_duplicates()) == len(set(energy["bits"])) == 30
+    saved = energy.set_index("format")["energy_saved"]
+    both = ("energy_saved_percent_with_these_mantissa_bits", "energy_saved_percent_with_both")
+    assert [summary[key] for key in both] == pytest.approx(
+        [100 * saved["e8m0-truncate"], 100 * saved["e2m0-truncate"]], abs=0.005
+    )
+    assert summary["arch"] == "edge-64k"
     # The same command makes the same bytes.
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert call(capsys, net, *data, *options, "--out", out)[0] == 0
@@ -126,7 +151,6 @@ def test_activations_cost_more_than_weights_alone(files, capsys) -> None:
 
 
 def test_the_weights_of_an_onnx_file(files, capsys) -> None:
-    weight = np.random.default_rng(0).standard_normal((3, 3))
     weight = np.array([[1.0, -1.0, 3.0], [0.0, 0.0, 0.0], [2.0, 0.5, -0.5]])
     path = save_onnx(files / "small.onnx", weight)
     code, out, _ = call(capsys, path, "--json")
@@ -139,9 +163,45 @@ def test_the_weights_of_an_onnx_file(files, capsys) -> None:
     assert report["exponents_of_99.9_percent"] == "-1..1"
     assert report["layers"][0]["zeros"] == 3
     assert "accuracy" not in report
-    code, out, _ = call(capsys, path)
+    # 9 weights; each tensor is one burst of 256 bit in float32, I and O stay so.
+    assert report["energy"][0] == report["energy"][0] | {"format": "e8m23", "energy_saved": 0.0}
+    assert [(r["bits"], r["dram_weight_bits"]) for r in report["energy"]][23::24] == [
+        (bits, 256) for bits in (9, 8, 7, 6, 5, 4, 3)
+    ]
+    assert report["energy"][0]["dram_weight_bits"] == 512
+    code, out, _ = call(capsys, path, "--out", files / "onnx")
+    assert code == 0
+    assert (files / "onnx" / "energy.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = call(capsys, path, "--arch", "edge-16k", "--activations")
     assert code == 0
     assert "kurtosis pearson: " in out
+    assert "onedge-16k:energy,e=8" in "".join(out.split())  # a title folds
+
+
+def test_several_models_side_by_side(files, capsys) -> None:
+    """A convolutional network and one with attention, whose weights are whole powers of two."""
+    data = ("--data", files / "images.gz", "--labels", files / "labels.gz", "--within", 0)
+    models = (f"{files}/net.py:make", f"{files}/net.py:attentive")
+    code, out, _ = call(capsys, *models, models[0], *data)
+    assert code == 0
+    assert "Weights in FP(8, m), 30 images" in out
+    assert call(capsys, *models, *data, "--out", files / "out")[0] == 0
+    assert sorted(p.name for p in (files / "out").iterdir()) == [
+        "networks.csv", "summary.json", "tolerance.csv", "tolerance.png",
+    ]  # fmt: skip
+    networks = pd.read_csv(files / "out" / "networks.csv")
+    assert list(networks["model"]) == list(models)
+    assert list(networks["family"]) == ["Sequential", "Net"]
+    assert list(networks["kind"]) == ["convolutional", "transformer"]
+    assert list(networks["parameters"]) == [4 * 9 + 4 + 196 * 10 + 10, 28 * 10]
+    assert networks["fewest_mantissa_bits"].iloc[1] == networks["bits_at_limit"].iloc[1] == 0
+    rows = pd.read_csv(files / "out" / "tolerance.csv")
+    assert list(rows["mantissa_bits"]) == [10, 7, 6, 5, 4, 3, 2, 1, 0] * 2
+    # Each row is what the study of the network alone has.
+    code, out, _ = call(capsys, models[0], *data, "--json")
+    alone = {row["format"]: row["top1"] for row in json.loads(out)["accuracy"]}
+    own = rows[rows["model"] == models[0]]
+    assert list(own["top1"]) == [alone[name] for name in own["format"]]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +213,26 @@ def test_the_weights_of_an_onnx_file(files, capsys) -> None:
         (["{}/act.onnx"], "act.onnx: has no weights"),
         (["{}/nan.onnx"], "nan.onnx"),
         (["{}/gone.onnx"], "gone.onnx"),
-        (["{}/net.onnx", "--count", "5"], "of an ONNX file only the weights are read; leave out"),
+        (["{}/net.onnx", "--count", "5"], "net.onnx: an ONNX file is not run; leave out --count"),
+        (
+            ["{}/net.onnx", "--rounding", "nearest-even", "--within", "1", "--unit-images", "100"],
+            "net.onnx: an ONNX file is not run; leave out --rounding, --within, --unit-images",
+        ),
+        (["{}/net.onnx", "--normalise", "none", "--data", "x"], "leave out --data, --normalise"),
+        (["{}/net.onnx", "--labels", "x"], "an ONNX file is not run; leave out --labels"),
+        (["{}/net.onnx", "--weights", "x"], "an ONNX file is not run; leave out --weights"),
+        (["{}/net.onnx", "--unit-format", "fp16"], "not run; leave out --unit-format"),
+        (["{}/net.py:make", "{}/net.onnx"], "net.onnx: an ONNX file is not run; name it alone"),
+        (
+            ["{}/net.py:make", "{}/net.py:empty", "--arch", "edge-16k", "--weights", "x.pt"],
+            "2 models are compared by their accuracy alone; leave out --weights, --arch",
+        ),
+        (
+            ["{0}/net.py:make", "{0}/net.py:broken"],
+            "net.py:broken: 1 of 1960 weights of '3' are NaN or infinite; allowed: finite",
+        ),
+        (["{}/net.py:make", "--arch", "edge"], "edge"),
+        (["{0}/net.py:make", "--arch", "{0}/tiny.yaml", "--count", "9"], "0"),
         (["{}/net.py:make", "--shape", "x=1x3"], "--shape is of .onnx files"),
         (["{}/net.py:make", "--unit-format", "fp8"], "minifloat 'fp8'; allowed: fp32, tf32"),
         (["{}/net.py:make", "--unit-format", "e9m1"], "exponent_bits=9; allowed: a whole number"),

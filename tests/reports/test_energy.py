@@ -1,0 +1,40 @@
+import pandas as pd
+import pytest
+
+from reports.energy import plot_energies
+
+
+@pytest.fixture
+def energies(sweep):
+    """One sweep twice: a constant, and a price that grows with the buffer."""
+    constant = sweep.assign(energy="0.16 pJ/bit", pj_per_bit=0.16)
+    grown = sweep["energy_pj"] * sweep["capacity_bits"]
+    table = sweep.assign(energy="cacti-45nm", pj_per_bit=[0.1, 0.2, 0.4], energy_pj=grown)
+    return pd.concat([constant, table])
+
+
+def test_equal_tables_make_equal_bytes(energies, tmp_path):
+    plot_energies(energies, tmp_path / "one.png")
+    plot_energies(energies.copy(), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_every_line_and_the_least_of_each_are_drawn(energies, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("reports.energy.save", lambda figure, path: drawn.append(figure))
+    plot_energies(energies, tmp_path / "unused.png")
+
+    bit, network = drawn[0].axes
+    assert [line.get_label() for line in bit.lines] == ["0.16 pJ/bit", "cacti-45nm"]
+    assert [list(line.get_ydata()) for line in bit.lines] == [[0.16] * 3, [0.1, 0.2, 0.4]]
+    constant, large, table, small = (line.get_xydata().tolist() for line in network.lines)
+    assert large == [min(constant, key=lambda point: point[1])]
+    assert small == [min(table, key=lambda point: point[1])] == table[:1]
+
+
+def test_none_and_too_many_cannot_be_drawn(energies, tmp_path):
+    with pytest.raises(ValueError, match="0 energies to draw; allowed: 1 to 5"):
+        plot_energies(energies.iloc[:0], tmp_path / "none.png")
+    many = pd.concat([energies.assign(energy=f"{i} pJ/bit") for i in range(6)])
+    with pytest.raises(ValueError, match="6 energies to draw"):
+        plot_energies(many, tmp_path / "many.png")

@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to beside `path`, renamed to it at the block's end, gone if that fails.
+
+    Raises OSError if the folder is missing or cannot be written.
+    """
+    partial = Path(f"{path}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
@@ -14,10 +33,5 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     Raises OSError if the folder is missing or cannot be written.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    partial = Path(f"{path}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(data)

@@ -74,7 +74,7 @@ def test_bad_weights_are_named(images) -> None:
         ([0.0, 0.005, 0.02], 0.01, 1 / 1.5),
         ([0.0, 0.02, 0.0], 0.01, 1 + 9 / 2),  # between 10 and 1; what is well below does not count
         ([0.0, 0.01, 0.03], 0.01, 1.0),  # the limit itself
-        ([-0.01, 0.91 - 0.9, 0.11], 0.01, 1.0),
+        ([0.91 - 0.9, 0.02, 0.0], 0.01, 10.0),  # the limit itself, not exact in binary
         ([0.0, -0.01, 0.01], 0.01, 0.0),
         ([0.02, 0.0, 0.0], 0.01, None),
         ([0.0, 0.0, 0.5], 0.0, 1.0),

@@ -1,0 +1,148 @@
+"""From a point to its record: map every layer, simulate it, and set the models beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from arch import Arch
+from mapping.candidates import Objective
+from mapping.counts import Counts, order_of
+from mapping.mapper import Model, find_mapping
+from mapping.models import compulsory_counts
+from mapping.nest import Mapping, MappingError, Tensor
+from quant.formats import LayerFormats
+from search.sweep.point import Point, program
+from search.sweep.record import TENSORS, LayerRecord, Models, Record
+from sim.result import LayerResult
+from sim.simulate import simulate_network
+from sim.validate import LayerValidation, validate
+from workloads import ConvLayer
+
+_REMEMBERED = 1 << 14  # mappings, of some 500 bytes each
+
+
+class ProgramError(RuntimeError):
+    """A worker whose code is not that of the process that gives it points."""
+
+
+class Outcome(NamedTuple):
+    """What became of a point: its record as JSON and what its objective sums up to, or the error.
+
+    cost: DRAM bits, pJ or cycles
+    """
+
+    record: str | None
+    cost: float
+    error: str | None
+
+
+def evaluate(point: Point, progress: Callable[[str], None] | None = None) -> Record:
+    """Simulate a point; the same point gives the same record, wherever it runs.
+
+    progress: called with each layer's name when it is done
+
+    Raises MappingError, naming the layer, if a layer has no legal mapping.
+    """
+    network, arch, formats = point.network, point.arch, point.formats_by_layer
+    mappings = {
+        layer.name: _mapping(layer, arch, formats[layer.name], point.objective, point.model)
+        for layer in network.layers
+    }
+    validated: tuple[LayerValidation | None, ...]
+    if point.ladder:
+        validation = validate(network, arch, formats, mappings, progress)
+        results, validated = validation.simulated.layers, validation.layers
+    else:
+        results = simulate_network(network, arch, formats, mappings, progress).layers
+        validated = (None,) * len(results)
+    layers = (_record(*pair) for pair in zip(results, validated, strict=True))
+    return Record(network.name, arch, tuple(layers))
+
+
+def attempt(point: Point, expected: str) -> Outcome:
+    """Evaluate a point in a worker; whatever is wrong with the point is its outcome.
+
+    expected: the `program` of whoever asks
+
+    Raises ProgramError if this worker runs another one.
+    """
+    if program() != expected:
+        raise ProgramError
+    try:
+        record = evaluate(point)
+        return Outcome(record.to_json(), record.cost(point.objective), None)
+    except Exception as error:  # a defect too: the other points are still wanted
+        reason = " ".join(str(error).split())
+        name = "" if isinstance(error, MappingError) else f"{type(error).__name__}: "
+        return Outcome(None, math.inf, f"{name}{reason}")
+
+
+def _mapping(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective, model: Model
+) -> Mapping:
+    """The best mapping; neighbouring points, and layers of one kind, share the search."""
+    try:
+        return _found(
+            replace(layer, name="layer"), _seen(arch, objective), formats, objective, model
+        )
+    except MappingError:  # whose message is to name the layer and the architecture
+        return find_mapping(layer, arch, formats, objective=objective, model=model)
+
+
+@lru_cache(_REMEMBERED)
+def _found(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective, model: Model
+) -> Mapping:
+    return find_mapping(layer, arch, formats, objective=objective, model=model)
+
+
+def _seen(arch: Arch, objective: Objective) -> Arch:
+    """The architecture without what no mapping search with this objective looks at."""
+    unseen = {
+        "dram": ("bandwidth", "latency", "energy"),
+        "energy": ("bandwidth", "latency"),
+        "latency": ("latency", "energy"),
+    }[objective]
+    dram = arch.dram.model_copy(update=dict.fromkeys(unseen, 0))
+    clock = arch.clock if objective == "latency" else 0
+    return arch.model_copy(update={"name": "any", "clock": clock, "dram": dram})
+
+
+@lru_cache(_REMEMBERED)
+def _compulsory(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> dict[Tensor, int]:
+    counts = compulsory_counts(layer, arch, formats)
+    return {tensor: int(counts.total("DRAM", tensor)) for tensor in TENSORS}
+
+
+def _record(result: LayerResult, validated: LayerValidation | None) -> LayerRecord:
+    layer, times, counts = result.layer, result.repeats, result.counts
+    floor = _compulsory(replace(layer, name="layer"), _seen(result.arch, "dram"), result.formats)
+    models = None
+    if validated is not None:
+        models = Models(
+            validated.exact,
+            validated.paper,
+            validated.exact_sram,
+            validated.paper_sram,
+            validated.rungs,
+        )
+    return LayerRecord(
+        layer=layer.name,
+        formats=str(result.formats),
+        macs=layer.macs * times,
+        order=result.mapping.order,
+        tile=result.mapping.tile,
+        steps=result.steps,
+        transfers=result.transfers,
+        cycles=result.cycles,
+        compute_cycles=result.compute_cycles,
+        dram_busy_cycles=result.dram_busy_cycles,
+        stalls=result.stalls,
+        traffic=Counts({flow: int(counts[flow]) for flow in sorted(counts, key=order_of)}),
+        compulsory={tensor: bits * times for tensor, bits in floor.items()},
+        models=models,
+    )

@@ -1,0 +1,155 @@
+"""From a sweep's settings to its points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from arch import Arch, ArchError, load_arch, replace
+from mapping.candidates import Objective
+from mapping.mapper import Model
+from quant.formats import BFP, FormatError, LayerFormats, Plain, parse_format
+from search.sweep.point import Point
+from search.sweep.spec import Loc, Setting, Source, Spec, SweepError
+from workloads import Network, WorkloadError, load_workload
+
+T = TypeVar("T")
+
+_CHOICES = ("arch", "network", "format", "objective", "model")
+"""Axes that are no path into the architecture; the first three have no default."""
+
+
+def plan(spec: Spec) -> tuple[Point, ...]:
+    """Every point of a sweep, in the order of its tables.
+
+    Raises SweepError for a setting, or a combination of settings, that makes no point: before
+    anything runs.
+    """
+    planner = _Planner(spec.source, spec.ladder)
+    return tuple(planner.point(settings) for settings in spec.settings())
+
+
+class _Planner:
+    """Makes points; what settings stand for is loaded and checked once."""
+
+    def __init__(self, source: Source, ladder: bool) -> None:
+        self._source, self._ladder = source, ladder
+        self._known: dict[Hashable, Any] = {}
+
+    def point(self, settings: Sequence[Setting]) -> Point:
+        chosen: dict[str, Setting] = {}
+        for one in settings:
+            if one.axis in chosen:
+                raise self._source.error(
+                    one.loc, f"{one.axis} is given by {chosen[one.axis].loc[0]} too; allowed: once"
+                )
+            chosen[one.axis] = one
+        for axis in ("arch", "network", "format"):
+            if axis not in chosen:
+                key = axis if axis == "arch" else f"{axis}s"
+                raise self._source.error((), f"{key} is missing; allowed: {key}, or an axis {axis}")
+        network: Network = self._once(chosen["network"], _network)
+        formats: LayerFormats = self._once(chosen["format"], _formats)
+        hardware = [one for one in settings if one.axis not in _CHOICES]
+        return Point(
+            network,
+            self._arch(chosen["arch"], hardware),
+            (formats,) * len(network.layers),
+            self._once(chosen["objective"], _objective) if "objective" in chosen else "dram",
+            self._once(chosen["model"], _model) if "model" in chosen else "full",
+            self._ladder,
+            tuple((one.axis, one.value) for one in hardware),
+        )
+
+    def _arch(self, base: Setting, hardware: Sequence[Setting]) -> Arch:
+        """The base architecture with the settings made, those of one part of it at once.
+
+        One by one, two that only go together would be refused.
+        """
+        arch = self._once(base, _load_arch)
+        parts: dict[str, list[Setting]] = {}
+        for one in hardware:
+            parts.setdefault(one.axis.partition(".")[0], []).append(one)
+        path: tuple[Loc, ...] = (base.loc,)
+        for part, changes in parts.items():
+            path += tuple(one.loc for one in changes)
+            if path not in self._known:
+                try:
+                    self._known[path] = _changed(arch, part, changes)
+                except ArchError as error:
+                    raise self._source.error(changes[-1].loc, error) from None
+            arch = self._known[path]
+        return arch
+
+    def _once(self, setting: Setting, make: Callable[[Any], T]) -> T:
+        """What a setting stands for."""
+        if setting.loc not in self._known:
+            try:
+                self._known[setting.loc] = make(setting.value)
+            except (ArchError, WorkloadError, FormatError, SweepError) as error:
+                raise self._source.error(setting.loc, error) from None
+        found: T = self._known[setting.loc]
+        return found
+
+
+def _changed(arch: Arch, part: str, changes: Sequence[Setting]) -> Arch:
+    if len(changes) == 1:
+        return replace(arch, changes[0].axis, changes[0].value)
+    data = arch.model_dump()
+    for axis, value, _ in changes:
+        *way, last = axis.split(".")
+        here: Any = data
+        for key in way:
+            here = here.get(key) if isinstance(here, dict) else None
+        if not isinstance(here, dict) or last not in here:
+            raise ArchError(
+                f"{arch.name}: {axis!r} leads nowhere; allowed: a path such as sram.capacity"
+            )
+        here[last] = value
+    return replace(arch, part, data[part])
+
+
+def _load_arch(value: object) -> Arch:
+    if isinstance(value, Arch):
+        return value
+    if not isinstance(value, str | Path):
+        raise ArchError(f"{value!r} is no architecture; allowed: a shipped name or a YAML file")
+    return load_arch(value)
+
+
+def _network(value: Any) -> Network:
+    network = value if isinstance(value, Network) else load_workload(value)
+    if not network.layers:
+        raise WorkloadError(f"{network.name} has no layer; allowed: a network with at least one")
+    return network
+
+
+def _formats(value: object) -> LayerFormats:
+    if isinstance(value, LayerFormats):
+        return value
+    if isinstance(value, BFP | Plain):
+        return LayerFormats.uniform(value)
+    if isinstance(value, str):
+        return LayerFormats.uniform(parse_format(value))
+    if not isinstance(value, Mapping) or {*value} != {"I", "W", "O"}:
+        raise FormatError(
+            f"{value!r} is no format; allowed: bfp8 or another, or one for each of I, W and O"
+        )
+    return LayerFormats(**{tensor: parse_format(str(text)) for tensor, text in value.items()})
+
+
+def _objective(value: Any) -> Objective:
+    found: Objective = _one_of(value, get_args(Objective))
+    return found
+
+
+def _model(value: Any) -> Model:
+    found: Model = _one_of(value, get_args(Model))
+    return found
+
+
+def _one_of(value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise SweepError(f"{value!r} is refused; allowed: {', '.join(allowed)}")
+    return value

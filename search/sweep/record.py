@@ -1,0 +1,137 @@
+"""What is kept of a point: a record of every layer, and its JSON form.
+
+All numbers are exact: fractions of bits, which the paper's model has, are kept as such.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from arch import Arch
+from mapping.candidates import Objective
+from mapping.counts import Counts, Flow, Kind, Level, energy_pj
+from mapping.nest import Tensor
+
+TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The analytical models of a layer beside its simulation.
+
+    exact, paper: DRAM bits by each model; exact_sram, paper_sram: SRAM bits
+    rungs: DRAM bits that each effect adds, from the paper's model up to the simulation
+    """
+
+    exact: int
+    paper: Fraction
+    exact_sram: int
+    paper_sram: Fraction
+    rungs: Mapping[str, Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One layer; all sums are over its repeats.
+
+    order, tile: its mapping
+    stalls: cycles the PE array waited, by the tensor whose tile came last
+    traffic: simulated bits per flow
+    compulsory: DRAM payload that no mapping avoids, by tensor [bit]
+    models: None where they were not asked for
+    """
+
+    layer: str
+    formats: str
+    macs: int
+    order: str
+    tile: Mapping[str, int]
+    steps: int
+    transfers: int
+    cycles: int
+    compute_cycles: int
+    dram_busy_cycles: int
+    stalls: Mapping[Tensor, int]
+    traffic: Counts
+    compulsory: Mapping[Tensor, int]
+    models: Models | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A point's layers, in the network's order, and the hardware that they ran on."""
+
+    network: str
+    arch: Arch
+    layers: tuple[LayerRecord, ...]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of all layers, one after the other."""
+        return sum(layer.cycles for layer in self.layers)
+
+    def bits(self, level: Level, kind: Kind | None = None) -> int:
+        """Simulated bits of a level, of one kind or all, burst padding included."""
+        return sum(int(layer.traffic.total(level, kind=kind)) for layer in self.layers)
+
+    def energy_pj(self, level: Level | None = None) -> float:
+        """Eq. 8 over all layers, of one level or both, correctly rounded [pJ]."""
+        return math.fsum(
+            energy_pj(flow, bits, self.arch)
+            for layer in self.layers
+            for flow, bits in layer.traffic.items()
+            if level in (None, flow.level)
+        )
+
+    def cost(self, objective: Objective) -> float:
+        """What an objective sums up to: DRAM bits, pJ, or cycles."""
+        if objective == "dram":
+            return self.bits("DRAM")
+        return self.energy_pj() if objective == "energy" else self.cycles
+
+    def to_json(self) -> str:
+        """One line; what layers of one kind have in common stands in it once."""
+        kinds: dict[str, int] = {}
+        layers = []
+        for layer in self.layers:
+            kind = json.dumps(_plain(layer), separators=(",", ":"))
+            layers.append([layer.layer, kinds.setdefault(kind, len(kinds))])
+        head = {"network": self.network, "arch": self.arch.model_dump(), "layers": layers}
+        return f'{json.dumps(head, separators=(",", ":"))[:-1]},"kinds":[{",".join(kinds)}]}}'
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """The record that `to_json` wrote."""
+        data = json.loads(text)
+        kinds = [_layer(kind) for kind in data["kinds"]]
+        layers = (replace(kinds[kind], layer=name) for name, kind in data["layers"])
+        return cls(data["network"], Arch.model_validate(data["arch"]), tuple(layers))
+
+
+def _plain(layer: LayerRecord) -> dict[str, Any]:
+    data = asdict(layer)
+    del data["layer"]
+    data["traffic"] = [[*flow, bits] for flow, bits in layer.traffic.items()]
+    if layer.models is not None:
+        for name in ("paper", "paper_sram"):
+            data["models"][name] = str(data["models"][name])
+        data["models"]["rungs"] = {name: str(bits) for name, bits in layer.models.rungs.items()}
+    return data
+
+
+def _layer(data: dict[str, Any]) -> LayerRecord:
+    """What `_plain` had; its name is still to come."""
+    traffic = Counts({Flow(*flow): bits for *flow, bits in data["traffic"]})
+    models = None if data["models"] is None else _models(data["models"])
+    return LayerRecord(**data | {"layer": "", "traffic": traffic, "models": models})
+
+
+def _models(data: dict[str, Any]) -> Models:
+    fractions = {name: Fraction(data[name]) for name in ("paper", "paper_sram")}
+    rungs = {name: Fraction(bits) for name, bits in data["rungs"].items()}
+    return Models(**data | fractions | {"rungs": rungs})

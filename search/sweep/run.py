@@ -1,0 +1,222 @@
+"""Run a sweep: evaluate what the store lacks, with whatever workers there are."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from search.sweep.crew import ClusterCrew, Crew, LocalCrew
+from search.sweep.evaluate import Outcome, ProgramError, attempt
+from search.sweep.ledger import Ledger, Progress
+from search.sweep.plan import plan
+from search.sweep.point import Point, program
+from search.sweep.results import Results
+from search.sweep.spec import Spec, SweepError, load_spec
+from search.sweep.store import Store
+
+_TICK = 0.5  # seconds between reports when nothing finishes
+_STARTS = 3  # times that workers may die before they do anything
+
+
+def sweep(
+    spec: Spec | str | Path | Mapping[str, Any],
+    store: str | Path,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    retry: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Results:
+    """Evaluate every point of a sweep that the store does not hold yet; keep each when it is done.
+
+    spec: a sweep, its YAML file, or a mapping of the same keys
+    store: the file of results; several sweeps, and several processes, may share one
+    workers: processes on this machine, by default one per core
+    cluster: in their place, the address of a Dask scheduler: "tcp://127.0.0.1:8786"
+    retry: evaluate again what failed
+    progress: called after every few points, at least once a second
+
+    A point that fails is kept with its error, and does not stop the others. Ctrl-C waits for what
+    the workers have begun and keeps it, a second one does not; either ends in KeyboardInterrupt.
+    A script needs `if __name__ == "__main__":` around the call: worker processes import it.
+
+    Raises SweepError for a sweep or workers that are wrong, StoreError for the store. Whatever
+    happens, what was kept stays.
+    """
+    if workers is not None and workers < 1:
+        raise SweepError(f"workers={workers}; allowed: a whole number from 1")
+    if workers is not None and cluster is not None:
+        raise SweepError("workers and cluster exclude each other; allowed: one of them")
+    points = plan(spec if isinstance(spec, Spec) else load_spec(spec))
+    with Store(store) as opened, _first_interrupt() as stop:
+        ledger = Ledger(points, opened, retry, progress)
+        try:
+            if ledger.missing:
+                local = workers or os.cpu_count() or 1
+                _employ(LocalCrew(local) if cluster is None else ClusterCrew(cluster), ledger, stop)
+        except KeyboardInterrupt:
+            stop.set()
+        ledger.report(stop.is_set())
+        if ledger.missing and stop.is_set():
+            raise KeyboardInterrupt(f"{ledger.done} of {ledger.total} points are in {store}")
+    return Results(points, Path(store))
+
+
+def _employ(crew: Crew, ledger: Ledger, stop: threading.Event) -> None:
+    try:
+        _Shift(crew, ledger).work(stop)
+    except BaseException:
+        crew.close(at_once=True)
+        raise
+    crew.close(at_once=False)
+
+
+@contextmanager
+def _first_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the next one interrupts as ever."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()  # others cannot handle signals
+    if not main or before in (None, signal.SIG_IGN):
+        yield asked
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Shift:
+    """Points on their way through a crew.
+
+    When a worker's death takes other running points along, each of those is evaluated again, alone:
+    the one that kills its worker then too is recorded as failed, and no other.
+    """
+
+    def __init__(self, crew: Crew, ledger: Ledger) -> None:
+        self._crew, self._ledger = crew, ledger
+        # In an order of its own: two processes that share a store then seldom do the same point.
+        missing = list(ledger.missing.values())
+        self._waiting = deque(random.sample(missing, len(missing)))
+        self._suspects: deque[Point] = deque()
+        self._deaths: Counter[str] = Counter()
+        self._running: dict[Future[Outcome], Point] = {}
+        self._on_trial = False
+        self._stopping = False
+
+    def work(self, stop: threading.Event) -> None:
+        """Until nothing is missing, or what had begun when `stop` was set is done."""
+        self._check()
+        while self._waiting or self._suspects or self._running:
+            self._stopping = stop.is_set()
+            self._ledger.report(self._stopping)
+            if self._stopping:
+                self._waiting.clear()
+                self._suspects.clear()
+                self._crew.recall(self._running)
+            else:
+                self._hand_out()
+            done, _ = wait(self._running, timeout=_TICK, return_when=FIRST_COMPLETED)
+            self._take_in(done)
+
+    def _hand_out(self) -> None:
+        if self._suspects and not self._running:
+            self._on_trial = True
+            self._submit(self._suspects.popleft())
+        elif not self._suspects and not self._on_trial:
+            window = self._crew.window
+            while self._waiting and len(self._running) < window:
+                self._submit(self._waiting.popleft())
+
+    def _submit(self, point: Point) -> None:
+        if not self._ledger.wants(point):
+            return
+        try:
+            future = self._crew.submit(attempt, point, program())
+        except self._crew.died:  # an idle worker did, before
+            self._suspects.append(point)
+            if not self._running:
+                self._renew()
+        else:
+            self._running[future] = point
+
+    def _take_in(self, done: Iterable[Future[Outcome]]) -> None:
+        """Keep what is finished; find out who is behind a worker's death."""
+        lost = [point for future in done if (point := self._settle(future)) is not None]
+        if lost and self._crew.shared:
+            ended, _ = wait(self._running)
+            lost += [point for future in ended if (point := self._settle(future)) is not None]
+            self._renew()
+        for point in lost:
+            if self._on_trial or not self._crew.shared:
+                self._deaths[point.key] += 1
+            if (times := self._deaths[point.key]) < self._crew.deaths:
+                self._suspects.append(point)
+            else:
+                died = f"its worker died, {times} times in all: killed, or out of memory"
+                self._ledger.keep(point, Outcome(None, math.inf, died))
+        self._on_trial = self._on_trial and bool(self._running)
+
+    def _settle(self, future: Future[Outcome]) -> Point | None:
+        """Keep what came of a point; return it if its worker died."""
+        point = self._running.pop(future)
+        try:
+            outcome = future.result()
+        except self._crew.died:
+            return point
+        except CancelledError as error:
+            if not self._stopping:
+                raise _unusable(error) from None
+        except Exception as error:
+            raise _unusable(error) from None
+        else:
+            self._ledger.keep(point, outcome)
+        return None
+
+    def _renew(self) -> None:
+        self._crew.renew()
+        self._check()
+
+    def _check(self) -> None:
+        """Raise SweepError unless a worker starts, and runs this code."""
+        for _ in range(_STARTS):
+            try:
+                found = self._crew.submit(program).result()
+            except self._crew.died:
+                self._crew.renew()
+            except Exception as error:
+                raise _unusable(error) from None
+            else:
+                if found != program():
+                    raise _unusable(ProgramError())
+                return
+        raise SweepError(
+            "the workers die as they start; a script that sweeps needs "
+            "`if __name__ == '__main__':` around it"
+        )
+
+
+def _unusable(error: Exception) -> SweepError:
+    """What is wrong with workers that cannot even say what is wrong with a point."""
+    if isinstance(error, ProgramError):
+        return SweepError("the workers run another version of bfpsim's code; allowed: the same")
+    if isinstance(error, CancelledError):
+        return SweepError("the cluster is gone; what was finished is kept, go on when it is back")
+    reason = " ".join(str(error).split())
+    return SweepError(f"the workers cannot be used: {type(error).__name__}: {reason}")

@@ -1,0 +1,220 @@
+"""What to sweep: a YAML file, or a mapping of the same keys.
+
+```yaml
+arch: edge-64k
+networks: [resnet18-fashion, vit-fashion]
+formats: [bfp8, {I: bfp8, W: bfp8e3b16, O: plain16}]
+axes:
+  sram.capacity: [16 KiB, 64 KiB]
+  dram.bandwidth: [3.2 GB/s, 6.4 GB/s]
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from mapping.candidates import Objective
+from mapping.mapper import Model
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Loc = tuple[int | str, ...]
+"""Keys and places that lead to a value of the file."""
+
+_Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class SweepError(ValueError):
+    """A sweep that cannot be read or run; its message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a sweep comes from: a name for messages, and what ruamel read, which knows lines."""
+
+    name: str
+    read: Any = None
+
+    def error(self, loc: Loc, wrong: object) -> SweepError:
+        """The error of the value at `loc`: `file:line: key: what is wrong; what is allowed`."""
+        line, here = "", self.read
+        for key in loc:
+            try:
+                row, _ = here.lc.key(key) if isinstance(key, str) else here.lc.item(key)
+                here = here[key]
+            except (AttributeError, LookupError, TypeError):
+                break
+            line = f":{row + 1}"
+        path = ".".join(str(key) for key in loc)
+        return SweepError(": ".join(filter(None, (self.name + line, path, _one_line(wrong)))))
+
+
+class Setting(NamedTuple):
+    """What a point takes for one axis, and where the sweep says so."""
+
+    axis: str
+    value: Any
+    loc: Loc
+
+
+class Spec(BaseModel):
+    """A sweep.
+
+    Networks and formats are crossed with each other and with the combinations of `axes` (`kind:
+    grid`, every value with every other; `zip`, the first of each, the second of each, ...) or with
+    `points` (`kind: points`). An axis is a dotted path into the architecture, or one of arch,
+    network, format, objective and model, which then has no key of its own. In Python, arch,
+    networks and formats may be objects too.
+
+    arch: a shipped name or a YAML file; relative paths start at the working directory
+    networks: names or files, as `load_workload` takes them
+    formats: one for all tensors, or {I: ..., W: ..., O: ...}
+    objective, model: of the mapper, as in `find_mapping`
+    ladder: whether to run the analytical models too; on large networks they take most of the time
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    arch: Any = None
+    networks: _Values | None = None
+    formats: _Values | None = None
+    objective: Objective | None = None
+    model: Model | None = None
+    ladder: bool = True
+    kind: Literal["grid", "zip", "points"] = "grid"
+    axes: dict[str, _Values] = {}
+    points: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+
+    _source: Source = PrivateAttr(Source("sweep"))
+
+    @property
+    def source(self) -> Source:
+        """The file, for messages."""
+        return self._source
+
+    def settings(self) -> Iterator[tuple[Setting, ...]]:
+        """The settings of every point, in the order of the tables: the last axis runs fastest."""
+        given = {"arch": [self.arch], "objective": [self.objective], "model": [self.model]}
+        single = [
+            [Setting(key, value, (key,))] for key, (value,) in given.items() if value is not None
+        ]
+        crossed = [
+            [Setting(axis, value, (key, place)) for place, value in enumerate(values)]
+            for axis, key, values in (
+                ("network", "networks", self.networks),
+                ("format", "formats", self.formats),
+            )
+            if values is not None
+        ]
+        combinations = self._combinations()
+        for first in product(*single, *crossed):
+            for then in combinations:
+                yield (*first, *then)
+
+    def _combinations(self) -> list[tuple[Setting, ...]]:
+        if self.points is not None:
+            return [
+                tuple(Setting(axis, value, ("points", place, axis)) for axis, value in one.items())
+                for place, one in enumerate(self.points)
+            ]
+        axes = [
+            [Setting(axis, value, ("axes", axis, place)) for place, value in enumerate(values)]
+            for axis, values in self.axes.items()
+        ]
+        return list(zip(*axes, strict=True) if self.kind == "zip" and axes else product(*axes))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind == "points") != (self.points is not None):
+            raise ValueError("points and 'kind: points' need each other")
+        if self.points is not None and self.axes:
+            raise ValueError("axes and points exclude each other; allowed: one of them")
+        lengths = {axis: len(values) for axis, values in self.axes.items()}
+        if self.kind == "zip" and len(set(lengths.values())) > 1:
+            shown = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
+            raise ValueError(f"axes differ in length: {shown}; allowed with zip: equal lengths")
+        return self
+
+
+def load_spec(source: str | Path | Mapping[str, Any]) -> Spec:
+    """The sweep that a YAML file describes, or a mapping of the same keys.
+
+    Raises SweepError: `file:line: key: what is wrong; what is allowed`.
+    """
+    if isinstance(source, Mapping):
+        return _validated(dict(source), Source("sweep"))
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    name = str(source)
+    try:
+        text = Path(source).read_text("utf-8-sig")
+        data = YAML(typ="safe", pure=True).load(text)
+        read = YAML(typ="rt", pure=True).load(text)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SweepError(f"{name}: cannot be read: {reason}; give a YAML file") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        problem = (error.problem or "").partition(" with value")[0]
+        wrong = _one_line(f"{error.context or ''} {problem}")
+        raise SweepError(f"{name}{line}: not valid YAML: {wrong}") from None
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, an impossible date
+        raise SweepError(f"{name}: not valid YAML: {_one_line(error)}") from None
+    except RecursionError:
+        raise SweepError(f"{name}: nested too deep; allowed keys: {_allowed()}") from None
+    if not isinstance(data, dict):
+        raise SweepError(f"{name}: is no mapping; allowed keys: {_allowed()}")
+    return _validated(data, Source(name, read))
+
+
+def _validated(data: dict[str, Any], source: Source) -> Spec:
+    try:
+        spec = Spec.model_validate(data)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A mistyped key may be why others are wrong.
+        first = min(found, key=lambda detail: detail["type"] != "extra_forbidden")
+        raise source.error(first["loc"], _explain(first)) from None
+    spec._source = source
+    return spec
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """What is wrong with a value, and what is allowed."""
+    value = reprlib.repr(detail["input"])
+    match detail["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(detail["loc"][-1]), Spec.model_fields, n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            return f"unknown key{hint}; allowed keys: {_allowed()}"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "list_type" | "too_short":
+            allowed = "a list of at least one value"
+        case "dict_type":
+            allowed = "keys and values"
+        case "bool_type" | "bool_parsing":
+            allowed = "true or false"
+        case _:
+            allowed = detail["msg"].removeprefix("Input should be ")
+    return f"{value} is refused; allowed: {allowed}"
+
+
+def _allowed() -> str:
+    return ", ".join(Spec.model_fields)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())

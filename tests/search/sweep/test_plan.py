@@ -1,0 +1,184 @@
+import re
+
+import pytest
+
+from arch import load_arch, replace
+from quant.formats import BFP, LayerFormats, Plain
+from search.sweep.plan import plan
+from search.sweep.spec import SweepError, load_spec
+from workloads import Network, NetworkBuilder
+
+BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    build = NetworkBuilder("tiny", input_shape=(1, 8, 8, 4))
+    build.conv("conv2", build.conv("conv1", "input", 8, kernel=3), 8, kernel=1)
+    return build.network()
+
+
+@pytest.fixture
+def points(tmp_path):
+    def read(text: str):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        return plan(load_spec(path))
+
+    return read
+
+
+def test_a_grid_crosses_everything_and_its_last_axis_runs_fastest(points):
+    found = points("""
+arch: edge-64k
+networks: [resnet18-fashion, vit-fashion]
+formats: [bfp8, {I: bfp8, W: bfp8e4b8, O: plain16}]
+objective: energy
+ladder: false
+axes:
+  sram.capacity: [16 KiB, 64 KiB]
+  sram.double_buffered: [false, true]
+""")
+    assert len(found) == 2 * 2 * 2 * 2
+    assert [point.network.name for point in found] == ["resnet18-fashion"] * 8 + ["vit-fashion"] * 8
+    mixed = LayerFormats(BFP(8, 3, 16), BFP(8, 4, 8), Plain(16))
+    assert [set(point.formats) for point in found[:8]] == [{BFP8}] * 4 + [{mixed}] * 4
+    assert [point.axes for point in found[:4]] == [
+        (("sram.capacity", size), ("sram.double_buffered", double))
+        for size in ("16 KiB", "64 KiB")
+        for double in (False, True)
+    ]
+    edge = load_arch("edge-64k")
+    assert found[1].arch == replace(
+        replace(edge, "sram.capacity", "16 KiB"), "sram.double_buffered", True
+    )
+    assert found[2].arch == edge
+    assert {(point.objective, point.model, point.ladder) for point in found} == {
+        ("energy", "full", False)
+    }
+
+
+def test_zip_takes_the_axes_together(points):
+    found = points("""
+arch: edge-64k
+networks: [resnet18-fashion]
+kind: zip
+axes:
+  format: [bfp8, bfp16]
+  pe_array.rows.size: [16, 8]
+  objective: [dram, latency]
+""")
+    assert [
+        (point.formats_name, point.arch.pe_array.rows.size, point.objective) for point in found
+    ] == [("bfp8e3b16", 16, "dram"), ("bfp16e5b16", 8, "latency")]
+
+
+def test_points_are_taken_as_listed_and_swapped_axes_of_an_array_at_once(points):
+    # One after the other, both axes would unroll the same dimension for a moment.
+    found = points("""
+networks: [resnet18-fashion]
+formats: [plain16]
+kind: points
+points:
+- {arch: edge-64k, pe_array.rows.dim: K, pe_array.cols.dim: C}
+- {arch: edge-64k-split, sram.input.capacity: 64 KiB, model: exact}
+""")
+    first, second = (point.arch for point in found)
+    assert (first.pe_array.rows.dim, first.pe_array.cols.dim) == ("K", "C")
+    assert (second.name, second.buffer("I").capacity) == ("edge-64k-split", 64 * 8192)
+    assert [point.model for point in found] == ["full", "exact"]
+    assert found[0].axes == (("pe_array.rows.dim", "K"), ("pe_array.cols.dim", "C"))
+
+
+def test_without_axes_a_sweep_is_networks_by_formats(network):
+    (point,) = plan(load_spec({"arch": load_arch("edge-16k"), "networks": [network],
+                               "formats": [BFP(8, 3, 16)]}))  # fmt: skip
+    assert (point.network, point.arch.name, point.formats) == (network, "edge-16k", (BFP8,) * 2)
+    assert point.axes == ()
+
+
+HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": is no mapping; allowed keys: arch, networks, formats, objective, model, "),
+        ("a: [", ":1: not valid YAML: while parsing a flow"),
+        (HEAD + "arch: edge-16k", ":4: not valid YAML: while constructing a mapping found dupl"),
+        (HEAD + "axis: {}", ":4: axis: unknown key (did you mean 'axes'?); allowed keys: arch, n"),
+        (HEAD + "kind: list", ":4: kind: 'list' is refused; allowed: 'grid', 'zip' or 'points'"),
+        (HEAD + "ladder: 3", ":4: ladder: 3 is refused; allowed: true or false"),
+        (HEAD + "axes: {sram.capacity: 3}", ":4: axes.sram.capacity: 3 is refused; allowed: a l"),
+        (HEAD + "axes: {sram.capacity: []}", ":4: axes.sram.capacity: [] is refused; allowed: a"),
+        (HEAD + "objective: speed", ":4: objective: 'speed' is refused; allowed: 'dram', 'energy"),
+        (HEAD + "kind: points", ": points and 'kind: points' need each other"),
+        (HEAD + "points: [{}]", ": points and 'kind: points' need each other"),
+        (
+            HEAD + "kind: points\npoints: [{a: 1}]\naxes: {a: [1]}",
+            ": axes and points exclude each other",
+        ),
+        (
+            HEAD + "kind: zip\naxes: {sram.capacity: [16 KiB], dram.burst: [1 bit, 32 B]}",
+            ": axes differ in length: sram.capacity has 1, dram.burst has 2; allowed with zip: eq",
+        ),
+        ("networks: [resnet18]\nformats: [bfp8]", ": arch is missing; allowed: arch, or an axis a"),
+        ("arch: edge-64k\nformats: [bfp8]", ": networks is missing; allowed: networks, or an axi"),
+        (
+            HEAD + "axes:\n  sram.capacity:\n  - 64 KiB\n  - 16\n",
+            ":7: axes.sram.capacity.1: edge-64k: sram.capacity: 16 has no unit; write a capacity",
+        ),
+        (
+            HEAD + "axes: {sram.size: [1]}",
+            ":4: axes.sram.size.0: edge-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
+        ),
+        (
+            HEAD + "axes: {sram.capacity: [1 KiB], sram.size: [1]}",
+            ":4: axes.sram.size.0: edge-64k: 'sram.size' leads nowhere; allowed: a path such as",
+        ),
+        (
+            HEAD + "axes:\n  pe_array.rows.dim: [C, K]\n  pe_array.cols.dim: [K]\n",
+            ":6: axes.pe_array.cols.dim.0: edge-64k: pe_array: rows 'K' and cols 'K' both unroll",
+        ),
+        (
+            HEAD + "axes:\n  network: [resnet18]",
+            ":5: axes.network.0: network is given by networks too; allowed: once",
+        ),
+        (
+            HEAD + "axes: {model: [rough]}",
+            ":4: axes.model.0: 'rough' is refused; allowed: exact, f",
+        ),
+        (
+            "arch: edge-9\nnetworks: [resnet18-fashion]\nformats: [bfp8]",
+            ":1: arch: 'edge-9' is neither a file nor a shipped architecture",
+        ),
+        ("arch: 3\nnetworks: [resnet18-fashion]\nformats: [bfp8]", ":1: arch: 3 is no architect"),
+        ("arch: edge-64k\nnetworks:\n- resnet19\nformats: [bfp8]", ":3: networks.0: "),
+        (
+            "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8, fp8]",
+            ":3: formats.1: format 'fp8'; allowed: bfp8",
+        ),
+        (
+            "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [{I: bfp8, W: bfp8}]",
+            ":3: formats.0: {'I': 'bfp8', 'W': 'bfp8'} is no format; allowed: bfp8 or another",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line_before_anything_runs(points, text, message):
+    with pytest.raises(SweepError, match=rf"sweep\.yaml{re.escape(message)}") as caught:
+        points(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"arch: \xff")
+    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    for name, message in (
+        ("gone.yaml", "cannot be read: No such file"),
+        ("latin.yaml", "not valid YAML: 'utf-8' codec can't decode"),
+        ("deep.yaml", "nested too deep"),
+    ):
+        with pytest.raises(SweepError, match=f"{name}: {message}"):
+            load_spec(tmp_path / name)
+    with pytest.raises(SweepError, match="^sweep: axis: unknown key"):
+        load_spec({"axis": {}})

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -118,6 +120,12 @@ def simulate(
         str | None, typer.Option(help="Labels for --images: an IDX file.", metavar="FILE")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many images to run.")] = 10,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the timeline for Perfetto too: a .json or .json.gz file.", metavar="FILE"
+        ),
+    ] = None,
     as_json: Json = False,
     as_csv: Csv = False,
     out: Out = None,
@@ -128,6 +136,7 @@ def simulate(
     --images the packed data itself moves, and predictions are compared with float inference.
     """
     one_of(as_json, as_csv, out)
+    _check_trace(trace)
     spec, net, formats = load(arch, network, format, shape)
     if images is not None:
         if layer or order or tile:
@@ -135,6 +144,7 @@ def simulate(
         frames, result, summary = _run_images(spec, net, formats, images, weights, labels, count)
         report = simulation_report(result, formats, frames, summary)
         emit(report, as_json, as_csv, out)
+        _write_trace(result, trace)
         return
     if weights or labels:
         raise UsageError("--weights and --labels need --images")
@@ -144,6 +154,7 @@ def simulate(
     with progress_bar(f"simulating {net.name} on {spec.name}", len(net.layers)) as done:
         result = simulate_network(net, spec, formats, mappings, done)
     emit(simulation_report(result, formats), as_json, as_csv, out)
+    _write_trace(result, trace)
 
 
 @app.command()
@@ -342,6 +353,29 @@ def _bad_input() -> tuple[type[ValueError], ...]:
 
 def _complain(message: str) -> None:
     print(f"bfpsim: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _check_trace(path: Path | None) -> None:
+    """Raise UsageError before the work, if a trace could not be written after it."""
+    if path is None:
+        return
+    from reports.trace import SUFFIXES
+
+    if not path.name.endswith(SUFFIXES):
+        raise UsageError(f"--trace {path}; allowed: a name that ends in {' or '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--trace {path}: {path.parent} is no folder; allowed: an existing one")
+
+
+def _write_trace(result: NetworkResult, path: Path | None) -> None:
+    if path is None:
+        return
+    from reports.trace import write_trace
+
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        write_trace(result, path)
+    for warning in caught:
+        _complain(str(warning.message))
 
 
 def _run_images(

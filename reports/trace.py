@@ -1,0 +1,158 @@
+"""A run's timeline as a file in Chrome's trace event format, which Perfetto opens.
+
+A thread per port, with a slice for everything it did; the PE array's slices lie in one slice per
+layer and fill it. A counter per buffer. One microsecond of the trace is one cycle: whole numbers,
+so durations add up to the simulated cycles at any clock.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gzip import GzipFile
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sim.occupancy import occupancy
+from sim.result import LayerResult, NetworkResult
+from sim.timeline import Slice, Unit
+from workloads.files.atomic import replacing
+
+Event = dict[str, Any]
+
+MOST_SLICES = 1_000_000
+"""Beyond this viewers become slow."""
+SUFFIXES = (".json", ".json.gz")
+
+_THREADS: dict[Unit, str] = {
+    "array": "PE array",
+    "dma I": "DMA I",
+    "dma W": "DMA W",
+    "dma O": "DMA O",
+    "dram": "DRAM channel",
+}
+_TID = {unit: number for number, unit in enumerate(_THREADS, start=1)}
+_PID = 1
+_GZIP_LEVEL = 6
+
+
+def write_trace(
+    result: LayerResult | NetworkResult, path: str | Path, most: int = MOST_SLICES
+) -> None:
+    """Write the timeline of a layer, or of a network's layers one after the other.
+
+    path: ends in .json or .json.gz
+    most: slices of ports that are written, the first ones; if there are more, `UserWarning` says
+        how many. Layers have their slice all the same.
+
+    Equal results make equal bytes. Raises ValueError for another path, OSError if the file cannot
+    be written.
+    """
+    layers = result.layers if isinstance(result, NetworkResult) else (result,)
+    slices = sum(len(layer.timeline) * layer.repeats for layer in layers)
+    about = {
+        "network": result.network,
+        "arch": result.arch.name,
+        "time": "1 us is 1 cycle",
+        "clock_hz": float(result.arch.clock),
+        "cycles": result.cycles,
+        "slices": slices,
+        "slices_left_out": max(0, slices - most),
+    }
+    head = json.dumps({"displayTimeUnit": "ms", "otherData": about})[:-1]
+    with _open(Path(path)) as file:
+        file.write(head.encode() + b', "traceEvents": [')
+        separator = b"\n"
+        for event in _events(result, layers, most):
+            file.write(separator + json.dumps(event, separators=(",", ":")).encode())
+            separator = b",\n"
+        file.write(b"\n]}\n")
+    if slices > most:
+        warnings.warn(
+            f"{path}: holds the first {most:,} of {slices:,} slices; trace fewer layers for the "
+            "others",
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO | GzipFile]:
+    if not path.name.endswith(SUFFIXES):
+        raise ValueError(f"{path}: allowed: a name that ends in {' or '.join(SUFFIXES)}")
+    with replacing(path) as file:
+        if path.name.endswith(".gz"):
+            # No name and no time in it, so that equal traces make equal bytes.
+            with GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+                yield packed
+        else:
+            yield file
+
+
+def _events(
+    result: LayerResult | NetworkResult, layers: tuple[LayerResult, ...], most: int
+) -> Iterator[Event]:
+    process = f"{result.arch.name}: {result.network}" if result.network else result.arch.name
+    yield _named("process_name", 0, {"name": process})
+    for unit, name in _THREADS.items():
+        yield _named("thread_name", _TID[unit], {"name": name})
+        yield _named("thread_sort_index", _TID[unit], {"sort_index": _TID[unit]})
+    start = 0
+    for layer in layers:
+        cycles = layer.cycles // layer.repeats
+        for run in range(layer.repeats):
+            yield _layer_event(layer, run, start, cycles)
+            for piece in islice(layer.timeline, most):
+                yield _slice_event(piece, start)
+            for cycle, held in occupancy(layer, most) if most else ():
+                yield from _counter_events(layer, start + cycle, held)
+            most = max(0, most - len(layer.timeline))
+            start += cycles
+
+
+def _named(name: str, tid: int, args: Event) -> Event:
+    return {"name": name, "ph": "M", "pid": _PID, "tid": tid, "args": args}
+
+
+def _layer_event(layer: LayerResult, run: int, start: int, cycles: int) -> Event:
+    """The slice that those of the PE array lie in."""
+    args = {"mapping": str(layer.mapping), "formats": str(layer.formats)}
+    if layer.repeats > 1:
+        args["run"] = f"{run + 1} of {layer.repeats}"
+    return _complete("array", layer.layer.name, "layer", start, cycles, args)
+
+
+def _slice_event(piece: Slice, start: int) -> Event:
+    if piece.unit == "array":
+        name, args = str(piece.activity), {"step": piece.tile}
+    else:
+        name = f"{piece.activity} {piece.stream}"
+        args = {"tile": piece.tile, "bits": piece.bits}
+    kind = piece.unit.partition(" ")[0]
+    return _complete(piece.unit, name, kind, start + piece.start, piece.end - piece.start, args)
+
+
+def _complete(
+    unit: Unit, name: str, kind: str, start: int, cycles: int, args: dict[str, Any]
+) -> Event:
+    return {
+        "name": name,
+        "cat": kind,
+        "ph": "X",
+        "pid": _PID,
+        "tid": _TID[unit],
+        "ts": start,
+        "dur": cycles,
+        "args": args,
+    }
+
+
+def _counter_events(layer: LayerResult, start: int, held: dict[Any, int]) -> Iterator[Event]:
+    """A shared buffer's bits, in all and by tensor; or those of each tensor's buffer."""
+    buffers = {f"SRAM {tensor} [bit]": {"held": bits} for tensor, bits in held.items()}
+    if layer.arch.shared:
+        buffers = {"SRAM [bit]": {"held": sum(held.values()), **held}}
+    for name, args in buffers.items():
+        yield {"name": name, "cat": "sram", "ph": "C", "pid": _PID, "ts": start, "args": args}

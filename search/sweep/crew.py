@@ -50,7 +50,7 @@ class LocalCrew:
     """Processes on this machine."""
 
     died: type[Exception] = BrokenProcessPool
-    deaths = 3
+    deaths = 2
     shared = True
 
     def __init__(self, workers: int) -> None:

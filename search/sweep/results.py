@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search.sweep.export import write_tables
 from search.sweep.ledger import POINTS
@@ -13,6 +14,9 @@ from search.sweep.point import Point
 from search.sweep.record import Record
 from search.sweep.store import Store, StoreError
 from search.sweep.tables import Finished, Tables, axis_types, tables
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PART = 200  # points whose tables are in memory while files are written
 
@@ -46,7 +50,16 @@ class Results:
 
     def tables(self) -> Tables:
         """Points, layers and traffic as DataFrames; see `Tables` for their columns."""
-        return tables(self, axis_types(self.points))
+        import pandas as pd
+
+        parts = zip(*self._parts(), strict=True)
+        return Tables(*(pd.concat(frames, ignore_index=True) for frames in parts))
+
+    def points_table(self) -> pd.DataFrame:
+        """The first of `tables`, in the memory that it alone takes."""
+        import pandas as pd
+
+        return pd.concat((part.points for part in self._parts()), ignore_index=True)
 
     def export(self, folder: str | Path) -> list[Path]:
         """Write points, layers and traffic as CSV, and as Parquet where pyarrow is installed.

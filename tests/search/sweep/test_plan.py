@@ -172,7 +172,7 @@ def test_what_is_wrong_is_said_with_its_line_before_anything_runs(points, text, 
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"arch: \xff")
-    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    (tmp_path / "deep.yaml").write_text("[" * 1000)
     for name, message in (
         ("gone.yaml", "cannot be read: No such file"),
         ("latin.yaml", "not valid YAML: 'utf-8' codec can't decode"),
@@ -180,5 +180,5 @@ def test_files_that_cannot_be_read(tmp_path):
     ):
         with pytest.raises(SweepError, match=f"{name}: {message}"):
             load_spec(tmp_path / name)
-    with pytest.raises(SweepError, match="^sweep: axis: unknown key"):
+    with pytest.raises(SweepError, match="sweep: axis: unknown key"):
         load_spec({"axis": {}})

@@ -53,17 +53,11 @@ def study(
 
     formats: of single blocks, which are compared on the first `unit_images`
     """
-    from quant.mantissa.accuracy import (
-        fewest_bits,
-        grid,
-        measure_accuracy,
-        stored_weights,
-        weights_in,
-    )
+    from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy, stored_weights
     from quant.mantissa.distribution import check_weights
     from quant.mantissa.errors import measure_errors
     from quant.mantissa.units import find_units
-    from quant.model import Codings, quantize_model
+    from quant.model import quantize_model
     from reports import mantissa as show
     from reports.precision import energy_table, plot_energy
 
@@ -76,8 +70,7 @@ def study(
     # Before the accuracy, which takes longer: an architecture that is too small is found at once.
     energy = _energy(name, _network(module, some[:1]), points, asked)
     with progress_bar(f"evaluating {name}", len(points)) as done:
-        coded = Codings.uniform if asked.activations else weights_in
-        accuracy = measure_accuracy(model, images, points, coded, progress=done)
+        accuracy = measure_accuracy(model, images, points, asked.activations, progress=done)
     units = find_units(module, model.sites)
     with progress_bar(f"quantising units of {name}", len(units)) as done:
         errors = measure_errors(model, some, units, formats, progress=done)
@@ -215,22 +208,20 @@ def compare(modules: Mapping[str, nn.Module], images: Dataset, asked: Question) 
     """Several networks: what each mantissa width costs them, against their size."""
     import pandas as pd
 
-    from quant.mantissa.accuracy import weights_in
     from quant.mantissa.tolerance import WIDTHS, measure_tolerance, tolerances
-    from quant.model import Codings
     from reports.tolerance import plot_tolerance, tolerance_table
 
     parts = []
-    coded = Codings.uniform if asked.activations else weights_in
     with progress_bar("evaluating", len(modules) * len(WIDTHS)) as done:
         for name, module in modules.items():
 
             def told(format: str, name: str = name) -> None:
                 done(f"{name} {format}")
 
-            parts.append(
-                measure_tolerance(name, module, images, asked.rounding, coded, progress=told)
+            rows = measure_tolerance(
+                name, module, images, asked.rounding, asked.activations, progress=told
             )
+            parts.append(rows)
     frame = pd.concat(parts, ignore_index=True)
     networks = tolerances(frame, asked.within)
     title = f"Weights in FP(8, m), {len(images):,} images"

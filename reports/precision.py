@@ -93,7 +93,7 @@ def _draw_accuracy(axes: Axes, frame: pd.DataFrame, within: float) -> None:
     label = f"top-1 of FP32 less {points(within)}"
     axes.axhline(100 * limit, color=GREY, linewidth=1.0, dashes=(5, 3), label=label)
     axes.set_xlim(0)
-    axes.xaxis.get_major_locator().set_params(nbins=6)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_ylim(0, 102)
     axes.set_xlabel("data-movement energy [µJ]")
     axes.set_ylabel("top-1 [%]")

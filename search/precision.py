@@ -30,7 +30,7 @@ def measure_energy(
 
     Traffic depends on the width 1 + e + m alone, so each width is simulated once. Energy is that
     of data movement (Eq. 8), for one pass over the network's inputs; partial sums have the array's
-    `accumulator_bits`.
+    `accumulator_bits`. Both factors of a product of activations are inputs, not weights.
 
     activations: inputs and outputs of layers in the format, too; else they are float32
     progress: called with "12 bit" when a width is done, and with "32 bit" first
@@ -70,14 +70,20 @@ def distinct_widths(formats: Iterable[MiniFloat]) -> int:
 
 def _cost(network: Network, arch: Arch, width: int, activations: bool) -> dict[str, float]:
     # An element of this width moves as any other of it does, whatever its fields are.
-    stored = Plain(width)
-    other = stored if activations else FLOAT
-    result = simulate_network(network, arch, LayerFormats(other, stored, other))
+    narrow = Plain(width)
+    others = narrow if activations else FLOAT
+    holders = {n.name for n in network.nodes if n.layer is not None and n.op != "matmul"}
+    formats = {
+        layer.name: LayerFormats(others, narrow if layer.name in holders else others, others)
+        for layer in network.layers
+    }
+    result = simulate_network(network, arch, formats)
     dram = result.traffic[result.traffic["level"] == "DRAM"]
+    weights = (dram["tensor"] == "W") & dram["layer"].isin(holders)
     energy = result.traffic.groupby("level")["energy_pj"].sum()
     return {
         "dram_bits": int(dram["bits"].sum()),
-        "dram_weight_bits": int(dram.loc[dram["tensor"] == "W", "bits"].sum()),
+        "dram_weight_bits": int(dram.loc[weights, "bits"].sum()),
         "dram_energy_pj": float(energy["DRAM"]),
         "sram_energy_pj": float(energy["SRAM"]),
         "energy_pj": result.energy_pj,

@@ -33,9 +33,16 @@ def grid(rounding: Rounding = Rounding.NEAREST_EVEN) -> list[MiniFloat]:
     ]
 
 
-def weights_in(fmt: MiniFloat) -> Codings:
-    """Weights in a format, activations in float32: what the paper studies."""
-    return Codings(W=fmt)
+def codings_in(model: QuantizedModel, fmt: MiniFloat, activations: bool) -> dict[str, Codings]:
+    """Every product's weights in a format; the rest in float32 or, with `activations`, in it, too.
+
+    A product of activations, as in attention, has no weights.
+    """
+    chosen = {}
+    for site in model.sites:
+        weights = Codings() if site.kind == "matmul" else Codings(W=fmt)
+        chosen[site.name] = Codings.uniform(fmt) if activations else weights
+    return chosen
 
 
 def stored_weights(model: QuantizedModel, inputs: Tensor) -> dict[str, NDArray[np.float32]]:
@@ -67,14 +74,14 @@ def measure_accuracy(
     model: QuantizedModel,
     dataset: Dataset,
     formats: Iterable[MiniFloat],
-    coded: Callable[[MiniFloat], Codings] = weights_in,
+    activations: bool = False,
     *,
     batch: int = 100,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Top-1 and top-5 of the network in each format; the model's choice stays as it is.
 
-    coded: which tensors of a product are in the format; `Codings.uniform` takes I, W and O
+    activations: inputs and outputs of products in the format, too; else they are float32
     progress: called with each format's name when it is done
 
     Returns a row per format: format, exponent_bits, mantissa_bits, bits (of an element), top1,
@@ -90,7 +97,7 @@ def measure_accuracy(
     rows: list[dict[str, Any]] = []
     with model.keeping_choice():
         for fmt in formats:
-            model.choose(coded(fmt), tied=False)
+            model.choose(codings_in(model, fmt, activations), tied=False)
             with model.in_mode(Mode.QUANTIZE):
                 scores = top_k(model, dataset, ks, batch)
             rows.append(

@@ -9,17 +9,10 @@ from torch import nn
 
 from quant.datasets import Dataset
 from quant.formats import Rounding
-from quant.mantissa.accuracy import (
-    POINT,
-    SLACK,
-    fewest_bits,
-    measure_accuracy,
-    stored_weights,
-    weights_in,
-)
+from quant.mantissa.accuracy import POINT, SLACK, fewest_bits, measure_accuracy, stored_weights
 from quant.mantissa.distribution import check_weights
 from quant.minifloat import EXPONENT_BITS, MiniFloat
-from quant.model import Codings, quantize_model
+from quant.model import quantize_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,14 +27,14 @@ def measure_tolerance(
     module: nn.Module,
     dataset: Dataset,
     rounding: Rounding = Rounding.NEAREST_EVEN,
-    coded: Callable[[MiniFloat], Codings] = weights_in,
+    activations: bool = False,
     *,
     batch: int = 100,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Accuracy of a network at each of `WIDTHS`, with the widest exponent.
 
-    coded, batch, progress: as in `measure_accuracy`
+    activations, batch, progress: as in `measure_accuracy`
 
     Returns its rows behind the columns model (the name), family (the module's class), kind
     (``transformer`` if it multiplies activations with each other, else ``convolutional``) and
@@ -53,7 +46,7 @@ def measure_tolerance(
     model = quantize_model(module, some, None, [])
     check_weights(name, stored_weights(model, some[:1]))
     formats = [MiniFloat(max(EXPONENT_BITS), m, rounding) for m in WIDTHS]
-    frame = measure_accuracy(model, dataset, formats, coded, batch=batch, progress=progress)
+    frame = measure_accuracy(model, dataset, formats, activations, batch=batch, progress=progress)
     attentive = any(site.kind == "matmul" for site in model.sites)
     about = {
         "model": name,

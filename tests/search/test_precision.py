@@ -73,11 +73,25 @@ def test_bursts_and_partial_sums_are_the_simulators(network, edge) -> None:
     assert row["energy_pj"] == pytest.approx(20 * dram + 0.16 * sram)
 
 
+@pytest.mark.parametrize("activations", [False, True])
+def test_a_product_of_activations_has_no_weights(edge, activations) -> None:
+    """Keys stand where weights do, but are as wide as the activations that they are."""
+    build = NetworkBuilder("attention", input_shape=(1, 1, 4, 6))
+    queries, keys = build.linear("q", "input", 6), build.linear("k", "input", 6)
+    build.matmul("scores", queries, keys, 4)
+    exact = replace(edge, "dram.burst", "1 bit")
+    (row,) = measure_energy(
+        build.network(), exact, [MiniFloat(2, 1)], activations=activations
+    ).to_dict(orient="records")
+    weights, others = 2 * 36 * 4, (4 * (4 * 6) + 2 * (4 * 6) + 4 * 4) * (4 if activations else 32)
+    assert (row["dram_weight_bits"], row["dram_bits"]) == (weights, weights + others)
+
+
 def test_each_width_is_simulated_once(network, edge, monkeypatch) -> None:
     ran = []
 
     def counted(network, arch, formats):
-        ran.append(formats.W.bits)
+        ran.append(formats["fc"].W.bits)
         return simulate_network(network, arch, formats)
 
     monkeypatch.setattr(precision, "simulate_network", counted)

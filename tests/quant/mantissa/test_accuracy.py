@@ -105,29 +105,59 @@ def nearest_power(weights: Tensor) -> Tensor:
 
 
 def test_activations_where_asked(case) -> None:
-    """I alone, in a format of the magnitudes 0, 1 and 2."""
+    """What each product reads and writes is rounded as well, before the bias is added."""
     module, model, dataset = case
-    coarse = [MiniFloat(2, 0)]
-    seen = []
+    weights, x, y = folded(module), *dataset.batch(range(300))
+    fmt = MiniFloat(4, 1)
+    norm = module.norm
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias + (module.conv.bias - norm.running_mean) * scale
 
-    def coded(fmt: MiniFloat) -> Codings:
-        seen.append(fmt)
-        return Codings(I=fmt)
-
-    x, y = dataset.batch(range(300))
-    frame = measure_accuracy(model, dataset, coarse, coded)
-    assert seen == coarse
-
-    def to_few(t: Tensor) -> Tensor:
-        # Numbers 0, 1, 2; 0.5 goes to 0 and 1.5 to 2, the even codes.
-        kept = torch.where(t.abs() > 0.5, 1.0, 0.0) + torch.where(t.abs() >= 1.5, 1.0, 0.0)
-        return kept * t.sign()
+    def linear(h: Tensor, name: str) -> Tensor:
+        product = nn.functional.linear(fmt.rounded(h), fmt.rounded(weights[name]))
+        return fmt.rounded(product)
 
     with torch.no_grad():
-        h = torch.relu(module.norm(module.conv(to_few(x)))).flatten(1)
-        h = torch.relu(module.twice(to_few(torch.relu(module.twice(to_few(h))))))
-        logits = nn.functional.linear(to_few(h), 2 * module.raw)
-    assert frame["top1"].iloc[0] == pytest.approx(float((logits.argmax(1) == y).double().mean()))
+        h = nn.functional.conv2d(fmt.rounded(x), fmt.rounded(weights["conv"]), stride=2)
+        h = torch.relu(fmt.rounded(h) + shift[:, None, None]).flatten(1)
+        for _ in range(2):
+            h = torch.relu(linear(h, "twice") + module.twice.bias)
+        expected = float((linear(h, "raw").argmax(1) == y).double().mean())
+    alone, both = (
+        measure_accuracy(model, dataset, [fmt], activations)["top1"].iloc[0]
+        for activations in (False, True)
+    )
+    assert both == pytest.approx(expected)
+    assert both != alone
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.fc = nn.Linear(7, 21, bias=False), nn.Linear(7, 7, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x[:, 0]).chunk(3, -1)
+        return self.fc((q @ k.transpose(1, 2)).softmax(-1) @ v).mean(1)
+
+
+def test_products_of_activations_have_no_weights(case) -> None:
+    """Keys and values stand where weights do, and stay as they are: powers of two lose nothing."""
+    _, _, dataset = case
+    module = Attention().eval()
+    x, _ = dataset.batch(range(300))
+    with torch.no_grad():
+        for layer in (module.qkv, module.fc):
+            layer.weight.copy_(nearest_power(layer.weight))
+        classes = module(x).argmax(1).numpy()
+    labelled = ArrayDataset(x.numpy(), classes, AS_STORED, 7)
+    model = quantize_model(module, x[:4])
+    tops = [
+        measure_accuracy(model, labelled, [MiniFloat(8, 0)], activations)["top1"].iloc[0]
+        for activations in (False, True)
+    ]
+    assert tops[0] == 1
+    assert tops[1] < 1
 
 
 def test_the_grid_is_the_papers() -> None:

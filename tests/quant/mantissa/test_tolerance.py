@@ -13,7 +13,7 @@ from quant.formats import FormatError, Rounding
 from quant.mantissa.accuracy import measure_accuracy
 from quant.mantissa.tolerance import WIDTHS, crossing, measure_tolerance, tolerances
 from quant.minifloat import MiniFloat
-from quant.model import Codings, quantize_model
+from quant.model import quantize_model
 
 
 class Plain(nn.Module):
@@ -55,8 +55,8 @@ def test_rows_are_those_of_one_network_at_the_widest_exponent(images, module, ki
     assert done == list(expected["format"])
     assert len(set(expected["top1"])) > 1
     # Activations in the format, too.
-    frame = measure_tolerance("net", net, images, Rounding.TRUNCATE, Codings.uniform)
-    both = measure_accuracy(model, images, formats, Codings.uniform)
+    frame = measure_tolerance("net", net, images, Rounding.TRUNCATE, activations=True)
+    both = measure_accuracy(model, images, formats, activations=True)
     assert list(frame["top1"]) == list(both["top1"]) != list(expected["top1"])
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +82,9 @@ def measure_accuracy(
 ) -> pd.DataFrame:
     """Top-1 and top-5 of the network in each format; the model's choice stays as it is.
 
+    Formats that leave the same weights, as those with an exponent wider than any weight needs do,
+    are evaluated once, unless activations are in them, too.
+
     activations: inputs and outputs of products in the format, too; else they are float32
     progress: called with each format's name when it is done
 
@@ -90,16 +94,22 @@ def measure_accuracy(
     """
     import pandas as pd
 
+    image = dataset.batch([0]).inputs
     with model.in_mode(Mode.FLOAT), torch.no_grad():
-        classes = model(dataset.batch([0]).inputs).shape[1]
+        classes = model(image).shape[1]
         ks = (1, min(5, classes))
         original = top_k(model, dataset, ks[:1], batch)[1]
+    weights = stored_weights(model, image)
+    known: dict[object, dict[int, float]] = {}
     rows: list[dict[str, Any]] = []
     with model.keeping_choice():
         for fmt in formats:
-            model.choose(codings_in(model, fmt, activations), tied=False)
-            with model.in_mode(Mode.QUANTIZE):
-                scores = top_k(model, dataset, ks, batch)
+            key = fmt if activations else _digest(weights, fmt)
+            if key not in known:
+                model.choose(codings_in(model, fmt, activations), tied=False)
+                with model.in_mode(Mode.QUANTIZE):
+                    known[key] = top_k(model, dataset, ks, batch)
+            scores = known[key]
             rows.append(
                 {
                     "format": str(fmt),
@@ -114,6 +124,14 @@ def measure_accuracy(
             if progress is not None:
                 progress(str(fmt))
     return pd.DataFrame(rows)
+
+
+def _digest(weights: Mapping[str, NDArray[np.float32]], fmt: MiniFloat) -> bytes:
+    """Of the weights in a format: equal ones have an equal digest."""
+    digest = hashlib.sha256()
+    for layer in weights.values():
+        digest.update((fmt.rounded(torch.from_numpy(layer)) + 0.0).numpy().tobytes())
+    return digest.digest()
 
 
 def fewest_bits(curve: pd.DataFrame, bits: str, within: float = POINT) -> int | None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quant.accuracy import top_k
 from quant.datasets import AS_STORED, ArrayDataset
 from quant.formats import Rounding
+from quant.mantissa import accuracy
 from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy, stored_weights
 from quant.minifloat import BF16, FP16, FP32, MiniFloat
 from quant.model import Codings, quantize_model
@@ -129,6 +131,30 @@ def test_activations_where_asked(case) -> None:
     )
     assert both == pytest.approx(expected)
     assert both != alone
+
+
+def test_equal_weights_are_evaluated_once(case, monkeypatch) -> None:
+    """Powers of two stay what they are, but in e2m1 0.25 is a tie and goes to 0."""
+    _, _, dataset = case
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(49, 7)).eval()
+    module[1].weight.data = torch.tensor([1.0, 0.5, 0.25])[torch.randint(3, (7, 49))]
+    model = quantize_model(module, dataset.batch([0, 1]).inputs)
+    runs = []
+
+    def counted(*arguments):
+        runs.append(str(model.choice()["1"].W))
+        return top_k(*arguments)
+
+    monkeypatch.setattr(accuracy, "top_k", counted)
+    formats = [MiniFloat(8, 3), MiniFloat(7, 3), MiniFloat(2, 1), MiniFloat(8, 0), MiniFloat(2, 2)]
+    frame = measure_accuracy(model, dataset, formats)
+    assert runs == ["None", "e8m3", "e2m1"]
+    loss = frame.set_index("format")["accuracy_loss"]
+    assert [loss[str(fmt)] == 0 for fmt in formats] == [True, True, False, True, True]
+    runs.clear()
+    measure_accuracy(model, dataset, formats, activations=True)
+    assert runs == ["None", *map(str, formats)]
 
 
 class Attention(nn.Module):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mapping.counts import Counts, energy_pj, to_frame
 from mapping.nest import Mapping, Tensor
+from sim.notebook import as_html
 from sim.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from quant.formats import LayerFormats
     from quant.quantize import Quantized
     from workloads import ConvLayer
+
+_PJ_PER_UJ = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,15 @@ class LayerResult:
         """Run time at the architecture's clock [s]."""
         return float(self.cycles / self.arch.clock)
 
+    def _repr_html_(self) -> str:
+        stalls = ", ".join(f"{tensor} {cycles:,}" for tensor, cycles in self.stalls.items())
+        facts = (
+            f"{self.mapping}; {self.formats}; {self.cycles:,} cycles, {self.compute_cycles:,} "
+            f"computing, stalled by {stalls}; {self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
+        )
+        frame = self.traffic.drop(columns=["network", "layer"])
+        return as_html(f"{self.layer.name} on {self.arch.name}", facts, frame)
+
 
 def repeated(result: LayerResult, times: int) -> LayerResult:
     """The sums of one run's result over `times` runs."""
@@ -130,6 +142,27 @@ class NetworkResult:
     def seconds(self) -> float:
         """Run time at the architecture's clock [s]."""
         return float(self.cycles / self.arch.clock)
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        facts = (
+            f"{len(self.layers)} layers, {self.cycles:,} cycles, {self.seconds * 1e3:,.2f} ms, "
+            f"{self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
+        )
+        rows = [
+            {
+                "layer": layer.layer.name,
+                "mapping": str(layer.mapping),
+                "dram_bits": int(layer.counts.total("DRAM")),
+                "sram_bits": int(layer.counts.total("SRAM")),
+                "energy_pj": layer.energy_pj,
+                "cycles": layer.cycles,
+                "compute_cycles": layer.compute_cycles,
+            }
+            for layer in self.layers
+        ]
+        return as_html(f"{self.network} on {self.arch.name}", facts, pd.DataFrame(rows))
 
 
 def total_energy_pj(results: Iterable[LayerResult]) -> float:

@@ -11,6 +11,7 @@ from mapping.counts import number
 from mapping.models import EXACT, PAPER, Effect, ladder, model_counts
 from mapping.nest import Mapping as Tiling
 from quant.formats import LayerFormats
+from sim.notebook import as_html
 from sim.result import LayerResult, NetworkResult
 from sim.simulate import simulate_network
 
@@ -94,6 +95,15 @@ class Validation:
             )
         ]
         return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        verdict = "equals the exact model bit for bit"
+        if not self.agrees:
+            verdict = "differs from the exact model in some layer"
+        frame = self.to_frame().drop(columns="network")
+        frame["paper_error"] = frame["paper_error"].map("{:+.1%}".format)
+        title = f"{self.network} on {self.simulated.arch.name}"
+        return as_html(title, f"the simulation {verdict}", frame)
 
     @property
     def total(self) -> LayerValidation:

@@ -195,6 +195,7 @@ def test_equal_results_make_equal_bytes_packed_or_not(result, tmp_path) -> None:
     packed = (tmp_path / "one.json.gz").read_bytes()
     assert one == (tmp_path / "two.json").read_bytes() == gzip.decompress(packed)
     assert packed == (tmp_path / "two.json.gz").read_bytes()
+    assert packed[4:8] == bytes(4), "gzip's place for the time"
     assert len(packed) < len(one) / 5
 
 

@@ -211,7 +211,7 @@ def test_several_models_side_by_side(files, capsys) -> None:
         (["{}/net.py:empty"], "has no product to quantise"),
         (["{}/net.py:product"], "has no weights; allowed: a network with a layer that has some"),
         (["{}/act.onnx"], "act.onnx: has no weights"),
-        (["{}/nan.onnx"], "nan.onnx"),
+        (["{}/nan.onnx"], "nan.onnx: tensor 'w' holds NaN or Inf"),
         (["{}/gone.onnx"], "gone.onnx"),
         (["{}/net.onnx", "--count", "5"], "net.onnx: an ONNX file is not run; leave out --count"),
         (

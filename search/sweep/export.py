@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ def write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:
             os.replace(file.path, path)
     except BaseException:
         for file in files.values():
+            with suppress(OSError):  # the first error is the one to tell
+                file.close()
             file.path.unlink(missing_ok=True)
         raise
     return list(files)
@@ -77,4 +80,5 @@ class _Parquet:
         self._writer.write_table(table)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

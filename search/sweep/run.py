@@ -169,7 +169,7 @@ class _Shift:
             if (times := self._deaths[point.key]) < self._crew.deaths:
                 self._suspects.append(point)
             else:
-                died = f"its worker died, {times} times in all: killed, or out of memory"
+                died = f"its worker died, {times} times when alone: killed, or out of memory"
                 self._ledger.keep(point, Outcome(None, math.inf, died))
         self._on_trial = self._on_trial and bool(self._running)
 

@@ -1,0 +1,172 @@
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from search.sweep.evaluate import attempt
+from search.sweep.plan import plan
+from search.sweep.point import program
+from search.sweep.results import Results
+from search.sweep.run import sweep
+from search.sweep.spec import SweepError, load_spec
+from search.sweep.store import Store
+from tests.search.sweep import deadly
+from tests.search.sweep.conftest import files
+from tests.search.sweep.driver import finish, kill, rows, start, until
+
+
+def test_two_workers_find_what_one_finds(spec, undisturbed, tmp_path):
+    seen = []
+    results = sweep(spec, tmp_path / "store", workers=2, progress=seen.append)
+    results.export(tmp_path / "out")
+    assert files(tmp_path / "out") == undisturbed
+
+    assert (seen[-1].total, seen[-1].done, seen[-1].failed) == (32, 32, 8)
+    assert [one.done for one in seen] == sorted(one.done for one in seen)
+    best, cost = seen[-1].best
+    assert cost == results.points_table()["dram_bits"].min()
+    assert cost == attempt(best, program()).cost
+
+
+def test_what_is_there_is_not_done_again(spec, finished, monkeypatch):
+    monkeypatch.setattr("search.sweep.run.LocalCrew", None)  # nobody is there to do anything
+    seen = []
+    sweep(spec, finished, progress=seen.append)
+    assert [(one.done, one.failed) for one in seen] == [(32, 8)]
+
+
+def test_a_failed_point_is_tried_again_on_request_only(spec, finished, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    with Store(store) as kept:
+        for one in Results(plan(load_spec(spec)), finished):
+            if one.record is None or one.place % 3 == 0:
+                kept.put_error("point", one.point.key, "the machine was on fire")
+            else:
+                kept.put("point", one.point.key, one.record.to_json())
+    errors = [one.error for one in sweep(spec, store, workers=1)]
+    assert errors.count("the machine was on fire") == 8 + 8
+    sweep(spec, store, workers=1, retry=True).export(tmp_path / "out")
+    assert files(tmp_path / "out") == undisturbed
+
+
+def test_killed_and_resumed(spec, undisturbed, tmp_path):
+    survive(spec, tmp_path, kills=2, options=("--workers", 2))
+    assert files(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_fifty_times_and_resumed(long_spec, long_undisturbed, tmp_path, workers):
+    survive(long_spec, tmp_path, kills=50, options=("--workers", workers))
+    assert files(tmp_path / "out") == long_undisturbed
+
+
+def test_two_processes_share_a_store_and_the_work(spec, undisturbed, tmp_path):
+    both = [start(spec, tmp_path / "store", "--workers", 1, "--out", tmp_path / str(n))
+            for n in range(2)]  # fmt: skip
+    for number, process in enumerate(both):
+        finish(process)
+        assert files(tmp_path / str(number)) == undisturbed
+
+
+def test_a_worker_that_is_killed_loses_nothing(spec, undisturbed, tmp_path):
+    shot = []
+
+    def shoot(progress):
+        if progress.done >= 9 and not shot:
+            shot.append(multiprocessing.active_children()[0].pid)
+            os.kill(shot[0], signal.SIGKILL)
+
+    sweep(spec, tmp_path / "store", workers=2, progress=shoot).export(tmp_path / "out")
+    assert shot
+    assert files(tmp_path / "out") == undisturbed
+
+
+def test_a_point_that_kills_its_workers_is_recorded_and_no_other(spec, tmp_path, monkeypatch):
+    text = spec.read_text().replace("bfp8, bfp16", "bfp8").replace("1 GB/s, ", "")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text.replace("[false, true]", "[false]"))
+    monkeypatch.setattr("search.sweep.run.attempt", deadly.attempt)
+    results = sweep(path, tmp_path / "store", workers=2)
+    errors = {one.point.axes[0][1]: one.error for one in results}
+    assert errors["2 KiB"] == "its worker died, 2 times when alone: killed, or out of memory"
+    assert errors["16 B"].startswith("conv1: no mapping fits")
+    assert [errors[size] for size in ("1 KiB", "16 KiB")] == [None] * 2
+
+    monkeypatch.undo()
+    assert next(iter(sweep(path, tmp_path / "store", workers=1, retry=True))).error
+    assert [one.error for one in results][1:] == [None] * 3
+
+
+def test_workers_with_other_code_are_refused(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.sweep.run.attempt", deadly.other_code)
+    with pytest.raises(SweepError, match="workers run another version of bfpsim's code; allowed"):
+        sweep(spec, tmp_path / "store", workers=1)
+    assert rows(tmp_path / "store") == 0
+
+
+def test_the_first_interrupt_keeps_what_has_begun(spec, tmp_path):
+    store = tmp_path / "store"
+
+    def interrupt(progress):
+        if progress.done == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"^\d+ of 32 points are in .*store$") as caught:
+        sweep(spec, store, workers=1, progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    kept = rows(store)
+    assert str(caught.value).startswith(f"{kept} of 32")
+    assert 5 <= kept <= 5 + 2  # a worker has one point, and one more at hand
+
+
+def test_the_second_interrupt_waits_for_nothing(spec, tmp_path):
+    asked = 0
+
+    def interrupt(progress):
+        nonlocal asked
+        if progress.done >= 5 and asked < 2:
+            asked += 1
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^[56] of 32 points are in"):
+        sweep(spec, tmp_path / "store", workers=1, progress=interrupt)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers=0; allowed: a whole number from 1"),
+        ({"workers": 1, "cluster": "tcp://127.0.0.1:1"}, "workers and cluster exclude each other"),
+        ({"cluster": "127.0.0.1"}, r"cluster 127\.0\.0\.1: no scheduler answers"),
+    ],
+)
+def test_workers_that_cannot_be(spec, tmp_path, options, message):
+    with pytest.raises(SweepError, match=message):
+        sweep(spec, tmp_path / "store", **options)
+
+
+def survive(spec: Path, folder: Path, kills: int, options: tuple[object, ...]) -> None:
+    """Kill a sweep again and again, at random moments, and let it end.
+
+    Most are killed soon after a new point, some at any moment from the start on.
+    """
+    store, rng, amid = folder / "store", random.Random(kills), 0
+    for number in range(kills):
+        before = rows(store)
+        process = start(spec, store, *options)
+        if number % 5 == 4:
+            time.sleep(rng.uniform(0, 4))
+        else:
+            until(lambda seen=before: rows(store) > seen)
+            time.sleep(rng.uniform(0, 0.05))
+        amid += process.poll() is None
+        kill(process)
+    assert amid == kills, "it ended before it was killed"
+    finish(start(spec, store, *options, "--out", folder / "out"))

@@ -48,7 +48,7 @@ def model_counts(
     if effects == PAPER:
         counts.merge(paper_array_counts(nest, arch, formats))
     else:
-        _dma_side(counts)
+        dma_side(counts)
         counts.merge(array_totals(nest, arch, formats).counts)
     return counts
 
@@ -79,7 +79,7 @@ def ladder(
     return rungs
 
 
-def _dma_side(counts: Counts) -> None:
+def dma_side(counts: Counts) -> None:
     """What DMA fills into and drains from the SRAM: the payload that DRAM reads and writes."""
     for flow, bits in list(counts.items()):
         if flow.level == "DRAM" and flow.kind != "burst":

@@ -1,0 +1,222 @@
+"""The best choice of a problem, proven: an integer program in Pyomo, solved by HiGHS.
+
+One binary variable per candidate of every stored tensor that several operands share, and one
+variable per layer and combination of its tensors' candidates, linked: of each layer's combinations
+those with a candidate add up to the candidate's variable. What a single layer alone uses (its
+weights) is chosen best for every combination beforehand, so that it needs no variable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from search.bitwidth.problem import Problem, Term
+
+_TOLERANCE = 1e-9
+"""HiGHS' feasibility tolerances: a thousandth of the default, for losses differ by 1e-8."""
+
+
+class InfeasibleError(ValueError):
+    """A budget that no choice meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A choice: the place in `Problem.candidates` of every stored tensor.
+
+    loss, cost: Acc_loss and DM_sum of the choice
+    objective: what was minimised
+    bound: what no choice can be below, as HiGHS proved it
+    """
+
+    choice: tuple[int, ...]
+    loss: float
+    cost: float
+    objective: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """How far the objective may be above the least one, as a fraction of it."""
+        return max(self.objective - self.bound, 0.0) / max(abs(self.objective), 1e-300)
+
+
+class _Column(NamedTuple):
+    """Candidates of a layer's I, W and O, and their share of the objective."""
+
+    picks: tuple[int, int, int]
+    loss: float  # of the tensors that no other layer has
+    cost: float
+
+
+def allocate(problem: Problem, alpha: float, scale: float) -> Allocation:
+    """Minimise Acc_loss + alpha x DM_sum / scale (Eq. 1 and 2); scale is DM_max."""
+    weight = alpha / scale
+    return _solved(problem, 1.0, weight, None, None)
+
+
+def least_cost(problem: Problem, most_loss: float) -> Allocation:
+    """The least DM_sum for an Acc_loss of at most so much.
+
+    Raises InfeasibleError that says what the least loss is.
+    """
+    least = float(sum(own.min() for own in problem.losses))
+    if least > most_loss:
+        raise InfeasibleError(
+            f"accuracy loss of at most {most_loss:.6g}: the least that any choice has is "
+            f"{least:.6g}, {least - most_loss:.6g} more; allowed: at least {least:.6g}"
+        )
+    return _solved(problem, 0.0, 1.0, most_loss, None)
+
+
+def least_loss(problem: Problem, most_cost: float) -> Allocation:
+    """The least Acc_loss for a DM_sum of at most so much.
+
+    Raises InfeasibleError that says what the least cost is.
+    """
+    cheapest = _solved(problem, 0.0, 1.0, None, None)
+    if cheapest.cost > most_cost:
+        raise InfeasibleError(
+            f"cost of at most {most_cost:.6g}: the least that any choice has is "
+            f"{cheapest.cost:.6g}, {cheapest.cost - most_cost:.6g} more; allowed: at least "
+            f"{cheapest.cost:.6g}"
+        )
+    return _solved(problem, 1.0, 0.0, None, most_cost)
+
+
+def _solved(
+    problem: Problem,
+    loss_weight: float,
+    cost_weight: float,
+    most_loss: float | None,
+    most_cost: float | None,
+) -> Allocation:
+    budget = most_loss is not None or most_cost is not None
+    uses = Counter(tensor for term in problem.terms for tensor in term.tensors)
+    columns = [
+        _columns(problem, term, uses, loss_weight, cost_weight, budget) for term in problem.terms
+    ]
+    shared = [tensor for tensor, count in sorted(uses.items()) if count > 1]
+    # The largest possible parts, so that the numbers that HiGHS sees are near 1.
+    size = loss_weight * sum(float(own.max()) for own in problem.losses)
+    size += cost_weight * sum(max(c.cost for c in own) for own in columns)
+    size = size or 1.0
+    model = _model(problem, columns, shared, loss_weight / size, cost_weight / size, budget)
+    if most_loss is not None:
+        model.most = _limit(model.loss, most_loss)
+    if most_cost is not None:
+        model.most = _limit(model.cost, most_cost)
+    bound = _run(model)
+    choice = [-1] * len(problem.candidates)
+    for number, own in enumerate(columns):
+        best = max(range(len(own)), key=lambda at: model.y[number, at].value)
+        for tensor, pick in zip(problem.terms[number].tensors, own[best].picks, strict=True):
+            choice[tensor] = pick
+    loss, cost = problem.loss(choice), problem.cost(choice)
+    objective = loss_weight * loss + cost_weight * cost
+    return Allocation(tuple(choice), loss, cost, objective, min(bound * size, objective))
+
+
+def _columns(
+    problem: Problem,
+    term: Term,
+    uses: Counter[int],
+    loss_weight: float,
+    cost_weight: float,
+    budget: bool,
+) -> list[_Column]:
+    """The combinations that can be best, for each combination of the shared tensors."""
+    places = np.argwhere(np.isfinite(term.costs))
+    for a in range(3):  # one tensor that is two operands has one format
+        for b in range(a):
+            if term.tensors[a] == term.tensors[b]:
+                places = places[places[:, a] == places[:, b]]
+    costs = term.costs[tuple(places.T)]
+    losses, group = np.zeros(len(places)), np.zeros(len(places), np.int64)
+    for role, tensor in enumerate(term.tensors):
+        if uses[tensor] > 1:
+            group = group * term.costs.shape[role] + places[:, role]
+        else:
+            losses += problem.losses[tensor][places[:, role]]
+    weighted = loss_weight * losses + cost_weight * costs
+    kept: list[_Column] = []
+    order = np.lexsort((losses, costs, group) if budget else (weighted, group))
+    last, least = -1, np.inf
+    for at in order:
+        if group[at] != last:
+            last, least = group[at], np.inf
+        elif not budget:
+            continue
+        if losses[at] < least:  # ascending cost: only less loss is worth more
+            least = losses[at]
+            i, w, o = (int(place) for place in places[at])
+            kept.append(_Column((i, w, o), float(losses[at]), float(costs[at])))
+    return kept
+
+
+def _model(
+    problem: Problem,
+    columns: Sequence[Sequence[_Column]],
+    shared: Sequence[int],
+    loss_weight: float,
+    cost_weight: float,
+    budget: bool,
+) -> Any:
+    import pyomo.environ as pyo
+
+    model = pyo.ConcreteModel()
+    picks = [(t, f) for t in shared for f in range(len(problem.candidates[t]))]
+    places = [(number, at) for number, own in enumerate(columns) for at in range(len(own))]
+    model.x = pyo.Var(picks, domain=pyo.Binary)
+    # With every x whole, the links leave one combination; a budget may mix what is behind it.
+    model.y = pyo.Var(places, domain=pyo.Binary if budget else pyo.NonNegativeReals)
+    model.links = pyo.ConstraintList()
+    for tensor in shared:
+        model.links.add(sum(model.x[tensor, f] for f in range(len(problem.candidates[tensor]))) == 1)
+    for number, (term, own) in enumerate(zip(problem.terms, columns, strict=True)):
+        model.links.add(sum(model.y[number, at] for at in range(len(own))) == 1)
+        for role, tensor in enumerate(term.tensors):
+            if tensor not in shared or tensor in term.tensors[:role]:
+                continue
+            with_pick: dict[int, list[Any]] = {f: [] for f in range(len(problem.candidates[tensor]))}
+            for at, column in enumerate(own):
+                with_pick[column.picks[role]].append(model.y[number, at])
+            for f, variables in with_pick.items():
+                model.links.add(sum(variables) - model.x[tensor, f] == 0)
+    model.loss = sum(problem.losses[t][f] * model.x[t, f] for t, f in picks) + sum(
+        columns[number][at].loss * model.y[number, at] for number, at in places
+    )
+    model.cost = sum(columns[number][at].cost * model.y[number, at] for number, at in places)
+    model.objective = pyo.Objective(expr=loss_weight * model.loss + cost_weight * model.cost)
+    return model
+
+
+def _limit(expression: Any, most: float) -> Any:
+    import pyomo.environ as pyo
+
+    return pyo.Constraint(expr=expression / most <= 1 if most > 0 else expression <= most)
+
+
+def _run(model: Any) -> float:
+    """Solve in place; the proven bound."""
+    from pyomo.contrib.solver.common.factory import SolverFactory
+
+    solver = SolverFactory("highs")
+    results = solver.solve(
+        model,
+        threads=1,
+        rel_gap=0.0,
+        abs_gap=0.0,
+        solver_options={
+            "random_seed": 0,
+            "mip_feasibility_tolerance": _TOLERANCE,
+            "primal_feasibility_tolerance": _TOLERANCE,
+            "dual_feasibility_tolerance": _TOLERANCE,
+        },
+    )
+    return float(results.objective_bound)

@@ -1,0 +1,115 @@
+"""The allocation problem: which candidates each stored tensor has, and what layers cost in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapping.nest import MappingError
+from search.bitwidth.costs import Costs
+from search.bitwidth.space import TENSORS, Space
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """What a layer costs.
+
+    tensors: the stored tensors that I, W and O are
+    costs: (candidates of I, of W, of O), all runs together; infinite where no mapping is legal
+    """
+
+    layer: str
+    tensors: tuple[int, int, int]
+    costs: Values
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Minimise over one candidate per stored tensor; a choice is a place in each's candidates.
+
+    candidates: by stored tensor, places in `Space.formats`
+    losses: by stored tensor, Acc_loss of each candidate
+    """
+
+    candidates: tuple[tuple[int, ...], ...]
+    losses: tuple[Values, ...]
+    terms: tuple[Term, ...]
+
+    def loss(self, choice: Sequence[int]) -> float:
+        """Acc_loss of a choice."""
+        return float(sum(own[at] for own, at in zip(self.losses, choice, strict=True)))
+
+    def cost(self, choice: Sequence[int]) -> float:
+        """DM_sum of a choice, or what else its costs are."""
+        return float(sum(t.costs[tuple(choice[tensor] for tensor in t.tensors)] for t in self.terms))
+
+    def formats(self, choice: Sequence[int]) -> tuple[int, ...]:
+        """The places in `Space.formats` of a choice."""
+        return tuple(own[at] for own, at in zip(self.candidates, choice, strict=True))
+
+
+def make_problem(space: Space, costs: Sequence[Costs], losses: Values) -> Problem:
+    """The problem without dominated candidates: nothing is lost by leaving them out.
+
+    costs: by kind of layer
+    losses: (stored tensors, formats)
+
+    A format of a tensor is dominated if another one loses no more accuracy and, in every layer
+    that reads or writes the tensor, costs no more and takes no more room under every mapping: in
+    any choice it can be replaced by the other. Raises MappingError if a layer has no legal mapping.
+    """
+    candidates = tuple(
+        _undominated(tensor, space, costs, losses[tensor]) for tensor in range(len(space.tensors))
+    )
+    known: dict[object, Values] = {}
+    terms = []
+    for product in space.products:
+        picks = tuple(candidates[tensor] for tensor in product.tensors)
+        key = (product.kind, picks)
+        if key not in known:
+            known[key] = costs[product.kind].prices(*picks)
+            if not np.isfinite(known[key]).any():
+                raise MappingError(
+                    f"{product.name}: no mapping fits {costs[product.kind].arch.name} in any of "
+                    f"the formats {space.formats[0]} ... {space.formats[-1]}"
+                )
+        terms.append(Term(product.name, product.tensors, known[key] * product.repeats))
+    return Problem(
+        candidates,
+        tuple(losses[tensor][list(own)] for tensor, own in enumerate(candidates)),
+        tuple(terms),
+    )
+
+
+def _undominated(
+    tensor: int, space: Space, costs: Sequence[Costs], losses: Values
+) -> tuple[int, ...]:
+    rows = [losses[:, None]]
+    seen = set()
+    for product in space.products:
+        for role, own in zip(TENSORS, product.tensors, strict=True):
+            if own == tensor and (product.kind, role) not in seen:
+                seen.add((product.kind, role))
+                rows += _burdens(costs[product.kind], role)
+    burdens = np.hstack(rows)
+    kept: list[int] = []
+    # Ascending by sum, so that no row beats one before it; of ties the first comes first.
+    for row in np.argsort(burdens.sum(axis=1), kind="stable"):
+        if not (burdens[kept] <= burdens[row]).all(axis=1).any():
+            kept.append(int(row))
+    return tuple(sorted(kept))
+
+
+def _burdens(costs: Costs, role: str) -> list[Values]:
+    """What a format makes a layer bear: rows of formats, each smaller the better."""
+    parts = [values[role] for values in (costs.moved, costs.room)]  # type: ignore[index]
+    if role == "O":
+        parts.append((~costs.whole).astype(float))
+    elif costs.objective == "latency":  # passes of the array
+        parts.append(np.array([[fmt.significand_bits] for fmt in costs.formats], float))
+    return parts

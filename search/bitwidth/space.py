@@ -1,0 +1,96 @@
+"""What the search chooses: a format for every stored tensor of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from quant.formats import Format, LayerFormats
+from quant.tied import Place, Role, Step, Tensor, tied_groups
+from workloads import ConvLayer, Network
+from workloads.node import LAYER_OPS
+
+TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
+
+_ENDS = frozenset(
+    (
+        "softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "instance_norm",
+        "batch_norm",
+    )
+)  # fmt: skip
+"""The host's functions that need a whole tensor first, and store another one (`quant.tied`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A layer in the search.
+
+    kind: the place in `Space.kinds` of the layer that it is equal to
+    tensors: which stored tensors its I, W and O are
+    repeats: how often it runs
+    """
+
+    name: str
+    kind: int
+    tensors: tuple[int, int, int]
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Space:
+    """A network's stored tensors, its layers, and the formats to choose from.
+
+    tensors: the operands (layer, "I" | "W" | "O") that each stored tensor is
+    kinds: layers that differ in more than name
+    """
+
+    network: str
+    formats: tuple[Format, ...]
+    tensors: tuple[tuple[Place, ...], ...]
+    kinds: tuple[ConvLayer, ...]
+    products: tuple[Product, ...]
+
+    def layer_formats(self, choice: Sequence[int]) -> dict[str, LayerFormats]:
+        """Formats by layer, of a choice that has a place in `formats` for every stored tensor."""
+        return {
+            product.name: LayerFormats(*(self.formats[choice[t]] for t in product.tensors))
+            for product in self.products
+        }
+
+
+def make_space(network: Network, formats: Sequence[Format], *, tied: bool = True) -> Space:
+    """The space of a network.
+
+    tied: an O is stored in its readers' I format, across residual adds and concatenations too
+        (`quant.tied`). Free choices, as the paper's, take every operand by itself: where they
+        differ, a tensor is stored once more, which nothing here counts.
+    """
+    groups = tied_groups(_steps(network))
+    if not tied:
+        groups = tuple((place,) for group in groups for place in group)
+    grouped = {place for group in groups for place in group}
+    weights = (((layer.name, TENSORS[1]),) for layer in network.layers)
+    tensors = (*groups, *(own for own in weights if own[0] not in grouped))
+    number = {place: index for index, places in enumerate(tensors) for place in places}
+    kinds: dict[ConvLayer, int] = {}
+    first: list[ConvLayer] = []
+    products = []
+    for layer in network.layers:
+        kind = kinds.setdefault(replace(layer, name="any"), len(kinds))
+        if kind == len(first):
+            first.append(layer)
+        i, w, o = (number[layer.name, tensor] for tensor in TENSORS)
+        products.append(Product(layer.name, kind, (i, w, o), network.repeats[layer.name]))
+    return Space(network.name, tuple(formats), tensors, tuple(first), tuple(products))
+
+
+def _steps(network: Network) -> list[Step]:
+    steps = []
+    for node in network.nodes:
+        role: Role = "pass"
+        if node.op in LAYER_OPS:
+            role = "product"
+        elif node.function in _ENDS:
+            role = "end"
+        steps.append(Step(node.name, node.inputs, role))
+    return steps

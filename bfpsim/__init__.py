@@ -32,15 +32,20 @@ if TYPE_CHECKING:
     from quant.fine_tuning import fine_tune
     from quant.model import Codings, QuantizedModel, quantize_model
     from quant.sensitivity import Sensitivity, measure_sensitivity
+    from reports.energy import plot_energies
     from reports.files import write_csv
     from reports.roofline import Roof, plot_roofline
     from reports.sweep import plot_sweep
     from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
+    from reports.trace import write_trace
     from reports.workload import host_frame, kinds_frame, workload_frame
     from search.buffers import sweep_capacity
     from search.curve import traffic_curves
     from search.mappings import map_network
     from search.rescore import find_mapping, rescored
+    from search.sweep.run import sweep
+    from search.sweep.spec import SweepError
+    from search.sweep.store import StoreError
     from sim.host import infer
     from sim.inference import calibrate, run_inference
     from sim.result import LayerResult, NetworkResult
@@ -67,6 +72,9 @@ _HOME = {
     "search.curve": ("traffic_curves",),
     "search.mappings": ("map_network",),
     "search.rescore": ("find_mapping", "rescored"),
+    "search.sweep.run": ("sweep",),
+    "search.sweep.spec": ("SweepError",),
+    "search.sweep.store": ("StoreError",),
     "mapping.nest": ("Mapping", "MappingError"),
     "mapping.predict": ("predict",),
     "quant": (
@@ -90,7 +98,9 @@ _HOME = {
     "quant.model": ("Codings", "QuantizedModel", "quantize_model"),
     "quant.sensitivity": ("Sensitivity", "measure_sensitivity"),
     "workloads.training.shipped": ("shipped_module",),
+    "reports.energy": ("plot_energies",),
     "reports.files": ("write_csv",),
+    "reports.trace": ("write_trace",),
     "reports.roofline": ("Roof", "plot_roofline"),
     "reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
     "reports.sweep": ("plot_sweep",),
@@ -135,6 +145,8 @@ __all__ = [
     "Roof",
     "Rounding",
     "Sensitivity",
+    "StoreError",
+    "SweepError",
     "TopK",
     "WorkloadError",
     "calibrate",
@@ -155,6 +167,7 @@ __all__ = [
     "normalise",
     "pack",
     "parse_format",
+    "plot_energies",
     "plot_roofline",
     "plot_sweep",
     "predict",
@@ -171,6 +184,7 @@ __all__ = [
     "simulate",
     "simulate_network",
     "simulation_table",
+    "sweep",
     "sweep_capacity",
     "sweep_table",
     "top_k",
@@ -181,6 +195,7 @@ __all__ = [
     "validation_table",
     "workload_frame",
     "write_csv",
+    "write_trace",
 ]
 
 

@@ -97,7 +97,7 @@ def _report(title: str, results: Results) -> Report:
 
 
 def _table(title: str, frame: pd.DataFrame) -> Table:
-    """The points, or of many those of least cost."""
+    """The points, or of many those that cost their network least."""
     from rich.markup import escape
 
     from reports.style import make_table, numbers
@@ -105,9 +105,11 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
     *names, _ = frame.columns[1 : list(frame.columns).index("capacity_bits")]
     told = [name for name in names if name not in _ALIKE or len(frame[name].unique()) > 1]
     if len(frame) > _ROWS:
-        title = f"{title}: the {_ROWS} best of {len(frame):,} points"
         cost, _, _ = _COST[str(frame["objective"].iloc[0])]
-        frame = frame.loc[frame[cost].sort_values(kind="stable").index[:_ROWS]].sort_index()
+        by_network = frame.groupby("network")[cost]
+        most = max(1, _ROWS // by_network.ngroups)
+        title = f"{title}, {len(frame):,} points: the best {most} of each network"
+        frame = frame[by_network.rank(method="first") <= most]
     table = make_table(title, "point", *told)
     figures = {"dram_bits": 1e6, "compulsory_bits": 1e6, "energy_pj": 1e9, "cycles": 1e6}
     numbers(table, "DRAM\n[Mbit]", "compulsory\n[Mbit]", "energy\n[mJ]", "cycles\n[M]")

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from arch import ArchError, replace
-from mapping.counts import energy_pj
-from mapping.models import compulsory_counts
 from mapping.nest import MappingError
 from quant.formats import LayerFormats
-from sim.validate import validate
+from search.sweep.evaluate import evaluate
+from search.sweep.point import Point
+from search.sweep.tables import sums
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from arch import Arch
-    from mapping.counts import Level
-    from sim.result import NetworkResult
-    from sim.validate import Validation
     from workloads import Network
+
+_FIGURES = (
+    *("dram_bits", "dram_payload_bits", "exact_bits", "paper_bits", "compulsory_bits"),
+    *("dram_energy_pj", "sram_energy_pj", "energy_pj", "compulsory_energy_pj"),
+    *("cycles", "compute_cycles", "stall_I_cycles", "stall_W_cycles", "stall_O_cycles"),
+)
 
 
 def sweep_capacity(
@@ -57,7 +59,10 @@ def sweep_capacity(
             "allowed: an architecture with one shared buffer, sram.capacity"
         )
     sizes = [(capacity, replace(arch, "sram.capacity", capacity)) for capacity in capacities]
-    compulsory = _compulsory_bits(network, arch, formats)
+    if isinstance(formats, LayerFormats):
+        name, chosen = str(formats), [formats] * len(network.layers)
+    else:
+        name, chosen = "by layer", [formats[layer.name] for layer in network.layers]
     rows = []
     for capacity, sized in sizes:
 
@@ -66,68 +71,17 @@ def sweep_capacity(
                 progress(f"{capacity}: {layer}")
 
         try:
-            validation = validate(network, sized, formats, progress=done)
+            record = evaluate(Point(network, sized, tuple(chosen)), done)
         except MappingError as error:
             raise MappingError(f"capacity {capacity}: {error}") from None
+        figures = sums(record)
         rows.append(
             {
                 "network": network.name,
                 "arch": arch.name,
-                "formats": str(formats) if isinstance(formats, LayerFormats) else "by layer",
+                "formats": name,
                 "capacity_bits": sized.buffer("I").capacity,
-                **_bits(validation),
-                "compulsory_bits": compulsory,
-                **_energies(validation.simulated),
-                "compulsory_energy_pj": compulsory * arch.dram.energy,
-                **_cycles(validation.simulated),
+                **{name: figures[name] for name in _FIGURES},
             }
         )
     return pd.DataFrame(rows)
-
-
-def _compulsory_bits(
-    network: Network, arch: Arch, formats: LayerFormats | Mapping[str, LayerFormats]
-) -> int:
-    total = 0
-    for layer in network.layers:
-        chosen = formats if isinstance(formats, LayerFormats) else formats[layer.name]
-        floor = int(compulsory_counts(layer, arch, chosen).total("DRAM"))
-        total += floor * network.repeats[layer.name]
-    return total
-
-
-def _bits(validation: Validation) -> dict[str, int | float]:
-    counts = [result.counts for result in validation.simulated.layers]
-    moved = sum(int(c.total("DRAM")) for c in counts)
-    return {
-        "dram_bits": moved,
-        "dram_payload_bits": moved - sum(int(c.total("DRAM", kind="burst")) for c in counts),
-        "exact_bits": sum(layer.exact for layer in validation.layers),
-        "paper_bits": float(sum(layer.paper for layer in validation.layers)),
-    }
-
-
-def _energies(result: NetworkResult) -> dict[str, float]:
-    def of(level: Level) -> float:
-        return math.fsum(
-            energy_pj(flow, bits, layer.arch)
-            for layer in result.layers
-            for flow, bits in layer.counts.items()
-            if flow.level == level
-        )
-
-    return {
-        "dram_energy_pj": of("DRAM"),
-        "sram_energy_pj": of("SRAM"),
-        "energy_pj": result.energy_pj,
-    }
-
-
-def _cycles(result: NetworkResult) -> dict[str, int]:
-    return {
-        "cycles": result.cycles,
-        "compute_cycles": sum(layer.compute_cycles for layer in result.layers),
-        "stall_I_cycles": sum(layer.stalls.get("I", 0) for layer in result.layers),
-        "stall_W_cycles": sum(layer.stalls.get("W", 0) for layer in result.layers),
-        "stall_O_cycles": sum(layer.stalls.get("O", 0) for layer in result.layers),
-    }

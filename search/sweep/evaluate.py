@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,17 +13,16 @@ from arch import Arch
 from mapping.candidates import Objective
 from mapping.counts import Counts, order_of
 from mapping.mapper import Model, find_mapping
-from mapping.models import compulsory_counts
+from mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
 from mapping.nest import Mapping, MappingError, Tensor
 from quant.formats import LayerFormats
 from search.sweep.point import Point, program
 from search.sweep.record import TENSORS, LayerRecord, Models, Record
 from sim.result import LayerResult
 from sim.simulate import simulate_network
-from sim.validate import LayerValidation, validate
 from workloads import ConvLayer
 
-_REMEMBERED = 1 << 14  # mappings, of some 500 bytes each
+_REMEMBERED = 1 << 14  # mappings, of some 500 bytes each; and as many layers' models
 
 
 class ProgramError(RuntimeError):
@@ -52,15 +52,8 @@ def evaluate(point: Point, progress: Callable[[str], None] | None = None) -> Rec
         layer.name: _mapping(layer, arch, formats[layer.name], point.objective, point.model)
         for layer in network.layers
     }
-    validated: tuple[LayerValidation | None, ...]
-    if point.ladder:
-        validation = validate(network, arch, formats, mappings, progress)
-        results, validated = validation.simulated.layers, validation.layers
-    else:
-        results = simulate_network(network, arch, formats, mappings, progress).layers
-        validated = (None,) * len(results)
-    layers = (_record(*pair) for pair in zip(results, validated, strict=True))
-    return Record(network.name, arch, tuple(layers))
+    results = simulate_network(network, arch, formats, mappings, progress).layers
+    return Record(network.name, arch, tuple(_record(one, point.ladder) for one in results))
 
 
 def attempt(point: Point, expected: str) -> Outcome:
@@ -101,7 +94,10 @@ def _found(
 
 
 def _seen(arch: Arch, objective: Objective) -> Arch:
-    """The architecture without what no mapping search with this objective looks at."""
+    """The architecture without what no mapping search with this objective looks at.
+
+    Nor do the models of bits look at what the search for the fewest DRAM bits does not.
+    """
     unseen = {
         "dram": ("bandwidth", "latency", "energy"),
         "energy": ("bandwidth", "latency"),
@@ -112,24 +108,11 @@ def _seen(arch: Arch, objective: Objective) -> Arch:
     return arch.model_copy(update={"name": "any", "clock": clock, "dram": dram})
 
 
-@lru_cache(_REMEMBERED)
-def _compulsory(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> dict[Tensor, int]:
-    counts = compulsory_counts(layer, arch, formats)
-    return {tensor: int(counts.total("DRAM", tensor)) for tensor in TENSORS}
-
-
-def _record(result: LayerResult, validated: LayerValidation | None) -> LayerRecord:
+def _record(result: LayerResult, ladder: bool) -> LayerRecord:
     layer, times, counts = result.layer, result.repeats, result.counts
-    floor = _compulsory(replace(layer, name="layer"), _seen(result.arch, "dram"), result.formats)
-    models = None
-    if validated is not None:
-        models = Models(
-            validated.exact,
-            validated.paper,
-            validated.exact_sram,
-            validated.paper_sram,
-            validated.rungs,
-        )
+    kind, arch = replace(layer, name="layer"), _seen(result.arch, "dram")
+    floor = _compulsory(kind, arch, result.formats)
+    models = _models(kind, arch, result.mapping, result.formats) if ladder else None
     return LayerRecord(
         layer=layer.name,
         formats=str(result.formats),
@@ -144,5 +127,24 @@ def _record(result: LayerResult, validated: LayerValidation | None) -> LayerReco
         stalls=result.stalls,
         traffic=Counts({flow: int(counts[flow]) for flow in sorted(counts, key=order_of)}),
         compulsory={tensor: bits * times for tensor, bits in floor.items()},
-        models=models,
+        models=None if models is None else models.scaled(times),
+    )
+
+
+@lru_cache(_REMEMBERED)
+def _compulsory(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> dict[Tensor, int]:
+    counts = compulsory_counts(layer, arch, formats)
+    return {tensor: int(counts.total("DRAM", tensor)) for tensor in TENSORS}
+
+
+@lru_cache(_REMEMBERED)
+def _models(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Models:
+    exact = model_counts(layer, arch, mapping, formats, EXACT)
+    paper = model_counts(layer, arch, mapping, formats, PAPER)
+    return Models(
+        int(exact.total("DRAM")),
+        Fraction(paper.total("DRAM")),
+        int(exact.total("SRAM")),
+        Fraction(paper.total("SRAM")),
+        {rung: added for rung, added, _ in ladder(layer, arch, mapping, formats)[1:]},
     )

@@ -34,6 +34,16 @@ class Models:
     paper_sram: Fraction
     rungs: Mapping[str, Fraction]
 
+    def scaled(self, times: int) -> Models:
+        """The sums over `times` equal layers."""
+        return Models(
+            self.exact * times,
+            self.paper * times,
+            self.exact_sram * times,
+            self.paper_sram * times,
+            {rung: bits * times for rung, bits in self.rungs.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:

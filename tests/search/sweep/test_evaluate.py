@@ -7,11 +7,11 @@ from arch import load_arch
 from arch import replace as with_value
 from mapping.mapper import find_mapping
 from mapping.models import compulsory_counts
-from mapping.nest import MappingError
+from mapping.nest import Mapping, MappingError
 from quant.formats import BFP, LayerFormats, Plain
 from search.sweep.evaluate import attempt, evaluate
 from search.sweep.point import Point, program
-from search.sweep.record import Record
+from search.sweep.record import Models, Record
 from sim.simulate import simulate
 from sim.validate import validate
 from workloads import ConvLayer, Network, Node
@@ -35,17 +35,25 @@ def test_a_record_is_the_simulation_of_every_layer(point, network):
 
 
 def test_its_models_are_those_of_validate(point, network):
-    by_name = {layer.layer: layer for layer in evaluate(point).layers}
-    for expected in validate(network, point.arch, point.formats_by_layer).layers:
-        kept = by_name[expected.layer]
-        assert kept.models.exact == expected.exact
-        assert kept.models.paper == expected.paper
-        assert (kept.models.exact_sram, kept.models.paper_sram) == (
+    record = evaluate(point)
+    assert_models_of_validate(record, point)
+    for layer in record.layers:
+        models = layer.models
+        assert models.paper + sum(models.rungs.values()) == layer.traffic.total("DRAM")
+    assert all(layer.models is None for layer in evaluate(replace(point, ladder=False)).layers)
+
+
+def assert_models_of_validate(record: Record, point: Point) -> None:
+    mappings = {one.layer: Mapping(one.order, dict(one.tile)) for one in record.layers}
+    validation = validate(point.network, point.arch, point.formats_by_layer, mappings)
+    for expected, kept in zip(validation.layers, record.layers, strict=True):
+        assert kept.models == Models(
+            expected.exact,
+            expected.paper,
             expected.exact_sram,
             expected.paper_sram,
+            expected.rungs,
         )
-        assert kept.models.paper + sum(kept.models.rungs.values()) == kept.traffic.total("DRAM")
-    assert all(layer.models is None for layer in evaluate(replace(point, ladder=False)).layers)
 
 
 def test_repeats_are_in_the_sums():
@@ -57,7 +65,9 @@ def test_repeats_are_in_the_sums():
     )
     formats = (LayerFormats.uniform(BFP(8, 3, 16)),)
     arch = load_arch("edge-16k")
-    (kept,) = evaluate(Point(Network("attention", nodes), arch, formats)).layers
+    point = Point(Network("attention", nodes), arch, formats)
+    (kept,) = (record := evaluate(point)).layers
+    assert_models_of_validate(record, point)
     once = simulate(layer, arch, find_mapping(layer, arch, formats[0], model="full"), formats[0])
     assert kept.macs == 3 * layer.macs
     assert kept.cycles == 3 * once.cycles
@@ -110,6 +120,7 @@ def test_what_neighbours_share_is_what_each_would_find(point, network, objective
         for layer, kept in zip(network.layers, record.layers, strict=True):
             mapping = find_mapping(layer, arch, point.formats[0], objective=objective, model="full")
             assert (kept.order, kept.tile) == (mapping.order, mapping.tile), path
+        assert_models_of_validate(record, replace(point, arch=arch))
 
 
 def test_an_attempt_says_why_there_is_no_record(point):

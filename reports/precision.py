@@ -78,20 +78,21 @@ def _draw_accuracy(axes: Axes, frame: pd.DataFrame, within: float) -> None:
     axes.step(
         [*best["energy_pj"] / _PJ_PER_UJ, frame["energy_pj"].max() / _PJ_PER_UJ],
         [*100 * best["top1"], 100 * best["top1"].iloc[-1]],
-        where="post", color=ORANGE, linewidth=1.8, label="best FP(e, m) of at most this energy",
+        where="post", color=ORANGE, linewidth=1.8, label="best format for the energy",
     )  # fmt: skip
     widest = _at_widest(frame)
     energy, top = widest["energy_pj"] / _PJ_PER_UJ, 100 * widest["top1"]
     e = widest["exponent_bits"].iloc[0]
-    axes.plot(energy, top, "o", color=BLUE, markersize=5, label=f"e = {e}, m beside the point")
+    axes.plot(energy, top, "o", color=BLUE, markersize=5, label=f"e = {e}, with m")
     for m, x, y in zip(widest["mantissa_bits"], energy, top, strict=True):
         if m in SHOWN:
             axes.annotate(
                 str(m), (x, y), (3, -11), textcoords="offset points", fontsize=8, color=BLUE
             )
     limit = float((frame["top1"] + frame["accuracy_loss"]).iloc[0]) - within
-    label = f"top-1 of FP32 less {points(within)}"
-    axes.axhline(100 * limit, color=GREY, linewidth=1.0, dashes=(5, 3), label=label)
+    axes.axhline(
+        100 * limit, color=GREY, linewidth=1.0, dashes=(5, 3), label=f"FP32 less {points(within)}"
+    )
     axes.set_xlim(0)
     axes.locator_params(axis="x", nbins=6)
     axes.set_ylim(0, 102)

@@ -15,64 +15,78 @@ from search.sweep.run import sweep
 from search.sweep.spec import load_spec
 from workloads import Network, NetworkBuilder
 
-FEW = 40  # values of the last axis in the comparison; 25 times as many points as values
-MANY = 400  # in the long run
+FEW, MANY = 40, 400
+"""Values of the last axis; 25 points each."""
 
 
 def main() -> None:
     """Compare evaluation alone with one worker and two, then run 10,000 points."""
     few, many = (load_spec(small_sweep(values)) for values in (FEW, MANY))
-    points = plan(few)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        print(f"{len(points):,} points of a network of {len(points[0].network.layers)} layers")
-        start = time.perf_counter()
-        for point in points:
-            attempt(point, program())
-        alone = (time.perf_counter() - start) / len(points)
-        show("evaluation alone, in one process", alone)
-        for workers in (1, 2):
-            took = seconds(few, folder / f"{workers}.sqlite", workers) / len(points)
-            overhead = f", overhead {1000 * (took - alone):.1f} ms" if workers == 1 else ""
-            show(f"sweep, {workers} workers", took, overhead)
-        start = time.perf_counter()
-        results = sweep(few, folder / "2.sqlite")
-        again = time.perf_counter() - start
-        print(f"  the same again, all of it in the store{again:>12.2f} s")
-        long(many, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        short(few, Path(folder))
+        long(many, Path(folder))
+
+
+def short(spec, folder: Path) -> None:
+    """What the sweep adds to evaluation, in time and in processor time."""
+    points = plan(spec)
+    nothing = small_sweep(0) | {"axes": {"sram.capacity": ["1 bit"]}}  # which no layer fits
+    print(f"{len(points):,} points of a network of {len(points[0].network.layers)} layers")
+    wall, cpu = time.perf_counter(), time.process_time()
+    for point in points:
+        attempt(point, program())
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    show("evaluation alone, one process", wall, len(points), cpu)
+    for workers in (1, 2):
+        started = processor_seconds()
+        sweep(nothing, folder / f"start{workers}.sqlite", workers=workers)
+        started = processor_seconds() - started
+        before = processor_seconds()
+        took = seconds(spec, folder / f"{workers}.sqlite", workers)
+        busy = processor_seconds() - before - started
+        show(f"sweep, {workers} worker{'s' * (workers > 1)}", took, len(points), busy)
+        added = 1000 * (busy - cpu) / len(points)
+        print(f"    added to evaluation: {added:.1f} ms of processor time a point")
+    start = time.perf_counter()
+    sweep(spec, folder / "2.sqlite")
+    print(f"  the same again, all of it in the store: {time.perf_counter() - start:.2f} s")
 
 
 def long(spec, folder: Path) -> None:
     """The long sweep, and its files."""
     start = time.perf_counter()
     points = plan(spec)
-    keys = {point.key for point in points}
-    print(f"\n{len(keys):,} points of the same network, {os.cpu_count()} workers")
-    print(f"  planned, keys included      {time.perf_counter() - start:>10.1f} s")
+    distinct = len({point.key for point in points})
+    print(f"\n{distinct:,} points of the same network")
+    print(f"  planned, with their keys: {time.perf_counter() - start:.1f} s")
     store = folder / "long.sqlite"
-    took = seconds(spec, store, 2)
-    show("sweep, 2 workers", took / len(keys))
-    print(f"  from first to last point    {took:>10.1f} s")
-    print(f"  store                       {store.stat().st_size / 2**20:>10.1f} MiB")
+    show("sweep, 2 workers", seconds(spec, store, 2), distinct)
+    print(f"  store: {store.stat().st_size / 2**20:.1f} MiB")
     start = time.perf_counter()
-    results = sweep(spec, store)
-    files = results.export(folder / "out")
+    files = sweep(spec, store).export(folder / "out")
     size = sum(file.stat().st_size for file in files) / 2**20
-    print(f"  read and exported           {time.perf_counter() - start:>10.1f} s {size:>8.1f} MiB")
-    errors = results.points_table()["error"].notna().sum()
-    print(f"  points without a mapping    {errors:>10,}")
+    print(f"  looked up and exported: {time.perf_counter() - start:.1f} s, {size:.1f} MiB")
 
 
 def seconds(spec, store: Path, workers: int) -> float:
-    """Wall time of a sweep from when its workers are up until its last point is kept."""
+    """Wall time of a sweep from when a worker is up until the last point is kept."""
     times = []
     sweep(spec, store, workers=workers, progress=lambda _: times.append(time.perf_counter()))
     return times[-1] - times[0]
 
 
-def show(what: str, each: float, more: str = "") -> None:
-    """A row: time per point, and points per second."""
-    print(f"  {what:36}{1000 * each:>8.1f} ms a point {1 / each:>8.1f} points/s{more}", flush=True)
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    times = os.times()
+    return sum(times[:4])
+
+
+def show(what: str, took: float, points: int, busy: float | None = None) -> None:
+    """A row: time per point and points per second, by the clock; processor time."""
+    row = f"  {what:32}{1000 * took / points:>7.1f} ms a point, {points / took:>6.1f} points/s"
+    if busy is not None:
+        row += f"; processor {1000 * busy / points:>5.1f} ms a point"
+    print(row, flush=True)
 
 
 def small_sweep(values: int) -> dict:

@@ -89,7 +89,6 @@ def _report(title: str, results: Results) -> Report:
     summary: dict[str, Any] = {
         "sweep": title,
         "store": str(results.store),
-        "points": len(frame),
         "failed": failed,
     }
     notes = ("failed",) if failed else ()

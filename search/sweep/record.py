@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -124,14 +124,21 @@ class Record:
 
 
 def _plain(layer: LayerRecord) -> dict[str, Any]:
-    data = asdict(layer)
+    """What JSON can hold of a layer, without its name."""
+    data = _fields(layer)
     del data["layer"]
     data["traffic"] = [[*flow, bits] for flow, bits in layer.traffic.items()]
     if layer.models is not None:
+        models = _fields(layer.models)
         for name in ("paper", "paper_sram"):
-            data["models"][name] = str(data["models"][name])
-        data["models"]["rungs"] = {name: str(bits) for name, bits in layer.models.rungs.items()}
+            models[name] = str(models[name])
+        models["rungs"] = {name: str(bits) for name, bits in layer.models.rungs.items()}
+        data["models"] = models
     return data
+
+
+def _fields(record: LayerRecord | Models) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _layer(data: dict[str, Any]) -> LayerRecord:

@@ -1,0 +1,116 @@
+"""The sweep command: what it prints and writes, and a line for every bad input."""
+
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import bfpsim as bs
+from bfpsim.cli import run
+from tests.search.sweep.driver import finish, rows, start, until
+from workloads import NetworkBuilder, save_workload
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    build = NetworkBuilder("tiny", input_shape=(1, 6, 6, 4))
+    build.conv("conv2", build.conv("conv1", "input", 4, kernel=3), 8, kernel=1)
+    save_workload(build.network(), tmp_path / "tiny.yaml")
+    (tmp_path / "sweep.yaml").write_text(f"""
+arch: edge-16k
+networks: [{tmp_path}/tiny.yaml]
+formats: [bfp8]
+axes:
+  sram.capacity: [16 B, 1 KiB, 16 KiB]
+""")
+    return tmp_path
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run(["sweep", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_sweep_is_shown_and_then_looked_up_in_every_shape(folder, capsys):
+    spec = folder / "sweep.yaml"
+    code, out, error = call(capsys, spec, "--workers", 1)
+    assert (code, error) == (0, "")
+    assert "sweep" in out.splitlines()[0]
+    lines = [line.split() for line in out.splitlines()]
+    assert ["2", "tiny", "16", "KiB"] in [line[:4] for line in lines]
+    assert "conv1: no mapping fits edge-16k" in out
+    assert lines[-1] == ["failed:", "1"]
+    assert rows(folder / "sweep.sqlite") == 3
+
+    code, out, _ = call(capsys, spec, "--csv")
+    table = bs.sweep(spec, folder / "sweep.sqlite").tables().points
+    assert code == 0
+    assert out == table.to_csv(index=False, lineterminator="\n")
+
+    _, out, _ = call(capsys, spec, "--json")
+    report = json.loads(out)
+    assert (report["sweep"], report["failed"]) == ("sweep", 1)
+    assert report["points"][0]["dram_bits"] is None
+    assert [row["dram_bits"] for row in report["points"]][1:] == table["dram_bits"].tolist()[1:]
+
+    code, out, _ = call(capsys, spec, "--out", folder / "out")
+    assert out == (
+        f"wrote points.csv, points.parquet, layers.csv, layers.parquet, traffic.csv, "
+        f"traffic.parquet to {folder}/out\n"
+    )
+    assert len(pd.read_csv(folder / "out" / "layers.csv")) == 2 * 2
+
+
+def test_many_points_show_the_best_of_each_network(folder, capsys):
+    spec = folder / "sweep.yaml"
+    sizes = ", ".join(f"{size} B" for size in (*range(1, 12), *range(500, 540)))
+    spec.write_text(spec.read_text().replace("16 B, 1 KiB, 16 KiB", sizes))
+    _, out, _ = call(capsys, spec, "--workers", 1)
+    assert "sweep, 51 points: the best 40 of each network" in out
+    shown = [line.split()[0] for line in out.splitlines() if " tiny " in line]
+    assert shown == [str(place) for place in range(11, 51)]
+
+
+def test_an_interrupt_says_how_to_go_on(folder):
+    spec, store = folder / "sweep.yaml", folder / "sweep.sqlite"
+    rates = ", ".join(f"{rate} GB/s" for rate in range(1, 400))
+    spec.write_text(spec.read_text() + f"  dram.bandwidth: [{rates}]\n")
+    process = start(spec, store, "--workers", 1)
+    until(lambda: rows(store) > 3)
+    process.send_signal(signal.SIGINT)
+    out, error = finish(process, 130)
+    kept = rows(store)
+    assert out == ""
+    assert error == (
+        f"bfpsim: interrupted: {kept} of 1197 points are in {store}; "
+        "the same command goes on from there\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}/gone.yaml"], "gone.yaml: cannot be read: No such file or directory; give a YAML"),
+        (["{}/tiny.yaml"], "tiny.yaml:1: name: unknown key; allowed keys: arch, networks, "),
+        (["{}/sweep.yaml", "--store", "/proc/store"], "/proc/store: cannot be opened; allowed: "),
+        (["{}/sweep.yaml", "--store", "{}/tiny.yaml"], "tiny.yaml: is no store; allowed: a file"),
+        (["{}/sweep.yaml", "--store", "{}/other.sqlite"], "other.sqlite: is a database of anoth"),
+        (["{}/sweep.yaml", "--workers", "0"], "Invalid value for '--workers': Input should be gr"),
+        (["{}/sweep.yaml", "--workers", "1", "--cluster", "x"], "--cluster and --workers exclude"),
+        (["{}/sweep.yaml", "--cluster", "tcp://127.0.0.1:x"], "cluster tcp://127.0.0.1:x: no sch"),
+        (["{}/sweep.yaml", "--json", "--csv"], "--json, --csv and --out exclude each other"),
+    ],
+)
+def test_bad_input_gives_one_line_and_exit_code_2(folder, capsys, arguments, message):
+    with sqlite3.connect(folder / "other.sqlite") as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+    db.close()
+    code, out, error = call(capsys, *(argument.format(folder) for argument in arguments))
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert out == ""

@@ -177,13 +177,17 @@ def _model(
     model.y = pyo.Var(places, domain=pyo.Binary if budget else pyo.NonNegativeReals)
     model.links = pyo.ConstraintList()
     for tensor in shared:
-        model.links.add(sum(model.x[tensor, f] for f in range(len(problem.candidates[tensor]))) == 1)
+        model.links.add(
+            sum(model.x[tensor, f] for f in range(len(problem.candidates[tensor]))) == 1
+        )
     for number, (term, own) in enumerate(zip(problem.terms, columns, strict=True)):
         model.links.add(sum(model.y[number, at] for at in range(len(own))) == 1)
         for role, tensor in enumerate(term.tensors):
             if tensor not in shared or tensor in term.tensors[:role]:
                 continue
-            with_pick: dict[int, list[Any]] = {f: [] for f in range(len(problem.candidates[tensor]))}
+            with_pick: dict[int, list[Any]] = {
+                f: [] for f in range(len(problem.candidates[tensor]))
+            }
             for at, column in enumerate(own):
                 with_pick[column.picks[role]].append(model.y[number, at])
             for f, variables in with_pick.items():

@@ -7,30 +7,22 @@ entries, and is legal if the room it takes, a sum of three likewise, is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arch import Arch
-from mapping.array_model import array_totals
-from mapping.candidates import Objective, candidate_sizes
-from mapping.capacity import check_output_blocks, footprint
-from mapping.dram_model import FULL, average_code_bits, dram_counts, stored
-from mapping.grid import Grid
-from mapping.mapper import ORDERS
-from mapping.models import dma_side
-from mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
-from mapping.paper_grid import PaperGrid
+from mapping.candidates import Objective
+from mapping.nest import DIMS, Mapping, MappingError, Tensor
 from mapping.pe_array import passes
-from mapping.ragged import Vector
 from quant.formats import Format, LayerFormats
 from search.bitwidth.space import TENSORS
 from workloads import ConvLayer
 
-Model = Literal["exact", "paper"]
 Values = NDArray[np.float64]
 
 
@@ -43,6 +35,8 @@ class Costs:
     room: by tensor, (formats, mappings): of the largest resident tile [bit]
     whole: (formats of O, mappings): whether O's blocks stay whole
     busy: (mappings,): cycles of the PE array in one pass
+    tiles: (mappings, 6): tile sizes, in the order of `DIMS`
+    orders: (mappings,): loop orders
     """
 
     layer: ConvLayer
@@ -53,24 +47,46 @@ class Costs:
     room: dict[Tensor, Values]
     whole: NDArray[np.bool_]
     busy: Values
+    tiles: NDArray[np.int64]
+    orders: NDArray[np.str_]
+
+    def mapping(self, at: int) -> Mapping:
+        """The mapping in a place."""
+        sizes = dict(zip(DIMS, self.tiles[at].tolist(), strict=True))
+        tile = {d: size for d, size in sizes.items() if size < self.layer.dims[d]}
+        return Mapping("".join(d for d in str(self.orders[at]) if d in tile), tile)
+
+    def best(self, i: int, w: int, o: int) -> tuple[float, Mapping]:
+        """The least cost of any legal mapping for a triple of formats, and the first that has it.
+
+        Raises MappingError if none is legal.
+        """
+        costs = self._priced(i, w, [o])[0]
+        at = int(costs.argmin())
+        if not np.isfinite(costs[at]):
+            names = ", ".join(str(self.formats[f]) for f in (i, w, o))
+            raise MappingError(
+                f"{self.layer.name}: no mapping fits {self.arch.name} in {names}; allowed: other "
+                "formats, or a larger buffer"
+            )
+        return float(costs[at]), self.mapping(at)
 
     def prices(self, i: Sequence[int], w: Sequence[int], o: Sequence[int]) -> Values:
         """The least cost of any legal mapping, for these formats of I, W and O: (i, w, o).
 
         Infinite where none is legal.
         """
-        found = np.full((len(i), len(w), len(o)), np.inf)
+        rows = [[self._priced(a, b, o).min(axis=1) for b in w] for a in i]
+        return np.array(rows).reshape(len(i), len(w), len(o))
+
+    def _priced(self, i: int, w: int, o: Sequence[int]) -> Values:
+        """(formats of O, mappings); infinite where a mapping is not legal."""
         of_o = list(o)
-        moved, room = self.moved["O"][of_o], self.room["O"][of_o]
-        cut = ~self.whole[of_o]
-        for a, fmt_i in enumerate(i):
-            for b, fmt_w in enumerate(w):
-                cost = moved + (self.moved["I"][fmt_i] + self.moved["W"][fmt_w])
-                if self.objective == "latency":
-                    cost = self._cycles(cost, fmt_i, fmt_w)
-                cost[cut | ~self._fits(fmt_i, fmt_w, room)] = np.inf
-                found[a, b] = cost.min(axis=1)
-        return found
+        costs: Values = self.moved["O"][of_o] + (self.moved["I"][i] + self.moved["W"][w])
+        if self.objective == "latency":
+            costs = self._cycles(costs, i, w)
+        costs[~self.whole[of_o] | ~self._fits(i, w, self.room["O"][of_o])] = np.inf
+        return costs
 
     def _cycles(self, bits: Values, i: int, w: int) -> Values:
         """The cycles that no schedule beats: PE array busy, or DRAM channel busy."""
@@ -98,6 +114,8 @@ class Costs:
             room={t: values[:, mappings] for t, values in self.room.items()},
             whole=self.whole[:, mappings],
             busy=self.busy[mappings],
+            tiles=self.tiles[mappings],
+            orders=self.orders[mappings],
         )
 
     def joined(self, other: Costs) -> Costs:
@@ -108,6 +126,8 @@ class Costs:
             room={t: np.hstack((self.room[t], other.room[t])) for t in TENSORS},
             whole=np.hstack((self.whole, other.whole)),
             busy=np.hstack((self.busy, other.busy)),
+            tiles=np.vstack((self.tiles, other.tiles)),
+            orders=np.hstack((self.orders, other.orders)),
         )
 
     def undominated(self, references: int = 64) -> Costs:
@@ -140,168 +160,39 @@ class Costs:
         if self.objective == "latency":
             beaten &= self.busy >= self.busy[by]
         if self._anywhere()[by]:
-            return beaten
+            return np.asarray(beaten)
         roomier = np.stack(least(self.room))
         fits = (roomier.sum(axis=0) if self.arch.shared else roomier.min(axis=0)) >= 0
-        legal: NDArray[np.bool_] = beaten & fits
-        return legal
+        return np.asarray(beaten & fits)
 
     def _anywhere(self) -> NDArray[np.bool_]:
         """Which mappings fit the buffers in any triple."""
-        most = {t: self.room[t].max(axis=0) for t in TENSORS}
+        most = np.stack([self.room[t].max(axis=0) for t in TENSORS])
         if self.arch.shared:
-            fits: NDArray[np.bool_] = sum(most.values()) <= self.arch.usable_bits("I")
-            return fits
-        return np.stack([most[t] <= self.arch.usable_bits(t) for t in TENSORS]).all(axis=0)
+            return np.asarray(most.sum(axis=0) <= self.arch.usable_bits("I"))
+        usable = np.array([[self.arch.usable_bits(t)] for t in TENSORS])
+        return np.asarray((most <= usable).all(axis=0))
 
 
-def model_costs(
-    layer: ConvLayer, arch: Arch, formats: Sequence[Format], objective: Objective, model: Model
+_TABLES = ("moved", "room")
+
+
+def packed(costs: Costs) -> str:
+    """The arrays as text (npz in base64), for `unpacked`."""
+    arrays = {f"{name}_{t}": getattr(costs, name)[t] for name in _TABLES for t in TENSORS}
+    for name in ("whole", "busy", "tiles", "orders"):
+        arrays[name] = getattr(costs, name)
+    file = BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return b64encode(file.getvalue()).decode("ascii")
+
+
+def unpacked(
+    text: str, layer: ConvLayer, arch: Arch, formats: Sequence[Format], objective: Objective
 ) -> Costs:
-    """Every mapping that can be best for some triple of the formats, priced by a model.
-
-    model: "exact", payload by the movement rules: the prices are proven least over all mappings;
-        or "paper", Eq. 2-6 with real-valued trips over the same tile sizes and loop orders.
-
-    Legality is rule 7 of the movement rules for both, so that every mapping can be simulated.
-    Raises MappingError if no mapping is legal in any format.
-    """
-    kept = stored(layer, arch)
-    uniform = [LayerFormats.uniform(fmt) for fmt in formats]
-    sizes = candidate_sizes(kept, arch, uniform, objective)
-    grids = [Grid(kept, arch, each, sizes) for each in uniform]
-    possible = _possible(grids, arch)
-    if not possible.any():
-        raise MappingError(grids[0].shortage())
-
-    def rows(values: Callable[[Grid], Vector | NDArray[np.bool_]]) -> Values:
-        return np.stack(
-            [np.broadcast_to(values(grid), possible.shape)[possible] for grid in grids]
-        ).astype(float)
-
-    room: dict[Tensor, Values] = {
-        "I": rows(lambda grid: grid.input_bits),
-        "W": rows(lambda grid: grid.weight_bits),
-        "O": rows(lambda grid: grid.output_bits),
-    }
-    whole = rows(lambda grid: grid.whole_blocks).astype(bool)
-    cycles = np.broadcast_to(grids[0].compute_cycles, possible.shape)[possible]
-    busy = cycles / passes(arch.pe_array, uniform[0])
-    paper = PaperGrid(kept, arch, sizes)
-    found: Costs | None = None
-    for order in ORDERS:
-        if model == "paper":
-            moved = _paper_moved(paper, order, kept, arch, formats, objective, possible)
-        else:
-            by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
-            moved = {t: np.stack([each[t] for each in by_grid]) for t in TENSORS}
-        costs = Costs(layer, arch, objective, tuple(formats), moved, room, whole, busy)
-        found = (costs if found is None else found.joined(costs)).undominated()
-    assert found is not None
-    return found
-
-
-def _possible(grids: Sequence[Grid], arch: Arch) -> NDArray[np.bool_]:
-    """Tilings that are legal in some triple of formats."""
-    least = {
-        "I": np.minimum.reduce([grid.input_bits for grid in grids]),
-        "W": np.minimum.reduce([grid.weight_bits for grid in grids]),
-        "O": np.minimum.reduce([grid.output_bits for grid in grids]),
-    }
-    if arch.shared:
-        fits = least["I"] + least["W"] + least["O"] <= arch.usable_bits("I")
-    else:
-        fits = np.ones((1,) * len(DIMS), bool)
-        for tensor in TENSORS:
-            fits = fits & (least[tensor] <= arch.usable_bits(tensor))
-    whole = np.logical_or.reduce([grid.whole_blocks for grid in grids])
-    possible: NDArray[np.bool_] = fits & whole
-    return np.broadcast_to(possible, np.broadcast_shapes(possible.shape, grids[0].steps.shape))
-
-
-def _exact_moved(
-    grid: Grid, order: str, arch: Arch, objective: Objective, where: NDArray[np.bool_]
-) -> dict[Tensor, Values]:
-    moved: dict[Tensor, Values] = {
-        t: bits.astype(float) for t, bits in grid.dram_bits_by_tensor(order).items()
-    }
-    if objective == "energy":
-        sram = grid.sram_bits_by_tensor(order)
-        moved = {t: _energy(moved[t], sram[t], t, arch) for t in TENSORS}
-    return {t: np.broadcast_to(values, where.shape)[where] for t, values in moved.items()}
-
-
-def _paper_moved(
-    paper: PaperGrid,
-    order: str,
-    layer: ConvLayer,
-    arch: Arch,
-    formats: Sequence[Format],
-    objective: Objective,
-    where: NDArray[np.bool_],
-) -> dict[Tensor, Values]:
-    dram = paper.dram_elements(order)
-    if objective == "energy":
-        sram = paper.sram_elements()
-        dram = {t: _energy(dram[t], sram[t], t, arch) for t in TENSORS}
-    widths = {
-        t: np.array([_width(fmt, layer.R * layer.S if t == "W" else 1) for fmt in formats])
-        for t in TENSORS
-    }
-    return {
-        t: widths[t][:, None] * np.broadcast_to(dram[t], where.shape)[where][None] for t in TENSORS
-    }
-
-
-def _width(fmt: Format, positions: int) -> float:
-    """Bits per element by Eq. 6."""
-    return float(fmt.mantissa_bits + average_code_bits(fmt, positions))
-
-
-def _energy(dram: Values, sram: Vector | Values, tensor: Tensor, arch: Arch) -> Values:
-    energy: Values = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
-    return energy
-
-
-def burst_costs(
-    layer: ConvLayer,
-    arch: Arch,
-    formats: Sequence[Format],
-    objective: Objective,
-    mappings: Sequence[Mapping],
-) -> Costs:
-    """Some mappings, whole bursts counted: what the simulator moves, bit for bit.
-
-    Of the latency objective, what the simulator cannot beat.
-    """
-    kept = stored(layer, arch)
-    shape = (len(formats), len(mappings))
-    moved: dict[Tensor, Values] = {t: np.empty(shape) for t in TENSORS}
-    room: dict[Tensor, Values] = {t: np.empty(shape) for t in TENSORS}
-    whole, busy = np.empty(shape, bool), np.empty(len(mappings))
-    for column, mapping in enumerate(mappings):
-        nest = make_nest(kept, mapping)
-        for row, fmt in enumerate(formats):
-            uniform = LayerFormats.uniform(fmt)
-            counts = dram_counts(nest, arch, uniform, FULL)
-            dma_side(counts)
-            totals = array_totals(nest, arch, uniform)
-            counts.merge(totals.counts)
-            busy[column] = totals.cycles / passes(arch.pe_array, uniform)
-            need = footprint(nest, arch, uniform)
-            for tensor, bits in zip(TENSORS, (need.I, need.W, need.O), strict=True):
-                dram = float(counts.total("DRAM", tensor))
-                sram = float(counts.total("SRAM", tensor))
-                both = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
-                moved[tensor][row, column] = both if objective == "energy" else dram
-                room[tensor][row, column] = bits
-            whole[row, column] = _whole(nest, uniform)
-    return Costs(layer, arch, objective, tuple(formats), moved, room, whole, busy)
-
-
-def _whole(nest: Nest, formats: LayerFormats) -> bool:
-    try:
-        check_output_blocks(nest, formats)
-    except MappingError:
-        return False
-    return True
+    """What `packed` made a text of."""
+    with np.load(BytesIO(b64decode(text)), allow_pickle=False) as file:
+        arrays = dict(file)
+    moved, room = ({t: arrays[f"{name}_{t}"] for t in TENSORS} for name in _TABLES)
+    own = (arrays[name] for name in ("whole", "busy", "tiles", "orders"))
+    return Costs(layer, arch, objective, tuple(formats), moved, room, *own)

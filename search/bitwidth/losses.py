@@ -19,9 +19,7 @@ def no_losses(space: Space) -> NDArray[np.float64]:
     return np.zeros((len(space.tensors), len(space.formats)))
 
 
-def make_losses(
-    space: Space, sensitivity: Sensitivity, loss_per_nat: float
-) -> NDArray[np.float64]:
+def make_losses(space: Space, sensitivity: Sensitivity, loss_per_nat: float) -> NDArray[np.float64]:
     """Acc_loss by stored tensor and format: (tensors, formats), a fraction of the images.
 
     A tensor's divergence is the sum over the operands that it is. Divergences add up over a

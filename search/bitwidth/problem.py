@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mapping.nest import MappingError
 from search.bitwidth.costs import Costs
-from search.bitwidth.space import TENSORS, Space
+from search.bitwidth.space import TENSORS, Space, Triple
 
 Values = NDArray[np.float64]
 
@@ -46,18 +46,27 @@ class Problem:
 
     def cost(self, choice: Sequence[int]) -> float:
         """DM_sum of a choice, or what else its costs are."""
-        return float(sum(t.costs[tuple(choice[tensor] for tensor in t.tensors)] for t in self.terms))
+        return float(
+            sum(t.costs[tuple(choice[tensor] for tensor in t.tensors)] for t in self.terms)
+        )
 
     def formats(self, choice: Sequence[int]) -> tuple[int, ...]:
         """The places in `Space.formats` of a choice."""
         return tuple(own[at] for own, at in zip(self.candidates, choice, strict=True))
 
 
-def make_problem(space: Space, costs: Sequence[Costs], losses: Values) -> Problem:
+def make_problem(
+    space: Space,
+    costs: Sequence[Costs],
+    losses: Values,
+    measured: Mapping[tuple[int, Triple], float] | None = None,
+) -> Problem:
     """The problem without dominated candidates: nothing is lost by leaving them out.
 
     costs: by kind of layer
     losses: (stored tensors, formats)
+    measured: what replaces the cost of a kind of layer in three formats. The kind's other costs
+        grow by the largest such difference: what was not measured is not cheaper by that alone
 
     A format of a tensor is dominated if another one loses no more accuracy and, in every layer
     that reads or writes the tensor, costs no more and takes no more room under every mapping: in
@@ -73,6 +82,7 @@ def make_problem(space: Space, costs: Sequence[Costs], losses: Values) -> Proble
         key = (product.kind, picks)
         if key not in known:
             known[key] = costs[product.kind].prices(*picks)
+            _correct(known[key], product.kind, picks, measured or {})
             if not np.isfinite(known[key]).any():
                 raise MappingError(
                     f"{product.name}: no mapping fits {costs[product.kind].arch.name} in any of "
@@ -84,6 +94,24 @@ def make_problem(space: Space, costs: Sequence[Costs], losses: Values) -> Proble
         tuple(losses[tensor][list(own)] for tensor, own in enumerate(candidates)),
         tuple(terms),
     )
+
+
+def _correct(
+    prices: Values,
+    kind: int,
+    picks: Sequence[tuple[int, ...]],
+    measured: Mapping[tuple[int, Triple], float],
+) -> None:
+    """Put measured costs in place."""
+    places = {
+        tuple(own.index(f) for own, f in zip(picks, formats, strict=True)): cost
+        for (owner, formats), cost in measured.items()
+        if owner == kind and all(f in own for own, f in zip(picks, formats, strict=True))
+    }
+    if places:
+        prices *= max(1.0, *(cost / prices[place] for place, cost in places.items()))
+        for place, cost in places.items():
+            prices[place] = cost
 
 
 def _undominated(

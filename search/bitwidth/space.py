@@ -12,6 +12,9 @@ from workloads.node import LAYER_OPS
 
 TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 
+Triple = tuple[int, int, int]
+"""Of I, W and O: places in `Space.formats`, or in `Space.tensors`."""
+
 _ENDS = frozenset(
     (
         "softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "instance_norm",
@@ -32,8 +35,13 @@ class Product:
 
     name: str
     kind: int
-    tensors: tuple[int, int, int]
+    tensors: Triple
     repeats: int
+
+    def places(self, choice: Sequence[int]) -> Triple:
+        """The formats of I, W and O in a choice, which has one for every stored tensor."""
+        i, w, o = (choice[tensor] for tensor in self.tensors)
+        return i, w, o
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,14 @@ class Space:
     kinds: tuple[ConvLayer, ...]
     products: tuple[Product, ...]
 
+    def formats_at(self, places: Triple) -> LayerFormats:
+        """The formats in these places."""
+        i, w, o = (self.formats[place] for place in places)
+        return LayerFormats(i, w, o)
+
     def layer_formats(self, choice: Sequence[int]) -> dict[str, LayerFormats]:
         """Formats by layer, of a choice that has a place in `formats` for every stored tensor."""
-        return {
-            product.name: LayerFormats(*(self.formats[choice[t]] for t in product.tensors))
-            for product in self.products
-        }
+        return {product.name: self.formats_at(product.places(choice)) for product in self.products}
 
 
 def make_space(network: Network, formats: Sequence[Format], *, tied: bool = True) -> Space:

@@ -1,0 +1,189 @@
+"""A layer's mappings priced in every format: by a model over all of them, or some with bursts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arch import Arch
+from mapping.array_model import array_totals
+from mapping.candidates import Objective, candidate_sizes
+from mapping.capacity import check_output_blocks, footprint
+from mapping.dram_model import FULL, average_code_bits, dram_counts, stored
+from mapping.grid import Grid
+from mapping.mapper import ORDERS
+from mapping.models import dma_side
+from mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
+from mapping.paper_grid import PaperGrid
+from mapping.pe_array import passes
+from mapping.ragged import Vector
+from quant.formats import Format, LayerFormats
+from search.bitwidth.costs import Costs, Values
+from search.bitwidth.space import TENSORS
+from workloads import ConvLayer
+
+Model = Literal["exact", "paper"]
+
+
+def model_costs(
+    layer: ConvLayer, arch: Arch, formats: Sequence[Format], objective: Objective, model: Model
+) -> Costs:
+    """Every mapping that can be best for some triple of the formats, priced by a model.
+
+    model: "exact", payload by the movement rules: the prices are proven least over all mappings;
+        or "paper", Eq. 2-6 with real-valued trips over the same tile sizes and loop orders.
+
+    Legality is rule 7 of the movement rules for both, so that every mapping can be simulated.
+    Raises MappingError if no mapping is legal in any format.
+    """
+    kept = stored(layer, arch)
+    uniform = [LayerFormats.uniform(fmt) for fmt in formats]
+    sizes = candidate_sizes(kept, arch, uniform, objective)
+    grids = [Grid(kept, arch, each, sizes) for each in uniform]
+    possible = _possible(grids, arch)
+    if not possible.any():
+        raise MappingError(grids[0].shortage())
+
+    def rows(values: Callable[[Grid], Vector | NDArray[np.bool_]]) -> Values:
+        return np.stack(
+            [np.broadcast_to(values(grid), possible.shape)[possible] for grid in grids]
+        ).astype(float)
+
+    room: dict[Tensor, Values] = {
+        "I": rows(lambda grid: grid.input_bits),
+        "W": rows(lambda grid: grid.weight_bits),
+        "O": rows(lambda grid: grid.output_bits),
+    }
+    whole = rows(lambda grid: grid.whole_blocks).astype(bool)
+    cycles = np.broadcast_to(grids[0].compute_cycles, possible.shape)[possible]
+    busy = cycles / passes(arch.pe_array, uniform[0])
+    places = np.argwhere(possible)
+    tiles = np.stack([sizes[d][places[:, axis]] for axis, d in enumerate(DIMS)], axis=1)
+    paper = PaperGrid(kept, arch, sizes)
+    found: Costs | None = None
+    for order in ORDERS:
+        if model == "paper":
+            moved = _paper_moved(paper, order, kept, arch, formats, objective, possible)
+        else:
+            by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
+            moved = {t: np.stack([each[t] for each in by_grid]) for t in TENSORS}
+        orders = np.full(len(tiles), order)
+        costs = Costs(
+            layer, arch, objective, tuple(formats), moved, room, whole, busy, tiles, orders
+        )
+        found = (costs if found is None else found.joined(costs)).undominated()
+    assert found is not None
+    return found
+
+
+def _possible(grids: Sequence[Grid], arch: Arch) -> NDArray[np.bool_]:
+    """Tilings that are legal in some triple of formats."""
+    least = {
+        "I": np.minimum.reduce([grid.input_bits for grid in grids]),
+        "W": np.minimum.reduce([grid.weight_bits for grid in grids]),
+        "O": np.minimum.reduce([grid.output_bits for grid in grids]),
+    }
+    if arch.shared:
+        fits = least["I"] + least["W"] + least["O"] <= arch.usable_bits("I")
+    else:
+        fits = np.ones((1,) * len(DIMS), bool)
+        for tensor in TENSORS:
+            fits = fits & (least[tensor] <= arch.usable_bits(tensor))
+    whole = np.logical_or.reduce([grid.whole_blocks for grid in grids])
+    possible: NDArray[np.bool_] = fits & whole
+    return np.broadcast_to(possible, np.broadcast_shapes(possible.shape, grids[0].steps.shape))
+
+
+def _exact_moved(
+    grid: Grid, order: str, arch: Arch, objective: Objective, where: NDArray[np.bool_]
+) -> dict[Tensor, Values]:
+    moved: dict[Tensor, Values] = {
+        t: bits.astype(float) for t, bits in grid.dram_bits_by_tensor(order).items()
+    }
+    if objective == "energy":
+        sram = grid.sram_bits_by_tensor(order)
+        moved = {t: _energy(moved[t], sram[t], t, arch) for t in TENSORS}
+    return {t: np.broadcast_to(values, where.shape)[where] for t, values in moved.items()}
+
+
+def _paper_moved(
+    paper: PaperGrid,
+    order: str,
+    layer: ConvLayer,
+    arch: Arch,
+    formats: Sequence[Format],
+    objective: Objective,
+    where: NDArray[np.bool_],
+) -> dict[Tensor, Values]:
+    dram = paper.dram_elements(order)
+    if objective == "energy":
+        sram = paper.sram_elements()
+        dram = {t: _energy(dram[t], sram[t], t, arch) for t in TENSORS}
+    widths = {
+        t: np.array([_width(fmt, layer.R * layer.S if t == "W" else 1) for fmt in formats])
+        for t in TENSORS
+    }
+    return {
+        t: widths[t][:, None] * np.broadcast_to(dram[t], where.shape)[where][None] for t in TENSORS
+    }
+
+
+def _width(fmt: Format, positions: int) -> float:
+    """Bits per element by Eq. 6."""
+    return float(fmt.mantissa_bits + average_code_bits(fmt, positions))
+
+
+def _energy(dram: Values, sram: Vector | Values, tensor: Tensor, arch: Arch) -> Values:
+    energy: Values = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
+    return energy
+
+
+def burst_costs(
+    layer: ConvLayer,
+    arch: Arch,
+    formats: Sequence[Format],
+    objective: Objective,
+    mappings: Sequence[Mapping],
+) -> Costs:
+    """Some mappings, whole bursts counted: what the simulator moves, bit for bit.
+
+    Of the latency objective, what the simulator cannot beat.
+    """
+    kept = stored(layer, arch)
+    shape = (len(formats), len(mappings))
+    moved: dict[Tensor, Values] = {t: np.empty(shape) for t in TENSORS}
+    room: dict[Tensor, Values] = {t: np.empty(shape) for t in TENSORS}
+    whole, busy = np.empty(shape, bool), np.empty(len(mappings))
+    for column, mapping in enumerate(mappings):
+        nest = make_nest(kept, mapping)
+        for row, fmt in enumerate(formats):
+            uniform = LayerFormats.uniform(fmt)
+            counts = dram_counts(nest, arch, uniform, FULL)
+            dma_side(counts)
+            totals = array_totals(nest, arch, uniform)
+            counts.merge(totals.counts)
+            busy[column] = totals.cycles / passes(arch.pe_array, uniform)
+            need = footprint(nest, arch, uniform)
+            for tensor, bits in zip(TENSORS, (need.I, need.W, need.O), strict=True):
+                dram = float(counts.total("DRAM", tensor))
+                sram = float(counts.total("SRAM", tensor))
+                both = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
+                moved[tensor][row, column] = both if objective == "energy" else dram
+                room[tensor][row, column] = bits
+            whole[row, column] = _whole(nest, uniform)
+    tiles = np.array(
+        [[m.tile.get(d, layer.dims[d]) for d in DIMS] for m in mappings], np.int64
+    ).reshape(-1, len(DIMS))
+    orders = np.array([mapping.order for mapping in mappings], np.str_)
+    return Costs(layer, arch, objective, tuple(formats), moved, room, whole, busy, tiles, orders)
+
+
+def _whole(nest: Nest, formats: LayerFormats) -> bool:
+    try:
+        check_output_blocks(nest, formats)
+    except MappingError:
+        return False
+    return True

@@ -1,0 +1,203 @@
+"""The search with simulated costs: price, allocate, simulate what was chosen, until it is stable.
+
+A pool of mappings per kind of layer is priced in every format, whole bursts counted. Each round
+solves the allocation over the pools, looks for the best mapping of every layer in its chosen
+formats, and simulates it; a mapping that is new joins the pool, which lowers prices. When no round
+brings anything new, every price of the choice is a simulated one. DRAM bits and energy of the pool
+equal the simulator's bit for bit; of the latency, which no closed form knows, simulated values take
+the place of the model's as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import isclose
+
+from arch import Arch
+from mapping.candidates import Objective
+from mapping.mapper import best_mappings
+from mapping.nest import Mapping as Tiling
+from mapping.nest import MappingError
+from quant.formats import LayerFormats
+from search.bitwidth.allocation import Allocation
+from search.bitwidth.costs import Costs, Values
+from search.bitwidth.pricing import burst_costs
+from search.bitwidth.problem import Problem, make_problem
+from search.bitwidth.space import Space, Triple
+from search.bitwidth.tasks import Run
+from search.rescore import simulated_cost
+from sim.result import LayerResult
+from sim.simulate import simulate
+from workloads import ConvLayer
+
+Solve = Callable[[Problem], Allocation]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Formats for a network, and a mapping for every layer.
+
+    formats: the place in `Space.formats` of every stored tensor
+    mappings: by layer
+    """
+
+    formats: tuple[int, ...]
+    mappings: Mapping[str, Tiling]
+
+
+class Simulations:
+    """Layers simulated so far, each combination of formats and mapping once."""
+
+    def __init__(self, space: Space, arch: Arch, objective: Objective) -> None:
+        self._space, self._arch, self._objective = space, arch, objective
+        self._known: dict[tuple[int, Triple, Tiling], LayerResult] = {}
+
+    @property
+    def count(self) -> int:
+        """How many were run."""
+        return len(self._known)
+
+    def cost(self, kind: int, formats: Triple, mapping: Tiling) -> float:
+        """DRAM bits, pJ or cycles of one run of a layer."""
+        key = kind, formats, mapping
+        if key not in self._known:
+            self._known[key] = simulate(
+                self._space.kinds[kind], self._arch, mapping, self._space.formats_at(formats)
+            )
+        return simulated_cost(self._known[key], self._objective)
+
+    def total(self, choice: Choice) -> float:
+        """DM_sum of a choice, simulated: of all runs of all layers."""
+        return sum(
+            self.cost(p.kind, p.places(choice.formats), choice.mappings[p.name]) * p.repeats
+            for p in self._space.products
+        )
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What the rounds led to.
+
+    problem, allocation: as last solved
+    choice: its formats and mappings
+    costs: by kind of layer, the pool as priced
+    rounds: how often the allocation was solved
+    """
+
+    problem: Problem
+    allocation: Allocation
+    choice: Choice
+    costs: tuple[Costs, ...]
+    rounds: int
+
+    @property
+    def pools(self) -> list[list[Tiling]]:
+        """By kind of layer, the mappings priced."""
+        return [[own.mapping(at) for at in range(len(own.orders))] for own in self.costs]
+
+
+def best_mapping(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective
+) -> Tiling | None:
+    """The best mapping with whole bursts counted; None if none is legal."""
+    try:
+        return best_mappings(layer, arch, formats, 1, objective, "full")[0].mapping
+    except MappingError:
+        return None
+
+
+def refine(
+    space: Space,
+    arch: Arch,
+    objective: Objective,
+    losses: Values,
+    seeds: Sequence[Sequence[Tiling]],
+    solve: Solve,
+    simulations: Simulations,
+    run: Run,
+    progress: Callable[[str], None] | None = None,
+) -> Refined:
+    """Solve and simulate until the choice is stable.
+
+    seeds: by kind of layer, the mappings to begin with
+    solve: which objective, or which budget
+    progress: called with what was done
+
+    Raises MappingError as `make_problem`, and InfeasibleError as `solve` does.
+    """
+    pools = [list(dict.fromkeys(own)) for own in seeds]
+    costs = _priced(space, arch, objective, [(k, pool) for k, pool in enumerate(pools)], run)
+    searched: dict[tuple[int, Triple], Tiling] = {}
+    measured: dict[tuple[int, Triple], float] = {}
+    rounds = 0
+    while True:
+        rounds += 1
+        problem = make_problem(space, costs, losses, measured)
+        allocation = solve(problem)
+        formats = problem.formats(allocation.choice)
+        wanted = dict.fromkeys((p.kind, p.places(formats)) for p in space.products)
+        unknown = [key for key in wanted if key not in searched]
+        found = run(
+            best_mapping,
+            [(space.kinds[k], arch, space.formats_at(f), objective) for k, f in unknown],
+        )
+        fresh: dict[int, list[Tiling]] = {}
+        for key, mapping in zip(unknown, found, strict=True):
+            # None is the best where the pool has one that the mapper's candidates lack.
+            searched[key] = mapping or costs[key[0]].best(*key[1])[1]
+            kind = key[0]
+            if searched[key] not in pools[kind]:
+                pools[kind].append(searched[key])
+                fresh.setdefault(kind, []).append(searched[key])
+        added = _priced(space, arch, objective, list(fresh.items()), run)
+        for kind, new in zip(fresh, added, strict=True):
+            costs[kind] = costs[kind].joined(new)
+        surprised = False
+        for kind, own in wanted:
+            predicted, mapping = costs[kind].best(*own)
+            cost = simulations.cost(kind, own, mapping)
+            if not isclose(measured.get((kind, own), predicted), cost, rel_tol=1e-9):
+                measured[kind, own] = cost
+                surprised = True
+        if progress is not None:
+            progress(f"round {rounds}: {simulations.count} simulations")
+        if not fresh and not surprised:
+            break
+    choice = Choice(formats, best_in(space, costs, formats))
+    return Refined(problem, allocation, choice, tuple(costs), rounds)
+
+
+def best_in(space: Space, costs: Sequence[Costs], formats: Sequence[int]) -> dict[str, Tiling]:
+    """By layer, the mapping of least cost in a choice of formats."""
+    return {p.name: costs[p.kind].best(*p.places(formats))[1] for p in space.products}
+
+
+def seed_mappings(
+    space: Space, arch: Arch, objective: Objective, formats: Sequence[int], run: Run
+) -> list[list[Tiling]]:
+    """By kind of layer: the best mappings if all three tensors have each of these formats."""
+    keys = list(product(range(len(space.kinds)), formats))
+    found = run(
+        best_mapping,
+        [(space.kinds[k], arch, space.formats_at((f, f, f)), objective) for k, f in keys],
+    )
+    seeds: list[list[Tiling]] = [[] for _ in space.kinds]
+    for (kind, _), mapping in zip(keys, found, strict=True):
+        if mapping is not None:
+            seeds[kind].append(mapping)
+    return seeds
+
+
+def _priced(
+    space: Space,
+    arch: Arch,
+    objective: Objective,
+    wanted: Sequence[tuple[int, Sequence[Tiling]]],
+    run: Run,
+) -> list[Costs]:
+    return run(
+        burst_costs,
+        [(space.kinds[k], arch, space.formats, objective, tuple(pool)) for k, pool in wanted],
+    )

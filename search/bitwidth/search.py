@@ -1,0 +1,354 @@
+"""The whole search: prices by every model, the choice that each leads to, and their simulations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+import numpy as np
+
+from arch import Arch, dump_arch
+from mapping.candidates import Objective
+from mapping.nest import Mapping as Tiling
+from mapping.nest import MappingError
+from quant.formats import LayerFormats
+from search.bitwidth.costs import Costs, Values, packed, unpacked
+from search.bitwidth.front import pareto_front
+from search.bitwidth.pricing import Model, model_costs
+from search.bitwidth.problem import make_problem
+from search.bitwidth.refinement import Choice, Refined, Simulations, best_in, refine, seed_mappings
+from search.bitwidth.space import Space
+from search.bitwidth.stages import Stages
+from search.bitwidth.target import Target, Tradeoff
+from search.bitwidth.tasks import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cost = Literal["simulated", "exact", "paper"]
+COSTS: tuple[Cost, ...] = get_args(Cost)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A choice, and what is known of it.
+
+    cost: the prices that led to it
+    loss: Acc_loss, predicted
+    predicted: DM_sum by those prices: DRAM bits, pJ or cycles; simulated: by the simulator
+    dm_max: DM_sum of the candidate that moves most, one format for all tensors, by those prices
+    value: what was made least, by those prices; bound: what no choice is below at those prices
+    """
+
+    cost: Cost
+    choice: Choice
+    loss: float
+    predicted: float
+    simulated: float
+    dm_max: float
+    value: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """How far the value may be above the least one at these prices, as a fraction."""
+        return max(self.value - self.bound, 0.0) / max(abs(self.value), 1e-300)
+
+    @property
+    def error(self) -> float:
+        """How far the prices were off: predicted / simulated - 1."""
+        return self.predicted / self.simulated - 1
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    found: the choice that each kind of price leads to, `simulated` first
+    front: choices that no other one beats in both loss and cost at the simulated prices, by
+        ascending loss: all that any alpha leads to, up to `POINTS`, and some between
+    floor: what no formats and mappings of the whole space are below, DM_sum by payload and
+        dm_max simulated; infinite budgets' floors are of their own objective
+    rounds, simulations: solutions of the allocation, and layers simulated, until it was stable
+    """
+
+    space: Space
+    arch: Arch
+    objective: Objective
+    target: Target
+    found: tuple[Found, ...]
+    front: tuple[Found, ...]
+    floor: float
+    rounds: int
+    simulations: int
+
+    def by(self, cost: Cost) -> Found:
+        """What one kind of price led to."""
+        return next(found for found in self.found if found.cost == cost)
+
+    def at(self, alpha: float) -> Found:
+        """The choice of the front that is best by Eq. 1 with this alpha."""
+        return min(self.front, key=lambda own: own.loss + alpha * own.simulated / own.dm_max)
+
+    def formats(self, found: Found) -> dict[str, LayerFormats]:
+        """A choice's formats by layer."""
+        return self.space.layer_formats(found.choice.formats)
+
+    def value(self, found: Found) -> float:
+        """What was to be made least, of a choice as simulated."""
+        scale = self.by("simulated").dm_max
+        return self.target.value(found.loss, found.simulated, scale)
+
+    def comparison(self) -> pd.DataFrame:
+        """A row per kind of price: was the model good enough?
+
+        Columns: cost, loss, predicted, simulated, error (predicted / simulated - 1), value
+        (simulated), excess (simulated cost above that of the search with simulated prices, as a
+        fraction), other_formats (stored tensors that have another format than there), gap.
+        """
+        import pandas as pd
+
+        best = self.by("simulated")
+        return pd.DataFrame(
+            {
+                "cost": found.cost,
+                "loss": found.loss,
+                "predicted": found.predicted,
+                "simulated": found.simulated,
+                "error": found.error,
+                "value": self.value(found),
+                "excess": found.simulated / best.simulated - 1,
+                "other_formats": sum(
+                    a != b for a, b in zip(found.choice.formats, best.choice.formats, strict=True)
+                ),
+                "gap": found.gap,
+            }
+            for found in self.found
+        )
+
+
+POINTS = 48
+"""Choices of the front that are looked for, at most."""
+
+_SEEDS = 3
+
+_BATCH = 8
+"""Kinds of layers that are priced at a time, and then kept."""
+
+
+def search_formats(
+    space: Space,
+    arch: Arch,
+    losses: Values,
+    target: Target,
+    objective: Objective,
+    run: Run,
+    stages: Stages,
+    progress: Callable[[str], None] | None = None,
+) -> Searched:
+    """Choose a format for every stored tensor, and a mapping for every layer.
+
+    losses: Acc_loss by stored tensor and format (`search.bitwidth.losses`)
+    objective: DM_sum is "dram" bits, "energy" of both levels [pJ], or "latency" [cycles]
+    stages: what is finished is taken from there, and kept there
+    progress: called with what was done
+
+    Raises MappingError if a layer has no legal mapping in any format, InfeasibleError for a budget
+    that nothing meets.
+    """
+    said = progress or (lambda _: None)
+    search = _Search(space, arch, losses, target, objective, run, stages, said)
+    deciding = (space, dump_arch(arch), losses.tolist(), target, objective)
+    record = stages.kept("search", deciding, lambda: _record(search.all()))
+    return _restored(space, arch, objective, target, record)
+
+
+class _Search:
+    """One search, from prices to the comparison."""
+
+    def __init__(
+        self,
+        space: Space,
+        arch: Arch,
+        losses: Values,
+        target: Target,
+        objective: Objective,
+        run: Run,
+        stages: Stages,
+        said: Callable[[str], None],
+    ) -> None:
+        self._space, self._arch, self._losses, self._target = space, arch, losses, target
+        self._objective, self._run, self._stages, self._said = objective, run, stages, said
+        self._simulations = Simulations(space, arch, objective)
+
+    def all(self) -> Searched:
+        """Every kind of price, and what it leads to."""
+        exact, paper = (self._model(model) for model in get_args(Model))
+        largest = self._largest(exact)
+        refined, dm_max = self._refined(exact, largest)
+        problem = make_problem(self._space, exact, self._losses)
+        floor = self._target.solve(problem, dm_max).bound
+        simulated = self._found("simulated", refined.choice, refined.allocation.bound, dm_max)
+        found = (simulated, self._by_model("exact", exact), self._by_model("paper", paper))
+        return Searched(
+            self._space,
+            self._arch,
+            self._objective,
+            self._target,
+            found,
+            self._front(refined, dm_max),
+            floor,
+            refined.rounds,
+            self._simulations.count,
+        )
+
+    def _model(self, model: Model) -> list[Costs]:
+        """Prices of every kind of layer, those kept not made again."""
+        space, arch, objective = self._space, self._arch, self._objective
+        deciding = [
+            (kind, dump_arch(arch), space.formats, objective, model) for kind in space.kinds
+        ]
+        missing = [at for at, own in enumerate(deciding) if not self._stages.has("costs", own)]
+        tasks = [(space.kinds[at], arch, space.formats, objective, model) for at in missing]
+        for start in range(0, len(tasks), _BATCH):
+            made = self._run(model_costs, tasks[start : start + _BATCH])
+            for at, costs in zip(missing[start : start + _BATCH], made, strict=True):
+                self._stages.put("costs", deciding[at], packed(costs))
+        self._said(f"priced by the {model} model")
+        return [
+            unpacked(str(self._stages.get("costs", own)), kind, arch, space.formats, objective)
+            for kind, own in zip(space.kinds, deciding, strict=True)
+        ]
+
+    def _uniform(self, costs: Sequence[Costs], fmt: int) -> float:
+        """DM_sum with one format for everything; infinite if a layer has no legal mapping then."""
+        try:
+            return sum(
+                costs[p.kind].best(fmt, fmt, fmt)[0] * p.repeats for p in self._space.products
+            )
+        except MappingError:
+            return float("inf")
+
+    def _largest(self, costs: Sequence[Costs]) -> int:
+        """The format that moves most if all tensors have it."""
+        totals = [self._uniform(costs, f) for f in range(len(self._space.formats))]
+        finite = [f for f, total in enumerate(totals) if np.isfinite(total)]
+        if not finite:
+            raise MappingError(
+                f"{self._space.network}: no candidate format lets every layer fit "
+                f"{self._arch.name}; allowed: a larger buffer"
+            )
+        return max(finite, key=lambda f: totals[f])
+
+    def _refined(self, exact: Sequence[Costs], largest: int) -> tuple[Refined, float]:
+        """The simulated search; where one format for all may be better still, with its mappings."""
+        space, arch, objective, run = self._space, self._arch, self._objective, self._run
+        spread = np.linspace(0, len(space.formats) - 1, _SEEDS).astype(int).tolist()
+        seeds = list(dict.fromkeys([largest, *spread]))
+        pools = seed_mappings(space, arch, objective, seeds, run)
+        dm_max = sum(
+            self._simulations.cost(p.kind, (largest,) * 3, pools[p.kind][0]) * p.repeats
+            for p in space.products
+        )
+        while True:
+            refined = refine(
+                space,
+                arch,
+                objective,
+                self._losses,
+                pools,
+                lambda problem: self._target.solve(problem, dm_max),
+                self._simulations,
+                run,
+                self._said,
+            )
+            value = self._target.value(refined.allocation.loss, refined.allocation.cost, dm_max)
+            rivals = [f for f in self._rivals(exact, dm_max, value) if f not in seeds]
+            if not rivals:
+                return refined, dm_max
+            seeds += rivals
+            extra = seed_mappings(space, arch, objective, rivals, run)
+            pools = [own + new for own, new in zip(refined.pools, extra, strict=True)]
+
+    def _rivals(self, exact: Sequence[Costs], dm_max: float, value: float) -> list[int]:
+        """Formats that, for all tensors at once, payload does not rule out to be better."""
+        loss = self._losses.sum(axis=0)
+        return [
+            f
+            for f in range(len(self._space.formats))
+            if self._target.value(float(loss[f]), self._uniform(exact, f), dm_max) < value
+        ]
+
+    def _by_model(self, model: Model, costs: Sequence[Costs]) -> Found:
+        """What trusting a model's prices leads to."""
+        dm_max = self._uniform(costs, self._largest(costs))
+        problem = make_problem(self._space, costs, self._losses)
+        allocation = self._target.solve(problem, dm_max)
+        formats = problem.formats(allocation.choice)
+        choice = Choice(formats, best_in(self._space, costs, formats))
+        self._said(f"chosen by the {model} model")
+        return Found(
+            model,
+            choice,
+            allocation.loss,
+            allocation.cost,
+            self._simulations.total(choice),
+            dm_max,
+            self._target.value(allocation.loss, allocation.cost, dm_max),
+            allocation.bound if isinstance(self._target, Tradeoff) else 0.0,
+        )
+
+    def _found(self, cost: Cost, choice: Choice, bound: float, dm_max: float) -> Found:
+        total = self._simulations.total(choice)
+        loss = float(sum(self._losses[t, f] for t, f in enumerate(choice.formats)))
+        value = self._target.value(loss, total, dm_max)
+        return Found(cost, choice, loss, total, total, dm_max, value, min(bound, value))
+
+    def _front(self, refined: Refined, dm_max: float) -> tuple[Found, ...]:
+        found = []
+        for allocation in pareto_front(refined.problem, dm_max, POINTS):
+            formats = refined.problem.formats(allocation.choice)
+            choice = Choice(formats, best_in(self._space, refined.costs, formats))
+            found.append(self._found("simulated", choice, -math.inf, dm_max))
+        self._said(f"front of {len(found)} choices")
+        return tuple(found)
+
+
+def _record(result: Searched) -> dict[str, object]:
+    return {
+        "found": [asdict(found) for found in result.found],
+        "front": [asdict(found) for found in result.front],
+        "floor": result.floor,
+        "rounds": result.rounds,
+        "simulations": result.simulations,
+    }
+
+
+def _restored(
+    space: Space, arch: Arch, objective: Objective, target: Target, kept: dict[str, object]
+) -> Searched:
+    def found(record: dict[str, object]) -> Found:
+        choice = cast("dict[str, object]", record["choice"])
+        mappings = cast("dict[str, dict[str, object]]", choice["mappings"])
+        restored = Choice(
+            tuple(cast("list[int]", choice["formats"])),
+            {
+                name: Tiling(cast(str, one["order"]), cast("dict[str, int]", one["tile"]))
+                for name, one in mappings.items()
+            },
+        )
+        return Found(**(record | {"choice": restored}))  # type: ignore[arg-type]
+
+    return Searched(
+        space,
+        arch,
+        objective,
+        target,
+        tuple(found(one) for one in cast("list[dict[str, object]]", kept["found"])),
+        tuple(found(one) for one in cast("list[dict[str, object]]", kept["front"])),
+        cast(float, kept["floor"]),
+        cast(int, kept["rounds"]),
+        cast(int, kept["simulations"]),
+    )

@@ -1,0 +1,61 @@
+"""What the search is to make least."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from search.bitwidth.allocation import Allocation, allocate, least_cost, least_loss
+from search.bitwidth.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Tradeoff:
+    """Eq. 1 of BitQ: Acc_loss + alpha x DM_sum / DM_max."""
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise ValueError(f"alpha={self.alpha!r}; allowed: a number from 0")
+
+    def solve(self, problem: Problem, scale: float) -> Allocation:
+        """The best choice; scale is DM_max."""
+        return allocate(problem, self.alpha, scale)
+
+    def value(self, loss: float, cost: float, scale: float) -> float:
+        """What is made least."""
+        return loss + self.alpha * cost / scale
+
+
+@dataclass(frozen=True, slots=True)
+class LossBudget:
+    """The least cost for an Acc_loss of at most ``most``, a fraction of the images."""
+
+    most: float
+
+    def solve(self, problem: Problem, scale: float) -> Allocation:
+        """The best choice."""
+        return least_cost(problem, self.most)
+
+    def value(self, loss: float, cost: float, scale: float) -> float:
+        """What is made least; infinite beyond the budget."""
+        return cost / scale if loss <= self.most * (1 + 1e-9) else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class CostBudget:
+    """The least Acc_loss for a cost of at most ``most``: DRAM bits, pJ or cycles."""
+
+    most: float
+
+    def solve(self, problem: Problem, scale: float) -> Allocation:
+        """The best choice."""
+        return least_loss(problem, self.most)
+
+    def value(self, loss: float, cost: float, scale: float) -> float:
+        """What is made least; infinite beyond the budget."""
+        return loss if cost <= self.most * (1 + 1e-9) else math.inf
+
+
+Target = Tradeoff | LossBudget | CostBudget

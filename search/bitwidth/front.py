@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from search.bitwidth.allocation import Allocation, allocate, least_cost
 from search.bitwidth.problem import Problem
@@ -37,11 +38,7 @@ def pareto_front(problem: Problem, scale: float, points: int) -> list[Allocation
             hull = _undominated([*hull, middle])
     front, tried = hull, set[float]()
     while len(front) < points:
-        gaps = [
-            (a, b)
-            for a, b in zip(front, front[1:], strict=False)
-            if (a.loss + b.loss) / 2 not in tried
-        ]
+        gaps = [(a, b) for a, b in pairwise(front) if (a.loss + b.loss) / 2 not in tried]
         if not gaps or len(tried) >= points:
             break
         a, b = max(gaps, key=lambda pair: pair[0].cost - pair[1].cost)
@@ -55,9 +52,7 @@ def _widest(
 ) -> tuple[Allocation, Allocation] | None:
     """The neighbours farthest apart between which nothing was looked for."""
     loss = (hull[-1].loss - hull[0].loss) or 1.0
-    pairs = [
-        (a, b) for a, b in zip(hull, hull[1:], strict=False) if (a.choice, b.choice) not in settled
-    ]
+    pairs = [(a, b) for a, b in pairwise(hull) if (a.choice, b.choice) not in settled]
     return max(
         pairs,
         key=lambda p: (p[1].loss - p[0].loss) / loss + (p[0].cost - p[1].cost) / scale,

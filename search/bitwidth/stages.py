@@ -10,6 +10,9 @@ from typing import Any
 from search.sweep.point import program
 from search.sweep.store import Store
 
+_DECIDING = ("arch", "mapping", "quant", "sim", "workloads", "search")
+"""Packages whose code decides what a stage leads to."""
+
 
 class Stages:
     """Finished stages by what decides them; without a store, for as long as this lives."""
@@ -49,4 +52,4 @@ class Stages:
 
 def _key(deciding: object) -> str:
     """SHA-256 of everything that decides a stage, the program's code included."""
-    return hashlib.sha256(f"{program()}\n{deciding!r}".encode()).hexdigest()
+    return hashlib.sha256(f"{program(_DECIDING)}\n{deciding!r}".encode()).hexdigest()

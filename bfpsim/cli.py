@@ -41,6 +41,7 @@ from bfpsim.emit import (
 from bfpsim.mantissa_command import mantissa
 from bfpsim.progress import progress_bar
 from bfpsim.quantize_command import quantize
+from bfpsim.search_command import search
 from bfpsim.sweep_command import sweep
 from bfpsim.workload_commands import workload_app
 
@@ -65,6 +66,7 @@ app.add_typer(arch_app, name="arch")
 app.add_typer(workload_app, name="workload")
 app.command()(quantize)
 app.command()(mantissa)
+app.command()(search)
 app.command()(sweep)
 
 
@@ -348,11 +350,15 @@ def _bad_input() -> tuple[type[ValueError], ...]:
     from arch import ArchError
     from mapping.nest import MappingError
     from quant import FormatError
+    from search.bitwidth.allocation import InfeasibleError
     from search.sweep.spec import SweepError
     from search.sweep.store import StoreError
     from workloads import WorkloadError
 
-    return (ArchError, MappingError, FormatError, WorkloadError, SweepError, StoreError)
+    return (
+        *(ArchError, MappingError, FormatError, WorkloadError),
+        *(SweepError, StoreError, InfeasibleError),
+    )
 
 
 def _complain(message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +12,10 @@ import typer
 from bfpsim.arguments import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from quant.datasets import Dataset, Normalisation
+    from workloads import Network
 
 WeightsFile = Annotated[
     Path | None,
@@ -91,3 +93,11 @@ def parse_normalisation(text: str) -> Normalisation:
         )
     mean, std = (tuple(float(x) for x in part.split(",")) for part in text.split("/"))
     return Normalisation(mean, std)
+
+
+def module_network(module: nn.Module, image: Tensor) -> Network:
+    """The module's layers at the shape of one image (1, C, H, W)."""
+    from workloads import load_workload
+
+    argument = next(iter(inspect.signature(module.forward).parameters))
+    return load_workload(module, {argument: image.shape})

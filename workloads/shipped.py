@@ -19,8 +19,9 @@ from workloads.checkpoint import (
 )
 from workloads.layer import WorkloadError
 
-# Each has a file of its own name; the test images are the same for all.
-_SHIPPED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")
+TRAINED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")
+"""Networks with trained weights, in a file of their name each; the test images are all one's."""
+
 _SHIPPED_IMAGES = "fashion-mnist-test-1000"
 
 
@@ -49,8 +50,8 @@ def shipped_images(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _shipped(name: str, file: str) -> AbstractContextManager[Path]:
-    if name not in _SHIPPED:
+    if name not in TRAINED:
         raise WorkloadError(
-            f"workload {name!r}: no weights are shipped, only for {', '.join(_SHIPPED)}"
+            f"workload {name!r}: no weights are shipped, only for {', '.join(TRAINED)}"
         )
     return as_file(files("workloads").joinpath("data", f"{file}.safetensors"))

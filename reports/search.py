@@ -1,0 +1,180 @@
+"""Tables and figures of searches: choices, prices compared, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
+from search.bitwidth.search import Found, Searched
+from sim.simulate import simulate_network
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from sim.result import NetworkResult
+    from workloads import Network
+
+UNITS = {
+    "dram": ("DRAM traffic", "Mbit"),
+    "energy": ("energy", "µJ"),
+    "latency": ("time", "Mcycles"),
+}
+"""What each objective is shown as; all are a millionth of the counts."""
+
+ALPHAS = (0.015, 0.05, 0.15, 0.2, 0.25, 1.5, 3.0)
+"""The values of Fig. 6 of BitQ."""
+
+
+def simulate_choice(searched: Searched, network: Network, found: Found) -> NetworkResult:
+    """The network in a choice's formats and mappings, simulated layer by layer."""
+    return simulate_network(
+        network, searched.arch, searched.formats(found), dict(found.choice.mappings)
+    )
+
+
+def choice_frame(result: NetworkResult, searched: Searched, found: Found) -> pd.DataFrame:
+    """A row per layer: formats of I, W, O, mapping, and what it costs as simulated."""
+    import pandas as pd
+
+    formats = searched.formats(found)
+    return pd.DataFrame(
+        {
+            "layer": one.layer.name,
+            **{tensor: str(formats[one.layer.name].of(tensor)) for tensor in ("I", "W", "O")},
+            "order": one.mapping.order,
+            "tile": " ".join(f"{dim}={size}" for dim, size in one.mapping.tile.items()),
+            "dram_bits": int(one.counts.total("DRAM")),
+            "sram_bits": int(one.counts.total("SRAM")),
+            "energy_pj": one.energy_pj,
+            "cycles": one.cycles,
+        }
+        for one in result.layers
+    )
+
+
+def front_frame(searched: Searched) -> pd.DataFrame:
+    """The Pareto front, ascending loss: loss, simulated cost, and the alphas that lead there.
+
+    alpha_from, alpha_to: between these Eq. 1 is least here, among the front; NaN where no alpha
+    leads.
+    """
+    import pandas as pd
+
+    dm_max = searched.by("simulated").dm_max
+    rows = []
+    for own in searched.front:
+        low, high = 0.0, float("inf")
+        for other in searched.front:
+            gain = (own.simulated - other.simulated) / dm_max
+            if gain > 0:  # the other is cheaper: better from this alpha on
+                high = min(high, (other.loss - own.loss) / gain)
+            elif gain < 0:
+                low = max(low, (own.loss - other.loss) / -gain)
+        leads = low <= high
+        rows.append(
+            {
+                "loss": own.loss,
+                "simulated": own.simulated,
+                "share_of_dm_max": own.simulated / dm_max,
+                "alpha_from": low if leads else float("nan"),
+                "alpha_to": high if leads else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def choice_table(frame: pd.DataFrame, title: str) -> Table:
+    """What `choice_frame` returns."""
+    table = make_table(title, "layer", "I", "W", "O", "order", "tile", gap=1)
+    numbers(table, "DRAM\n[Mbit]", "energy\n[µJ]", "kcycles")
+    for row in frame.to_dict(orient="records"):
+        table.add_row(
+            *(row[key] for key in ("layer", "I", "W", "O", "order", "tile")),
+            f"{row['dram_bits'] / 1e6:.3f}",
+            f"{row['energy_pj'] / 1e6:.2f}",
+            f"{row['cycles'] / 1e3:.1f}",
+        )
+    return table
+
+
+def comparison_table(searched: Searched) -> Table:
+    """Was the analytical model good enough? See `Searched.comparison`."""
+    what, unit = UNITS[searched.objective]
+    table = make_table(f"Chosen by each kind of price: {what} [{unit}]", "prices", gap=1)
+    numbers(table, "predicted", "simulated", "off [%]", "more than\nsimulated [%]")
+    numbers(table, "other\nformats", "loss\n[points]", "gap")
+    for row in searched.comparison().to_dict(orient="records"):
+        table.add_row(
+            row["cost"],
+            f"{row['predicted'] / 1e6:.3f}",
+            f"{row['simulated'] / 1e6:.3f}",
+            f"{100 * row['error']:+.1f}",
+            f"{100 * row['excess']:+.1f}",
+            str(row["other_formats"]),
+            f"{100 * row['loss']:.3f}",
+            f"{row['gap']:.1e}",
+        )
+    return table
+
+
+def finalists_table(frame: pd.DataFrame, searched: Searched) -> Table:
+    """Choices evaluated on real images; see `search.bitwidth.accuracy.confirm`."""
+    what, unit = UNITS[searched.objective]
+    table = make_table("Evaluated on real images", "choice", gap=1)
+    numbers(table, "top-1\n[%]", "loss\n[points]", "predicted\n[points]", f"{what}\n[{unit}]")
+    numbers(table, "W\n[bit/elem]", "I and O\n[bit/elem]", "objective")
+    for row in frame.to_dict(orient="records"):
+        table.add_row(
+            row["choice"],
+            f"{100 * row['top1']:.2f}",
+            f"{100 * row['accuracy_loss']:.2f}",
+            f"{100 * row['predicted_loss']:.3f}",
+            f"{row['simulated'] / 1e6:.3f}",
+            f"{row['weight_width']:.2f}",
+            f"{row['activation_width']:.2f}",
+            f"{row['value']:.5f}",
+        )
+    return table
+
+
+def plot_front(searched: Searched, title: str, path: str | Path) -> None:
+    """Predicted loss against simulated cost: the front, where alphas lead, and the models."""
+    what, unit = UNITS[searched.objective]
+    with drawing() as figure:
+        axes = figure.subplots()
+        points = [(own.simulated / 1e6, 100 * own.loss) for own in searched.front]
+        axes.plot(*zip(*points, strict=True), "o-", color=BLUE, markersize=4, label="front")
+        for alpha in _apart(searched, ALPHAS):
+            own = searched.at(alpha)
+            axes.annotate(
+                f"α = {alpha:g}",
+                (own.simulated / 1e6, 100 * own.loss),
+                textcoords="offset points",
+                xytext=(7, 7),
+                fontsize=9,
+            )
+        for cost, color, marker in (("exact", ORANGE, "s"), ("paper", VERMILION, "^")):
+            own = searched.by(cost)  # type: ignore[arg-type]
+            axes.plot(
+                own.simulated / 1e6, 100 * own.loss, marker, color=color, markersize=8,
+                label=f"chosen by the {cost} model's prices",
+            )  # fmt: skip
+        axes.axvline(searched.by("simulated").dm_max / 1e6, color=GREY, linestyle="--")
+        axes.set_xlabel(f"simulated {what} [{unit}]; dashed: DM_max")
+        axes.set_ylabel("predicted loss of top-1 [points]")
+        if all(loss > 0 for _, loss in points):
+            axes.set_yscale("log")
+        axes.set_title(title)
+        axes.legend()
+        save(figure, path)
+
+
+def _apart(searched: Searched, alphas: Sequence[float]) -> list[float]:
+    """The first alpha that leads to each choice."""
+    first: Mapping[tuple[int, ...], float] = {}
+    for alpha in alphas:
+        first = {searched.at(alpha).choice.formats: alpha, **first}
+    return sorted(first.values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from search.sweep.spec import SweepError
@@ -21,8 +23,8 @@ class Crew(Protocol):
     """Workers that calls are handed to.
 
     died: what a call raises whose worker is no more
-    deaths: how many of those condemn the call, if it was certainly the cause
-    shared: whether one worker's death takes every other running call along
+    deaths: how many of those condemn a call that ran alone
+    shared: whether one worker's death takes all running calls along
     """
 
     died: type[Exception]
@@ -104,6 +106,8 @@ class ClusterCrew:
             raise SweepError(
                 f"cluster {address}: needs dask.distributed; pip install 'bfpsim[cluster]'"
             ) from None
+        # Its account of a lost connection is a traceback; ours is one line.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self.died: type[Exception] = KilledWorker
         connect: Any = Client  # distributed has no types
         try:
@@ -120,7 +124,8 @@ class ClusterCrew:
     def window(self) -> int:
         """See `Crew`."""
         if time.monotonic() - self._looked > self._REFRESH:
-            self._threads = sum(self._client.nthreads().values())
+            with suppress(Exception):  # of a lost cluster the futures tell
+                self._threads = sum(self._client.nthreads().values())
             self._looked = time.monotonic()
         return _AHEAD * max(1, self._threads)
 

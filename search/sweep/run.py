@@ -105,8 +105,8 @@ def _first_interrupt() -> Iterator[threading.Event]:
 class _Shift:
     """Points on their way through a crew.
 
-    When a worker's death takes other running points along, each of those is evaluated again, alone:
-    the one that kills its worker then too is recorded as failed, and no other.
+    A worker's death takes points along that are not to blame. So each that was lost is evaluated
+    again, alone; the one that kills its worker then too is recorded as failed, and no other.
     """
 
     def __init__(self, crew: Crew, ledger: Ledger) -> None:
@@ -153,6 +153,8 @@ class _Shift:
             self._suspects.append(point)
             if not self._running:
                 self._renew()
+        except Exception as error:
+            raise _unusable(error) from None
         else:
             self._running[future] = point
 
@@ -164,12 +166,11 @@ class _Shift:
             lost += [point for future in ended if (point := self._settle(future)) is not None]
             self._renew()
         for point in lost:
-            if self._on_trial or not self._crew.shared:
-                self._deaths[point.key] += 1
-            if (times := self._deaths[point.key]) < self._crew.deaths:
+            self._deaths[point.key] += self._on_trial
+            if self._deaths[point.key] < self._crew.deaths:
                 self._suspects.append(point)
             else:
-                died = f"its worker died, {times} times when alone: killed, or out of memory"
+                died = "its worker died, also when it had no other point: killed, or out of memory"
                 self._ledger.keep(point, Outcome(None, math.inf, died))
         self._on_trial = self._on_trial and bool(self._running)
 

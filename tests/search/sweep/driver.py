@@ -21,12 +21,12 @@ def start(spec: Path, store: Path, *options: object) -> subprocess.Popen[str]:
     return spawn("bfpsim", "sweep", spec, "--store", store, *options)
 
 
-def spawn(module: str, *arguments: object) -> subprocess.Popen[str]:
+def spawn(module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """A Python module as a program, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

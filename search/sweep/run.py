@@ -138,25 +138,28 @@ class _Shift:
     def _hand_out(self) -> None:
         if self._suspects and not self._running:
             self._on_trial = True
-            self._submit(self._suspects.popleft())
+            self._submit(self._suspects)
         elif not self._suspects and not self._on_trial:
             window = self._crew.window
-            while self._waiting and len(self._running) < window:
-                self._submit(self._waiting.popleft())
+            while self._waiting and len(self._running) < window and self._submit(self._waiting):
+                pass
 
-    def _submit(self, point: Point) -> None:
+    def _submit(self, queue: deque[Point]) -> bool:
+        """Hand out the first of a queue, unless it is done by now; whether the crew is well."""
+        point = queue.popleft()
         if not self._ledger.wants(point):
-            return
+            return True
         try:
             future = self._crew.submit(attempt, point, program())
-        except self._crew.died:  # an idle worker did, before
-            self._suspects.append(point)
+        except self._crew.died:  # with what runs, or idle
+            queue.appendleft(point)
             if not self._running:
                 self._renew()
+            return False
         except Exception as error:
             raise _unusable(error) from None
-        else:
-            self._running[future] = point
+        self._running[future] = point
+        return True
 
     def _take_in(self, done: Iterable[Future[Outcome]]) -> None:
         """Keep what is finished; find out who is behind a worker's death."""

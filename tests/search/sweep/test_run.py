@@ -3,11 +3,13 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from search.sweep.evaluate import attempt
+from search.sweep.evaluate import Outcome, attempt
 from search.sweep.plan import plan
 from search.sweep.point import program
 from search.sweep.results import Results
@@ -84,6 +86,48 @@ def test_a_worker_that_is_killed_loses_nothing(spec, undisturbed, tmp_path):
     sweep(spec, tmp_path / "store", workers=2, progress=shoot).export(tmp_path / "out")
     assert shot
     assert files(tmp_path / "out") == undisturbed
+
+
+class FrailCrew:
+    """Evaluates at once; the sixth point finds the pool broken, and the fifth was lost with it."""
+
+    died, deaths, shared, window = BrokenProcessPool, 2, True, 4
+
+    def __init__(self, workers):
+        self.taken, self.renewals = 0, []
+
+    def submit(self, call, *arguments):
+        future = Future()
+        if call is program:
+            future.set_result(program())
+            return future
+        self.taken += 1
+        if self.taken == 6:
+            raise BrokenProcessPool
+        if self.taken == 5:
+            future.set_exception(BrokenProcessPool())
+        else:
+            future.set_result(Outcome(None, 0.0, "evaluated"))
+        return future
+
+    def renew(self):
+        self.renewals.append(self.taken)
+
+    def recall(self, futures): ...
+
+    def close(self, at_once): ...
+
+
+def test_only_what_ran_is_suspected_when_workers_die(spec, tmp_path, monkeypatch):
+    done = []
+    crew = FrailCrew(1)
+    monkeypatch.setattr("search.sweep.run.LocalCrew", lambda _: crew)
+    results = sweep(spec, tmp_path / "store", progress=lambda now: done.append(now.done))
+    errors = [one.error for one in results]
+    assert errors == ["evaluated"] * 32
+    assert crew.renewals == [6]
+    # Four at a time, but for the one that was lost: it is evaluated again, alone.
+    assert done == [0, 4, 4, 5, 9, 13, 17, 21, 25, 29, 32]
 
 
 def test_a_point_that_kills_its_workers_is_recorded_and_no_other(spec, tmp_path, monkeypatch):

@@ -41,6 +41,7 @@ from bfpsim.emit import (
 from bfpsim.mantissa_command import mantissa
 from bfpsim.progress import progress_bar
 from bfpsim.quantize_command import quantize
+from bfpsim.report_command import report
 from bfpsim.search_command import search
 from bfpsim.sweep_command import sweep
 from bfpsim.workload_commands import workload_app
@@ -68,6 +69,7 @@ app.command()(quantize)
 app.command()(mantissa)
 app.command()(search)
 app.command()(sweep)
+app.command()(report)
 
 
 class _Solver(StrEnum):
@@ -350,6 +352,7 @@ def _bad_input() -> tuple[type[ValueError], ...]:
     from arch import ArchError
     from mapping.nest import MappingError
     from quant import FormatError
+    from reports.store.tradeoff import AccuracyError
     from search.bitwidth.allocation import InfeasibleError
     from search.sweep.spec import SweepError
     from search.sweep.store import StoreError
@@ -357,7 +360,7 @@ def _bad_input() -> tuple[type[ValueError], ...]:
 
     return (
         *(ArchError, MappingError, FormatError, WorkloadError),
-        *(SweepError, StoreError, InfeasibleError),
+        *(SweepError, StoreError, InfeasibleError, AccuracyError),
     )
 
 

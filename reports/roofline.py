@@ -79,7 +79,7 @@ def plot_roofline(frame: pd.DataFrame, roof: Roof, title: str, path: str | Path)
     points = alike.sum().reset_index()
     with drawing() as figure:
         axes = figure.subplots()
-        _draw_roof(axes, roof, points)
+        draw_roof(axes, roof, points["macs_per_bit"])
         largest = points["macs"].max()
         for kind in KINDS:
             of_kind = points[points["kind"] == kind].sort_values("macs", ascending=False)
@@ -100,10 +100,11 @@ def plot_roofline(frame: pd.DataFrame, roof: Roof, title: str, path: str | Path)
         save(figure, path)
 
 
-def _draw_roof(axes: Axes, roof: Roof, points: pd.DataFrame) -> None:
+def draw_roof(axes: Axes, roof: Roof, intensities: pd.Series[float]) -> None:
+    """Draw a roof over the range of some intensities [MAC/bit]; both axes become logarithmic."""
     ridge, peak = float(roof.ridge), float(roof.peak)
-    low = min(points["macs_per_bit"].min(), ridge) / 2
-    high = max(points["macs_per_bit"].max(), ridge) * 4
+    low = min(intensities.min(), ridge) / 2
+    high = max(intensities.max(), ridge) * 4
     floor = low * float(roof.bandwidth)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)

@@ -1,0 +1,1 @@
+"""The report of a sweep's store: tables, figures, and one page that shows them."""

@@ -1,0 +1,77 @@
+"""The figures of some layers of a point, summed up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from arch import Arch
+from mapping.counts import Level, energy_pj
+from mapping.nest import Tensor
+from search.sweep.record import TENSORS, LayerRecord
+from sim.validate import RUNGS
+
+LEVELS: tuple[Level, ...] = ("DRAM", "SRAM")
+
+
+def energy_column(level: Level, tensor: Tensor) -> str:
+    """The column with the energy of one tensor at one level [pJ]."""
+    return f"{level.lower()}_{tensor}_energy_pj"
+
+
+def measures(layers: Sequence[LayerRecord], arch: Arch) -> dict[str, Any]:
+    """What layers that ran on an architecture sum up to.
+
+    - macs; cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles;
+      dram_busy_cycles; seconds
+    - dram_bits, sram_bits: simulated; dram_payload_bits: without burst padding; compulsory_bits:
+      the payload that no mapping avoids
+    - exact_bits, paper_bits: DRAM bits by the models, and edges_bits to bursts_bits: what each rung
+      adds, from paper_bits to dram_bits; none of these if a layer was swept without models
+    - energy_pj, by Eq. 8; dram_energy_pj, sram_energy_pj; and of every level and tensor
+      (`energy_column`): each the correctly rounded sum of its flows. compulsory_energy_pj
+    """
+    bits = dict.fromkeys(LEVELS, 0)
+    padding = 0
+    energies: dict[tuple[Level, Tensor], list[float]] = {
+        (level, tensor): [] for level in LEVELS for tensor in TENSORS
+    }
+    for layer in layers:
+        for flow, moved in layer.traffic.items():
+            bits[flow.level] += int(moved)
+            padding += int(moved) if flow.kind == "burst" else 0
+            energies[flow.level, flow.tensor].append(energy_pj(flow, moved, arch))
+    of_level = {
+        level: [pj for tensor in TENSORS for pj in energies[level, tensor]] for level in LEVELS
+    }
+    cycles = sum(layer.cycles for layer in layers)
+    compulsory = sum(sum(layer.compulsory.values()) for layer in layers)
+    return {
+        "macs": sum(layer.macs for layer in layers),
+        "cycles": cycles,
+        "compute_cycles": sum(layer.compute_cycles for layer in layers),
+        **{f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS},
+        "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
+        "seconds": float(cycles / arch.clock),
+        "dram_bits": bits["DRAM"],
+        "dram_payload_bits": bits["DRAM"] - padding,
+        "sram_bits": bits["SRAM"],
+        "compulsory_bits": compulsory,
+        **_models(layers),
+        **{f"{level.lower()}_energy_pj": math.fsum(of_level[level]) for level in LEVELS},
+        **{energy_column(*where): math.fsum(pj) for where, pj in energies.items()},
+        "energy_pj": math.fsum(pj for level in LEVELS for pj in of_level[level]),
+        "compulsory_energy_pj": compulsory * arch.dram.energy,
+    }
+
+
+def _models(layers: Sequence[LayerRecord]) -> dict[str, Any]:
+    known = [layer.models for layer in layers if layer.models is not None]
+    if len(known) < len(layers):
+        return {}
+    return {
+        "exact_bits": sum(models.exact for models in known),
+        "paper_bits": float(sum(models.paper for models in known)),
+        **{f"{rung}_bits": float(sum(models.rungs[rung] for models in known)) for rung in RUNGS},
+    }

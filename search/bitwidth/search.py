@@ -190,15 +190,22 @@ class _Search:
         refined, dm_max = self._refined(exact, largest)
         problem = make_problem(self._space, exact, self._losses)
         floor = self._target.solve(problem, dm_max).bound
-        simulated = self._found("simulated", refined.choice, refined.allocation.bound, dm_max)
-        found = (simulated, self._by_model("exact", exact), self._by_model("paper", paper))
+        # Of the latency no closed form is sure, so its floor is the only bound.
+        bound = floor if self._objective == "latency" else refined.allocation.bound
+        front = self._front(refined, dm_max)
+        by_models = (self._by_model("exact", exact), self._by_model("paper", paper))
+        choices = (refined.choice, *(own.choice for own in (*front, *by_models)))
+        simulated = min(
+            (self._found("simulated", choice, bound, dm_max) for choice in choices),
+            key=lambda own: own.value,
+        )
         return Searched(
             self._space,
             self._arch,
             self._objective,
             self._target,
-            found,
-            self._front(refined, dm_max),
+            (simulated, *by_models),
+            front,
             floor,
             refined.rounds,
             self._simulations.count,

@@ -1,0 +1,141 @@
+"""Prices of every triple of formats equal the mapper's, the scalar models', the simulator's."""
+
+import random
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+
+from mapping.capacity import check
+from mapping.dram_model import stored
+from mapping.mapper import ORDERS, best_mappings
+from mapping.models import PAPER, model_counts
+from mapping.nest import DIMS, Mapping, MappingError
+from quant.formats import BFP, LayerFormats, candidates
+from search.bitwidth.costs import packed, unpacked
+from search.bitwidth.pricing import burst_costs, model_costs
+from sim.simulate import simulate
+from tests.generate import random_arch, random_layer, tight
+
+FORMATS = (BFP(8, 2, 1), BFP(8, 3, 2), BFP(8, 6, 2), BFP(8, 2, 4), BFP(8, 5, 4))
+
+
+def case(seed: int):
+    rng = random.Random(seed)
+    layer = random_layer(rng, 6)
+    return rng, layer, tight(random_arch(rng), int(2 ** rng.uniform(8, 13)))
+
+
+@pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_exact_models_prices_are_the_mappers(seed: int, objective: str) -> None:
+    rng, layer, arch = case(seed)
+    try:
+        costs = model_costs(layer, arch, FORMATS, objective, "exact")
+    except MappingError:
+        costs = None
+    every = range(len(FORMATS))
+    for triple in rng.sample(list(product(every, every, every)), 12):
+        formats = LayerFormats(*(FORMATS[f] for f in triple))
+        try:
+            (found,) = best_mappings(layer, arch, formats, 1, objective)
+        except MappingError:
+            assert costs is None or np.isinf(costs.prices(*([f] for f in triple))).all()
+            continue
+        assert costs is not None
+        price, mapping = costs.best(*triple)
+        assert price == pytest.approx(found.cost, rel=1e-12)
+        assert costs.prices(*([f] for f in triple)) == price
+        check(stored(layer, arch), arch, mapping, formats)  # legal
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> None:
+    rng, layer, arch = case(seed + 50)
+    layer = random_layer(rng, 3)
+    formats = FORMATS[:2]
+    try:
+        costs = model_costs(layer, arch, formats, "dram", "paper")
+    except MappingError:
+        return
+    from mapping.candidates import candidate_sizes
+
+    kept = stored(layer, arch)
+    sizes = candidate_sizes(kept, arch, [LayerFormats.uniform(f) for f in formats], "dram")
+    for triple in product(range(2), repeat=3):
+        own = LayerFormats(*(formats[f] for f in triple))
+        least = float("inf")
+        for tile in product(*(sizes[d].tolist() for d in DIMS)):
+            cut = {d: s for d, s in zip(DIMS, tile, strict=True) if s < kept.dims[d]}
+            for order in ORDERS:
+                try:
+                    counts = model_counts(layer, arch, Mapping(order, cut), own, PAPER)
+                except MappingError:
+                    break
+                least = min(least, float(Fraction(counts.total("DRAM"))))
+        found = costs.prices(*([f] for f in triple))
+        assert found == pytest.approx(least, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_pools_prices_are_the_simulators(seed: int) -> None:
+    rng, layer, arch = case(seed + 100)
+    every = range(len(FORMATS))
+    pool = []
+    for f in every:
+        try:
+            found = best_mappings(layer, arch, LayerFormats.uniform(FORMATS[f]), 2, "dram", "full")
+        except MappingError:
+            continue
+        pool += [one.mapping for one in found]
+    energy = burst_costs(layer, arch, FORMATS, "energy", pool)
+    dram = burst_costs(layer, arch, FORMATS, "dram", pool)
+    for triple in rng.sample(list(product(every, every, every)), 8):
+        formats = LayerFormats(*(FORMATS[f] for f in triple))
+        for at, mapping in enumerate(pool):
+            alone = dram.at(np.array([at]))
+            price = alone.prices(*([f] for f in triple))[0, 0, 0]
+            try:
+                result = simulate(layer, arch, mapping, formats)
+            except MappingError:
+                assert np.isinf(price)
+                continue
+            assert price == result.counts.total("DRAM")
+            priced = energy.at(np.array([at])).prices(*([f] for f in triple))
+            assert priced == pytest.approx(result.energy_pj, rel=1e-12)
+
+
+def test_superfluous_mappings_change_no_price() -> None:
+    for seed in range(8):
+        rng, layer, arch = case(seed + 200)
+        pool = set()
+        for fmt in FORMATS:
+            try:
+                found = best_mappings(layer, arch, LayerFormats.uniform(fmt), 30)
+            except MappingError:
+                continue
+            pool |= {one.mapping for one in found}
+        if not pool:
+            continue
+        ordered = sorted(pool, key=str)
+        rng.shuffle(ordered)
+        for objective in ("dram", "latency"):
+            costs = burst_costs(layer, arch, FORMATS, objective, ordered)
+            every = range(len(FORMATS))
+            thin = costs.undominated()
+            assert np.array_equal(
+                costs.prices(every, every, every), thin.prices(every, every, every)
+            )
+
+
+def test_costs_survive_being_packed() -> None:
+    _, layer, arch = case(3)
+    layer = random_layer(random.Random(1), 5)
+    costs = model_costs(layer, tight(arch, 20000), candidates(8)[:6], "energy", "exact")
+    again = unpacked(packed(costs), layer, costs.arch, costs.formats, "energy")
+    every = range(6)
+    assert np.array_equal(costs.prices(every, every, every), again.prices(every, every, every))
+    assert [costs.mapping(at) for at in range(costs.busy.size)] == [
+        again.mapping(at) for at in range(costs.busy.size)
+    ]

@@ -1,0 +1,172 @@
+"""The whole search on small networks: against brute force, uniform formats, and itself."""
+
+import numpy as np
+import pytest
+
+from mapping.mapper import best_mappings
+from mapping.nest import MappingError
+from quant.formats import BFP, LayerFormats
+from search.bitwidth.allocation import InfeasibleError
+from search.bitwidth.search import Searched, search_formats
+from search.bitwidth.space import make_space
+from search.bitwidth.stages import Stages
+from search.bitwidth.target import CostBudget, LossBudget, Tradeoff
+from search.bitwidth.tasks import workers
+from search.sweep.store import Store
+from sim.simulate import simulate_network
+from tests.search.bitwidth.small import (
+    FORMATS,
+    block_network,
+    brute_force,
+    chain_network,
+    random_losses,
+    small_arch,
+)
+
+
+def searched(network, seed=0, bits=4000, objective="dram", target=None, tied=True, stages=None,
+             said=None, formats=FORMATS, processes=1) -> Searched:  # fmt: skip
+    space = make_space(network, formats, tied=tied)
+    losses = random_losses(space, seed)
+    with workers(processes) as run:
+        return search_formats(
+            space, small_arch(bits), losses, target or Tradeoff(0.2), objective, run,
+            stages or Stages(), said,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", ["dram", "energy"])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_choice_of_formats_and_mappings_is_better(seed: int, objective: str) -> None:
+    found = searched(chain_network(), seed, 1500 + 600 * seed, objective)
+    best = found.by("simulated")
+    losses = random_losses(found.space, seed)
+    every = brute_force(found.space, found.arch, losses, 0.2, best.dm_max, objective, "full")
+    assert best.value == pytest.approx(every, rel=1e-9)
+    exact = found.by("exact")
+    assert exact.value == pytest.approx(
+        brute_force(found.space, found.arch, losses, 0.2, exact.dm_max, objective, "exact"),
+        rel=1e-9,
+    )
+
+
+@pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_choice_beats_every_format_for_all_and_both_models(objective, tied) -> None:
+    found = searched(block_network(), 3, 3500, objective, tied=tied)
+    best = found.by("simulated")
+    losses = random_losses(found.space, 3)
+    for f, fmt in enumerate(FORMATS):
+        total = 0.0
+        for layer in block_network().layers:
+            own = best_mappings(layer, found.arch, LayerFormats.uniform(fmt), 1, objective, "full")
+            total += own[0].cost  # of the latency, what no schedule beats
+        value = found.target.value(float(losses[:, f].sum()), total, best.dm_max)
+        assert found.value(best) <= value * (1 + 1e-9) or objective == "latency"
+    assert found.floor <= found.value(best) * (1 + 1e-9)
+    assert all(found.value(best) <= found.value(own) * (1 + 1e-9) for own in found.found)
+    assert all(found.value(best) <= found.value(own) * (1 + 1e-9) for own in found.front)
+
+
+@pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
+def test_what_is_reported_is_what_the_simulator_counts(objective: str) -> None:
+    network = block_network()
+    found = searched(network, 1, 3500, objective)
+    for own in found.found:
+        result = simulate_network(
+            network, found.arch, found.formats(own), dict(own.choice.mappings)
+        )
+        counted = {
+            "dram": sum(int(one.counts.total("DRAM")) for one in result.layers),
+            "energy": result.energy_pj,
+            "latency": result.cycles,
+        }
+        assert own.simulated == pytest.approx(counted[objective], rel=1e-12)
+    best = found.by("simulated")
+    assert best.predicted == best.simulated
+    assert found.simulations > 0
+
+
+def test_tied_tensors_have_one_format() -> None:
+    found = searched(block_network(), 5)
+    formats = found.formats(found.by("simulated"))
+    assert formats["stem"].O == formats["inner"].I == formats["outer"].O == formats["head"].I
+
+
+def test_free_choices_cost_no_more_than_tied_ones() -> None:
+    # Losses of a tied tensor are the sums of its operands', so that the two are comparable.
+    network, arch, formats = block_network(), small_arch(), FORMATS
+    free = make_space(network, formats, tied=False)
+    tied = make_space(network, formats)
+    own = random_losses(free, 2)
+    row = {places[0]: own[t] for t, places in enumerate(free.tensors)}
+    losses = np.array([sum(row[place] for place in places) for places in tied.tensors])
+    with workers(1) as run:
+        a = search_formats(free, arch, own, Tradeoff(), "dram", run, Stages())
+        b = search_formats(tied, arch, losses, Tradeoff(), "dram", run, Stages())
+    assert a.value(a.by("simulated")) <= b.value(b.by("simulated")) * (1 + 1e-9)
+
+
+def test_budgets() -> None:
+    least = searched(block_network(), 0, target=Tradeoff(1e6)).by("simulated")
+    best = searched(block_network(), 0, target=Tradeoff(1e-6)).by("simulated")
+    middle = (least.loss + best.loss) / 2
+    by_loss = searched(block_network(), 0, target=LossBudget(middle)).by("simulated")
+    assert by_loss.loss <= middle
+    assert least.simulated <= by_loss.simulated <= best.simulated
+    by_cost = searched(block_network(), 0, target=CostBudget(by_loss.simulated)).by("simulated")
+    assert by_cost.simulated <= by_loss.simulated
+    assert by_cost.loss <= by_loss.loss + 1e-9
+    with pytest.raises(InfeasibleError, match="allowed: at least"):
+        searched(block_network(), 0, target=LossBudget(best.loss / 100))
+    with pytest.raises(InfeasibleError, match="the least that any choice has"):
+        searched(block_network(), 0, target=CostBudget(1.0))
+
+
+def test_the_same_again_whatever_the_number_of_workers() -> None:
+    one, again, two = (searched(block_network(), 4, processes=n) for n in (1, 1, 2))
+    assert one == again
+    assert one == two
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
+    whole = searched(block_network(), 4)
+
+    class Killed(Exception):
+        pass
+
+    def die(said: str) -> None:
+        if said.startswith("round"):
+            raise Killed
+
+    with Store(tmp_path / "stages") as store, pytest.raises(Killed):
+        searched(block_network(), 4, stages=Stages(store), said=die)
+
+    import search.bitwidth.search as module
+
+    def never(*_: object) -> None:
+        raise AssertionError("priced again")
+
+    with Store(tmp_path / "stages") as store:
+        monkeypatch.setattr(module, "model_costs", never)
+        assert searched(block_network(), 4, stages=Stages(store)) == whole
+        monkeypatch.setattr(module, "refine", never)
+        assert searched(block_network(), 4, stages=Stages(store)) == whole
+        with pytest.raises(AssertionError, match="priced again"):
+            searched(block_network(), 4, bits=4001, stages=Stages(store))
+
+
+def test_a_buffer_too_small_for_any_format() -> None:
+    with pytest.raises(MappingError, match="too few"):
+        searched(block_network(), 0, 100)
+
+
+def test_one_format_leaves_only_mappings_to_choose() -> None:
+    found = searched(chain_network(), 0, formats=(BFP(8, 3, 2),))
+    assert found.by("simulated").choice.formats == (0,) * len(found.space.tensors)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_alpha_is_a_number_from_zero(alpha: float) -> None:
+    with pytest.raises(ValueError, match="allowed: a number from 0"):
+        Tradeoff(alpha)

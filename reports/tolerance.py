@@ -42,7 +42,8 @@ def tolerance_table(frame: pd.DataFrame, title: str) -> Table:
 def plot_tolerance(frame: pd.DataFrame, within: float, title: str, path: str | Path) -> None:
     """Draw losses against mantissa bits, and tolerance against parameter count, as a PNG.
 
-    A family has a colour and a marker; transformers are dashed and hollow.
+    A family has a colour and a marker, larger for larger networks; transformers are dashed and
+    hollow.
 
     frame: of `tolerances`
     within: the loss of top-1 at which tolerance is taken, as a share of the images
@@ -56,13 +57,13 @@ def plot_tolerance(frame: pd.DataFrame, within: float, title: str, path: str | P
             colour, marker = _LOOKS[number % len(_LOOKS)]
             attentive = rows["kind"].iloc[0] == TRANSFORMER
             look = {
-                "color": colour, "marker": marker, "markersize": 6,
+                "color": colour, "marker": marker,
                 "linestyle": "--" if attentive else "-",
                 "markerfacecolor": "white" if attentive else colour,
             }  # fmt: skip
-            for row in rows.to_dict(orient="records"):
+            for rank, row in enumerate(rows.to_dict(orient="records")):
                 own = [100 * row[f"loss_m{m}"] for m in WIDTHS]
-                losses.plot(WIDTHS, own, linewidth=1.0, **look)
+                losses.plot(WIDTHS, own, linewidth=1.0, markersize=4 + 2 * rank, **look)
             label = f"{family} ({rows['kind'].iloc[0]})"
             sizes.plot(rows["parameters"], rows["bits_at_limit"], label=label, **look)
         _finish(losses, sizes, within)
@@ -71,6 +72,8 @@ def plot_tolerance(frame: pd.DataFrame, within: float, title: str, path: str | P
 
 
 def _finish(losses: Axes, sizes: Axes, within: float) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
     losses.axhline(100 * within, color=GREY, linewidth=1.0, dashes=(5, 3))
     losses.set_yscale("symlog", linthresh=1.0, linscale=0.5)
     losses.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
@@ -79,7 +82,10 @@ def _finish(losses: Axes, sizes: Axes, within: float) -> None:
     losses.set_xlabel("mantissa bits of weights")
     losses.set_ylabel("loss of top-1 [points]")
     sizes.set_xscale("log")
+    sizes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    sizes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    sizes.xaxis.set_minor_formatter(NullFormatter())
     sizes.set_xlabel("parameters")
     sizes.set_ylim(0)
     sizes.set_ylabel(f"mantissa bits at a loss of {points(within)}")
-    sizes.legend(loc="lower left")
+    sizes.legend()

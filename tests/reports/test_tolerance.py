@@ -54,6 +54,7 @@ def test_a_family_has_a_look_and_a_transformer_is_hollow(frame, monkeypatch, tmp
     assert (net.get_markerfacecolor(), vit.get_markerfacecolor()) == (net.get_color(), "white")
     small, large, transformer, limit = losses.lines
     assert small.get_color() == large.get_color() == net.get_color() != transformer.get_color()
+    assert small.get_markersize() < large.get_markersize()
     assert list(small.get_xdata()) == list(WIDTHS)
     assert list(small.get_ydata()) == pytest.approx([40 / 2**m for m in WIDTHS])
     assert limit.get_ydata()[0] == pytest.approx(1)

@@ -42,6 +42,7 @@ from bfpsim.mantissa_command import mantissa
 from bfpsim.progress import progress_bar
 from bfpsim.quantize_command import quantize
 from bfpsim.report_command import report
+from bfpsim.reproduce_command import reproduce_app
 from bfpsim.search_command import search
 from bfpsim.sweep_command import sweep
 from bfpsim.workload_commands import workload_app
@@ -65,6 +66,7 @@ app = typer.Typer(
 arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
 app.add_typer(arch_app, name="arch")
 app.add_typer(workload_app, name="workload")
+app.add_typer(reproduce_app, name="reproduce")
 app.command()(quantize)
 app.command()(mantissa)
 app.command()(search)

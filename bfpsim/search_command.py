@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bfpsim.arguments import (
-    ArchName,
-    Csv,
-    Json,
-    NetworkName,
-    Out,
-    ShapeOption,
-    UsageError,
-    one_of,
-    shapes,
-)
+from bfpsim.arguments import ArchName, Csv, Json, NetworkName, Out, ShapeOption, UsageError, one_of
 from bfpsim.emit import Report, emit
-from bfpsim.progress import progress_bar, progress_line
+from bfpsim.progress import progress_bar
+from bfpsim.searching import (
+    Trained,
+    find_losses,
+    run_search,
+    searched_network,
+    stages_in,
+    trained_model,
+)
 from bfpsim.trained import (
     Count,
     DataName,
@@ -29,9 +25,7 @@ from bfpsim.trained import (
     NormaliseName,
     WeightsFile,
     labelled_images,
-    module_network,
     parse_normalisation,
-    trained_module,
 )
 
 if TYPE_CHECKING:
@@ -40,10 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from quant.datasets import Dataset
-    from quant.model import QuantizedModel
-    from quant.sensitivity import Sensitivity
     from search.bitwidth.search import Found, Searched
-    from search.bitwidth.space import Space
     from search.bitwidth.stages import Stages
     from search.bitwidth.target import Target
     from workloads import Network
@@ -131,42 +122,19 @@ def search(
     from arch import load_arch
     from quant.formats import candidates
     from search.bitwidth.space import make_space
-    from search.bitwidth.stages import Stages
-    from search.bitwidth.tasks import workers as processes
-    from search.sweep.store import Store
 
     spec = load_arch(arch)
-    formats = candidates(bits)
-    trained = _trained(network, weights, data, labels, normalise, count, sensitivity_images)
-    net = _network(network, shape, trained)
-    space = make_space(net, formats, tied=not free)
-    kept = None if store is None else Store(store)
-    try:
-        stages = Stages(kept)
-        losses, about = _losses(space, trained, sensitivity, nat, stages)
-        from search.bitwidth.search import search_formats
-
-        with (
-            processes(workers or os.cpu_count() or 1) as run,
-            progress_line(f"searching {network} on {spec.name}") as said,
-        ):
-            found = search_formats(space, spec, losses, target, perf, run, stages, said)
-        report = _report(network, net, found, cost, trained, about, stages, qat,
-                         _training(train, train_labels, normalise), seed, store)  # fmt: skip
-    finally:
-        if kept is not None:
-            kept.close()
+    trained = trained_model(network, weights, data, labels, normalise, count, sensitivity_images)
+    net = searched_network(network, shape, trained)
+    space = make_space(net, candidates(bits), tied=not free)
+    with stages_in(store) as stages:
+        losses, about = find_losses(space, trained, sensitivity, nat, stages)
+        found = run_search(space, spec, losses, target, perf, workers, stages)
+        training = _training(train, train_labels, normalise)
+        report = _report(
+            network, net, found, cost, trained, about, stages, qat, training, seed, store
+        )
     emit(report, as_json, as_csv, out)
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A calibrated model, the images to judge it on, and those to measure sensitivity on."""
-
-    module: Any
-    model: QuantizedModel
-    images: Dataset
-    measured: Dataset
 
 
 def _target(alpha: float | None, most_loss: float | None, most_cost: float | None) -> Target:
@@ -184,89 +152,6 @@ def _target(alpha: float | None, most_loss: float | None, most_cost: float | Non
     return Tradeoff(0.2 if alpha is None else alpha)
 
 
-def _trained(
-    network: str,
-    weights: Path | None,
-    data: str,
-    labels: str | None,
-    normalise: str,
-    count: int | None,
-    sensitivity_images: int,
-) -> _Trained | None:
-    """None for a network without trained weights."""
-    from workloads.shipped import TRAINED
-
-    if weights is None and network not in TRAINED and not network.endswith(".safetensors"):
-        return None
-    from quant.datasets import first
-    from quant.model import quantize_model
-
-    module = trained_module(network, weights)
-    images = labelled_images(data, labels, parse_normalisation(normalise))
-    images = images if count is None else first(images, count)
-    measured = first(images, min(sensitivity_images, len(images)))
-    some = measured.batch(range(len(measured))).inputs
-    return _Trained(module, quantize_model(module, some[:4], None, [some]), images, measured)
-
-
-def _network(network: str, shape: list[str] | None, trained: _Trained | None) -> Network:
-    if trained is not None:
-        if shape:
-            raise UsageError(
-                "--shape: the images fix the shapes of a trained network; leave it out"
-            )
-        return module_network(trained.module, trained.images.batch(range(1)).inputs)
-    from workloads import load_workload
-
-    return load_workload(network, shapes(shape))
-
-
-def _losses(
-    space: Space,
-    trained: _Trained | None,
-    path: Path | None,
-    nat: float | None,
-    stages: Stages,
-) -> tuple[Any, dict[str, Any]]:
-    from search.bitwidth.losses import make_losses, no_losses
-
-    if trained is None:
-        if path is not None or nat is not None:
-            raise UsageError(
-                f"--sensitivity and --nat need a trained network; {space.network} has no weights "
-                "here; allowed: a shipped trained one, a .safetensors file, or --weights"
-            )
-        return no_losses(space), {"accuracy": "not known: the network has no trained weights"}
-    from search.bitwidth.accuracy import check_names, loss_per_nat
-
-    check_names(space, trained.model)
-    table = _sensitivity(space, trained, path)
-    if nat is None:
-        deciding = (space.network, table.table.to_csv(), table.images)
-        with progress_bar("running mixed choices", 20) as done:
-            nat = stages.kept(
-                "nat", deciding, lambda: loss_per_nat(trained.model, table, trained.measured, done)
-            )
-    about = {"sensitivity_images": table.images, "loss_per_nat": nat}
-    return make_losses(space, table, nat), about
-
-
-def _sensitivity(space: Space, trained: _Trained, path: Path | None) -> Sensitivity:
-    from quant.sensitivity import Sensitivity, measure_sensitivity
-
-    if path is not None and path.exists():
-        return Sensitivity.load(path)
-    model, images = trained.model, trained.measured
-    whole = images.batch(range(len(images)))
-    with progress_bar(
-        "swapping single tensors", -(-len(images) // 100) * len(model.operands)
-    ) as at:
-        table = measure_sensitivity(model, *whole, space.formats, progress=at)
-    if path is not None:
-        table.save(path)
-    return table
-
-
 def _training(train: str | None, labels: str | None, normalise: str) -> Dataset | None:
     return None if train is None else labelled_images(train, labels, parse_normalisation(normalise))
 
@@ -276,7 +161,7 @@ def _report(
     net: Network,
     searched: Searched,
     cost: Any,
-    trained: _Trained | None,
+    trained: Trained | None,
     about: Mapping[str, Any],
     stages: Stages,
     steps: int | None,
@@ -338,7 +223,7 @@ def _report(
 
 
 def _confirmed(
-    searched: Searched, cost: Any, trained: _Trained, stages: Stages
+    searched: Searched, cost: Any, trained: Trained, stages: Stages
 ) -> tuple[Found, pd.DataFrame]:
     """The finalist that is best with its measured loss, first in the table; and all of them."""
     import pandas as pd
@@ -371,7 +256,7 @@ def _tuned(
     name: str,
     searched: Searched,
     chosen: Found,
-    trained: _Trained,
+    trained: Trained,
     finalists: pd.DataFrame,
     steps: int,
     training: Dataset,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
+from search.bitwidth.experiments import ALPHAS
 from search.bitwidth.search import Found, Searched
 from sim.simulate import simulate_network
 
@@ -23,9 +24,6 @@ UNITS = {
     "latency": ("time", "Mcycles"),
 }
 """What each objective is shown as; all are a millionth of the counts."""
-
-ALPHAS = (0.015, 0.05, 0.15, 0.2, 0.25, 1.5, 3.0)
-"""The values of Fig. 6 of BitQ."""
 
 
 def simulate_choice(searched: Searched, network: Network, found: Found) -> NetworkResult:

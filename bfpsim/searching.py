@@ -1,0 +1,164 @@
+"""What the commands that search share: a trained model, its network, its losses, the search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bfpsim.arguments import UsageError, shapes
+from bfpsim.progress import progress_bar, progress_line
+from bfpsim.trained import labelled_images, module_network, parse_normalisation, trained_module
+
+if TYPE_CHECKING:
+    from arch import Arch
+    from mapping.candidates import Objective
+    from quant.datasets import Dataset
+    from quant.model import QuantizedModel
+    from quant.sensitivity import Sensitivity
+    from search.bitwidth.search import Searched
+    from search.bitwidth.space import Space
+    from search.bitwidth.stages import Stages
+    from search.bitwidth.target import Target
+    from workloads import Network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A calibrated model, the images to judge it on, and those to measure sensitivity on."""
+
+    module: Any
+    model: QuantizedModel
+    images: Dataset
+    measured: Dataset
+
+
+def trained_model(
+    network: str,
+    weights: Path | None,
+    data: str,
+    labels: str | None,
+    normalise: str,
+    count: int | None,
+    sensitivity_images: int,
+) -> Trained | None:
+    """None for a network without trained weights."""
+    from workloads.shipped import TRAINED
+
+    known = network in TRAINED or network.endswith(".safetensors")
+    own = ":" in network and (weights is not None or data != "shipped")
+    if not (known or own):
+        if weights is not None or data != "shipped":
+            raise UsageError(
+                f"--weights and --data: {network} has no module to run; allowed: a shipped trained "
+                "network, a .safetensors file, package.module:function or file.py:function"
+            )
+        return None
+    from quant.datasets import first
+    from quant.model import quantize_model
+
+    module = trained_module(network, weights)
+    images = labelled_images(data, labels, parse_normalisation(normalise))
+    images = images if count is None else first(images, count)
+    measured = first(images, min(sensitivity_images, len(images)))
+    some = measured.batch(range(len(measured))).inputs
+    return Trained(module, quantize_model(module, some[:4], None, [some]), images, measured)
+
+
+def searched_network(network: str, shape: list[str] | None, trained: Trained | None) -> Network:
+    """The network whose layers are searched: a trained module's own, or a workload."""
+    if trained is not None:
+        if shape:
+            raise UsageError(
+                "--shape: the images fix the shapes of a trained network; leave it out"
+            )
+        return module_network(trained.module, trained.images.batch(range(1)).inputs)
+    from workloads import load_workload
+
+    return load_workload(network, shapes(shape))
+
+
+def find_losses(
+    space: Space,
+    trained: Trained | None,
+    path: Path | None,
+    nat: float | None,
+    stages: Stages,
+) -> tuple[Any, dict[str, Any]]:
+    """Acc_loss by stored tensor and format, and what the report says of it.
+
+    path: of the sensitivity table, read, or measured and written; nat: loss per nat, or measured
+    """
+    from search.bitwidth.losses import make_losses, no_losses
+
+    if trained is None:
+        if path is not None or nat is not None:
+            raise UsageError(
+                f"--sensitivity and --nat need a trained network; {space.network} has no weights "
+                "here; allowed: a shipped trained one, a .safetensors file, or --weights"
+            )
+        return no_losses(space), {"accuracy": "not known: the network has no trained weights"}
+    from search.bitwidth.accuracy import check_names, loss_per_nat
+
+    check_names(space, trained.model)
+    table = _sensitivity(space, trained, path)
+    if nat is None:
+        deciding = (space.network, table.table.to_csv(), table.images)
+        with progress_bar("running mixed choices", 20) as done:
+            nat = stages.kept(
+                "nat", deciding, lambda: loss_per_nat(trained.model, table, trained.measured, done)
+            )
+    about = {"sensitivity_images": table.images, "loss_per_nat": nat}
+    return make_losses(space, table, nat), about
+
+
+def _sensitivity(space: Space, trained: Trained, path: Path | None) -> Sensitivity:
+    from quant.sensitivity import Sensitivity, measure_sensitivity
+
+    if path is not None and path.exists():
+        return Sensitivity.load(path)
+    model, images = trained.model, trained.measured
+    whole = images.batch(range(len(images)))
+    with progress_bar(
+        "swapping single tensors", -(-len(images) // 100) * len(model.operands)
+    ) as at:
+        table = measure_sensitivity(model, *whole, space.formats, progress=at)
+    if path is not None:
+        table.save(path)
+    return table
+
+
+@contextmanager
+def stages_in(path: Path | None) -> Iterator[Stages]:
+    """Finished stages in a store; without one, for as long as the command runs."""
+    from search.bitwidth.stages import Stages
+    from search.sweep.store import Store
+
+    if path is None:
+        yield Stages()
+        return
+    with Store(path) as store:
+        yield Stages(store)
+
+
+def run_search(
+    space: Space,
+    arch: Arch,
+    losses: Any,
+    target: Target,
+    objective: Objective,
+    workers: int | None,
+    stages: Stages,
+) -> Searched:
+    """The search, on so many processes (None: one per core), with a line of progress."""
+    from search.bitwidth.search import search_formats
+    from search.bitwidth.tasks import workers as processes
+
+    with (
+        processes(workers or os.cpu_count() or 1) as run,
+        progress_line(f"searching {space.network} on {arch.name}") as said,
+    ):
+        return search_formats(space, arch, losses, target, objective, run, stages, said)

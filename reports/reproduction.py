@@ -1,0 +1,128 @@
+"""Tables and figures of the BitQ paper's experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+_COLORS = (GREY, "#F0E442", "#009E73", BLUE, ORANGE, "#CC79A7", SKY, VERMILION)
+_HATCHES = ("", "//", "..", "", "\\\\", "xx", "", "--")
+
+
+def energy_table(frame: pd.DataFrame, means: pd.DataFrame) -> Table:
+    """Fig. 5 in numbers: energies relative to the original, and geometric means."""
+    formats = list(dict.fromkeys(frame["format"]))
+    table = make_table("Energy of data movement, original = 1", "network", gap=1)
+    numbers(table, "original\n[mJ]", *formats)
+    for network in dict.fromkeys(frame["network"]):
+        own = frame[frame["network"] == network].set_index("format")
+        table.add_row(
+            network,
+            f"{own['energy_pj'].iloc[0] / 1e9:.2f}",
+            *(f"{own.loc[name, 'normalised']:.3f}" for name in formats),
+        )
+    for group in dict.fromkeys(means["group"]):
+        own = means[means["group"] == group].set_index("format")
+        count = int(own["networks"].iloc[0])
+        cells = (f"{own.loc[name, 'normalised']:.3f}" for name in formats)
+        table.add_row(f"geometric mean, {group} ({count})", "", *cells)
+    return table
+
+
+def plot_energies(frame: pd.DataFrame, means: pd.DataFrame, title: str, path: str | Path) -> None:
+    """Fig. 5: bars of energy relative to the original, by network, geometric means behind."""
+    import numpy as np
+
+    formats = list(dict.fromkeys(frame["format"]))
+    groups = [(name, frame[frame["network"] == name]) for name in dict.fromkeys(frame["network"])]
+    groups += [
+        (f"mean of {name}", means[means["group"] == name]) for name in dict.fromkeys(means["group"])
+    ]
+    with drawing() as figure:
+        axes = figure.subplots()
+        width = 0.84 / len(formats)
+        at = np.arange(len(groups))
+        for number, name in enumerate(formats):
+            heights = [own.set_index("format").loc[name, "normalised"] for _, own in groups]
+            axes.bar(
+                at + (number - (len(formats) - 1) / 2) * width, heights, width, label=name,
+                color=_COLORS[number % 8], hatch=_HATCHES[number % 8], edgecolor="white",
+            )  # fmt: skip
+        axes.set_xticks(at, [name for name, _ in groups], rotation=20, ha="right")
+        axes.set_ylabel("energy, original = 1")
+        axes.set_title(title)
+        axes.legend(ncols=4, loc="upper right")
+        save(figure, path)
+
+
+def alpha_table(frame: pd.DataFrame) -> Table:
+    """Fig. 6 in numbers."""
+    table = make_table("Sensitivity to alpha", "alpha", gap=1)
+    numbers(table, "top-1\n[%]", "loss\n[points]", "predicted\n[points]", "energy\n[µJ]")
+    numbers(table, "of that at\nleast alpha [%]", "W\n[bit/elem]", "I and O\n[bit/elem]")
+    for row in frame.to_dict(orient="records"):
+        table.add_row(
+            f"{row['alpha']:g}",
+            f"{100 * row['top1']:.2f}",
+            f"{100 * row['accuracy_loss']:.2f}",
+            f"{100 * row['predicted_loss']:.3f}",
+            f"{row['simulated'] / 1e6:.2f}",
+            f"{100 * row['of_first']:.1f}",
+            f"{row['weight_width']:.2f}",
+            f"{row['activation_width']:.2f}",
+        )
+    return table
+
+
+def plot_alphas(frames: Mapping[str, pd.DataFrame], title: str, path: str | Path) -> None:
+    """Fig. 6: top-1, and energy relative to the least alpha's, against alpha; a line per width."""
+    with drawing() as figure:
+        left, right = figure.subplots(1, 2)
+        for (name, frame), color, marker in zip(
+            frames.items(), (BLUE, VERMILION, ORANGE), "os^", strict=False
+        ):
+            labels = [f"{alpha:g}" for alpha in frame["alpha"]]
+            left.plot(labels, 100 * frame["top1"], marker=marker, color=color, label=name)
+            right.plot(labels, 100 * frame["of_first"], marker=marker, color=color, label=name)
+        left.set_ylabel("top-1 [%]")
+        right.set_ylabel("energy, least alpha = 100")
+        for axes in (left, right):
+            axes.set_xlabel("alpha")
+            axes.legend()
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def ablation_table(frame: pd.DataFrame) -> Table:
+    """Table 4 at this scale."""
+    table = make_table("Ablation", "method", "bits", "trained", gap=1)
+    numbers(table, "top-1\n[%]", "loss\n[points]", "energy\n[µJ]", "W\n[bit/elem]")
+    numbers(table, "I and O\n[bit/elem]")
+    for row in frame.to_dict(orient="records"):
+        table.add_row(
+            row["choice"],
+            str(row["bits"]),
+            "yes" if row["trained"] else "no",
+            f"{100 * row['top1']:.2f}",
+            f"{100 * row['accuracy_loss']:.2f}",
+            f"{row['simulated'] / 1e6:.2f}",
+            f"{row['weight_width']:.2f}",
+            f"{row['activation_width']:.2f}",
+        )
+    return table
+
+
+def summary_means(means: pd.DataFrame, formats: Sequence[str]) -> dict[str, float]:
+    """Geometric means as lines of a summary."""
+    return {
+        f"{row['format']} of {row['group']}": round(row["normalised"], 4)
+        for row in means.to_dict(orient="records")
+        if row["format"] in formats
+    }

@@ -23,12 +23,10 @@ class Crew(Protocol):
     """Workers that calls are handed to.
 
     died: what a call raises whose worker is no more
-    deaths: how many of those condemn a call that ran alone
     shared: whether one worker's death takes all running calls along
     """
 
     died: type[Exception]
-    deaths: int
     shared: bool
 
     @property
@@ -52,7 +50,6 @@ class LocalCrew:
     """Processes on this machine."""
 
     died: type[Exception] = BrokenProcessPool
-    deaths = 2
     shared = True
 
     def __init__(self, workers: int) -> None:
@@ -95,7 +92,6 @@ class LocalCrew:
 class ClusterCrew:
     """A Dask cluster, which runs a call again elsewhere when a worker dies, a few times."""
 
-    deaths = 1
     shared = False
     _REFRESH = 2.0  # seconds between looks at how many workers there are
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
@@ -115,7 +115,6 @@ class _Shift:
         missing = list(ledger.missing.values())
         self._waiting = deque(random.sample(missing, len(missing)))
         self._suspects: deque[Point] = deque()
-        self._deaths: Counter[str] = Counter()
         self._running: dict[Future[Outcome], Point] = {}
         self._on_trial = False
         self._stopping = False
@@ -169,12 +168,11 @@ class _Shift:
             lost += [point for future in ended if (point := self._settle(future)) is not None]
             self._renew()
         for point in lost:
-            self._deaths[point.key] += self._on_trial
-            if self._deaths[point.key] < self._crew.deaths:
-                self._suspects.append(point)
-            else:
+            if self._on_trial:
                 died = "its worker died, also when it had no other point: killed, or out of memory"
                 self._ledger.keep(point, Outcome(None, math.inf, died))
+            else:
+                self._suspects.append(point)
         self._on_trial = self._on_trial and bool(self._running)
 
     def _settle(self, future: Future[Outcome]) -> Point | None:

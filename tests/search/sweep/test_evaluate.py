@@ -105,7 +105,7 @@ def test_what_neighbours_share_is_what_each_would_find(point, network, objective
     starved = {
         "dram.bandwidth": "100 MB/s",
         "clock": "10 MHz",
-        "dram.energy": "1000 pJ/bit",
+        "dram.energy": "0 pJ/bit",
         "sram.energy": "100 pJ/bit",
         "dram.latency": "1 ms",
         "dram.burst": "1 KiB",

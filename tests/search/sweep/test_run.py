@@ -91,7 +91,7 @@ def test_a_worker_that_is_killed_loses_nothing(spec, undisturbed, tmp_path):
 class FrailCrew:
     """Evaluates at once; the sixth point finds the pool broken, and the fifth was lost with it."""
 
-    died, deaths, shared, window = BrokenProcessPool, 2, True, 4
+    died, shared, window = BrokenProcessPool, True, 4
 
     def __init__(self, workers):
         self.taken, self.renewals = 0, []

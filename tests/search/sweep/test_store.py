@@ -188,6 +188,16 @@ def test_a_read_only_folder(filled, mounted):
     assert path.read_bytes() == before
 
 
+def test_a_digit_that_changed_on_disk_is_not_believed(filled):
+    data = filled.read_bytes()
+    assert data.count(b"[7007]") == 1
+    filled.write_bytes(data.replace(b"[7007]", b"[7107]"))
+    with Store(filled) as store:
+        assert store.get("point", "key8") == Entry("[8008]", None)
+        with pytest.raises(StoreError, match=r"is corrupt \(a row is not what was written\)"):
+            store.get("point", "key7")
+
+
 _FLIPS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 7)), min_size=1, max_size=4)
 
 

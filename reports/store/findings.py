@@ -45,6 +45,7 @@ class Findings:
         reason, and as far as they are known network, arch, formats and axes; key
     axes: dotted paths at which the architectures differ
     best: of each network, in the order of the points
+    others: points in the store that are not the sweep's
     """
 
     points: pd.DataFrame
@@ -52,6 +53,13 @@ class Findings:
     gaps: pd.DataFrame
     axes: tuple[str, ...]
     best: Mapping[str, Best]
+    others: int
+
+    @property
+    def alike(self) -> int:
+        """Points that no label tells from an earlier one."""
+        names = ("network", "arch", "formats", "objective", "model", *self.axes)
+        return int(self.points.duplicated([n for n in names if n in self.points]).sum())
 
     @property
     def traffic(self) -> pd.DataFrame:
@@ -91,13 +99,15 @@ def read_findings(
     points = None if sweep is None else plan(load_spec(sweep))
     reading = _Reading()
     with Store(path) as opened:
-        keys = sorted(opened.keys(POINTS)) if points is None else [point.key for point in points]
+        held = opened.keys(POINTS)
+        keys = sorted(held) if points is None else [point.key for point in points]
         for place, key in enumerate(keys):
             if progress is not None and place % _OFTEN == 0:
                 progress(f"reading point {place:,} of {len(keys):,}")
             planned = None if points is None else (place, points[place])
             reading.add(key, opened.get(POINTS, key), planned)
-        return reading.findings(opened, planned=points is not None)
+        others = len(held.keys() - keys)
+        return reading.findings(opened, planned=points is not None, others=others)
 
 
 class _Result(NamedTuple):
@@ -154,7 +164,7 @@ class _Reading:
         rows = [_layer_row(layer, record) for layer in layers]
         self._results.append(_Result(key, row, rows, _hardware(arch)))
 
-    def findings(self, store: Store, planned: bool) -> Findings:
+    def findings(self, store: Store, planned: bool, others: int) -> Findings:
         """What has been read; planned: whether points have their places in a sweep."""
         everything: list[_Result | _Gap] = [*self._results, *self._gaps]
         axes = _differing([one.hardware for one in everything if one.hardware])
@@ -166,14 +176,16 @@ class _Reading:
                 one.row["point"] = place
         layers = [{"point": one.row["point"], **row} for one in self._results for row in one.layers]
         labels = ("network", "arch", "formats", *(("objective", "model") if planned else ()), *axes)
+        gap_labels = (*(("point",) if planned else ()), "state", "reason", *labels)
         points = _frame([one.row for one in self._results], ("point", *labels))
         keys = {one.row["point"]: one.key for one in self._results}
         return Findings(
             points,
             _frame(layers, ("point", "network", "layer")),
-            _frame([gap.row for gap in self._gaps], ("state", "reason", *labels)),
+            _frame([gap.row for gap in self._gaps], gap_labels),
             axes,
             _best(points, keys, store),
+            others,
         )
 
 

@@ -65,27 +65,25 @@ def render(
     title: str,
     facts: Sequence[str],
     warnings: Sequence[str],
-    sections: Sequence[Section],
-    tables: Sequence[PageTable],
+    parts: Sequence[Section | PageTable],
 ) -> str:
-    """The page: facts and warnings, then figures, then tables. Equal content makes equal text.
+    """The page: facts and warnings, then figures and tables. Equal content makes equal text.
 
-    All words are taken as plain text. Names of sections and tables must be good as HTML ids.
+    All words are taken as plain text. Names of parts must be good as HTML ids, and differ.
     """
     here = resources.files("reports.store")
     style, script = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    data = {table.name: _table_data(table) for table in tables}
+    data = {part.name: _table_data(part) for part in parts if isinstance(part, PageTable)}
     return Template(here.joinpath("page.html").read_text("utf-8")).substitute(
         title=escape(title),
         facts="\n".join(
             [f"<p>{escape(text)}</p>" for text in facts]
             + [f'<p class="warning">{escape(text)}</p>' for text in warnings]
         ),
-        contents=_contents(
-            [(f"section-{section.name}", section.title) for section in sections]
-            + [(f"section-{table.name}", table.title) for table in tables]
+        contents="\n".join(
+            f'<li><a href="#section-{part.name}">{escape(part.title)}</a></li>' for part in parts
         ),
-        sections="\n".join([*map(_figures_html, sections), *map(_table_html, tables)]),
+        sections="\n".join(map(_section, parts)),
         # "</script>" inside a string would end the element
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         style=style,
@@ -95,27 +93,21 @@ def render(
     )
 
 
-def _contents(links: Sequence[tuple[str, str]]) -> str:
-    items = [f'<li><a href="#{escape(name)}">{escape(title)}</a></li>' for name, title in links]
-    return f"<ul>{''.join(items)}</ul>"
+def _section(part: Section | PageTable) -> str:
+    if isinstance(part, Section):
+        content = f'<div class="figures">\n{"".join(map(_figure, part.figures))}</div>'
+    else:
+        content = f'<p>{escape(part.note)}</p>\n<div id="table-{part.name}"></div>'
+    heading = f"<h2>{escape(part.title)}</h2>"
+    return f'<section id="section-{part.name}">\n{heading}\n{content}\n</section>'
 
 
-def _figures_html(section: Section) -> str:
-    figures = [
-        f'<figure><img src="data:image/png;base64,{base64.b64encode(figure.png).decode()}" '
-        f'alt="{escape(figure.caption)}"><figcaption>{escape(figure.caption)}</figcaption></figure>'
-        for figure in section.figures
-    ]
-    return _section(section.name, section.title, "\n".join(figures))
-
-
-def _table_html(table: PageTable) -> str:
-    content = f'<p>{escape(table.note)}</p>\n<div id="table-{escape(table.name)}"></div>'
-    return _section(table.name, table.title, content)
-
-
-def _section(name: str, title: str, content: str) -> str:
-    return f'<section id="section-{escape(name)}">\n<h2>{escape(title)}</h2>\n{content}\n</section>'
+def _figure(figure: PageFigure) -> str:
+    caption, image = escape(figure.caption), base64.b64encode(figure.png).decode()
+    return (
+        f'<figure><img src="data:image/png;base64,{image}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
 
 
 def _table_data(table: PageTable) -> dict[str, Any]:

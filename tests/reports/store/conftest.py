@@ -1,0 +1,63 @@
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from mapping.nest import MappingError
+from reports.store.findings import Findings, read_findings
+from search.sweep.evaluate import evaluate
+from search.sweep.ledger import POINTS
+from search.sweep.plan import plan
+from search.sweep.point import Point
+from search.sweep.spec import load_spec
+from search.sweep.store import Store
+from workloads import NetworkBuilder, save_workload
+
+NAME = "tiny & <b>co</b>"
+
+
+def fill(path: Path, points: Iterable[Point]) -> Path:
+    """A store of these points, as a sweep would leave it."""
+    with Store(path) as store:
+        for point in points:
+            try:
+                store.put(POINTS, point.key, evaluate(point).to_json())
+            except MappingError as error:
+                store.put_error(POINTS, point.key, str(error))
+    return path
+
+
+@pytest.fixture(scope="session")
+def spec(tmp_path_factory) -> Path:
+    """A sweep of 16 points, of which the 4 with 16 B have no legal mapping."""
+    folder = tmp_path_factory.mktemp("spec")
+    build = NetworkBuilder(NAME, input_shape=(1, 8, 8, 4))
+    x = build.conv("conv1", "input", 8, kernel=3, padding=1)
+    x = build.conv("conv2", x, 12, kernel=3, padding=1, stride=2)
+    build.conv("fc", build.avgpool("pool", x), 10, kernel=1)
+    save_workload(build.network(), folder / "tiny.yaml")
+    path = folder / "sweep.yaml"
+    path.write_text(f"""
+arch: edge-16k
+networks: ['{folder}/tiny.yaml']
+formats: [bfp8, {{I: bfp8, W: bfp8e2b4, O: plain16}}]
+axes:
+  sram.capacity: [16 B, 1 KiB, 2 KiB, 16 KiB]
+  dram.bandwidth: [1 GB/s, 2 GB/s]
+""")
+    return path
+
+
+@pytest.fixture(scope="session")
+def planned(spec) -> tuple[Point, ...]:
+    return plan(load_spec(spec))
+
+
+@pytest.fixture(scope="session")
+def store(planned, tmp_path_factory) -> Path:
+    return fill(tmp_path_factory.mktemp("store") / "sweep.sqlite", planned)
+
+
+@pytest.fixture(scope="session")
+def findings(store, spec) -> Findings:
+    return read_findings(store, spec)

@@ -29,7 +29,7 @@ def read_accuracies(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype={"label": str}, keep_default_na=False)
+        frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
     except OSError as error:
         raise AccuracyError(f"{path}: cannot be read: {error.strerror}; give a CSV file") from None
     except ValueError as error:  # pandas' own errors, and text that is not UTF-8

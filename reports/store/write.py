@@ -117,9 +117,10 @@ def _warnings(findings: Findings) -> list[str]:
     warnings = []
     if not len(findings.points):
         warnings.append("There is no result yet: no table of results and no figure can be shown.")
-    for state, count in findings.gaps["state"].value_counts().sort_index().items():
-        points = "1 point is" if count == 1 else f"{count:,} points are"
-        warnings.append(f"{points} {state}: see “Without a result”.")
+    states = findings.gaps["state"].value_counts().sort_index()
+    if len(states):
+        counts = ", ".join(f"{count:,} {state}" for state, count in states.items())
+        warnings.append(f"Points without a result: {counts}; listed below.")
     if findings.others:
         warnings.append(
             f"The store holds {findings.others:,} more points, of other sweeps or versions."

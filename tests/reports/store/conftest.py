@@ -5,6 +5,7 @@ import pytest
 
 from mapping.nest import MappingError
 from reports.store.findings import Findings, read_findings
+from reports.store.write import write_report
 from search.sweep.evaluate import evaluate
 from search.sweep.ledger import POINTS
 from search.sweep.plan import plan
@@ -61,3 +62,20 @@ def store(planned, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def findings(store, spec) -> Findings:
     return read_findings(store, spec)
+
+
+@pytest.fixture(scope="session")
+def accuracy(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("accuracy") / "choices.csv"
+    path.write_text(
+        "label,energy_pj,accuracy_loss\nbfp4,1e6,0.08\nbfp8,2e6,0.01\nbfp8b,3e6,0.02\nplain,4e6,0\n"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def report(store, spec, accuracy, tmp_path_factory) -> Path:
+    """The folder of the whole report."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(store, folder, sweep=spec, accuracy=accuracy)
+    return folder

@@ -96,7 +96,7 @@ class _Planner:
 def _changed(arch: Arch, part: str, changes: Sequence[Setting]) -> Arch:
     if len(changes) == 1:
         return replace(arch, changes[0].axis, changes[0].value)
-    data = arch.model_dump()
+    data = arch.model_dump(include={part})
     for axis, value, _ in changes:
         *way, last = axis.split(".")
         here: Any = data

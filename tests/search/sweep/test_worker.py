@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -27,10 +28,10 @@ def test_a_worker_is_deaf_to_interrupts_and_has_one_thread(worker):
 
 def test_a_worker_ends_with_its_lifeline_whatever_it_does(worker):
     pool, lifeline = worker
-    waiting = pool.submit(signal.pause)
+    waiting = pool.submit(time.sleep, 60)
     pool.submit(os.getpid)  # the worker is there: it took the first call
     while not waiting.running():
         pass
     lifeline.close()
     with pytest.raises(BrokenProcessPool):
-        waiting.result(timeout=60)
+        waiting.result(timeout=30)

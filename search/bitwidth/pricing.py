@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
 from mapping.paper_grid import PaperGrid
 from mapping.pe_array import passes
 from mapping.ragged import Vector
-from quant.formats import Format, LayerFormats
+from quant.formats import BFP, Format, LayerFormats
 from search.bitwidth.costs import Costs, Values
 from search.bitwidth.space import TENSORS
 from workloads import ConvLayer
@@ -29,19 +30,20 @@ Model = Literal["exact", "paper"]
 
 
 def model_costs(
-    layer: ConvLayer, arch: Arch, formats: Sequence[Format], objective: Objective, model: Model
-) -> Costs:
-    """Every mapping that can be best for some triple of the formats, priced by a model.
+    layer: ConvLayer, arch: Arch, formats: Sequence[Format], objective: Objective
+) -> dict[Model, Costs]:
+    """Every mapping that can be best for some triple of the formats, priced by each model.
 
-    model: "exact", payload by the movement rules: the prices are proven least over all mappings;
-        or "paper", Eq. 2-6 with real-valued trips over the same tile sizes and loop orders.
+    "exact" is payload by the movement rules: its prices are proven least over all mappings.
+    "paper" is Eq. 2-6 with real-valued trips, over the same tile sizes and loop orders.
 
     Legality is rule 7 of the movement rules for both, so that every mapping can be simulated.
     Raises MappingError if no mapping is legal in any format.
     """
     kept = stored(layer, arch)
     uniform = [LayerFormats.uniform(fmt) for fmt in formats]
-    sizes = candidate_sizes(kept, arch, uniform, objective)
+    extremes = [LayerFormats.uniform(fmt) for fmt in _extremes(formats)]
+    sizes = candidate_sizes(kept, arch, extremes, objective)
     grids = [Grid(kept, arch, each, sizes) for each in uniform]
     possible = _possible(grids, arch)
     if not possible.any():
@@ -63,20 +65,38 @@ def model_costs(
     places = np.argwhere(possible)
     tiles = np.stack([sizes[d][places[:, axis]] for axis, d in enumerate(DIMS)], axis=1)
     paper = PaperGrid(kept, arch, sizes)
-    found: Costs | None = None
+    found: dict[Model, Costs] = {}
     for order in ORDERS:
-        if model == "paper":
-            moved = _paper_moved(paper, order, kept, arch, formats, objective, possible)
-        else:
-            by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
-            moved = {t: np.stack([each[t] for each in by_grid]) for t in TENSORS}
         orders = np.full(len(tiles), order)
-        costs = Costs(
-            layer, arch, objective, tuple(formats), moved, room, whole, busy, tiles, orders
-        )
-        found = (costs if found is None else found.joined(costs)).undominated()
-    assert found is not None
+        by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
+        by_model: dict[Model, dict[Tensor, Values]] = {
+            "exact": {t: np.stack([each[t] for each in by_grid]) for t in TENSORS},
+            "paper": _paper_moved(paper, order, kept, arch, formats, objective, possible),
+        }
+        for model, moved in by_model.items():
+            costs = Costs(
+                layer, arch, objective, tuple(formats), moved, room, whole, busy, tiles, orders
+            )
+            before = found.get(model)
+            found[model] = (before.joined(costs) if before else costs).undominated()
     return found
+
+
+def _extremes(formats: Sequence[Format]) -> list[Format]:
+    """Formats that decide which tile sizes are candidates.
+
+    With width and block size fixed, bits are linear in SE: m x elements + SE x blocks, m falling as
+    SE grows. So a size that is superfluous at both ends is so between them.
+    """
+    groups: dict[object, list[Format]] = {}
+    for fmt in formats:
+        key = replace(fmt, exponent_bits=1) if isinstance(fmt, BFP) else fmt
+        groups.setdefault(key, []).append(fmt)
+    ends = (
+        (min(own, key=lambda f: f.mantissa_bits), max(own, key=lambda f: f.mantissa_bits))
+        for own in groups.values()
+    )
+    return list(dict.fromkeys(fmt for pair in ends for fmt in pair))
 
 
 def _possible(grids: Sequence[Grid], arch: Arch) -> NDArray[np.bool_]:

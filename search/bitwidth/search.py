@@ -185,7 +185,8 @@ class _Search:
 
     def all(self) -> Searched:
         """Every kind of price, and what it leads to."""
-        exact, paper = (self._model(model) for model in get_args(Model))
+        priced = self._priced()
+        exact, paper = priced["exact"], priced["paper"]
         largest = self._largest(exact)
         refined, dm_max = self._refined(exact, largest)
         problem = make_problem(self._space, exact, self._losses)
@@ -211,23 +212,29 @@ class _Search:
             self._simulations.count,
         )
 
-    def _model(self, model: Model) -> list[Costs]:
-        """Prices of every kind of layer, those kept not made again."""
-        space, arch, objective = self._space, self._arch, self._objective
-        deciding = [
-            (kind, dump_arch(arch), space.formats, objective, model) for kind in space.kinds
-        ]
-        missing = [at for at, own in enumerate(deciding) if not self._stages.has("costs", own)]
-        tasks = [(space.kinds[at], arch, space.formats, objective, model) for at in missing]
-        for start in range(0, len(tasks), _BATCH):
-            made = self._run(model_costs, tasks[start : start + _BATCH])
-            for at, costs in zip(missing[start : start + _BATCH], made, strict=True):
-                self._stages.put("costs", deciding[at], packed(costs))
-        self._said(f"priced by the {model} model")
-        return [
-            unpacked(str(self._stages.get("costs", own)), kind, arch, space.formats, objective)
-            for kind, own in zip(space.kinds, deciding, strict=True)
-        ]
+    def _priced(self) -> dict[Model, list[Costs]]:
+        """Prices of every kind of layer by each model, those kept not made again."""
+        space, arch, objective, stages = self._space, self._arch, self._objective, self._stages
+        deciding = [(kind, dump_arch(arch), space.formats, objective) for kind in space.kinds]
+        missing = [at for at, own in enumerate(deciding) if not stages.has("costs", own)]
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            made = self._run(
+                model_costs, [(space.kinds[at], arch, space.formats, objective) for at in batch]
+            )
+            for at, costs in zip(batch, made, strict=True):
+                stages.put(
+                    "costs", deciding[at], {model: packed(own) for model, own in costs.items()}
+                )
+            self._said(f"priced {min(start + _BATCH, len(missing))} of {len(missing)} layers")
+        kept = [stages.get("costs", own) for own in deciding]
+        return {
+            model: [
+                unpacked(record[model], kind, arch, space.formats, objective)
+                for kind, record in zip(space.kinds, kept, strict=True)
+            ]
+            for model in get_args(Model)
+        }
 
     def _uniform(self, costs: Sequence[Costs], fmt: int) -> float:
         """DM_sum with one format for everything; infinite if a layer has no legal mapping then."""

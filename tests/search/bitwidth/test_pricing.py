@@ -32,7 +32,7 @@ def case(seed: int):
 def test_the_exact_models_prices_are_the_mappers(seed: int, objective: str) -> None:
     rng, layer, arch = case(seed)
     try:
-        costs = model_costs(layer, arch, FORMATS, objective, "exact")
+        costs = model_costs(layer, arch, FORMATS, objective)["exact"]
     except MappingError:
         costs = None
     every = range(len(FORMATS))
@@ -56,7 +56,7 @@ def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> Non
     layer = random_layer(rng, 3)
     formats = FORMATS[:2]
     try:
-        costs = model_costs(layer, arch, formats, "dram", "paper")
+        costs = model_costs(layer, arch, formats, "dram")["paper"]
     except MappingError:
         return
     from mapping.candidates import candidate_sizes
@@ -132,7 +132,7 @@ def test_superfluous_mappings_change_no_price() -> None:
 def test_costs_survive_being_packed() -> None:
     _, layer, arch = case(3)
     layer = random_layer(random.Random(1), 5)
-    costs = model_costs(layer, tight(arch, 20000), candidates(8)[:6], "energy", "exact")
+    costs = model_costs(layer, tight(arch, 20000), candidates(8)[:6], "energy")["exact"]
     again = unpacked(packed(costs), layer, costs.arch, costs.formats, "energy")
     every = range(6)
     assert np.array_equal(costs.prices(every, every, every), again.prices(every, every, every))

@@ -26,7 +26,7 @@ def whole_problem(space: Space, costs, losses) -> Problem:
 def test_nothing_is_lost_by_dominance(seed: int, objective: str) -> None:
     space = make_space(block_network(), candidates(8)[::3], tied=seed != 2)
     arch = small_arch(3000 + 700 * seed)
-    costs = [model_costs(k, arch, space.formats, objective, "exact") for k in space.kinds]
+    costs = [model_costs(k, arch, space.formats, objective)["exact"] for k in space.kinds]
     losses = random_losses(space, seed)
     thin, whole = make_problem(space, costs, losses), whole_problem(space, costs, losses)
     assert sum(map(len, thin.candidates)) < sum(map(len, whole.candidates))
@@ -40,7 +40,7 @@ def test_nothing_is_lost_by_dominance(seed: int, objective: str) -> None:
 
 def test_a_choices_loss_cost_and_formats() -> None:
     space = make_space(block_network(), candidates(8)[:2])
-    costs = [model_costs(k, small_arch(), space.formats, "dram", "exact") for k in space.kinds]
+    costs = [model_costs(k, small_arch(), space.formats, "dram")["exact"] for k in space.kinds]
     losses = random_losses(space, 1)
     problem = make_problem(space, costs, losses)
     for choice in every_choice(problem)[:4]:
@@ -54,7 +54,7 @@ def test_a_choices_loss_cost_and_formats() -> None:
 
 def test_measured_costs_replace_prices_and_raise_the_others() -> None:
     space = make_space(block_network(), candidates(8)[:3])
-    costs = [model_costs(k, small_arch(), space.formats, "latency", "exact") for k in space.kinds]
+    costs = [model_costs(k, small_arch(), space.formats, "latency")["exact"] for k in space.kinds]
     losses = random_losses(space, 0)
     before = make_problem(space, costs, losses)
     product, term = space.products[1], before.terms[1]

@@ -132,14 +132,14 @@ def test_the_same_again_whatever_the_number_of_workers() -> None:
 def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
     whole = searched(block_network(), 4)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def die(said: str) -> None:
         if said.startswith("round"):
-            raise Killed
+            raise KilledError
 
-    with Store(tmp_path / "stages") as store, pytest.raises(Killed):
+    with Store(tmp_path / "stages") as store, pytest.raises(KilledError):
         searched(block_network(), 4, stages=Stages(store), said=die)
 
     import search.bitwidth.search as module

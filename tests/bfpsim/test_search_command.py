@@ -1,0 +1,142 @@
+"""The search command, in process: energy alone, a trained module, budgets, bad input."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bfpsim.cli import run
+from tests.idx_file import write_idx
+
+NET = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(),
+        nn.Linear(150, 10),
+    )
+"""
+CSV = """name,type,N,G,K,C,P,Q,R,S,stride,padding
+"""
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run([*map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A module, and images that it classifies as it does: it is trained on them, so to speak."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "net.py").write_text(NET)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(60, 28, 28)).astype(np.uint8)
+    namespace: dict[str, object] = {}
+    exec(NET, namespace)
+    net = namespace["make"]()  # type: ignore[operator]
+    with torch.no_grad():
+        x = torch.from_numpy((pixels / 255 - 0.2860) / 0.3530).float()[:, None]
+        classes = net(x).argmax(1).numpy().astype(np.uint8)
+    write_idx(folder / "images.gz", pixels)
+    write_idx(folder / "labels.gz", classes)
+    return folder
+
+
+def trained(files) -> tuple[object, ...]:
+    return (
+        f"{files}/net.py:make", "--data", files / "images.gz", "--labels", files / "labels.gz",
+        "--workers", 1,
+    )  # fmt: skip
+
+
+def test_a_trained_module_end_to_end(files, capsys, tmp_path) -> None:
+    table = tmp_path / "sensitivity.csv"
+    arguments = ("search", *trained(files), "--sensitivity", table, "--store", tmp_path / "stages")
+    code, out, err = call(capsys, *arguments, "--out", tmp_path / "found")
+    assert (code, err) == (0, "")
+    assert re.match("wrote layers.csv, comparison.csv, front.csv, finalists.csv, front.png", out)
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    layers = pd.read_csv(tmp_path / "found" / "layers.csv")
+    assert summary["loss_per_nat"] > 0
+    assert summary["energy_pj"] == pytest.approx(layers["energy_pj"].sum(), rel=1e-12)
+    assert list(layers["O"])[0] == list(layers["I"])[1]  # tied
+    finalists = pd.read_csv(tmp_path / "found" / "finalists.csv")
+    assert finalists["value"].is_monotonic_increasing
+    # Again, all of it kept: the same bytes, without a search.
+    code, _, _ = call(capsys, *arguments, "--out", tmp_path / "again")
+    for name in ("layers.csv", "comparison.csv", "front.csv", "finalists.csv", "front.png"):
+        first = (tmp_path / "found" / name).read_bytes()
+        assert first == (tmp_path / "again" / name).read_bytes(), name
+    # Training the choice goes on from its checkpoint.
+    train = ("--train", files / "images.gz", "--train-labels", files / "labels.gz", "--qat", 3)
+    code, out, _ = call(capsys, *arguments, *train, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["finalists"][-1]["choice"].endswith("+QAT")
+    assert (tmp_path / "stages.checkpoint.safetensors").exists()
+
+
+def test_without_weights_only_movement_is_searched(files, capsys) -> None:
+    code, out, _ = call(
+        capsys, "search", f"{files}/net.py:make", "--shape", "input=1x1x28x28", "--perf", "dram",
+        "--workers", 1, "--json",
+    )  # fmt: skip
+    report = json.loads(out)
+    assert code == 0
+    assert report["accuracy"].startswith("not known")
+    assert report["predicted_loss"] == 0
+    rows = {row["cost"]: row for row in report["comparison"]}
+    assert rows["simulated"]["simulated"] == report["dram_bits"]
+    assert rows["simulated"]["simulated"] <= min(row["simulated"] for row in rows.values())
+    assert "finalists" not in report
+
+
+def test_the_terminal_shows_choice_and_comparison(files, capsys) -> None:
+    network = (f"{files}/net.py:make", "--shape", "input=1x1x28x28", "--workers", 1)
+    code, out, _ = call(capsys, "search", *network, "--bits", 16, "--cost", "exact")
+    assert code == 0
+    for text in ("Chosen by each kind of price", "paper", "dm max", "rounds", "simulations"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (("--bits", 12), "candidates of 12 bits; allowed: 16, 8"),
+        (("--alpha", -1), "--alpha -1.0; allowed: a number from 0"),
+        (("--alpha", 1, "--most-loss", 1), "exclude each other; give one"),
+        (("--most-cost", 1), "the least that any choice has is"),
+        (("--sensitivity", "x.csv"), "--sensitivity and --nat need a trained network"),
+        (("--qat", 3), "--qat and --train need each other"),
+        (("--weights", "w.pt"), "has no module to run"),
+        (("--store", "/proc/nothing/store"), "/proc/nothing"),
+    ],
+)
+def test_bad_input_is_one_line(options, wrong, files, capsys, tmp_path) -> None:
+    path = tmp_path / "tiny.csv"
+    path.write_text("Layer,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,"
+                    "Num Filter,Strides,\nconv,6,6,3,3,2,4,1,\n")  # fmt: skip
+    code, out, err = call(capsys, "search", path, "--workers", 1, *options)
+    assert (code, out) == (2, "")
+    assert wrong in err
+    assert err.count("\n") == 1
+
+
+def test_a_table_of_another_network(files, capsys, tmp_path) -> None:
+    table = tmp_path / "other.csv"
+    table.write_text(
+        '# bfpsim sensitivity {"network": "Other", "images": 9, "accuracy": 0.5}\n'
+        "layer,tensor,format,kl,sqnr_db,accuracy_loss,fisher,bits\n"
+        "fc,I,bfp8e2b1,0.1,30.0,0.0,0.1,80\n"
+    )
+    code, _, err = call(capsys, "search", *trained(files), "--sensitivity", table, "--nat", 0.5)
+    assert code == 2
+    assert "sensitivity table of Other: has no row for I of '0'" in err

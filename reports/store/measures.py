@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import reduce
+from operator import add
 from typing import Any
 
 from arch import Arch
-from mapping.counts import Level, energy_pj
+from mapping.counts import Flow, Level, energy_pj
 from mapping.nest import Tensor
 from search.sweep.record import TENSORS, LayerRecord
 from sim.validate import RUNGS
 
 LEVELS: tuple[Level, ...] = ("DRAM", "SRAM")
+_PLACES = {
+    (level, tensor): Flow(level, tensor, "read", "mantissa")  # all flows there cost the same
+    for level in LEVELS
+    for tensor in TENSORS
+}
 
 
 def energy_column(level: Level, tensor: Tensor) -> str:
@@ -32,16 +40,17 @@ def measures(layers: Sequence[LayerRecord], arch: Arch) -> dict[str, Any]:
     - energy_pj, by Eq. 8; dram_energy_pj, sram_energy_pj; and of every level and tensor
       (`energy_column`): each the correctly rounded sum of its flows. compulsory_energy_pj
     """
-    bits = dict.fromkeys(LEVELS, 0)
-    padding = 0
-    energies: dict[tuple[Level, Tensor], list[float]] = {
-        (level, tensor): [] for level in LEVELS for tensor in TENSORS
-    }
+    bits, padding = dict.fromkeys(_PLACES, 0), 0
+    energies: dict[tuple[Level, Tensor], list[float]] = {place: [] for place in _PLACES}
+    prices = {place: energy_pj(flow, 1, arch) for place, flow in _PLACES.items()}
     for layer in layers:
-        for flow, moved in layer.traffic.items():
-            bits[flow.level] += int(moved)
-            padding += int(moved) if flow.kind == "burst" else 0
-            energies[flow.level, flow.tensor].append(energy_pj(flow, moved, arch))
+        for (level, tensor, _, kind), moved in layer.traffic.items():
+            place, whole = (level, tensor), int(moved)
+            bits[place] += whole
+            if kind == "burst":
+                padding += whole
+            energies[place].append(whole * prices[place])
+    dram_bits = sum(bits["DRAM", tensor] for tensor in TENSORS)
     of_level = {
         level: [pj for tensor in TENSORS for pj in energies[level, tensor]] for level in LEVELS
     }
@@ -54,9 +63,9 @@ def measures(layers: Sequence[LayerRecord], arch: Arch) -> dict[str, Any]:
         **{f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS},
         "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
         "seconds": float(cycles / arch.clock),
-        "dram_bits": bits["DRAM"],
-        "dram_payload_bits": bits["DRAM"] - padding,
-        "sram_bits": bits["SRAM"],
+        "dram_bits": dram_bits,
+        "dram_payload_bits": dram_bits - padding,
+        "sram_bits": sum(bits["SRAM", tensor] for tensor in TENSORS),
         "compulsory_bits": compulsory,
         **_models(layers),
         **{f"{level.lower()}_energy_pj": math.fsum(of_level[level]) for level in LEVELS},
@@ -72,6 +81,11 @@ def _models(layers: Sequence[LayerRecord]) -> dict[str, Any]:
         return {}
     return {
         "exact_bits": sum(models.exact for models in known),
-        "paper_bits": float(sum(models.paper for models in known)),
-        **{f"{rung}_bits": float(sum(models.rungs[rung] for models in known)) for rung in RUNGS},
+        "paper_bits": _total(models.paper for models in known),
+        **{f"{rung}_bits": _total(models.rungs[rung] for models in known) for rung in RUNGS},
     }
+
+
+def _total(fractions: Iterable[Fraction]) -> float:
+    """Their exact sum, rounded once; `sum` would add each to 0, which costs as much again."""
+    return float(reduce(add, fractions))

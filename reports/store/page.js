@@ -74,7 +74,7 @@
       const filter = make("input", {
         type: "search", autocomplete: "off", spellcheck: "false",
         "aria-label": `filter ${column.label}`,
-        placeholder: column.words ? "contains" : "> 0, 1..5",
+        placeholder: column.words ? "contains" : "> 0",
       });
       const head = make("th", {scope: "col", "aria-sort": "none"}, button, filter);
       if (!column.words) head.classList.add("number");

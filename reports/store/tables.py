@@ -17,14 +17,14 @@ _TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _KIB = 8192
 _LAYERS = 250_000  # rows of layers that the page holds at most
 
+_ENERGIES = {"energy_pj": "energy", "dram_energy_pj": "DRAM", "sram_energy_pj": "SRAM"}
 _VOLUMES = {
-    "compulsory_bits": "compulsory",
-    "paper_bits": "paper",
-    "exact_bits": "exact",
     "dram_bits": "DRAM",
+    "compulsory_bits": "compulsory",
+    "exact_bits": "exact",
+    "paper_bits": "paper",
     "sram_bits": "SRAM",
 }
-_ENERGIES = {"dram_energy_pj": "DRAM", "sram_energy_pj": "SRAM", "energy_pj": "energy"}
 _CYCLES = {
     "cycles": "cycles",
     "compute_cycles": "computing",
@@ -96,12 +96,13 @@ def page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pag
 def _point_columns(points: pd.DataFrame, axes: Sequence[str]) -> tuple[Column, ...]:
     """What tells points apart, and their sums."""
     labels = [name for name in ("arch", "objective", "model") if _differs(points, name)]
+    told = any(axis.endswith(".capacity") for axis in axes)
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in ("network", *labels, "formats", *axes)),
-        Column("capacity_bits", "buffers [KiB]", _KIB, 1),
-        *_figures(points),
+        *(() if told else (Column("capacity_bits", "buffers [KiB]", _KIB, 1),)),
         *_scaled(points, {"seconds": "time"}, _TIME),
+        *_figures(points),
     )
 
 
@@ -146,9 +147,9 @@ def _accuracy_columns(accuracies: pd.DataFrame) -> tuple[Column, ...]:
 
 def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
     return (
-        *_scaled(frame, _VOLUMES, _BITS),
         *_scaled(frame, _ENERGIES, _ENERGY),
-        *(Column(name, label, digits=0) for name, label in _CYCLES.items() if name in frame),
+        *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
+        *_scaled(frame, _VOLUMES, _BITS),
     )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from reports.files import write_csv
 from reports.store.figures import draw_figures
-from reports.store.findings import Findings, read_findings
+from reports.store.findings import Findings
 from reports.store.page import PageTable, Section, render
+from reports.store.reading import read_findings
 from reports.store.tables import page_tables
 from reports.store.tradeoff import read_accuracies, unbeaten
 from workloads.files.atomic import write_atomic

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from mapping.nest import MappingError
-from reports.store.findings import Findings, read_findings
+from reports.store.findings import Findings
+from reports.store.reading import read_findings
 from reports.store.write import write_report
 from search.sweep.evaluate import evaluate
 from search.sweep.ledger import POINTS

@@ -3,8 +3,8 @@ import math
 import pandas as pd
 import pytest
 
-from reports.store.findings import read_findings
 from reports.store.measures import LEVELS, energy_column
+from reports.store.reading import read_findings
 from search.sweep.ledger import POINTS
 from search.sweep.record import TENSORS
 from search.sweep.results import Results

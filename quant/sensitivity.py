@@ -69,7 +69,7 @@ class Sensitivity:
                 if not first.startswith(_HEADER):
                     raise ValueError(f"starts with {first[:40]!r}")
                 about = json.loads(first[len(_HEADER) :])
-                table = pd.read_csv(file)
+                table = pd.read_csv(file, dtype={"layer": str})  # names may be numbers
                 if tuple(table.columns) != COLUMNS:
                     raise ValueError(f"columns {list(table.columns)}")
                 return cls(table, about["network"], about["images"], about["accuracy"])

@@ -12,15 +12,15 @@ _EXTREME = 1e9
 """An alpha, or its inverse, that leaves the other criterion to decide between equals."""
 
 
-def pareto_front(problem: Problem, scale: float, points: int) -> list[Allocation]:
+def pareto_front(problem: Problem, scale: float, points: int, between: int) -> list[Allocation]:
     """Choices that no choice found beats in both loss and cost, by ascending loss.
 
     First the lower convex hull: every choice that is best for some alpha is on it, and each step
     solves for the alpha at which two neighbours are equally good, until nothing better is between
-    any two (Aneja and Nair's dichotomic scheme). With points left, the widest gaps are closed by
-    the least cost for a loss in the middle, where no alpha leads.
+    any two (Aneja and Nair's dichotomic scheme). Then the widest gaps are narrowed by the least
+    cost for a loss in the middle, where no alpha leads.
 
-    scale: DM_max; points: how many choices to look for at most
+    scale: DM_max; points: choices of the hull to look for at most; between: gaps to look into
     """
     ends = [allocate(problem, 1 / _EXTREME, scale), allocate(problem, _EXTREME, scale)]
     hull = _undominated(ends)
@@ -37,9 +37,9 @@ def pareto_front(problem: Problem, scale: float, points: int) -> list[Allocation
         if middle.objective < line * (1 - 1e-9):
             hull = _undominated([*hull, middle])
     front, tried = hull, set[float]()
-    while len(front) < points:
+    for _ in range(between):
         gaps = [(a, b) for a, b in pairwise(front) if (a.loss + b.loss) / 2 not in tried]
-        if not gaps or len(tried) >= points:
+        if not gaps:
             break
         a, b = max(gaps, key=lambda pair: pair[0].cost - pair[1].cost)
         tried.add((a.loss + b.loss) / 2)

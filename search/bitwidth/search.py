@@ -129,8 +129,8 @@ class Searched:
         )
 
 
-POINTS = 48
-"""Choices of the front that are looked for, at most."""
+POINTS, BETWEEN = 32, 4
+"""Choices of the front's hull, and between them, that are looked for, at most."""
 
 _SEEDS = 3
 
@@ -322,7 +322,7 @@ class _Search:
 
     def _front(self, refined: Refined, dm_max: float) -> tuple[Found, ...]:
         found = []
-        for allocation in pareto_front(refined.problem, dm_max, POINTS):
+        for allocation in pareto_front(refined.problem, dm_max, POINTS, BETWEEN):
             formats = refined.problem.formats(allocation.choice)
             choice = Choice(formats, best_in(self._space, refined.costs, formats))
             found.append(self._found("simulated", choice, -math.inf, dm_max))

@@ -13,7 +13,7 @@ TASKS_FORMATS = 7
 
 def test_energy_against_the_original(capsys, tmp_path) -> None:
     path = tmp_path / "tiny.csv"
-    path.write_text("Layer,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,"
+    path.write_text("Layer name,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,"
                     "Num Filter,Strides,\nconv,9,9,3,3,8,8,1,\nfc,1,1,1,1,392,16,1,\n")  # fmt: skip
     code, _, _ = call(capsys, "reproduce", "energy", path, "--out", tmp_path / "energy")
     assert code == 0

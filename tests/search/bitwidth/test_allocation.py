@@ -69,7 +69,7 @@ def test_the_front_has_every_alphas_choice_and_nothing_dominated(seed: int) -> N
     every = costs(problem)
     if not every:
         return
-    front = pareto_front(problem, 10.0, 40)
+    front = pareto_front(problem, 10.0, 40, 5)
     points = [(own.loss, own.cost) for own in front]
     assert points == sorted(points)
     for loss, cost in points:

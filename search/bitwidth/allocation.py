@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,9 +114,12 @@ def _solved(
         model.most = _limit(model.cost, most_cost)
     bound = _run(model)
     choice = [-1] * len(problem.candidates)
-    for number, own in enumerate(columns):
-        best = max(range(len(own)), key=lambda at: model.y[number, at].value)
-        for tensor, pick in zip(problem.terms[number].tensors, own[best].picks, strict=True):
+    values = [variable.value for variable in model.y.values()]
+    start = 0
+    for term, own in zip(problem.terms, columns, strict=True):
+        chosen = own[max(range(len(own)), key=lambda at: values[start + at])]
+        start += len(own)
+        for tensor, pick in zip(term.tensors, chosen.picks, strict=True):
             choice[tensor] = pick
     loss, cost = problem.loss(choice), problem.cost(choice)
     objective = loss_weight * loss + cost_weight * cost
@@ -168,35 +172,49 @@ def _model(
     budget: bool,
 ) -> Any:
     import pyomo.environ as pyo
+    from pyomo.core.expr import LinearExpression
 
     model = pyo.ConcreteModel()
-    picks = [(t, f) for t in shared for f in range(len(problem.candidates[t]))]
-    places = [(number, at) for number, own in enumerate(columns) for at in range(len(own))]
-    model.x = pyo.Var(picks, domain=pyo.Binary)
+    flat = [column for own in columns for column in own]
+    sizes = [len(problem.candidates[tensor]) for tensor in shared]
+    model.x = pyo.Var(range(sum(sizes)), domain=pyo.Binary)
     # With every x whole, the links leave one combination; a budget may mix what is behind it.
-    model.y = pyo.Var(places, domain=pyo.Binary if budget else pyo.NonNegativeReals)
+    model.y = pyo.Var(range(len(flat)), domain=pyo.Binary if budget else pyo.NonNegativeReals)
+    xs, ys = list(model.x.values()), list(model.y.values())
+    picks = {
+        tensor: xs[start : start + size]
+        for tensor, start, size in zip(shared, accumulate(sizes, initial=0), sizes, strict=False)
+    }
     model.links = pyo.ConstraintList()
-    for tensor in shared:
-        model.links.add(
-            sum(model.x[tensor, f] for f in range(len(problem.candidates[tensor]))) == 1
-        )
-    for number, (term, own) in enumerate(zip(problem.terms, columns, strict=True)):
-        model.links.add(sum(model.y[number, at] for at in range(len(own))) == 1)
+
+    def link(variables: list[Any], minus: list[Any], total: int) -> None:
+        signs = [1.0] * len(variables) + [-1.0] * len(minus)
+        terms = LinearExpression(linear_coefs=signs, linear_vars=variables + minus)
+        model.links.add(terms == total)
+
+    for own_picks in picks.values():
+        link(own_picks, [], 1)
+    start = 0
+    for term, own in zip(problem.terms, columns, strict=True):
+        mine = ys[start : start + len(own)]
+        start += len(own)
+        link(mine, [], 1)
         for role, tensor in enumerate(term.tensors):
-            if tensor not in shared or tensor in term.tensors[:role]:
+            if tensor not in picks or tensor in term.tensors[:role]:
                 continue
-            with_pick: dict[int, list[Any]] = {
-                f: [] for f in range(len(problem.candidates[tensor]))
-            }
-            for at, column in enumerate(own):
-                with_pick[column.picks[role]].append(model.y[number, at])
-            for f, variables in with_pick.items():
-                model.links.add(sum(variables) - model.x[tensor, f] == 0)
-    model.loss = sum(problem.losses[t][f] * model.x[t, f] for t, f in picks) + sum(
-        columns[number][at].loss * model.y[number, at] for number, at in places
-    )
-    model.cost = sum(columns[number][at].cost * model.y[number, at] for number, at in places)
-    model.objective = pyo.Objective(expr=loss_weight * model.loss + cost_weight * model.cost)
+            with_pick: list[list[Any]] = [[] for _ in picks[tensor]]
+            for column, variable in zip(own, mine, strict=True):
+                with_pick[column.picks[role]].append(variable)
+            for variables, pick in zip(with_pick, picks[tensor], strict=True):
+                link(variables, [pick], 0)
+    losses = [float(loss) for tensor in picks for loss in problem.losses[tensor]]
+    losses += [column.loss for column in flat]
+    costs = [0.0] * len(xs) + [column.cost for column in flat]
+    weighted = [loss_weight * a + cost_weight * b for a, b in zip(losses, costs, strict=True)]
+    every = xs + ys
+    model.loss = LinearExpression(linear_coefs=losses, linear_vars=every)
+    model.cost = LinearExpression(linear_coefs=costs, linear_vars=every)
+    model.objective = pyo.Objective(expr=LinearExpression(linear_coefs=weighted, linear_vars=every))
     return model
 
 

@@ -1,0 +1,131 @@
+"""The search against other ways to choose: ``python -m benchmarks.search --help``.
+
+One network at its final simulated prices, Eq. 1 with energy. Every rival may evaluate as many whole
+configurations: the best format for all tensors, random choices, and greedy descent (the best single
+change, again and again; from the best uniform choice, then from random ones).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+import bfpsim as bs
+from quant.formats import candidates
+from quant.sensitivity import Sensitivity
+from search.bitwidth.allocation import allocate
+from search.bitwidth.losses import make_losses, no_losses
+from search.bitwidth.problem import Problem
+from search.bitwidth.refinement import Simulations, refine
+from search.bitwidth.search import search_formats
+from search.bitwidth.space import make_space
+from search.bitwidth.stages import Stages
+from search.bitwidth.target import Tradeoff
+from search.bitwidth.tasks import workers
+
+ALPHA = 0.2
+NAT = 0.75
+"""Top-1 per nat, as measured for ResNet-18 (docs/reproducing-bitq.md)."""
+
+
+def main() -> None:
+    """Search, then let the others search."""
+    parser = argparse.ArgumentParser(prog="benchmarks.search", description=__doc__)
+    parser.add_argument("--network", default="resnet18-fashion")
+    parser.add_argument("--bits", type=int, default=8)
+    parser.add_argument("--sensitivity", type=Path, help="table of `bfpsim quantize`; none: energy")
+    parser.add_argument("--evaluations", type=int, default=20_000, help="of each rival")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    space = make_space(bs.load_workload(options.network), candidates(options.bits))
+    losses = no_losses(space)
+    if options.sensitivity is not None:
+        losses = make_losses(space, Sensitivity.load(options.sensitivity), NAT)
+    arch = bs.load_arch("edge-64k")
+    start = time.perf_counter()
+
+    def said(what: str) -> None:
+        print(f"  {time.perf_counter() - start:5.1f} s: {what}", flush=True)
+
+    with workers(options.workers) as run:
+        found = search_formats(space, arch, losses, Tradeoff(ALPHA), "energy", run, Stages(), said)
+        print(f"{options.network}, {options.bits} bits, {options.workers} workers: "
+              f"{time.perf_counter() - start:.0f} s, {found.rounds} rounds, "
+              f"{found.simulations} simulations")  # fmt: skip
+        best, choices = found.by("simulated"), (*found.found, *found.front)
+        pools = [[] for _ in space.kinds]
+        for own in choices:
+            for product in space.products:
+                pools[product.kind].append(own.choice.mappings[product.name])
+        refined = refine(
+            space, arch, "energy", losses, pools,
+            lambda problem: allocate(problem, ALPHA, best.dm_max),
+            Simulations(space, arch, "energy"), run,
+        )  # fmt: skip
+    print(found.comparison().to_string(index=False))
+    rival = _Rivals(refined.problem, best.dm_max, options.evaluations)
+    rows = [("search", best.value), ("one format for all", rival.uniform()),
+            ("random", rival.random()), ("greedy", rival.greedy())]  # fmt: skip
+    for name, value in rows:
+        print(f"{name:20s} {value:.6f}  {100 * (value / best.value - 1):+.2f} %")
+    print(f"floor over all formats and mappings: {found.floor:.6f}")
+
+
+class _Rivals:
+    """Other searches of the same problem, with so many evaluations each."""
+
+    def __init__(self, problem: Problem, scale: float, evaluations: int) -> None:
+        self._problem, self._scale, self._evaluations = problem, scale, evaluations
+        self._rng = np.random.default_rng(0)
+        self._sizes = [len(own) for own in problem.candidates]
+
+    def _value(self, choice: list[int]) -> float:
+        return self._problem.loss(choice) + ALPHA * self._problem.cost(choice) / self._scale
+
+    def _uniform_choices(self) -> list[list[int]]:
+        every = sorted({fmt for own in self._problem.candidates for fmt in own})
+        return [
+            [own.index(fmt) for own in self._problem.candidates]
+            for fmt in every
+            if all(fmt in own for own in self._problem.candidates)
+        ]
+
+    def uniform(self) -> float:
+        """The best format that no tensor's candidates lack."""
+        return min(map(self._value, self._uniform_choices()), default=float("inf"))
+
+    def random(self) -> float:
+        """The best of random choices."""
+        return min(self._value(self._draw()) for _ in range(self._evaluations))
+
+    def greedy(self) -> float:
+        """The best local optimum."""
+        best, used = float("inf"), 0
+        starts = sorted(self._uniform_choices(), key=self._value)[:1]
+        while used < self._evaluations:
+            choice = starts.pop() if starts else self._draw()
+            value = self._value(choice)
+            while used < self._evaluations:
+                moves = []
+                for tensor, size in enumerate(self._sizes):
+                    for pick in range(size):
+                        if pick != choice[tensor]:
+                            moved = [*choice[:tensor], pick, *choice[tensor + 1 :]]
+                            moves.append((self._value(moved), moved))
+                used += len(moves)
+                least, moved = min(moves)
+                if least >= value:
+                    break
+                value, choice = least, moved
+            best = min(best, value)
+        return best
+
+    def _draw(self) -> list[int]:
+        return [int(self._rng.integers(size)) for size in self._sizes]
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long bench bench-networks bench-accuracy lint clean
+.PHONY: demo test test-long bench bench-networks bench-accuracy bench-sweeps bench-search lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -25,6 +25,13 @@ bench-networks: $(VENV)/.dev
 bench-accuracy: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.accuracy --table
+
+bench-sweeps: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.sweeps
+
+bench-search: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.search --sensitivity benchmarks/sensitivity-resnet18-fashion-8.csv
+	$(BIN)/python -m benchmarks.search --network resnet18 --bits 16
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,13 @@ from rich.console import Group
 
 from bfpsim.emit import Report
 from bfpsim.progress import progress_bar
+from bfpsim.trained import module_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
-    from torch import Tensor, nn
+    from torch import nn
 
     from arch import Arch
     from quant.datasets import Dataset
@@ -68,7 +68,7 @@ def study(
     check_weights(name, weights)
     points = grid(asked.rounding)
     # Before the accuracy, which takes longer: an architecture that is too small is found at once.
-    energy = _energy(name, _network(module, some[:1]), points, asked)
+    energy = _energy(name, module_network(module, some[:1]), points, asked)
     with progress_bar(f"evaluating {name}", len(points)) as done:
         accuracy = measure_accuracy(model, images, points, asked.activations, progress=done)
     units = find_units(module, model.sites)
@@ -147,14 +147,6 @@ def _energy(
         return measure_energy(
             network, asked.arch, formats, activations=asked.activations, progress=done
         )
-
-
-def _network(module: nn.Module, image: Tensor) -> Network:
-    """The module's layers at an image's shape."""
-    from workloads import load_workload
-
-    argument = next(iter(inspect.signature(module.forward).parameters))
-    return load_workload(module, {argument: image.shape})
 
 
 def _saved(energy: pd.DataFrame, e: int | None, m: int | None) -> float | None:

@@ -23,13 +23,21 @@ _PLACES = {
 }
 
 
+Prices = dict[tuple[Level, Tensor], float]
+
+
 def energy_column(level: Level, tensor: Tensor) -> str:
     """The column with the energy of one tensor at one level [pJ]."""
     return f"{level.lower()}_{tensor}_energy_pj"
 
 
-def measures(layers: Sequence[LayerRecord], arch: Arch) -> dict[str, Any]:
-    """What layers that ran on an architecture sum up to.
+def prices(arch: Arch) -> Prices:
+    """What a bit of each tensor costs at each level [pJ]."""
+    return {place: energy_pj(flow, 1, arch) for place, flow in _PLACES.items()}
+
+
+def measures(layers: Sequence[LayerRecord], arch: Arch, per_bit: Prices) -> dict[str, Any]:
+    """What layers that ran on an architecture, with its `prices`, sum up to.
 
     - macs; cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles;
       dram_busy_cycles; seconds
@@ -42,14 +50,13 @@ def measures(layers: Sequence[LayerRecord], arch: Arch) -> dict[str, Any]:
     """
     bits, padding = dict.fromkeys(_PLACES, 0), 0
     energies: dict[tuple[Level, Tensor], list[float]] = {place: [] for place in _PLACES}
-    prices = {place: energy_pj(flow, 1, arch) for place, flow in _PLACES.items()}
     for layer in layers:
         for (level, tensor, _, kind), moved in layer.traffic.items():
             place, whole = (level, tensor), int(moved)
             bits[place] += whole
             if kind == "burst":
                 padding += whole
-            energies[place].append(whole * prices[place])
+            energies[place].append(whole * per_bit[place])
     dram_bits = sum(bits["DRAM", tensor] for tensor in TENSORS)
     of_level = {
         level: [pj for tensor in TENSORS for pj in energies[level, tensor]] for level in LEVELS

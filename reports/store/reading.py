@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reports.store.choice import cheapest
 from reports.store.findings import Best, Findings
-from reports.store.measures import measures
+from reports.store.measures import measures, prices
 from search.sweep.ledger import POINTS
 from search.sweep.plan import plan
 from search.sweep.point import Point
@@ -105,19 +105,19 @@ class _Reading:
         self._gaps.append(_Gap(row | gap | {"key": key}, hardware))
 
     def _take(self, key: str, row: _Row, record: Record) -> None:
-        arch, layers = record.arch, record.layers
+        arch, layers, per_bit = record.arch, record.layers, prices(record.arch)
         formats = {layer.formats for layer in layers}
         row |= {
             "network": record.network,
             "arch": arch.name,
             "formats": formats.pop() if len(formats) == 1 else "by layer",
             "capacity_bits": _capacity_bits(arch),
-            **measures(layers, arch),
+            **measures(layers, arch, per_bit),
         }
         sums: dict[int, _Row] = {}  # by the traffic, which layers of one kind share
         for layer in layers:
             if id(layer.traffic) not in sums:
-                sums[id(layer.traffic)] = measures((layer,), arch)
+                sums[id(layer.traffic)] = measures((layer,), arch, per_bit)
         rows = [_mapped(layer, record) | sums[id(layer.traffic)] for layer in layers]
         self._results.append(_Result(key, row, rows, self._hardware_of(arch)))
 

@@ -170,7 +170,7 @@ def test_filtering_by_numbers_and_by_words(page, report):
 
 def test_long_tables_are_turned_page_by_page(chromium, tmp_path):
     values = np.random.default_rng(0).permutation(120) - 60.5
-    frame = pd.DataFrame({"value": [*values, None], "word": [f"w{i % 7}" for i in range(121)]})
+    frame = pd.DataFrame({"value": [None, *values], "word": [f"w{i % 7}" for i in range(121)]})
     table = PageTable(
         "long", "long", "", frame, (Column("value", "value", digits=1), Column("word", "word"))
     )

@@ -18,6 +18,7 @@ test-long: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.quantization
+	$(BIN)/python -m benchmarks.report
 
 bench-networks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.networks

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
     from reports.energy import plot_energies
     from reports.files import write_csv
     from reports.roofline import Roof, plot_roofline
+    from reports.store.write import write_report
     from reports.sweep import plot_sweep
     from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
     from reports.trace import write_trace
     from reports.workload import host_frame, kinds_frame, workload_frame
+    from search.bitwidth.search import Searched, search_formats
+    from search.bitwidth.space import Space, make_space
+    from search.bitwidth.target import CostBudget, LossBudget, Tradeoff
     from search.buffers import sweep_capacity
     from search.curve import traffic_curves
     from search.mappings import map_network
@@ -103,8 +107,12 @@ _HOME = {
     "reports.trace": ("write_trace",),
     "reports.roofline": ("Roof", "plot_roofline"),
     "reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
+    "reports.store.write": ("write_report",),
     "reports.sweep": ("plot_sweep",),
     "reports.tables": ("simulation_table", "sweep_table", "traffic_table", "validation_table"),
+    "search.bitwidth.search": ("Searched", "search_formats"),
+    "search.bitwidth.space": ("Space", "make_space"),
+    "search.bitwidth.target": ("CostBudget", "LossBudget", "Tradeoff"),
     "search.buffers": ("sweep_capacity",),
     "sim.host": ("infer",),
     "sim.inference": ("calibrate", "run_inference"),
@@ -132,9 +140,11 @@ __all__ = [
     "ArchError",
     "Codings",
     "ConvLayer",
+    "CostBudget",
     "FormatError",
     "LayerFormats",
     "LayerResult",
+    "LossBudget",
     "Mapping",
     "MappingError",
     "Network",
@@ -144,10 +154,13 @@ __all__ = [
     "QuantizedModel",
     "Roof",
     "Rounding",
+    "Searched",
     "Sensitivity",
+    "Space",
     "StoreError",
     "SweepError",
     "TopK",
+    "Tradeoff",
     "WorkloadError",
     "calibrate",
     "check_additivity",
@@ -162,6 +175,7 @@ __all__ = [
     "load_arch",
     "load_weights",
     "load_workload",
+    "make_space",
     "map_network",
     "measure_sensitivity",
     "normalise",
@@ -177,6 +191,7 @@ __all__ = [
     "rescored",
     "run_inference",
     "save_workload",
+    "search_formats",
     "shipped_images",
     "shipped_module",
     "shipped_test_images",
@@ -195,6 +210,7 @@ __all__ = [
     "validation_table",
     "workload_frame",
     "write_csv",
+    "write_report",
     "write_trace",
 ]
 

@@ -123,9 +123,9 @@ def energy(
     }
     with progress_bar("simulating", len(nets) * (len(formats) + 1)) as done:
         frame = energies(nets, spec, formats, done)
-    groups = {task: own for task, own in TASKS.items() if any(net.name in own for net in nets)} or {
-        "all": [net.name for net in nets]
-    }
+    groups = {task: own for task, own in TASKS.items() if any(net.name in own for net in nets)}
+    if not groups:
+        groups["all"] = tuple(net.name for net in nets)
     means = geometric_means(frame, groups)
     title = f"Energy of data movement on {spec.name}"
     summary: dict[str, Any] = {"arch": spec.name, "networks": [net.name for net in nets]}

@@ -188,7 +188,7 @@ def _report(
         **about,
         "dm_max": best.dm_max,
         "value": searched.value(chosen),
-        "gap": chosen.gap,
+        "gap": searched.by(cost).gap,
         "floor": searched.floor,
         "rounds": searched.rounds,
         "simulations": searched.simulations,

@@ -102,17 +102,18 @@ def _solved(
     columns = [
         _columns(problem, term, uses, loss_weight, cost_weight, budget) for term in problem.terms
     ]
-    shared = [tensor for tensor, count in sorted(uses.items()) if count > 1]
+    # A budget may mix what is behind a combination, so then every tensor has variables of its own.
+    linked = [tensor for tensor, count in sorted(uses.items()) if count > 1 or budget]
     # The largest possible parts, so that the numbers that HiGHS sees are near 1.
     size = loss_weight * sum(float(own.max()) for own in problem.losses)
     size += cost_weight * sum(max(c.cost for c in own) for own in columns)
     size = size or 1.0
-    model = _model(problem, columns, shared, loss_weight / size, cost_weight / size, budget)
+    model = _model(problem, columns, linked, uses, loss_weight / size, cost_weight / size)
     if most_loss is not None:
         model.most = _limit(model.loss, most_loss)
     if most_cost is not None:
         model.most = _limit(model.cost, most_cost)
-    bound = _run(model)
+    bound = _run(model, budget)
     choice = [-1] * len(problem.candidates)
     values = [variable.value for variable in model.y.values()]
     start = 0
@@ -166,24 +167,24 @@ def _columns(
 def _model(
     problem: Problem,
     columns: Sequence[Sequence[_Column]],
-    shared: Sequence[int],
+    linked: Sequence[int],
+    uses: Counter[int],
     loss_weight: float,
     cost_weight: float,
-    budget: bool,
 ) -> Any:
     import pyomo.environ as pyo
     from pyomo.core.expr import LinearExpression
 
     model = pyo.ConcreteModel()
     flat = [column for own in columns for column in own]
-    sizes = [len(problem.candidates[tensor]) for tensor in shared]
+    sizes = [len(problem.candidates[tensor]) for tensor in linked]
     model.x = pyo.Var(range(sum(sizes)), domain=pyo.Binary)
-    # With every x whole, the links leave one combination; a budget may mix what is behind it.
-    model.y = pyo.Var(range(len(flat)), domain=pyo.Binary if budget else pyo.NonNegativeReals)
+    # With every x whole, the links leave each layer one combination, whole too.
+    model.y = pyo.Var(range(len(flat)), domain=pyo.NonNegativeReals)
     xs, ys = list(model.x.values()), list(model.y.values())
     picks = {
         tensor: xs[start : start + size]
-        for tensor, start, size in zip(shared, accumulate(sizes, initial=0), sizes, strict=False)
+        for tensor, start, size in zip(linked, accumulate(sizes, initial=0), sizes, strict=False)
     }
     model.links = pyo.ConstraintList()
 
@@ -207,7 +208,12 @@ def _model(
                 with_pick[column.picks[role]].append(variable)
             for variables, pick in zip(with_pick, picks[tensor], strict=True):
                 link(variables, [pick], 0)
-    losses = [float(loss) for tensor in picks for loss in problem.losses[tensor]]
+    # The loss of a tensor that one layer alone uses is its columns'.
+    losses = [
+        float(loss) if uses[tensor] > 1 else 0.0
+        for tensor in picks
+        for loss in problem.losses[tensor]
+    ]
     losses += [column.loss for column in flat]
     costs = [0.0] * len(xs) + [column.cost for column in flat]
     weighted = [loss_weight * a + cost_weight * b for a, b in zip(losses, costs, strict=True)]
@@ -224,7 +230,7 @@ def _limit(expression: Any, most: float) -> Any:
     return pyo.Constraint(expr=expression / most <= 1 if most > 0 else expression <= most)
 
 
-def _run(model: Any) -> float:
+def _run(model: Any, budget: bool) -> float:
     """Solve in place; the proven bound."""
     from pyomo.contrib.solver.common.factory import SolverFactory
 
@@ -232,7 +238,7 @@ def _run(model: Any) -> float:
     results = solver.solve(
         model,
         threads=1,
-        rel_gap=0.0,
+        rel_gap=1e-3 if budget else 0.0,
         abs_gap=0.0,
         solver_options={
             "random_seed": 0,

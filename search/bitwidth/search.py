@@ -129,7 +129,7 @@ class Searched:
         )
 
 
-POINTS, BETWEEN = 32, 4
+POINTS, BETWEEN = 32, 2
 """Choices of the front's hull, and between them, that are looked for, at most."""
 
 _SEEDS = 3

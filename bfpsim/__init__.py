@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
     from reports.trace import write_trace
     from reports.workload import host_frame, kinds_frame, workload_frame
-    from search.bitwidth.search import Searched, search_formats
-    from search.bitwidth.space import Space, make_space
+    from search.bitwidth.allocation import InfeasibleError
+    from search.bitwidth.network import search_network
+    from search.bitwidth.search import Searched
     from search.bitwidth.target import CostBudget, LossBudget, Tradeoff
     from search.buffers import sweep_capacity
     from search.curve import traffic_curves
@@ -110,8 +111,9 @@ _HOME = {
     "reports.store.write": ("write_report",),
     "reports.sweep": ("plot_sweep",),
     "reports.tables": ("simulation_table", "sweep_table", "traffic_table", "validation_table"),
-    "search.bitwidth.search": ("Searched", "search_formats"),
-    "search.bitwidth.space": ("Space", "make_space"),
+    "search.bitwidth.allocation": ("InfeasibleError",),
+    "search.bitwidth.network": ("search_network",),
+    "search.bitwidth.search": ("Searched",),
     "search.bitwidth.target": ("CostBudget", "LossBudget", "Tradeoff"),
     "search.buffers": ("sweep_capacity",),
     "sim.host": ("infer",),
@@ -142,6 +144,7 @@ __all__ = [
     "ConvLayer",
     "CostBudget",
     "FormatError",
+    "InfeasibleError",
     "LayerFormats",
     "LayerResult",
     "LossBudget",
@@ -156,7 +159,6 @@ __all__ = [
     "Rounding",
     "Searched",
     "Sensitivity",
-    "Space",
     "StoreError",
     "SweepError",
     "TopK",
@@ -175,7 +177,6 @@ __all__ = [
     "load_arch",
     "load_weights",
     "load_workload",
-    "make_space",
     "map_network",
     "measure_sensitivity",
     "normalise",
@@ -191,7 +192,7 @@ __all__ = [
     "rescored",
     "run_inference",
     "save_workload",
-    "search_formats",
+    "search_network",
     "shipped_images",
     "shipped_module",
     "shipped_test_images",

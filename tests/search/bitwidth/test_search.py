@@ -7,6 +7,7 @@ from mapping.mapper import best_mappings
 from mapping.nest import MappingError
 from quant.formats import BFP, LayerFormats
 from search.bitwidth.allocation import InfeasibleError
+from search.bitwidth.network import search_network
 from search.bitwidth.search import Searched, search_formats
 from search.bitwidth.space import make_space
 from search.bitwidth.stages import Stages
@@ -170,3 +171,22 @@ def test_one_format_leaves_only_mappings_to_choose() -> None:
 def test_alpha_is_a_number_from_zero(alpha: float) -> None:
     with pytest.raises(ValueError, match="allowed: a number from 0"):
         Tradeoff(alpha)
+
+
+def test_one_call_does_it_all(tmp_path) -> None:
+    network, arch = chain_network(), small_arch(3000)
+    said: list[str] = []
+    found = search_network(
+        network, arch, bits=8, target=LossBudget(0.0), objective="dram",
+        store=tmp_path / "stages", progress=said.append,
+    )  # fmt: skip
+    assert len(found.space.formats) == 40
+    assert found.by("simulated").loss == 0  # nothing is known of accuracy
+    assert said
+    said.clear()
+    again = search_network(
+        network, arch, bits=8, target=LossBudget(0.0), objective="dram", store=tmp_path / "stages",
+        progress=said.append,
+    )  # fmt: skip
+    assert again == found
+    assert not said

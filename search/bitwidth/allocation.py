@@ -22,6 +22,10 @@ _TOLERANCE = 1e-9
 """HiGHS' feasibility tolerances: a thousandth of the default, for losses differ by 1e-8."""
 
 
+BUDGET_GAP = 1e-4
+"""A budget makes a knapsack of the problem: the last digits of its proof take the most time."""
+
+
 class InfeasibleError(ValueError):
     """A budget that no choice meets."""
 
@@ -61,8 +65,8 @@ def allocate(problem: Problem, alpha: float, scale: float) -> Allocation:
     return _solved(problem, 1.0, weight, None, None)
 
 
-def least_cost(problem: Problem, most_loss: float) -> Allocation:
-    """The least DM_sum for an Acc_loss of at most so much.
+def least_cost(problem: Problem, most_loss: float, gap: float = BUDGET_GAP) -> Allocation:
+    """The least DM_sum for an Acc_loss of at most so much, proven to within ``gap``, a fraction.
 
     Raises InfeasibleError that says what the least loss is.
     """
@@ -72,11 +76,11 @@ def least_cost(problem: Problem, most_loss: float) -> Allocation:
             f"accuracy loss of at most {most_loss:.6g}: the least that any choice has is "
             f"{least:.6g}, {least - most_loss:.6g} more; allowed: at least {least:.6g}"
         )
-    return _solved(problem, 0.0, 1.0, most_loss, None)
+    return _solved(problem, 0.0, 1.0, most_loss, None, gap)
 
 
-def least_loss(problem: Problem, most_cost: float) -> Allocation:
-    """The least Acc_loss for a DM_sum of at most so much.
+def least_loss(problem: Problem, most_cost: float, gap: float = BUDGET_GAP) -> Allocation:
+    """The least Acc_loss for a DM_sum of at most so much, proven to within ``gap``, a fraction.
 
     Raises InfeasibleError that says what the least cost is.
     """
@@ -87,7 +91,7 @@ def least_loss(problem: Problem, most_cost: float) -> Allocation:
             f"{cheapest.cost:.6g}, {cheapest.cost - most_cost:.6g} more; allowed: at least "
             f"{cheapest.cost:.6g}"
         )
-    return _solved(problem, 1.0, 0.0, None, most_cost)
+    return _solved(problem, 1.0, 0.0, None, most_cost, gap)
 
 
 def _solved(
@@ -96,6 +100,7 @@ def _solved(
     cost_weight: float,
     most_loss: float | None,
     most_cost: float | None,
+    gap: float = 0.0,
 ) -> Allocation:
     budget = most_loss is not None or most_cost is not None
     uses = Counter(tensor for term in problem.terms for tensor in term.tensors)
@@ -113,7 +118,7 @@ def _solved(
         model.most = _limit(model.loss, most_loss)
     if most_cost is not None:
         model.most = _limit(model.cost, most_cost)
-    bound = _run(model, budget)
+    bound = _run(model, gap)
     choice = [-1] * len(problem.candidates)
     values = [variable.value for variable in model.y.values()]
     start = 0
@@ -230,7 +235,7 @@ def _limit(expression: Any, most: float) -> Any:
     return pyo.Constraint(expr=expression / most <= 1 if most > 0 else expression <= most)
 
 
-def _run(model: Any, budget: bool) -> float:
+def _run(model: Any, gap: float) -> float:
     """Solve in place; the proven bound."""
     from pyomo.contrib.solver.common.factory import SolverFactory
 
@@ -238,7 +243,7 @@ def _run(model: Any, budget: bool) -> float:
     results = solver.solve(
         model,
         threads=1,
-        rel_gap=1e-3 if budget else 0.0,
+        rel_gap=gap,
         abs_gap=0.0,
         solver_options={
             "random_seed": 0,

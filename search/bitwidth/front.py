@@ -8,6 +8,9 @@ from itertools import pairwise
 from search.bitwidth.allocation import Allocation, allocate, least_cost
 from search.bitwidth.problem import Problem
 
+_GAP = 1e-3
+"""Of choices between those of the hull, which only fill a figure."""
+
 _EXTREME = 1e9
 """An alpha, or its inverse, that leaves the other criterion to decide between equals."""
 
@@ -43,7 +46,7 @@ def pareto_front(problem: Problem, scale: float, points: int, between: int) -> l
             break
         a, b = max(gaps, key=lambda pair: pair[0].cost - pair[1].cost)
         tried.add((a.loss + b.loss) / 2)
-        front = _undominated([*front, least_cost(problem, (a.loss + b.loss) / 2)])
+        front = _undominated([*front, least_cost(problem, (a.loss + b.loss) / 2, _GAP)])
     return front
 
 

@@ -40,11 +40,11 @@ def test_budgets_are_kept_and_used_best(seed: int) -> None:
     if not every:
         return
     most_loss = rng.choice(every)[0]
-    found = least_cost(problem, most_loss)
+    found = least_cost(problem, most_loss, 0.0)
     assert found.loss <= most_loss + 1e-9
     assert found.cost == pytest.approx(min(c for l, c in every if l <= most_loss + 1e-12))  # noqa: E741
     most_cost = rng.choice(every)[1]
-    found = least_loss(problem, most_cost)
+    found = least_loss(problem, most_cost, 0.0)
     assert found.cost <= most_cost * (1 + 1e-9)
     least = min(l for l, c in every if c <= most_cost * (1 + 1e-12))  # noqa: E741
     assert found.loss == pytest.approx(least, abs=1e-9)

@@ -98,6 +98,10 @@ def search(
         str | None, typer.Option(help="IDX file of labels for --train.", metavar="FILE")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of training images.")] = 0,
+    between: Annotated[
+        int,
+        typer.Option(min=0, help="Choices of the front where no alpha leads; minutes for each."),
+    ] = 0,
     store: Annotated[
         Path | None, typer.Option(help="File of finished stages, to go on from after a stop.")
     ] = None,
@@ -129,7 +133,7 @@ def search(
     space = make_space(net, candidates(bits), tied=not free)
     with stages_in(store) as stages:
         losses, about = find_losses(space, trained, sensitivity, nat, stages)
-        found = run_search(space, spec, losses, target, perf, workers, stages)
+        found = run_search(space, spec, losses, target, perf, workers, stages, between)
         training = _training(train, train_labels, normalise)
         report = _report(
             network, net, found, cost, trained, about, stages, qat, training, seed, store

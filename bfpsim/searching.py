@@ -152,6 +152,7 @@ def run_search(
     objective: Objective,
     workers: int | None,
     stages: Stages,
+    between: int = 0,
 ) -> Searched:
     """The search, on so many processes (None: one per core), with a line of progress."""
     from search.bitwidth.search import search_formats
@@ -161,4 +162,4 @@ def run_search(
         processes(workers or os.cpu_count() or 1) as run,
         progress_line(f"searching {space.network} on {arch.name}") as said,
     ):
-        return search_formats(space, arch, losses, target, objective, run, stages, said)
+        return search_formats(space, arch, losses, target, objective, run, stages, said, between)

@@ -35,6 +35,7 @@ def search_network(
     workers: int = 1,
     store: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
+    between: int = 0,
 ) -> Searched:
     """Choose a format of BitQ's Table 2 for every stored tensor, and a mapping for every layer.
 
@@ -46,6 +47,7 @@ def search_network(
     loss_per_nat: top-1 lost per nat of the table's divergences
     tied: a stored tensor has one format, for whoever reads or writes it
     store: file of finished stages, to go on from after a stop
+    between: choices of the front to look for where no alpha leads, each a budget's proof
 
     Raises FormatError for other bits or a table that lacks a tensor or format, MappingError if a
     layer fits in no format, InfeasibleError for a budget that nothing meets, StoreError.
@@ -58,7 +60,15 @@ def search_network(
     try:
         with processes(workers) as run:
             return search_formats(
-                space, arch, losses, target or Tradeoff(), objective, run, Stages(kept), progress
+                space,
+                arch,
+                losses,
+                target or Tradeoff(),
+                objective,
+                run,
+                Stages(kept),
+                progress,
+                between,
             )
     finally:
         if kept is not None:

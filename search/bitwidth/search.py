@@ -68,7 +68,7 @@ class Searched:
 
     found: the choice that each kind of price leads to, `simulated` first
     front: choices that no other one beats in both loss and cost at the simulated prices, by
-        ascending loss: all that any alpha leads to, up to `POINTS`, and some between
+        ascending loss: all that any alpha leads to, up to `POINTS`, and some between if asked for
     floor: what no formats and mappings of the whole space are below, DM_sum by payload and
         dm_max simulated; infinite budgets' floors are of their own objective
     rounds, simulations: solutions of the allocation, and layers simulated, until it was stable
@@ -129,8 +129,8 @@ class Searched:
         )
 
 
-POINTS, BETWEEN = 32, 2
-"""Choices of the front's hull, and between them, that are looked for, at most."""
+POINTS = 32
+"""Choices of the front's hull that are looked for, at most."""
 
 _SEEDS = 3
 
@@ -147,6 +147,7 @@ def search_formats(
     run: Run,
     stages: Stages,
     progress: Callable[[str], None] | None = None,
+    between: int = 0,
 ) -> Searched:
     """Choose a format for every stored tensor, and a mapping for every layer.
 
@@ -154,13 +155,14 @@ def search_formats(
     objective: DM_sum is "dram" bits, "energy" of both levels [pJ], or "latency" [cycles]
     stages: what is finished is taken from there, and kept there
     progress: called with what was done
+    between: choices of the front to look for where no alpha leads, each a budget's proof
 
     Raises MappingError if a layer has no legal mapping in any format, InfeasibleError for a budget
     that nothing meets.
     """
     said = progress or (lambda _: None)
-    search = _Search(space, arch, losses, target, objective, run, stages, said)
-    deciding = (space, dump_arch(arch), losses.tolist(), target, objective)
+    search = _Search(space, arch, losses, target, objective, run, stages, said, between)
+    deciding = (space, dump_arch(arch), losses.tolist(), target, objective, between)
     record = stages.kept("search", deciding, lambda: _record(search.all()))
     return _restored(space, arch, objective, target, record)
 
@@ -178,9 +180,11 @@ class _Search:
         run: Run,
         stages: Stages,
         said: Callable[[str], None],
+        between: int,
     ) -> None:
         self._space, self._arch, self._losses, self._target = space, arch, losses, target
         self._objective, self._run, self._stages, self._said = objective, run, stages, said
+        self._between = between
         self._simulations = Simulations(space, arch, objective)
 
     def all(self) -> Searched:
@@ -322,7 +326,7 @@ class _Search:
 
     def _front(self, refined: Refined, dm_max: float) -> tuple[Found, ...]:
         found = []
-        for allocation in pareto_front(refined.problem, dm_max, POINTS, BETWEEN):
+        for allocation in pareto_front(refined.problem, dm_max, POINTS, self._between):
             formats = refined.problem.formats(allocation.choice)
             choice = Choice(formats, best_in(self._space, refined.costs, formats))
             found.append(self._found("simulated", choice, -math.inf, dm_max))

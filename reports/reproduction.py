@@ -58,7 +58,7 @@ def plot_energies(frame: pd.DataFrame, means: pd.DataFrame, title: str, path: st
         axes.set_xticks(at, [name for name, _ in groups], rotation=20, ha="right")
         axes.set_ylabel("energy, original = 1")
         axes.set_title(title)
-        axes.legend(ncols=4, loc="upper right")
+        figure.legend(ncols=len(formats), loc="outside lower center")
         save(figure, path)
 
 

@@ -18,6 +18,8 @@ from bfpsim.searching import (
     searched_network,
     stages_in,
     trained_model,
+    training_images,
+    tuned,
 )
 from bfpsim.trained import (
     Count,
@@ -25,8 +27,6 @@ from bfpsim.trained import (
     LabelsFile,
     NormaliseName,
     WeightsFile,
-    labelled_images,
-    parse_normalisation,
 )
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def ablation_of(
     """
     one_of(as_json, as_csv, out)
     given = _Given(network, arch, _widths(bits), work, weights, data, labels, normalise, count,
-                   workers, _training(qat, train, train_labels, normalise), qat)  # fmt: skip
+                   workers, training_images(qat, train, train_labels, normalise), qat)  # fmt: skip
     import pandas as pd
 
     from reports import reproduction as show
@@ -216,9 +216,9 @@ def ablation_of(
         rows.append(frame)
         if given.training is not None:
             choices = {name: own for name, own in named.items() if name != "w/o QAT"}
-            tuned = _tuned(given, given.training, width, searched, trained, choices)
-            tuned["bits"], tuned["trained"] = width, True
-            rows.append(tuned)
+            trained_rows = _tuned(given, given.training, width, searched, trained, choices)
+            trained_rows["bits"], trained_rows["trained"] = width, True
+            rows.append(trained_rows)
     frame = pd.concat(rows, ignore_index=True)
     summary = {"network": network, "arch": arch, "alpha": alpha, "perf": "energy"}
     emit(Report(show.ablation_table(frame), {"ablation": frame}, summary), as_json, as_csv, out)
@@ -246,7 +246,7 @@ def accuracy(
     """Table 3: accuracy in the original, in the baselines, and in what the search chooses."""
     one_of(as_json, as_csv, out)
     given = _Given(network, arch, (16, 8), work, weights, data, labels, normalise, count, workers,
-                   _training(qat, train, train_labels, normalise), qat)  # fmt: skip
+                   training_images(qat, train, train_labels, normalise), qat)  # fmt: skip
     import pandas as pd
 
     from quant.comparison import compare_formats
@@ -263,8 +263,10 @@ def accuracy(
             if name not in BITQ and name not in chosen:
                 chosen[name] = parse_policy(name, trained.model, some)
         if given.training is not None:
-            tuned = _tuned(given, given.training, width, searched, trained, {f"bitq{width}": found})
-            rows.append(tuned.rename(columns={"choice": "policy"}))
+            trained_rows = _tuned(
+                given, given.training, width, searched, trained, {f"bitq{width}": found}
+            )
+            rows.append(trained_rows.rename(columns={"choice": "policy"}))
     ordered = {name: chosen[name] for name in TABLE_3}
     with progress_bar(f"evaluating {network}", len(ordered)) as done:
         result = compare_formats(trained.model, trained.images, ordered, progress=done)
@@ -278,14 +280,6 @@ def accuracy(
 
 def _widths(bits: list[int] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(bits or (16, 8)))
-
-
-def _training(
-    steps: int | None, train: str | None, labels: str | None, normalise: str
-) -> Dataset | None:
-    if (steps is None) != (train is None):
-        raise UsageError("--qat and --train need each other")
-    return None if train is None else labelled_images(train, labels, parse_normalisation(normalise))
 
 
 def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
@@ -335,27 +329,12 @@ def _tuned(
     """Each choice trained from the float weights, and evaluated; resumable."""
     import pandas as pd
 
-    from quant.accuracy import top_k
-    from quant.fine_tuning import fine_tune
-    from quant.operand import Mode
-    from search.bitwidth.accuracy import confirm
-
-    model = trained.model
-    original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with model.in_mode(Mode.FLOAT):
-        best = top_k(model, trained.images, (1,))[1]
     rows = []
     for name, own in named.items():
-        model.load_state_dict(original)
-        model.choose(searched.formats(own), tied=False)
         file = given.work / f"{_stem(given.network)}-{width}-{name.replace('/', '')}.safetensors"
-        with progress_bar(f"training {name}", given.steps or 0) as done:
-            fine_tune(model, training, given.steps or 0, checkpoint=file, progress=done,
-                      name=f"{name} {model.described()}")  # fmt: skip
-        row = confirm(model, trained.images, searched, {name: own})
-        row["accuracy_loss"] = best - row["top1"]
-        rows.append(row)
-    model.load_state_dict(original)
+        rows.append(
+            tuned(name, own, searched, trained, training, given.steps or 0, checkpoint=file)
+        )
     return pd.concat(rows, ignore_index=True)
 
 

@@ -17,6 +17,8 @@ from bfpsim.searching import (
     searched_network,
     stages_in,
     trained_model,
+    training_images,
+    tuned,
 )
 from bfpsim.trained import (
     Count,
@@ -24,8 +26,6 @@ from bfpsim.trained import (
     LabelsFile,
     NormaliseName,
     WeightsFile,
-    labelled_images,
-    parse_normalisation,
 )
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def search(
     any other network the movement alone is searched, with an Acc_loss of 0.
     """
     one_of(as_json, as_csv, out)
-    if (qat is None) != (train is None):
-        raise UsageError("--qat and --train need each other")
+    training = training_images(qat, train, train_labels, normalise)
     target = _target(alpha, most_loss, most_cost)
     from arch import load_arch
     from quant.formats import candidates
@@ -134,7 +133,6 @@ def search(
     with stages_in(store) as stages:
         losses, about = find_losses(space, trained, sensitivity, nat, stages)
         found = run_search(space, spec, losses, target, perf, workers, stages, between)
-        training = _training(train, train_labels, normalise)
         report = _report(
             network, net, found, cost, trained, about, stages, qat, training, seed, store
         )
@@ -156,10 +154,6 @@ def _target(alpha: float | None, most_loss: float | None, most_cost: float | Non
     return Tradeoff(0.2 if alpha is None else alpha)
 
 
-def _training(train: str | None, labels: str | None, normalise: str) -> Dataset | None:
-    return None if train is None else labelled_images(train, labels, parse_normalisation(normalise))
-
-
 def _report(
     name: str,
     net: Network,
@@ -173,6 +167,7 @@ def _report(
     seed: int,
     store: Path | None,
 ) -> Report:
+    import pandas as pd
     from rich.console import Group
 
     from reports import search as show
@@ -212,9 +207,12 @@ def _report(
               show.comparison_table(searched)]  # fmt: skip
     if finalists is not None:
         if steps is not None and training is not None and trained is not None:
-            finalists = _tuned(
-                name, searched, chosen, trained, finalists, steps, training, seed, store
+            label = f"{finalists['choice'].iloc[0]} +QAT"
+            checkpoint = None if store is None else store.with_suffix(".checkpoint.safetensors")
+            again = tuned(
+                label, chosen, searched, trained, training, steps, seed=seed, checkpoint=checkpoint
             )
+            finalists = pd.concat([finalists, again], ignore_index=True)
         frames["finalists"] = finalists
         tables.append(show.finalists_table(finalists, searched))
         summary["accuracy_loss"] = float(finalists["accuracy_loss"].iloc[-1 if steps else 0])
@@ -254,40 +252,3 @@ def _confirmed(
         frame = frame.sort_values("value", kind="stable")
     frame = frame.reset_index(drop=True)
     return named[frame["choice"].iloc[0]], frame
-
-
-def _tuned(
-    name: str,
-    searched: Searched,
-    chosen: Found,
-    trained: Trained,
-    finalists: pd.DataFrame,
-    steps: int,
-    training: Dataset,
-    seed: int,
-    store: Path | None,
-) -> pd.DataFrame:
-    """The finalists, and behind them the choice after training."""
-    import pandas as pd
-
-    from quant.fine_tuning import fine_tune
-    from search.bitwidth.accuracy import confirm
-
-    model, before = (
-        trained.model,
-        float(finalists["top1"].iloc[0] + finalists["accuracy_loss"].iloc[0]),
-    )
-    checkpoint = None if store is None else store.with_suffix(".checkpoint.safetensors")
-    model.choose(searched.formats(chosen), tied=False)
-    with progress_bar(f"training {name}", steps) as done:
-        fine_tune(model, training, steps, seed=seed, checkpoint=checkpoint, progress=done,
-                  name=f"{name} {model.described()}")  # fmt: skip
-    label = f"{finalists['choice'].iloc[0]} +QAT"
-    again = confirm(model, trained.images, searched, {label: chosen})
-    again["accuracy_loss"] = before - again["top1"]
-    scale = searched.by("simulated").dm_max
-    again["value"] = [
-        searched.target.value(float(loss), chosen.simulated, scale)
-        for loss in again["accuracy_loss"]
-    ]
-    return pd.concat([finalists, again], ignore_index=True)

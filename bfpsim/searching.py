@@ -14,12 +14,14 @@ from bfpsim.progress import progress_bar, progress_line
 from bfpsim.trained import labelled_images, module_network, parse_normalisation, trained_module
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from arch import Arch
     from mapping.candidates import Objective
     from quant.datasets import Dataset
     from quant.model import QuantizedModel
     from quant.sensitivity import Sensitivity
-    from search.bitwidth.search import Searched
+    from search.bitwidth.search import Found, Searched
     from search.bitwidth.space import Space
     from search.bitwidth.stages import Stages
     from search.bitwidth.target import Target
@@ -163,3 +165,56 @@ def run_search(
         progress_line(f"searching {space.network} on {arch.name}") as said,
     ):
         return search_formats(space, arch, losses, target, objective, run, stages, said, between)
+
+
+def training_images(
+    steps: int | None, train: str | None, labels: str | None, normalise: str
+) -> Dataset | None:
+    """The images of --train; raises UsageError unless they and --qat come together."""
+    if (steps is None) != (train is None):
+        raise UsageError("--qat and --train need each other")
+    return None if train is None else labelled_images(train, labels, parse_normalisation(normalise))
+
+
+def tuned(
+    name: str,
+    found: Found,
+    searched: Searched,
+    trained: Trained,
+    training: Dataset,
+    steps: int,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+) -> pd.DataFrame:
+    """A choice trained from the model's weights and evaluated, as a row of `confirm`.
+
+    Its loss is counted from the float network before training; the model is left as it was.
+    """
+    from quant.accuracy import top_k
+    from quant.fine_tuning import fine_tune
+    from quant.operand import Mode
+    from search.bitwidth.accuracy import confirm
+
+    model = trained.model
+    original = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with model.in_mode(Mode.FLOAT):
+        best = top_k(model, trained.images, (1,))[1]
+    model.choose(searched.formats(found), tied=False)
+    with progress_bar(f"training {name}", steps) as done:
+        fine_tune(
+            model,
+            training,
+            steps,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=done,
+            name=f"{name} {model.described()}",
+        )
+    row = confirm(model, trained.images, searched, {name: found})
+    model.load_state_dict(original)
+    row["accuracy_loss"] = best - row["top1"]
+    row["value"] = searched.target.value(
+        float(row["accuracy_loss"].iloc[0]), found.simulated, searched.by("simulated").dm_max
+    )
+    return row

@@ -249,18 +249,30 @@ def test_weights_laid_out_channels_last_resume_too(tmp_path):
 
 KILLED = """
 import os, signal, sys
+from contextlib import contextmanager
 from pathlib import Path
 from tests.quant.test_fine_tuning import tuned
+from workloads.files import atomic
 
 written = []
-def half(path, data):
-    written.append(path)
-    with open(path, "wb") as file:
-        file.write(data if len(written) == 1 else data[: len(data) // 2])
-    if len(written) == 2:
+whole = atomic.replacing
+
+class Half:
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
-Path.write_bytes = half
+@contextmanager
+def half(path):
+    written.append(path)
+    with whole(path) as file:
+        yield file if len(written) == 1 else Half(file)
+
+atomic.replacing = half
 tuned(Path(sys.argv[1]))
 """
 

@@ -22,7 +22,7 @@ def start(spec: Path, store: Path, *options: object) -> subprocess.Popen[str]:
 
 
 def spawn(module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """A Python module as a program, in a process group of its own."""
+    """A Python module as a program, in a process group of its own, that hears Ctrl-C."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
@@ -31,6 +31,8 @@ def spawn(module: str, *arguments: object, **environment: str) -> subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Whoever started the tests in the background has it ignored, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

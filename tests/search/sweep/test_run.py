@@ -154,7 +154,15 @@ def test_workers_with_other_code_are_refused(spec, tmp_path, monkeypatch):
     assert rows(tmp_path / "store") == 0
 
 
-def test_the_first_interrupt_keeps_what_has_begun(spec, tmp_path):
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where whoever started the tests has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_keeps_what_has_begun(spec, tmp_path, heard):
     store = tmp_path / "store"
 
     def interrupt(progress):
@@ -170,7 +178,7 @@ def test_the_first_interrupt_keeps_what_has_begun(spec, tmp_path):
     assert 5 <= kept <= 5 + 2  # a worker has one point, and one more at hand
 
 
-def test_the_second_interrupt_waits_for_nothing(spec, tmp_path):
+def test_the_second_interrupt_waits_for_nothing(spec, tmp_path, heard):
     asked = 0
 
     def interrupt(progress):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ import bfpsim as bs
 from quant.formats import candidates
 from quant.sensitivity import Sensitivity
 from search.bitwidth.allocation import allocate
+from search.bitwidth.costs import Costs
 from search.bitwidth.losses import make_losses, no_losses
 from search.bitwidth.problem import Problem
 from search.bitwidth.refinement import Simulations, refine
 from search.bitwidth.search import search_formats
-from search.bitwidth.space import make_space
+from search.bitwidth.space import Space, make_space
 from search.bitwidth.stages import Stages
 from search.bitwidth.target import Tradeoff
 from search.bitwidth.tasks import workers
@@ -67,17 +69,24 @@ def main() -> None:
         )  # fmt: skip
     print(found.comparison().to_string(index=False))
     rival = _Rivals(refined.problem, best.dm_max, options.evaluations)
-    uniform = min(
-        float(losses[:, f].sum()) + ALPHA * sum(
-            refined.costs[p.kind].best(f, f, f)[0] * p.repeats for p in space.products
-        ) / best.dm_max
-        for f in range(len(space.formats))
-    )  # fmt: skip
+    uniform = min(_uniform(space, refined.costs, losses, f, best.dm_max)
+                  for f in range(len(space.formats)))  # fmt: skip
     rows = [("search", best.value), ("one format for all", uniform),
             ("random", rival.random()), ("greedy", rival.greedy())]  # fmt: skip
     for name, value in rows:
         print(f"{name:20s} {value:.6f}  {100 * (value / best.value - 1):+.2f} %")
     print(f"floor over all formats and mappings: {found.floor:.6f}")
+
+
+def _uniform(
+    space: Space, costs: Sequence[Costs], losses: np.ndarray, fmt: int, scale: float
+) -> float:
+    """One format for all tensors; infinite if no mapping of the pool is legal then."""
+    try:
+        cost = sum(costs[p.kind].best(fmt, fmt, fmt)[0] * p.repeats for p in space.products)
+    except bs.MappingError:
+        return float("inf")
+    return float(losses[:, fmt].sum()) + ALPHA * cost / scale
 
 
 class _Rivals:

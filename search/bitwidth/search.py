@@ -134,7 +134,7 @@ POINTS = 32
 
 _SEEDS = 3
 
-_BATCH = 8
+_BATCH = 16
 """Kinds of layers that are priced at a time, and then kept."""
 
 

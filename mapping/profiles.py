@@ -12,24 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from arch import PEArray
-from mapping.boxes import Interval
-from mapping.pe_array import (
-    Tile,
-    col_taps,
-    folds,
-    input_codes,
-    reduction_folds,
-    row_taps,
-    weight_codes,
-)
+from mapping.code_reads import input_code_reads, weight_code_reads
+from mapping.pe_array import col_taps, folds, reduction_folds, row_taps
 from mapping.ragged import Vector
-from quant.formats import Format, LayerFormats
+from quant.formats import BFP, Format, LayerFormats
 from workloads import ConvLayer
-
-
-def spans(extent: int, size: int) -> list[Interval]:
-    """The ranges of a dimension's tiles."""
-    return [(low, min(low + size, extent)) for low in range(0, extent, size)]
 
 
 class FoldSums(NamedTuple):
@@ -146,20 +133,13 @@ def array_input_bits(
 ) -> Vector:
     """Bits that one pass over I reads from the SRAM, over all tiles; table (G sizes, C sizes)."""
     rows, cols = row_taps(layer, (0, layer.P)), col_taps(layer, (0, layer.Q))
-    mantissas = layer.G * layer.C * sum(rows) * sum(cols) * fmt.mantissa_bits
-    table = np.full((len(groups), len(channels)), mantissas, np.int64)
-    for i, g_size in enumerate(groups.tolist()):
-        for j, c_size in enumerate(channels.tolist()):
-            for g in spans(layer.G, g_size):
-                for c in spans(layer.C, c_size):
-                    codes = input_codes(layer, _tile(G=g, C=c), array, fmt)
-                    reads = sum(
-                        code * rows[r] * cols[s]
-                        for r, line in enumerate(codes)
-                        for s, code in enumerate(line)
-                    )
-                    table[i, j] += reads * fmt.exponent_bits
-    return table * layer.N
+    elements = layer.G * layer.C * sum(rows) * sum(cols)
+    if not isinstance(fmt, BFP):
+        return np.full((len(groups), len(channels)), layer.N * elements * fmt.mantissa_bits)
+    sizes = tuple(groups.tolist()), tuple(channels.tolist())
+    codes = input_code_reads(layer, array, fmt.block_size, *sizes)
+    bits: Vector = layer.N * (elements * fmt.mantissa_bits + codes * fmt.exponent_bits)
+    return bits
 
 
 def array_weight_bits(
@@ -171,31 +151,16 @@ def array_weight_bits(
     channels: Vector,
 ) -> Vector:
     """Bits that one pass over W reads from the SRAM, over all tiles; table (G, K, C sizes)."""
-    mantissas = prod(layer.weight_shape) * fmt.mantissa_bits
-    table = np.full((len(groups), len(filters), len(channels)), mantissas, np.int64)
-    if layer.C == 1:
-        for i, g_size in enumerate(groups.tolist()):
-            for j, k_size in enumerate(filters.tolist()):
-                table[i, j] += fmt.exponent_bits * sum(
-                    weight_codes(layer, _tile(G=g, K=k), array, fmt)
-                    for g in spans(layer.G, g_size)
-                    for k in spans(layer.K, k_size)
-                )
-        return table
-    for j, c_size in enumerate(channels.tolist()):
-        of_one_filter = sum(
-            weight_codes(layer, _tile(C=c), array, fmt) for c in spans(layer.C, c_size)
-        )
-        table[:, :, j] += of_one_filter * layer.G * layer.K * fmt.exponent_bits
-    return table
+    shape = (len(groups), len(filters), len(channels))
+    elements = prod(layer.weight_shape)
+    if not isinstance(fmt, BFP):
+        return np.full(shape, elements * fmt.mantissa_bits)
+    sizes = tuple(groups.tolist()), tuple(filters.tolist()), tuple(channels.tolist())
+    codes = weight_code_reads(layer, array, fmt.block_size, *sizes)
+    bits: Vector = elements * fmt.mantissa_bits + codes * fmt.exponent_bits
+    return np.broadcast_to(bits, shape)
 
 
 def _sizes(layer: ConvLayer, **given: int) -> dict[str, int]:
     """Extents with 1 for every tiled dimension that is not given."""
     return dict.fromkeys("NGKCPQ", 1) | {"R": layer.R, "S": layer.S} | given
-
-
-def _tile(
-    G: Interval = (0, 1), K: Interval = (0, 1), C: Interval = (0, 1)
-) -> Tile:  # the pixels do not matter
-    return Tile((0, 1), G, K, C, (0, 1), (0, 1))

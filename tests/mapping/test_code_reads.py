@@ -1,0 +1,46 @@
+"""Tables of code reads equal the sum over all tiles, each counted by itself."""
+
+import random
+
+import numpy as np
+import pytest
+
+from mapping.code_reads import input_code_reads, weight_code_reads
+from mapping.pe_array import Tile, col_taps, input_codes, row_taps, weight_codes
+from quant.formats import BFP
+from tests.generate import random_arch, random_layer
+
+ONE = Tile((0, 1), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1))
+
+
+def spans(extent: int, size: int) -> list[tuple[int, int]]:
+    return [(low, min(low + size, extent)) for low in range(0, extent, size)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_table_is_the_sum_over_tiles(seed: int) -> None:
+    rng = random.Random(seed)
+    layer, array = random_layer(rng, 6), random_arch(rng).pe_array
+    block_size = rng.choice([1, 2, 3, 4, 8])
+    fmt = BFP(8, 4, block_size)
+    groups, filters, channels = (range(1, layer.dims[d] + 1) for d in "GKC")
+    rows, cols = row_taps(layer, (0, layer.P)), col_taps(layer, (0, layer.Q))
+    read = input_code_reads(layer, array, block_size, tuple(groups), tuple(channels))
+    for g, c in np.ndindex(read.shape):
+        assert read[g, c] == sum(
+            count * rows[r] * cols[s]
+            for of_g in spans(layer.G, g + 1)
+            for of_c in spans(layer.C, c + 1)
+            for r, line in enumerate(input_codes(layer, ONE._replace(G=of_g, C=of_c), array, fmt))
+            for s, count in enumerate(line)
+        )
+    read = weight_code_reads(
+        layer, array, block_size, tuple(groups), tuple(filters), tuple(channels)
+    )
+    for g, k, c in np.ndindex(len(groups), len(filters), len(channels)):
+        assert np.broadcast_to(read, (len(groups), len(filters), len(channels)))[g, k, c] == sum(
+            weight_codes(layer, ONE._replace(G=of_g, K=of_k, C=of_c), array, fmt)
+            for of_g in spans(layer.G, g + 1)
+            for of_k in spans(layer.K, k + 1)
+            for of_c in spans(layer.C, c + 1)
+        )

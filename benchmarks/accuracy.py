@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from quant.baselines import BASELINES
-from quant.comparison import compare_formats
+from quant.comparison import compare_formats, evaluate_original
 from quant.datasets import FASHION_MNIST, read_idx_dataset
 from quant.fine_tuning import fine_tune
 from quant.model import quantize_model
@@ -53,13 +53,14 @@ def main() -> None:
     for network in options.network or NETWORKS:
         some = training.batch(range(CALIBRATION)).inputs
         model = quantize_model(shipped_module(network), some[:4], None, [some])
-        original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        original = evaluate_original(model, images)
         for steps in options.steps or (0, STEPS):
             for policy in options.policy or (TRAINED if steps else POLICIES):
                 if (network, policy, steps) in done() or (steps and policy == "original"):
                     continue
                 start = time.perf_counter()
-                model.load_state_dict(original)
+                model.load_state_dict(weights)
                 choice = parse_policy(policy, model, some[:100])
                 if steps:
                     model.choose(choice, tied=False)
@@ -67,7 +68,9 @@ def main() -> None:
                         options.checkpoints / f"{network}-{policy}.safetensors"
                     )
                     fine_tune(model, training, steps, checkpoint=checkpoint, name=policy)
-                row = compare_formats(model, images, {policy: choice}).accuracy.iloc[0]
+                row = compare_formats(
+                    model, images, {policy: choice}, original=original
+                ).accuracy.iloc[0]
                 append(network, policy, steps, len(images), row)
                 seconds = time.perf_counter() - start
                 print(

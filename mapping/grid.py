@@ -36,6 +36,9 @@ class Grid:
     """All combinations of candidate tile sizes of a layer as stored in DRAM.
 
     sizes: by dimension, ascending; see `mapping.candidates`
+    input_bits, weight_bits: of the largest resident tile of I and of W
+    result_bits, sum_bits: of the largest one of O as results, and as partial sums (0 where none
+        leave the array); it has room for either
     """
 
     def __init__(
@@ -51,14 +54,13 @@ class Grid:
         rows, cols = self._on("P", self._p.largest), self._on("Q", self._q.largest)
         self.input_bits = self._on("N", n) * rows * cols * _gc(pixel_largest)
         self.weight_bits = weights_largest[None, :, :, :, None, None]
-        accumulated = self._on("G", g) * self._on("K", k) * arch.pe_array.accumulator_bits
-        results = _gk(result_largest)
         leave = (self._trips["C"] > 1) | (
             self._on("C", fold_sums(layer, arch.pe_array, c).largest) > 1
         )
+        sums = self._on("G", g) * self._on("K", k) * arch.pe_array.accumulator_bits
         pixels = self._on("N", n) * self._on("P", p) * self._on("Q", q)
-        sums = np.maximum(accumulated, results)
-        self.output_bits: Vector = pixels * np.where(leave, sums, results)
+        self.sum_bits: Vector = pixels * np.where(leave, sums, 0)
+        self.result_bits: Vector = pixels * _gk(result_largest)
 
     @classmethod
     def of(
@@ -89,6 +91,11 @@ class Grid:
             )
         legal: NDArray[np.bool_] = fits & self.whole_blocks
         return legal
+
+    @property
+    def output_bits(self) -> Vector:
+        """Of the largest resident tile of O."""
+        return np.maximum(self.result_bits, self.sum_bits)
 
     @property
     def resident_bits(self) -> Vector:

@@ -10,15 +10,13 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from arch import Arch
 from mapping.array_model import INSIDE, INSIDE_RELEVANT
 from mapping.nest import DIMS, RELEVANT, Tensor
-from mapping.ragged import Vector
+from mapping.ragged import Values, Vector
 from workloads import ConvLayer
 
-Values = NDArray[np.float64]
 _ONE = np.ones((1,) * len(DIMS))
 
 

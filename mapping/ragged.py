@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,11 +36,29 @@ class Comparison:
     layers: pd.DataFrame
 
 
+@dataclass(frozen=True, eq=False)
+class Original:
+    """What the float network gives: its top-1, and the outputs of the first `sample` images."""
+
+    top1: float
+    outputs: Tensor
+
+
+def evaluate_original(
+    model: QuantizedModel, dataset: Dataset, *, sample: int = 100, batch: int = 100
+) -> Original:
+    """Evaluate a model's float network; raises WorkloadError as `quant.accuracy.top_k`."""
+    with model.in_mode(Mode.FLOAT):
+        top1 = top_k(model, dataset, (1,), batch)[1]
+        return Original(top1, _outputs(model, _first(dataset, sample)))
+
+
 def compare_formats(
     model: QuantizedModel,
     dataset: Dataset,
     policies: Mapping[str, Chosen | Mapping[str, Chosen]],
     *,
+    original: Original | None = None,
     sample: int = 100,
     batch: int = 100,
     progress: Callable[[str], None] | None = None,
@@ -48,6 +66,7 @@ def compare_formats(
     """Evaluate a calibrated model in each coding; the model's choice stays as it is.
 
     policies: by name, as `QuantizedModel.choose` takes them; ties are not checked
+    original: of the same dataset and sample, if it is known already
     sample: the first images, on which noise is measured
     progress: called with each policy's name when it is done
 
@@ -55,12 +74,9 @@ def compare_formats(
     """
     import pandas as pd
 
-    some = dataset.batch(range(min(sample, len(dataset)))).inputs
-    with model.in_mode(Mode.FLOAT):
-        classes = _outputs(model, some[:1]).shape[1]
-        ks = (1, min(5, classes))
-        original = top_k(model, dataset, ks, batch)[1]
-        exact = _outputs(model, some)
+    some = _first(dataset, sample)
+    known = original or evaluate_original(model, dataset, sample=sample, batch=batch)
+    exact, ks = known.outputs, (1, min(5, known.outputs.shape[1]))
     rows, layers = [], []
     with model.keeping_choice():
         for name, chosen in policies.items():
@@ -93,7 +109,7 @@ def compare_formats(
                     "policy": name,
                     "top1": scores[1],
                     "top5": scores[ks[1]],
-                    "accuracy_loss": round(accuracy_loss(original, scores[1]), 9),
+                    "accuracy_loss": round(accuracy_loss(known.top1, scores[1]), 9),
                     "weight_bits": totals["W"][0],
                     "activation_bits": totals["IO"][0],
                     "weight_width": totals["W"][0] / max(totals["W"][1], 1),
@@ -104,6 +120,10 @@ def compare_formats(
             if progress is not None:
                 progress(name)
     return Comparison(model.title, len(dataset), pd.DataFrame(rows), pd.DataFrame(layers))
+
+
+def _first(dataset: Dataset, sample: int) -> Tensor:
+    return dataset.batch(range(min(sample, len(dataset)))).inputs
 
 
 def _outputs(model: QuantizedModel, inputs: Tensor) -> Tensor:

@@ -67,10 +67,10 @@ class DBPS:
 
     def _chosen(self, tensor: Tensor, blocks: Blocks, name: str) -> tuple[BFP, Tensor]:
         axis = Blocks(shared_axis(tensor.shape, blocks, name))
+        present = int(tensor.count_nonzero())
         for fmt in self._candidates():
             kept = fake_quantize(tensor.detach(), fmt, axis, TOP_MAX, name=name)
-            zeroed = int(((kept == 0) & (tensor != 0)).sum())
-            if zeroed <= self.zero_limit * int((tensor != 0).sum()):
+            if present - int(kept.count_nonzero()) <= self.zero_limit * present:
                 return fmt, kept
         return fmt, kept
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from quant.axes import Blocks
@@ -61,8 +62,11 @@ class FAST:
             )
             for m in (LOW, HIGH)
         )
-        improvement = (high.double() - low.double()).abs().sum()
-        worthwhile = bool(improvement > 0) and bool(
-            improvement >= self.threshold * low.double().abs().sum()
-        )
+        improvement = _total(high - low)  # exact: a few bits of one block's scale
+        worthwhile = improvement > 0 and improvement >= self.threshold * _total(low)
         return (HIGH, high) if worthwhile else (LOW, low)
+
+
+def _total(tensor: Tensor) -> float:
+    """Sum of magnitudes, added up in float64."""
+    return float(torch.linalg.vector_norm(tensor, 1, dtype=torch.float64))

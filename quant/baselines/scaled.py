@@ -4,6 +4,8 @@ float32 on the CPU goes through a compiled kernel, everything else through torch
 compute in float64, where every step but the rounding is exact, and give the same bits.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,21 +74,40 @@ def _compiled(tensor: Tensor, box: Box, grid: Grid) -> Tensor | None:
 
     from quant.baselines.kernels import scale_boxes
 
-    missing = (1,) * (_AXES - tensor.dim())
-    source = tensor.contiguous().reshape(*missing, *tensor.shape).numpy()
+    if not tensor.numel():
+        return torch.empty_like(tensor)
+    shape, lengths = _merged(tensor.shape, box)
+    source = tensor.contiguous().reshape(shape).numpy()
     target = np.empty_like(source)
-    exponents = np.arange(grid.exponent_min, grid.exponent_max + 1)
+    least = grid.exponent_min - grid.fraction_bits
     finite = scale_boxes(
         source,
         source.view(np.int32),
         target,
-        (*missing, *box),
+        lengths,
         grid.shift,
         grid.scale_min,
         grid.scale_max,
-        grid.exponent_min,
-        np.ldexp(1.0, exponents - grid.fraction_bits),
-        grid.largest,
+        grid.fraction_bits,
+        least,
+        grid.exponent_max - grid.exponent_min,
+        math.ldexp(grid.largest, -least),
     )
     result = torch.from_numpy(target).reshape(tensor.shape)
     return torch.empty_like(tensor).copy_(result) if finite else None
+
+
+def _merged(shape: Sequence[int], box: Box) -> tuple[tuple[int, ...], Box]:
+    """The shape and box with four axes, the last ones as long as may be: rows are quick.
+
+    Two axes are one where no box has more than one of either, or boxes hold the inner one whole.
+    """
+    sizes, lengths = list(shape), list(box)
+    for axis in range(len(sizes) - 2, -1, -1):
+        inner = sizes[axis + 1]
+        if lengths[axis] == lengths[axis + 1] == 1 or lengths[axis + 1] >= inner:
+            whole = lengths[axis + 1] >= inner
+            sizes[axis : axis + 2] = [sizes[axis] * inner]
+            lengths[axis : axis + 2] = [min(lengths[axis], shape[axis]) * inner if whole else 1]
+    missing = (1,) * (_AXES - len(sizes))
+    return (*missing, *sizes), (*missing, *lengths)

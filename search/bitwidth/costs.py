@@ -19,11 +19,11 @@ from arch import Arch
 from mapping.candidates import Objective
 from mapping.nest import DIMS, Mapping, MappingError, Tensor
 from mapping.pe_array import passes
+from mapping.ragged import Values
 from quant.formats import Format, LayerFormats
+from search.bitwidth.dominance import undominated
 from search.bitwidth.space import TENSORS
 from workloads import ConvLayer
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,48 +130,11 @@ class Costs:
             orders=np.hstack((self.orders, other.orders)),
         )
 
-    def undominated(self, references: int = 64) -> Costs:
-        """Without mappings that another one makes superfluous, whatever the formats.
-
-        Nothing is lost: the least cost of every triple stays. Compared with some of the best only,
-        so superfluous ones may stay too.
-        """
-        weight = np.sum([values.mean(axis=0) for values in self.moved.values()], axis=0)
-        order = np.lexsort((weight, ~self._anywhere()))
-        left = self.at(order)
-        by = 0
-        while by < min(references, left.busy.size):
-            keep = ~left._beaten(by)
-            keep[: by + 1] = True
-            left = left.at(keep)
-            by += 1
-        return left
-
-    def _beaten(self, by: int) -> NDArray[np.bool_]:
-        """Which mappings cost no less than one, and are legal only where it is, in any triple.
-
-        A triple's difference is a sum of three, each at least its least over the formats.
-        """
-
-        def least(own: dict[Tensor, Values]) -> list[Values]:
-            return [(own[t] - own[t][:, [by]]).min(axis=0) for t in TENSORS]
-
-        beaten = (sum(least(self.moved)) >= 0) & (self.whole <= self.whole[:, [by]]).all(axis=0)
-        if self.objective == "latency":
-            beaten &= self.busy >= self.busy[by]
-        if self._anywhere()[by]:
-            return np.asarray(beaten)
-        roomier = np.stack(least(self.room))
-        fits = (roomier.sum(axis=0) if self.arch.shared else roomier.min(axis=0)) >= 0
-        return np.asarray(beaten & fits)
-
-    def _anywhere(self) -> NDArray[np.bool_]:
-        """Which mappings fit the buffers in any triple."""
-        most = np.stack([self.room[t].max(axis=0) for t in TENSORS])
-        if self.arch.shared:
-            return np.asarray(most.sum(axis=0) <= self.arch.usable_bits("I"))
-        usable = np.array([[self.arch.usable_bits(t)] for t in TENSORS])
-        return np.asarray((most <= usable).all(axis=0))
+    def undominated(self) -> Costs:
+        """Without mappings that another one makes superfluous; the least cost of a triple stays."""
+        moved, room = ([own[t] for t in TENSORS] for own in (self.moved, self.room))
+        busy = self.busy if self.objective == "latency" else None
+        return self.at(undominated(self.arch, moved, room, self.whole, busy))
 
 
 _TABLES = ("moved", "room")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -20,9 +19,11 @@ from mapping.models import dma_side
 from mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
 from mapping.paper_grid import PaperGrid
 from mapping.pe_array import passes
-from mapping.ragged import Vector
-from quant.formats import BFP, Format, LayerFormats
-from search.bitwidth.costs import Costs, Values
+from mapping.ragged import Values, Vector
+from quant.formats import Format, LayerFormats
+from search.bitwidth.costs import Costs
+from search.bitwidth.dominance import undominated
+from search.bitwidth.lines import make_lines
 from search.bitwidth.space import TENSORS
 from workloads import ConvLayer
 
@@ -41,10 +42,10 @@ def model_costs(
     Raises MappingError if no mapping is legal in any format.
     """
     kept = stored(layer, arch)
-    uniform = [LayerFormats.uniform(fmt) for fmt in formats]
-    extremes = [LayerFormats.uniform(fmt) for fmt in _extremes(formats)]
-    sizes = candidate_sizes(kept, arch, extremes, objective)
-    grids = [Grid(kept, arch, each, sizes) for each in uniform]
+    lines = make_lines(formats)
+    ends = [LayerFormats.uniform(fmt) for fmt in lines.ends]
+    sizes = candidate_sizes(kept, arch, ends, objective)
+    grids = [Grid(kept, arch, each, sizes) for each in ends]
     possible = _possible(grids, arch)
     if not possible.any():
         raise MappingError(grids[0].shortage())
@@ -54,49 +55,46 @@ def model_costs(
             [np.broadcast_to(values(grid), possible.shape)[possible] for grid in grids]
         ).astype(float)
 
-    room: dict[Tensor, Values] = {
-        "I": rows(lambda grid: grid.input_bits),
-        "W": rows(lambda grid: grid.weight_bits),
-        "O": rows(lambda grid: grid.output_bits),
-    }
+    inputs, weights = rows(lambda grid: grid.input_bits), rows(lambda grid: grid.weight_bits)
+    results = rows(lambda grid: grid.result_bits)
+    sums = np.broadcast_to(grids[0].sum_bits, possible.shape)[possible].astype(float)
+    # O takes the larger of two, whose difference is not below the lesser of theirs.
+    room = [inputs, weights, np.vstack((results, sums))]
     whole = rows(lambda grid: grid.whole_blocks).astype(bool)
     cycles = np.broadcast_to(grids[0].compute_cycles, possible.shape)[possible]
-    busy = cycles / passes(arch.pe_array, uniform[0])
+    busy = cycles / passes(arch.pe_array, ends[0])
     places = np.argwhere(possible)
     tiles = np.stack([sizes[d][places[:, axis]] for axis, d in enumerate(DIMS)], axis=1)
     paper = PaperGrid(kept, arch, sizes)
     found: dict[Model, Costs] = {}
     for order in ORDERS:
-        orders = np.full(len(tiles), order)
         by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
         by_model: dict[Model, dict[Tensor, Values]] = {
             "exact": {t: np.stack([each[t] for each in by_grid]) for t in TENSORS},
-            "paper": _paper_moved(paper, order, kept, arch, formats, objective, possible),
+            "paper": _paper_moved(paper, order, kept, arch, lines.ends, objective, possible),
         }
         for model, moved in by_model.items():
+            counted = busy if objective == "latency" else None
+            best = undominated(arch, [moved[t] for t in TENSORS], room, whole, counted)
             costs = Costs(
-                layer, arch, objective, tuple(formats), moved, room, whole, busy, tiles, orders
+                layer,
+                arch,
+                objective,
+                tuple(formats),
+                {t: lines.all(values[:, best]) for t, values in moved.items()},
+                {
+                    "I": lines.all(inputs[:, best]),
+                    "W": lines.all(weights[:, best]),
+                    "O": np.maximum(lines.all(results[:, best]), sums[best]),
+                },
+                whole[:, best][lines.low],  # the same at both ends
+                busy[best],
+                tiles[best],
+                np.full(best.size, order),
             )
             before = found.get(model)
             found[model] = (before.joined(costs) if before else costs).undominated()
     return found
-
-
-def _extremes(formats: Sequence[Format]) -> list[Format]:
-    """Formats that decide which tile sizes are candidates.
-
-    With width and block size fixed, bits are linear in SE: m x elements + SE x blocks, m falling as
-    SE grows. So a size that is superfluous at both ends is so between them.
-    """
-    groups: dict[object, list[Format]] = {}
-    for fmt in formats:
-        key = replace(fmt, exponent_bits=1) if isinstance(fmt, BFP) else fmt
-        groups.setdefault(key, []).append(fmt)
-    ends = (
-        (min(own, key=lambda f: f.mantissa_bits), max(own, key=lambda f: f.mantissa_bits))
-        for own in groups.values()
-    )
-    return list(dict.fromkeys(fmt for pair in ends for fmt in pair))
 
 
 def _possible(grids: Sequence[Grid], arch: Arch) -> NDArray[np.bool_]:

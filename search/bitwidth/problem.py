@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mapping.nest import MappingError
+from mapping.ragged import Values
 from search.bitwidth.costs import Costs
 from search.bitwidth.space import TENSORS, Space, Triple
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

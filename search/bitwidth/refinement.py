@@ -20,9 +20,10 @@ from mapping.candidates import Objective
 from mapping.mapper import best_mappings
 from mapping.nest import Mapping as Tiling
 from mapping.nest import MappingError
+from mapping.ragged import Values
 from quant.formats import LayerFormats
 from search.bitwidth.allocation import Allocation
-from search.bitwidth.costs import Costs, Values
+from search.bitwidth.costs import Costs
 from search.bitwidth.pricing import burst_costs
 from search.bitwidth.problem import Problem, make_problem
 from search.bitwidth.space import Space, Triple

@@ -13,8 +13,9 @@ from arch import Arch, dump_arch
 from mapping.candidates import Objective
 from mapping.nest import Mapping as Tiling
 from mapping.nest import MappingError
+from mapping.ragged import Values
 from quant.formats import LayerFormats
-from search.bitwidth.costs import Costs, Values, packed, unpacked
+from search.bitwidth.costs import Costs, packed, unpacked
 from search.bitwidth.front import pareto_front
 from search.bitwidth.pricing import Model, model_costs
 from search.bitwidth.problem import make_problem

@@ -18,7 +18,7 @@ from search.bitwidth.pricing import burst_costs, model_costs
 from sim.simulate import simulate
 from tests.generate import random_arch, random_layer, tight
 
-FORMATS = (BFP(8, 2, 1), BFP(8, 3, 2), BFP(8, 6, 2), BFP(8, 2, 4), BFP(8, 5, 4))
+FORMATS = (BFP(8, 2, 1), BFP(8, 3, 2), BFP(8, 6, 2), BFP(8, 2, 4), BFP(8, 3, 4), BFP(8, 5, 4))
 
 
 def case(seed: int):

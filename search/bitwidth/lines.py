@@ -1,0 +1,63 @@
+"""Formats between others: with width and block size fixed, bits are linear in SE.
+
+An element has a mantissa of width - SE bits and a block a code of SE, so that whatever counts bits
+needs to be known at the least and the largest SE only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapping.ragged import Values
+from quant.formats import BFP, Format
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Where formats lie between two of a few.
+
+    ends: least and largest SE of each width and block size; other formats stand for themselves
+    low, high: by format, the place of its ends
+    span: by format, how much wider the codes of the high end are; steps: its own [bit]
+    """
+
+    ends: tuple[Format, ...]
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    span: NDArray[np.int64]
+    steps: NDArray[np.int64]
+
+    def all(self, of_ends: Values) -> Values:
+        """Rows for all formats, from rows for the ends; whole numbers stay exact."""
+        low = of_ends[self.low]
+        values: Values = low + (of_ends[self.high] - low) / self.span[:, None] * self.steps[:, None]
+        return values
+
+
+def make_lines(formats: Sequence[Format]) -> Lines:
+    """The lines that the formats lie on."""
+    groups: dict[Format, list[Format]] = {}
+    for fmt in formats:
+        groups.setdefault(_line(fmt), []).append(fmt)
+    of = {line: (min(own, key=_codes), max(own, key=_codes)) for line, own in groups.items()}
+    ends = tuple(dict.fromkeys(fmt for pair in of.values() for fmt in pair))
+    pairs = [of[_line(fmt)] for fmt in formats]
+    return Lines(
+        ends,
+        np.array([ends.index(low) for low, _ in pairs], np.intp),
+        np.array([ends.index(high) for _, high in pairs], np.intp),
+        np.array([max(1, _codes(high) - _codes(low)) for low, high in pairs], np.int64),
+        np.array([_codes(f) - _codes(p[0]) for f, p in zip(formats, pairs, strict=True)], np.int64),
+    )
+
+
+def _line(fmt: Format) -> Format:
+    return replace(fmt, exponent_bits=1) if isinstance(fmt, BFP) else fmt
+
+
+def _codes(fmt: Format) -> int:
+    return fmt.exponent_bits if isinstance(fmt, BFP) else 0

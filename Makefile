@@ -10,10 +10,10 @@ demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(CORES)
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
 test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(CORES) -m "long or not long"
+	$(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "long or not long"
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run

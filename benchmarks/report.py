@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from reports.store.write import write_report
+from search.store import Store
 from search.sweep.evaluate import evaluate
 from search.sweep.ledger import POINTS
 from search.sweep.plan import plan
 from search.sweep.spec import load_spec
-from search.sweep.store import Store
 from workloads import Network, NetworkBuilder
 
 SPEC = {

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from search.curve import traffic_curves
     from search.mappings import map_network
     from search.rescore import find_mapping, rescored
+    from search.store import StoreError
     from search.sweep.run import sweep
     from search.sweep.spec import SweepError
-    from search.sweep.store import StoreError
     from sim.host import infer
     from sim.inference import calibrate, run_inference
     from sim.result import LayerResult, NetworkResult
@@ -79,7 +79,7 @@ _HOME = {
     "search.rescore": ("find_mapping", "rescored"),
     "search.sweep.run": ("sweep",),
     "search.sweep.spec": ("SweepError",),
-    "search.sweep.store": ("StoreError",),
+    "search.store": ("StoreError",),
     "mapping.nest": ("Mapping", "MappingError"),
     "mapping.predict": ("predict",),
     "quant": (

@@ -356,8 +356,8 @@ def _bad_input() -> tuple[type[ValueError], ...]:
     from quant import FormatError
     from reports.store.tradeoff import AccuracyError
     from search.bitwidth.allocation import InfeasibleError
+    from search.store import StoreError
     from search.sweep.spec import SweepError
-    from search.sweep.store import StoreError
     from workloads import WorkloadError
 
     return (

@@ -137,7 +137,7 @@ def _sensitivity(space: Space, trained: Trained, path: Path | None) -> Sensitivi
 def stages_in(path: Path | None) -> Iterator[Stages]:
     """Finished stages in a store; without one, for as long as the command runs."""
     from search.bitwidth.stages import Stages
-    from search.sweep.store import Store
+    from search.store import Store
 
     if path is None:
         yield Stages()

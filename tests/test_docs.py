@@ -47,15 +47,21 @@ def run(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_console_blocks(page: Path) -> None:
-    for language, body in BLOCK.findall(page.read_text()):
-        if language == "console":
-            for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-                line, _, output = command.partition("\n")
-                program, *arguments = line.split()
-                assert program == "bfpsim", line
-                assert_shown(output, run(sys.executable, "-m", "bfpsim", *arguments))
+CONSOLE = [
+    pytest.param(body, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (language, body) in enumerate(BLOCK.findall(page.read_text()))
+    if language == "console"
+]
+
+
+@pytest.mark.parametrize("body", CONSOLE)
+def test_console_blocks(body: str) -> None:
+    for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        line, _, output = command.partition("\n")
+        program, *arguments = line.split()
+        assert program == "bfpsim", line
+        assert_shown(output, run(sys.executable, "-m", "bfpsim", *arguments))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reports.store.choice import cheapest
 from reports.store.findings import Best, Findings
 from reports.store.measures import measures, prices
+from search.store import Entry, Store, StoreError
 from search.sweep.ledger import POINTS
 from search.sweep.plan import plan
 from search.sweep.point import Point
 from search.sweep.record import TENSORS, LayerRecord, Record
 from search.sweep.spec import load_spec
-from search.sweep.store import Entry, Store, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd

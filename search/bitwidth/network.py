@@ -15,7 +15,7 @@ from search.bitwidth.space import make_space
 from search.bitwidth.stages import Stages
 from search.bitwidth.target import Target, Tradeoff
 from search.bitwidth.tasks import workers as processes
-from search.sweep.store import Store
+from search.store import Store
 from workloads import Network
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from search.sweep.point import program
-from search.sweep.store import Store
+from search.code import code_digest
+from search.store import Store
 
 _DECIDING = ("arch", "mapping", "quant", "sim", "workloads", "search")
 """Packages whose code decides what a stage leads to."""
@@ -52,4 +52,4 @@ class Stages:
 
 def _key(deciding: object) -> str:
     """SHA-256 of everything that decides a stage, the program's code included."""
-    return hashlib.sha256(f"{program(_DECIDING)}\n{deciding!r}".encode()).hexdigest()
+    return hashlib.sha256(f"{code_digest(_DECIDING)}\n{deciding!r}".encode()).hexdigest()

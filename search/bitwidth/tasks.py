@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from search.sweep.crew import LocalCrew
+from search.crew import LocalCrew
 
 T = TypeVar("T")
 

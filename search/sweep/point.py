@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from arch import Arch
 from mapping.candidates import Objective
 from mapping.mapper import Model
 from quant.formats import LayerFormats
+from search.code import code_digest
 from workloads import ConvLayer, Network
 
 SCHEMA = 1
@@ -76,17 +76,9 @@ class Point:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-@cache
-def program(packages: tuple[str, ...] = _DECIDING) -> str:
+def program() -> str:
     """SHA-256 of the code that decides results: other code, other keys."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parents[2]
-    for package in packages:
-        for file in sorted((root / package).rglob("*")):
-            if file.suffix in (".py", ".csv"):
-                digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return code_digest(_DECIDING)
 
 
 def _sizes(layer: ConvLayer) -> tuple[object, ...]:

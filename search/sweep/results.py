@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.store import Store, StoreError
 from search.sweep.export import write_tables
 from search.sweep.ledger import POINTS
 from search.sweep.point import Point
 from search.sweep.record import Record
-from search.sweep.store import Store, StoreError
 from search.sweep.tables import Finished, Tables, axis_types, tables
 
 if TYPE_CHECKING:

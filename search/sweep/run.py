@@ -15,14 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from search.sweep.crew import ClusterCrew, Crew, LocalCrew
+from search.crew import ClusterCrew, Crew, CrewError, LocalCrew
+from search.store import Store
 from search.sweep.evaluate import Outcome, ProgramError, attempt
 from search.sweep.ledger import Ledger, Progress
 from search.sweep.plan import plan
 from search.sweep.point import Point, program
 from search.sweep.results import Results
 from search.sweep.spec import Spec, SweepError, load_spec
-from search.sweep.store import Store
 
 _TICK = 0.5  # seconds between reports when nothing finishes
 _STARTS = 3  # times that workers may die before they do anything
@@ -62,14 +62,22 @@ def sweep(
         ledger = Ledger(points, opened, retry, progress)
         try:
             if ledger.missing:
-                local = workers or os.cpu_count() or 1
-                _employ(LocalCrew(local) if cluster is None else ClusterCrew(cluster), ledger, stop)
+                _employ(_crew(workers, cluster), ledger, stop)
         except KeyboardInterrupt:
             stop.set()
         ledger.report(stop.is_set())
         if ledger.missing and stop.is_set():
             raise KeyboardInterrupt(f"{ledger.done} of {ledger.total} points are in {store}")
     return Results(points, Path(store))
+
+
+def _crew(workers: int | None, cluster: str | None) -> Crew:
+    if cluster is None:
+        return LocalCrew(workers or os.cpu_count() or 1)
+    try:
+        return ClusterCrew(cluster)
+    except CrewError as error:
+        raise SweepError(str(error)) from None
 
 
 def _employ(crew: Crew, ledger: Ledger, stop: threading.Event) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bfpsim.cli import run
-from search.sweep.store import Store
+from search.store import Store
 
 
 @pytest.fixture

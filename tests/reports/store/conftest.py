@@ -7,12 +7,12 @@ from mapping.nest import MappingError
 from reports.store.findings import Findings
 from reports.store.reading import read_findings
 from reports.store.write import write_report
+from search.store import Store
 from search.sweep.evaluate import evaluate
 from search.sweep.ledger import POINTS
 from search.sweep.plan import plan
 from search.sweep.point import Point
 from search.sweep.spec import load_spec
-from search.sweep.store import Store
 from workloads import NetworkBuilder, save_workload
 
 NAME = "tiny & <b>co</b>"

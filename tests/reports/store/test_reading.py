@@ -5,11 +5,11 @@ import pytest
 
 from reports.store.measures import LEVELS, energy_column
 from reports.store.reading import read_findings
+from search.store import Store, StoreError
 from search.sweep.ledger import POINTS
 from search.sweep.record import TENSORS
 from search.sweep.results import Results
 from search.sweep.spec import SweepError
-from search.sweep.store import Store, StoreError
 from sim.simulate import simulate_network
 from sim.validate import validate
 from tests.reports.store.conftest import fill

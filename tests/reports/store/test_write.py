@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from reports.store.write import write_report
-from search.sweep.store import Store
+from search.store import Store
 from tests.reports.store.conftest import fill
 
 REPORT = """

@@ -13,7 +13,7 @@ from search.bitwidth.space import make_space
 from search.bitwidth.stages import Stages
 from search.bitwidth.target import CostBudget, LossBudget, Tradeoff
 from search.bitwidth.tasks import workers
-from search.sweep.store import Store
+from search.store import Store
 from sim.simulate import simulate_network
 from tests.search.bitwidth.small import (
     FORMATS,

@@ -10,8 +10,12 @@ from workloads import load_workload, normalise, shipped_images
 from workloads.shipped import TRAINED
 from workloads.training.shipped import shipped_module
 
+ALIKE = ("resnet18-fashion", "mobilenetv2-fashion")  # as to ties, to GoogLeNet and ViT together
 
-@pytest.mark.parametrize("name", TRAINED)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n in ALIKE)) for n in TRAINED]
+)
 def test_a_shipped_network_and_its_module_tie_alike(name: str) -> None:
     import torch
 

@@ -1,11 +1,11 @@
 import pandas as pd
 import pytest
 
+from search.store import StoreError
 from search.sweep.evaluate import evaluate
 from search.sweep.plan import plan
 from search.sweep.results import Results
 from search.sweep.spec import load_spec
-from search.sweep.store import StoreError
 from search.sweep.tables import sums
 from sim.simulate import simulate_network
 from tests.search.sweep.conftest import files

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from search.store import Store
 from search.sweep.evaluate import Outcome, attempt
 from search.sweep.plan import plan
 from search.sweep.point import program
 from search.sweep.results import Results
 from search.sweep.run import sweep
 from search.sweep.spec import SweepError, load_spec
-from search.sweep.store import Store
 from tests.search.sweep import deadly
 from tests.search.sweep.conftest import files
 from tests.search.sweep.driver import finish, kill, rows, start, until

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from search.sweep.worker import begin
+from search.worker import begin
 
 
 @pytest.fixture

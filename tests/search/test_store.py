@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.sweep.store import Entry, Store, StoreError
+from search.store import Entry, Store, StoreError
 
 RESULTS = {f"key{n}": f"[{n * 1001}]" for n in range(40)}
 
@@ -63,7 +63,7 @@ def test_two_stores_on_one_file_see_each_other(tmp_path):
 def test_a_process_killed_amid_writes_leaves_whole_rows(tmp_path):
     path = tmp_path / "store"
     code = (
-        "import sys; from search.sweep.store import Store\n"
+        "import sys; from search.store import Store\n"
         "store = Store(sys.argv[1])\n"
         "for n in range(10**6):\n"
         "    store.put('point', str(n), str(n) * 500)\n"
@@ -155,7 +155,7 @@ def test_a_full_disk_is_said_and_loses_nothing(mounted):
 def test_a_file_at_its_largest_allowed_size(tmp_path):
     # Where nothing can be mounted, a limit on file sizes fails writes alike.
     code = (
-        "import resource, signal, sys; from search.sweep.store import Store, StoreError\n"
+        "import resource, signal, sys; from search.store import Store, StoreError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "store = Store(sys.argv[1])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"

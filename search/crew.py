@@ -11,12 +11,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from search.sweep.spec import SweepError
-from search.sweep.worker import begin
+from search.worker import begin
 
 T = TypeVar("T")
 
 _AHEAD = 2  # calls per worker that are handed out, so that none waits for the next
+
+
+class CrewError(ValueError):
+    """Workers that cannot be had."""
 
 
 class Crew(Protocol):
@@ -99,7 +102,7 @@ class ClusterCrew:
         try:
             from distributed import Client, KilledWorker
         except ImportError:
-            raise SweepError(
+            raise CrewError(
                 f"cluster {address}: needs dask.distributed; pip install 'bfpsim[cluster]'"
             ) from None
         # Its account of a lost connection is a traceback; ours is one line.
@@ -109,7 +112,7 @@ class ClusterCrew:
         try:
             self._client = connect(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
-            raise SweepError(
+            raise CrewError(
                 f"cluster {address}: no scheduler answers ({error or type(error).__name__}); "
                 "allowed: the address of a running one, such as tcp://127.0.0.1:8786"
             ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
@@ -193,13 +194,13 @@ class _Search:
         priced = self._priced()
         exact, paper = priced["exact"], priced["paper"]
         largest = self._largest(exact)
-        refined, dm_max = self._refined(exact, largest)
+        by_models = (self._by_model("exact", exact), self._by_model("paper", paper))
+        refined, dm_max = self._refined(exact, largest, [own.choice for own in by_models])
         problem = make_problem(self._space, exact, self._losses)
         floor = self._target.solve(problem, dm_max).bound
         # Of the latency no closed form is sure, so its floor is the only bound.
         bound = floor if self._objective == "latency" else refined.allocation.bound
         front = self._front(refined, dm_max)
-        by_models = (self._by_model("exact", exact), self._by_model("paper", paper))
         choices = (refined.choice, *(own.choice for own in (*front, *by_models)))
         simulated = min(
             (self._found("simulated", choice, bound, dm_max) for choice in choices),
@@ -261,8 +262,13 @@ class _Search:
             )
         return max(finite, key=lambda f: totals[f])
 
-    def _refined(self, exact: Sequence[Costs], largest: int) -> tuple[Refined, float]:
-        """The simulated search; where one format for all may be better still, with its mappings."""
+    def _refined(
+        self, exact: Sequence[Costs], largest: int, others: Sequence[Choice]
+    ) -> tuple[Refined, float]:
+        """The simulated search; where one format for all may be better still, with its mappings.
+
+        others: choices whose mappings are tried too
+        """
         space, arch, objective, run = self._space, self._arch, self._objective, self._run
         spread = np.linspace(0, len(space.formats) - 1, _SEEDS).astype(int).tolist()
         seeds = list(dict.fromkeys([largest, *spread]))
@@ -271,6 +277,8 @@ class _Search:
             self._simulations.cost(p.kind, (largest,) * 3, pools[p.kind][0]) * p.repeats
             for p in space.products
         )
+        for p, choice in product(space.products, others):
+            pools[p.kind].append(choice.mappings[p.name])
         while True:
             refined = refine(
                 space,

@@ -214,6 +214,8 @@ def _report(
             )
             finalists = pd.concat([finalists, again], ignore_index=True)
         frames["finalists"] = finalists
+        if searched.objective == "energy":
+            frames["accuracy"] = show.accuracy_frame(finalists)
         tables.append(show.finalists_table(finalists, searched))
         summary["accuracy_loss"] = float(finalists["accuracy_loss"].iloc[-1 if steps else 0])
     shown = Group(*(part for table in tables for part in (table, "")))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reports.store.tradeoff import COLUMNS
 from reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
 from search.bitwidth.experiments import ALPHAS
 from search.bitwidth.search import Found, Searched
@@ -82,6 +83,12 @@ def front_frame(searched: Searched) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def accuracy_frame(finalists: pd.DataFrame) -> pd.DataFrame:
+    """Finalists of a search by energy, as a report takes them (`reports.store.tradeoff`)."""
+    names = {"choice": "label", "simulated": "energy_pj"}
+    return finalists.rename(columns=names)[list(COLUMNS)]
 
 
 def choice_table(frame: pd.DataFrame, title: str) -> Table:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from bfpsim.cli import run
+from reports.store.tradeoff import read_accuracies
 from tests.idx_file import write_idx
 
 NET = """
@@ -57,7 +58,9 @@ def test_a_trained_module_end_to_end(files, capsys, tmp_path) -> None:
     arguments = ("search", *trained(files), "--sensitivity", table, "--store", tmp_path / "stages")
     code, out, err = call(capsys, *arguments, "--out", tmp_path / "found")
     assert (code, err) == (0, "")
-    assert re.match("wrote layers.csv, comparison.csv, front.csv, finalists.csv, front.png", out)
+    assert re.match(
+        "wrote layers.csv, comparison.csv, front.csv, finalists.csv, accuracy.csv, front", out
+    )
     summary = json.loads((tmp_path / "found" / "summary.json").read_text())
     layers = pd.read_csv(tmp_path / "found" / "layers.csv")
     assert summary["loss_per_nat"] > 0
@@ -65,6 +68,9 @@ def test_a_trained_module_end_to_end(files, capsys, tmp_path) -> None:
     assert layers["O"].iloc[0] == layers["I"].iloc[1]  # tied
     finalists = pd.read_csv(tmp_path / "found" / "finalists.csv")
     assert finalists["value"].is_monotonic_increasing
+    accuracies = read_accuracies(tmp_path / "found" / "accuracy.csv")  # as a report does
+    assert list(accuracies["label"]) == list(finalists["choice"])
+    assert accuracies["energy_pj"].iloc[0] == pytest.approx(summary["energy_pj"], rel=1e-12)
     # Again, all of it kept: the same bytes, without a search.
     code, _, err = call(capsys, *arguments, "--out", tmp_path / "again")
     assert (code, err) == (0, "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from mapping.ragged import Values, Vector
 from quant.formats import Format, LayerFormats
 from search.bitwidth.costs import Costs
 from search.bitwidth.dominance import undominated
-from search.bitwidth.lines import make_lines
+from search.bitwidth.lines import Lines, make_lines
 from search.bitwidth.space import TENSORS
 from workloads import ConvLayer
 
@@ -49,22 +49,8 @@ def model_costs(
     possible = _possible(grids, arch)
     if not possible.any():
         raise MappingError(grids[0].shortage())
-
-    def rows(values: Callable[[Grid], Vector | NDArray[np.bool_]]) -> Values:
-        return np.stack(
-            [np.broadcast_to(values(grid), possible.shape)[possible] for grid in grids]
-        ).astype(float)
-
-    inputs, weights = rows(lambda grid: grid.input_bits), rows(lambda grid: grid.weight_bits)
-    results = rows(lambda grid: grid.result_bits)
-    sums = np.broadcast_to(grids[0].sum_bits, possible.shape)[possible].astype(float)
-    # O takes the larger of two, whose difference is not below the lesser of theirs.
-    room = [inputs, weights, np.vstack((results, sums))]
-    whole = rows(lambda grid: grid.whole_blocks).astype(bool)
-    cycles = np.broadcast_to(grids[0].compute_cycles, possible.shape)[possible]
-    busy = cycles / passes(arch.pe_array, ends[0])
-    places = np.argwhere(possible)
-    tiles = np.stack([sizes[d][places[:, axis]] for axis, d in enumerate(DIMS)], axis=1)
+    tilings = _tilings(grids, possible, passes(arch.pe_array, ends[0]))
+    counted = tilings.busy if objective == "latency" else None
     paper = PaperGrid(kept, arch, sizes)
     found: dict[Model, Costs] = {}
     for order in ORDERS:
@@ -74,27 +60,72 @@ def model_costs(
             "paper": _paper_moved(paper, order, kept, arch, lines.ends, objective, possible),
         }
         for model, moved in by_model.items():
-            counted = busy if objective == "latency" else None
-            best = undominated(arch, [moved[t] for t in TENSORS], room, whole, counted)
+            rows = [moved[t] for t in TENSORS]
+            best = undominated(arch, rows, tilings.room_rows(), tilings.whole, counted)
             costs = Costs(
                 layer,
                 arch,
                 objective,
                 tuple(formats),
                 {t: lines.all(values[:, best]) for t, values in moved.items()},
-                {
-                    "I": lines.all(inputs[:, best]),
-                    "W": lines.all(weights[:, best]),
-                    "O": np.maximum(lines.all(results[:, best]), sums[best]),
-                },
-                whole[:, best][lines.low],  # the same at both ends
-                busy[best],
-                tiles[best],
+                tilings.room(lines, best),
+                tilings.whole[:, best][lines.low],  # the same at both ends
+                tilings.busy[best],
+                tilings.sizes[best],
                 np.full(best.size, order),
             )
             before = found.get(model)
             found[model] = (before.joined(costs) if before else costs).undominated()
     return found
+
+
+class _Tilings(NamedTuple):
+    """Tilings that are legal in some formats; rows for the ends of the formats' lines.
+
+    inputs, weights, results: room of the largest tile [bit]; sums: of O's as partial sums
+    whole: whether O's blocks stay whole
+    busy: cycles of the PE array in one pass
+    sizes: (tilings, 6): in the order of `DIMS`
+    """
+
+    inputs: Values
+    weights: Values
+    results: Values
+    sums: Values
+    whole: NDArray[np.bool_]
+    busy: Values
+    sizes: Vector
+
+    def room_rows(self) -> list[Values]:
+        """Rows for `undominated`.
+
+        O takes the larger of two, whose difference is not below the lesser of theirs.
+        """
+        return [self.inputs, self.weights, np.vstack((self.results, self.sums))]
+
+    def room(self, lines: Lines, at: NDArray[np.intp]) -> dict[Tensor, Values]:
+        """Room of some tilings in every format."""
+        return {
+            "I": lines.all(self.inputs[:, at]),
+            "W": lines.all(self.weights[:, at]),
+            "O": np.maximum(lines.all(self.results[:, at]), self.sums[at]),
+        }
+
+
+def _tilings(grids: Sequence[Grid], where: NDArray[np.bool_], one_pass: int) -> _Tilings:
+    def row(values: Vector | NDArray[np.bool_]) -> Values:
+        return np.broadcast_to(values, where.shape)[where].astype(float)
+
+    first, places = grids[0], np.argwhere(where)
+    return _Tilings(
+        np.stack([row(grid.input_bits) for grid in grids]),
+        np.stack([row(grid.weight_bits) for grid in grids]),
+        np.stack([row(grid.result_bits) for grid in grids]),
+        row(first.sum_bits),
+        np.stack([row(grid.whole_blocks) for grid in grids]).astype(bool),
+        row(first.compute_cycles) / one_pass,
+        np.stack([first.sizes[d][places[:, axis]] for axis, d in enumerate(DIMS)], axis=1),
+    )
 
 
 def _possible(grids: Sequence[Grid], arch: Arch) -> NDArray[np.bool_]:

@@ -108,10 +108,9 @@ class Nest:
             step, at[loop.dim] = divmod(step, loop.trips)
         return at
 
-    def walk(self, every: int = 1) -> Iterator[dict[str, int]]:
-        """Tile numbers at steps 0, every, 2 every, ..."""
-        for step in range(0, self.steps, every):
-            yield self.indices(step)
+    def walk(self) -> Iterator[dict[str, int]]:
+        """Tile numbers of every step, in order."""
+        return map(self.indices, range(self.steps))
 
 
 def make_nest(layer: ConvLayer, mapping: Mapping) -> Nest:

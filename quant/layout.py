@@ -163,15 +163,6 @@ class ActivationLayout:
         """Bit address of the exponent code of each block index, shape (n, h, w, blocks)."""
         return self._pixel_addresses(n, h, w)[..., None] + self.row.code_address(blocks)
 
-    def burst_place(
-        self, burst: int, n: Interval, h: Interval, w: Interval, channels: Sequence[Interval]
-    ) -> tuple[object, ...]:
-        """What a box's burst padding depends on: its extents, and where in a burst it starts."""
-        _, height, width, _ = self.shape
-        first = (n[0] * height + h[0]) * width + w[0]
-        extents = (n[1] - n[0], h[1] - h[0], w[1] - w[0])
-        return first * self.row.bits % burst, *extents, channels
-
     def runs(self, n: Interval, h: Interval, w: Interval, channels: Sequence[Interval]) -> Runs:
         """The maximal contiguous bit ranges of a box, codes of cut blocks included."""
         _, height, width, _ = self.shape
@@ -247,16 +238,6 @@ class WeightLayout:
     def record_bits(self) -> int:
         """Length of one filter [bit]; not depthwise."""
         return self.row.bits
-
-    def burst_place(
-        self, burst: int, filters: Sequence[Interval], c: Interval
-    ) -> tuple[object, ...]:
-        """What a box's burst padding depends on: its extents, and where in a burst it starts."""
-        if self.depthwise or not filters:
-            return tuple(filters), c
-        first = filters[0][0]
-        extents = tuple((low - first, high - first) for low, high in filters)
-        return first * self.row.bits % burst, extents, c
 
     def runs(self, filters: Sequence[Interval], c: Interval) -> Runs:
         """The maximal contiguous bit ranges of a box, codes of cut blocks included."""

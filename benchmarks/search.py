@@ -74,7 +74,7 @@ def main() -> None:
     rows = [("search", best.value), ("one format for all", uniform),
             ("random", rival.random()), ("greedy", rival.greedy())]  # fmt: skip
     for name, value in rows:
-        print(f"{name:20s} {value:.6f}  {100 * (value / best.value - 1):+.2f} %")
+        print(f"{name:20s} {value:.9f}  {100 * (value / best.value - 1):+.4f} %")
     print(f"floor over all formats and mappings: {found.floor:.6f}")
 
 

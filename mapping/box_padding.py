@@ -8,6 +8,7 @@ whole images. All sums over boxes are differences of running sums. Weights are t
 of filters in place of pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, prod
@@ -26,24 +27,32 @@ Part = tuple[Interval, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Boxes:
-    """Boxes that share their channels: half-open ranges, an entry per box; some may be empty."""
+    """Ranges of images, rows and columns: half-open, an entry per box; some may be empty."""
 
     n: tuple[Vector, Vector]
     h: tuple[Vector, Vector]
     w: tuple[Vector, Vector]
 
-    def at(self, steps: Vector) -> "Boxes":
-        """Some of the boxes."""
-        n, h, w = ((low[steps], high[steps]) for low, high in (self.n, self.h, self.w))
-        return Boxes(n, h, w)
 
+def padding(
+    layout: Layout, parts: Sequence[Part], which: Vector, boxes: Boxes, burst: int
+) -> Vector:
+    """Burst padding of each box [bit].
 
-def padding(layout: Layout, part: Part, boxes: Boxes, burst: int) -> Vector:
-    """Burst padding of each box of the same part of its pixels [bit]."""
+    parts: what boxes take of each of their pixels; which: the place of a box's own among them
+    """
+    grid, bits = layout.grid, layout.record_bits
+    corners = _corners(grid, boxes)
+    total = np.zeros(len(which), np.int64)
+    order = np.argsort(which, kind="stable")
+    for own in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
+        of_part = corners[:, own]
+        for place, sign in _ends(layout, parts[which[own[0]]], burst):
+            total[own] += _SIGNS @ _end_sums(grid, bits, burst, place, sign)[of_part]
+    joined = np.array([_joined(layout, part) for part in parts])[which]
+    if joined.any():
+        total += np.where(joined, _edges(grid, bits, burst).of(boxes), 0)
     (n0, n1), (h0, h1), (w0, w1) = boxes.n, boxes.h, boxes.w
-    total = _over(_pixel_sums(layout, part, burst), boxes)
-    if _joined(layout, part):
-        total += _edges(layout.grid, layout.record_bits, burst).of(boxes)
     return np.where((n0 < n1) & (h0 < h1) & (w0 < w1), total, 0)
 
 
@@ -121,22 +130,34 @@ def _joined(layout: Layout, part: Part) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def _ends(layout: Layout, part: Part, burst: int) -> tuple[tuple[int, int], ...]:
+    """Where runs start (sign 1) and end (sign -1) inside a pixel: places within a burst.
+
+    Padding before a start at bit x is x % burst, after an end -x % burst.
+    """
+    runs = layout.record_runs(part)
+    starts, ends = (runs.starts[1:], runs.ends[:-1]) if _joined(layout, part) else runs
+    return (
+        *((int(place), 1) for place in starts % burst),
+        *((int(place), -1) for place in ends % burst),
+    )
+
+
 def _inside(layout: Layout, part: Part, burst: int) -> Vector:
     """Padding inside each of the first pixels, until their places within a burst repeat."""
-    runs, bits = layout.record_runs(part), layout.record_bits
-    starts, ends = (runs.starts[1:], runs.ends[:-1]) if _joined(layout, part) else runs
-    first = np.arange(burst // gcd(bits, burst))[:, None] * bits
-    inside: Vector = ((first + starts) % burst).sum(axis=1)
-    inside += (-(first + ends) % burst).sum(axis=1)
+    bits = layout.record_bits
+    first = np.arange(burst // gcd(bits, burst)) * bits
+    inside = np.zeros(len(first), np.int64)
+    for place, sign in _ends(layout, part, burst):
+        inside += sign * (first + place) % burst
     return inside
 
 
-@lru_cache(maxsize=64)
-def _pixel_sums(layout: Layout, part: Part, burst: int) -> Vector:
-    """Running sums of the padding inside pixels, over images, rows and columns."""
-    inside = _inside(layout, part, burst)
-    pixels = inside[np.arange(prod(layout.grid)) % len(inside)].reshape(layout.grid)
-    return _running(_running(_running(pixels, 0), 1), 2)
+@lru_cache(maxsize=512)
+def _end_sums(grid: tuple[int, int, int], bits: int, burst: int, place: int, sign: int) -> Vector:
+    """Running sums, over images, rows and columns, of the padding at one end of a run; flat."""
+    pixels = sign * (np.arange(prod(grid)) * bits + place) % burst
+    return _running(_running(_running(pixels.reshape(grid), 0), 1), 2).reshape(-1)
 
 
 @lru_cache(maxsize=64)
@@ -164,11 +185,14 @@ def _running(values: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(shape, np.int64), np.cumsum(values, axis=axis)], axis=axis)
 
 
-def _over(sums: Vector, boxes: Boxes) -> Vector:
-    """The sum of each box, by inclusion and exclusion of its corners."""
-    total = np.zeros(len(boxes.n[0]), np.int64)
-    for i, n in enumerate(boxes.n):
-        for j, h in enumerate(boxes.h):
-            for k, w in enumerate(boxes.w):
-                total += (-1) ** (i + j + k + 1) * sums[n, h, w]
-    return total
+_SIGNS = np.array([-1, 1, 1, -1, 1, -1, -1, 1])
+"""Of a box's corners, by inclusion and exclusion."""
+
+
+def _corners(grid: tuple[int, int, int], boxes: Boxes) -> Vector:
+    """Where the eight corners of each box stand in flat running sums: (corners, boxes)."""
+    _, height, width = grid
+    n, h, w = (np.stack(axis) for axis in (boxes.n, boxes.h, boxes.w))
+    rows = n[:, None] * (height + 1) + h[None, :]
+    corners = rows[:, :, None] * (width + 1) + w[None, None, :]
+    return np.asarray(corners.reshape(8, -1))

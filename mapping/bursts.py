@@ -36,12 +36,8 @@ def input_padding(nest: Nest, fmt: Format, burst: int, halo: Halo) -> int:
     numbers = np.unravel_index(np.arange(prod(trips)), trips) if trips else ()
     at |= {dim: index for (dim, _), index in zip(walked, numbers, strict=True)}
     boxes = _fetched(nest, at, halo)
-    padded = np.zeros(prod(trips), np.int64)
-    of_channels = at["G"] * nest.trips["C"] + at["C"]
-    by_channels = np.argsort(of_channels, kind="stable")
-    for steps in np.split(by_channels, np.flatnonzero(np.diff(of_channels[by_channels])) + 1):
-        g, c = (nest.span(dim, int(at[dim][steps[0]])) for dim in "GC")
-        padded[steps] = padding(layout, channel_intervals(g, c, layer.C), boxes.at(steps), burst)
+    parts = [channel_intervals(g, c, layer.C) for g in nest.spans("G") for c in nest.spans("C")]
+    padded = padding(layout, parts, at["G"] * nest.trips["C"] + at["C"], boxes, burst)
     times = np.where(at["K"] == 1, nest.trips["K"] - 1, 1)
     return int((padded * times).sum())
 

@@ -41,7 +41,7 @@ def test_every_box_is_padded_as_its_runs_are(shape, groups, per_group, fmt, burs
     ]
     every = [(n, h, w) for n in ranges[0] for h in ranges[1] for w in ranges[2]]
     n, h, w = (tuple(np.array(axis).T) for axis in zip(*every, strict=True))
-    found = padding(layout, channels, Boxes(n, h, w), burst)
+    found = padding(layout, [channels], np.zeros(len(every), int), Boxes(n, h, w), burst)
     expected = [layout.runs(*box, channels).burst_padding(burst) for box in every]
     assert found.tolist() == expected
 

@@ -7,13 +7,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mapping.capacity import check
+from arch import replace
+from mapping.capacity import check, footprint
 from mapping.dram_model import stored
 from mapping.mapper import ORDERS, best_mappings
 from mapping.models import PAPER, model_counts
-from mapping.nest import DIMS, Mapping, MappingError
+from mapping.nest import DIMS, Mapping, MappingError, make_nest
 from quant.formats import BFP, LayerFormats, candidates
-from search.bitwidth.costs import packed, unpacked
+from search.bitwidth import pricing
+from search.bitwidth.costs import Costs, packed, unpacked
 from search.bitwidth.pricing import burst_costs, model_costs
 from sim.simulate import simulate
 from tests.generate import random_arch, random_layer, tight
@@ -104,6 +106,49 @@ def test_a_pools_prices_are_the_simulators(seed: int) -> None:
             assert price == result.counts.total("DRAM")
             priced = energy.at(np.array([at])).prices(*([f] for f in triple))
             assert priced == pytest.approx(result.energy_pj, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rooms_are_the_footprints_of_the_mappings(seed: int) -> None:
+    _, layer, arch = case(seed + 300)
+    try:
+        costs = model_costs(layer, arch, FORMATS, "dram")["exact"]
+    except MappingError:
+        return
+    for at in range(costs.busy.size):
+        nest = make_nest(stored(layer, arch), costs.mapping(at))
+        for f, fmt in enumerate(FORMATS):
+            need = footprint(nest, arch, LayerFormats.uniform(fmt))
+            assert [costs.room[t][f, at] for t in "IWO"] == [need.I, need.W, need.O]
+
+
+def all_of(moved: list[np.ndarray]) -> np.ndarray:
+    return np.arange(moved[0].shape[1])
+
+
+@pytest.mark.parametrize("objective", ["dram", "latency"])
+def test_no_price_is_lost_by_leaving_mappings_out(objective: str, monkeypatch) -> None:
+    """Beside all tilings and orders, in buffers that partial sums fill."""
+    for seed in range(50):
+        rng = random.Random(seed + 400)
+        layer = random_layer(rng, 4)
+        arch = replace(random_arch(rng), "pe_array.accumulator_bits", rng.choice([8, 32, 64]))
+        arch = tight(replace(arch, "pe_array.accumulator", "exact"), int(2 ** rng.uniform(7, 11)))
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                pricing, "undominated", lambda _, rows, *more: np.arange(rows[0].shape[1])
+            )
+            patched.setattr(Costs, "undominated", lambda own: own)
+            try:
+                every = model_costs(layer, arch, FORMATS, objective)
+            except MappingError:
+                continue
+        some = range(len(FORMATS))
+        for model, costs in model_costs(layer, arch, FORMATS, objective).items():
+            assert costs.busy.size < every[model].busy.size
+            assert np.array_equal(
+                costs.prices(some, some, some), every[model].prices(some, some, some)
+            )
 
 
 def test_superfluous_mappings_change_no_price() -> None:

@@ -92,7 +92,7 @@ class _Given:
 def energy(
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NETWORK]...", help="Default: the paper's ten, an hour or two."),
+        typer.Argument(metavar="[NETWORK]...", help="Default: the paper's ten, an hour."),
     ] = None,
     arch: ArchName = "edge-64k",
     bitq16: Annotated[str, typer.Option(help="Format that stands for BitQ at 16 bits.")] = "bfp16",

@@ -71,7 +71,7 @@ def test_the_tables_say_what_the_grid_says(seed: int) -> None:
             assert footprints[tensor].at(place) == np.broadcast_to(tile, shape)[at]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [s for s in range(12) if s not in (6, 11)])  # ten seconds each
 def test_scip_proves_the_optimum_of_small_layers(seed: int) -> None:
     _, layer, arch, formats = random_case(seed)
     if Grid.of(stored(layer, arch), arch, formats).legal().any():
@@ -83,7 +83,7 @@ def test_scip_proves_the_optimum_of_small_layers(seed: int) -> None:
 
 @pytest.mark.long
 def test_scip_proves_the_optimum_of_small_layers_at_length() -> None:
-    for seed in range(100, 400):
+    for seed in (6, 11, *range(100, 400)):
         test_scip_proves_the_optimum_of_small_layers(seed)
 
 

@@ -1,5 +1,7 @@
 """The shipped networks: a simulated layer of each gives what the torch front end gives."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,13 @@ def passed(model: QuantizedModel, inputs: Tensor, layer: str) -> dict[str, Tenso
     return seen
 
 
+@cache
+def quantized(network: str) -> QuantizedModel:
+    """In float64; not to be changed."""
+    inputs = shipped_test_images().batch(range(8)).inputs
+    return quantize_model(shipped_module(network), inputs, FORMATS, tied=False).double()
+
+
 @pytest.mark.parametrize(
     ("network", "layer"),
     [
@@ -47,11 +56,8 @@ def passed(model: QuantizedModel, inputs: Tensor, layer: str) -> dict[str, Tenso
 )
 def test_a_simulated_layer_equals_the_front_end(network: str, layer: str) -> None:
     """In float64, where the front end's sums of 7-bit mantissas are exact."""
-    images = shipped_test_images()
-    x = images.batch([7]).inputs.double()
-    model = quantize_model(shipped_module(network), images.batch(range(8)).inputs, FORMATS,
-                           tied=False).double()  # fmt: skip
-    seen = passed(model, x, layer)
+    model = quantized(network)
+    seen = passed(model, shipped_test_images().batch([7]).inputs.double(), layer)
     shape = next(each for each in load_workload(network).layers if each.name == layer)
     if layer.endswith(".qk"):  # the first head of the only image, as the workload has it
         seen = {tensor: values[0, 0] for tensor, values in seen.items()}

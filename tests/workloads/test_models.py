@@ -217,7 +217,9 @@ def test_vit_computes_what_torchs_own_encoder_does():
     assert expected.std(0).min() > 1e-3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n == "mobilenetv2")) for n in FAMILIES]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_every_family_can_be_exported_for_any_batch(name):
     torch.manual_seed(0)

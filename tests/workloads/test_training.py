@@ -53,7 +53,9 @@ def data(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] * (n != "resnet18")) for n in FAMILIES]
+)
 @pytest.mark.usefixtures("one_thread")
 def test_a_seed_settles_every_byte(tmp_path, data, name):
     """Of one step of training, and of the file's metadata."""

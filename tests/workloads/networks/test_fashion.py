@@ -57,7 +57,13 @@ def structure(network: Network, known: dict) -> int:
     return numbers[network.nodes[-1].name]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+OFTEN = ("resnet18", "googlenet")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.long] * (n not in OFTEN)) for n in FAMILIES],
+)
 def pair(request) -> tuple[Network, Network]:
     """A shipped network, and what the importer makes of its untrained module."""
     family = FAMILIES[request.param]

@@ -18,6 +18,7 @@ from bfpsim.trained import (
     WeightsFile,
     labelled_images,
     parse_normalisation,
+    train_choice,
     trained_module,
 )
 
@@ -171,7 +172,9 @@ def _comparison(
             if checkpoints is not None:
                 checkpoints.mkdir(parents=True, exist_ok=True)
                 checkpoint = checkpoints / f"{Path(network).stem}-{name}.safetensors"
-            _train(model, policies[name], training, steps, seed, checkpoint, f"{network} {name}")
+            train_choice(
+                model, policies[name], training, steps, f"{network} {name}", seed, checkpoint
+            )
             again = compare_formats(model, images, {tuned: policies[name]})
             accuracy.append(_against(again.accuracy, result.accuracy))
             layers.append(again.layers)
@@ -194,30 +197,6 @@ def _against(tuned: Any, before: Any) -> Any:
     """The accuracy of a trained model, its loss counted from the float network before training."""
     original = float(before["top1"].iloc[0] + before["accuracy_loss"].iloc[0])
     return tuned.assign(accuracy_loss=original - tuned["top1"])
-
-
-def _train(
-    model: QuantizedModel,
-    choice: Choice,
-    training: Dataset,
-    steps: int,
-    seed: int,
-    checkpoint: Path | None,
-    title: str,
-) -> None:
-    from quant.fine_tuning import fine_tune
-
-    model.choose(choice, tied=False)
-    with progress_bar(f"training {title}", steps) as done:
-        fine_tune(
-            model,
-            training,
-            steps,
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=done,
-            name=f"{title} {model.described()}",
-        )
 
 
 def _sensitivity(

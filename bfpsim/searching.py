@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from bfpsim.arguments import UsageError, shapes
 from bfpsim.progress import progress_bar, progress_line
-from bfpsim.trained import labelled_images, module_network, parse_normalisation, trained_module
+from bfpsim.trained import (
+    labelled_images,
+    module_network,
+    parse_normalisation,
+    train_choice,
+    trained_module,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,7 +198,6 @@ def tuned(
     Its loss is counted from the float network before training; the model is left as it was.
     """
     from quant.accuracy import top_k
-    from quant.fine_tuning import fine_tune
     from quant.operand import Mode
     from search.bitwidth.accuracy import confirm
 
@@ -200,17 +205,7 @@ def tuned(
     original = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with model.in_mode(Mode.FLOAT):
         best = top_k(model, trained.images, (1,))[1]
-    model.choose(searched.formats(found), tied=False)
-    with progress_bar(f"training {name}", steps) as done:
-        fine_tune(
-            model,
-            training,
-            steps,
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=done,
-            name=f"{name} {model.described()}",
-        )
+    train_choice(model, searched.formats(found), training, steps, name, seed, checkpoint)
     row = confirm(model, trained.images, searched, {name: found})
     model.load_state_dict(original)
     row["accuracy_loss"] = best - row["top1"]

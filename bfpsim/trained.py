@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bfpsim.arguments import UsageError
+from bfpsim.progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from quant.datasets import Dataset, Normalisation
+    from quant.model import Chosen, QuantizedModel
     from workloads import Network
 
 WeightsFile = Annotated[
@@ -101,3 +105,28 @@ def module_network(module: nn.Module, image: Tensor) -> Network:
 
     argument = next(iter(inspect.signature(module.forward).parameters))
     return load_workload(module, {argument: image.shape})
+
+
+def train_choice(
+    model: QuantizedModel,
+    choice: Chosen | Mapping[str, Chosen],
+    training: Dataset,
+    steps: int,
+    title: str,
+    seed: int,
+    checkpoint: Path | None,
+) -> None:
+    """Give the model its formats and train it in them, in place, with a bar of progress."""
+    from quant.fine_tuning import fine_tune
+
+    model.choose(choice, tied=False)
+    with progress_bar(f"training {title}", steps) as done:
+        fine_tune(
+            model,
+            training,
+            steps,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=done,
+            name=f"{title} {model.described()}",
+        )

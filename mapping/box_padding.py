@@ -123,6 +123,7 @@ class _Edges:
         return np.where(whole_images, of_images, np.where(whole_rows, of_rows, inside_rows))
 
 
+@lru_cache(maxsize=4096)
 def _joined(layout: Layout, part: Part) -> bool:
     """Whether a pixel's runs reach from its start to its end, so that neighbours' runs join."""
     runs = layout.record_runs(part)

@@ -175,10 +175,6 @@ def valid_taps(
     return tuple(counts)
 
 
-_REMEMBERED = 1 << 16
-"""Cuts of an axis whose code reads are remembered: those of all tile sizes in every block size."""
-
-
 def input_codes(
     layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format
 ) -> Sequence[Sequence[int]]:
@@ -200,7 +196,7 @@ def _phase(groups: Interval, per_group: int, block: int) -> Interval:
     return groups[0] - down, groups[1] - down
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(maxsize=4096)
 def _input_code_folds(
     groups: Interval, c: Interval, per_group: int, R: int, S: int, block: int,
     rows: tuple[str, int], cols: tuple[str, int],
@@ -227,7 +223,7 @@ def weight_codes(layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format) -> i
     return filters * _filter_code_folds(tile.C, *taps, fmt.block_size, *axes)
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(maxsize=4096)
 def _filter_code_folds(
     c: Interval, R: int, S: int, block: int, rows: tuple[str, int], cols: tuple[str, int]
 ) -> int:
@@ -238,7 +234,7 @@ def _filter_code_folds(
     return _pairs(cc // block, fold)
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(maxsize=4096)
 def _depthwise_code_folds(
     groups: Interval, k: Interval, per_group: int, R: int, S: int, block: int,
     rows: tuple[str, int], cols: tuple[str, int],

@@ -77,6 +77,7 @@ class _Given:
     network: str
     arch: str
     bits: tuple[int, ...]
+    alpha: float
     work: Path
     weights: Path | None
     data: str
@@ -155,12 +156,11 @@ def alpha(
 ) -> None:
     """Fig. 6: what each alpha chooses, its accuracy and its energy."""
     one_of(as_json, as_csv, out)
-    given = _Given(network, arch, _widths(bits), work, weights, data, labels, normalise, count,
-                   workers, None, None)  # fmt: skip
-
     from reports import reproduction as show
-    from search.bitwidth.experiments import ALPHAS
+    from search.bitwidth.target import ALPHAS
 
+    given = _Given(network, arch, _widths(bits), 0.2, work, weights, data, labels, normalise,
+                   count, workers, None, None)  # fmt: skip
     frames: dict[str, pd.DataFrame] = {}
     for width, searched, trained in _studies(given):
         named = {f"{own:g}": searched.at(own) for own in ALPHAS}
@@ -201,8 +201,9 @@ def ablation_of(
     With --qat all but "w/o QAT" are trained too, in rows of their own.
     """
     one_of(as_json, as_csv, out)
-    given = _Given(network, arch, _widths(bits), work, weights, data, labels, normalise, count,
-                   workers, training_images(qat, train, train_labels, normalise), qat)  # fmt: skip
+    training = training_images(qat, train, train_labels, normalise)
+    given = _Given(network, arch, _widths(bits), alpha, work, weights, data, labels, normalise,
+                   count, workers, training, qat)  # fmt: skip
     import pandas as pd
 
     from reports import reproduction as show
@@ -245,8 +246,9 @@ def accuracy(
 ) -> None:
     """Table 3: accuracy in the original, in the baselines, and in what the search chooses."""
     one_of(as_json, as_csv, out)
-    given = _Given(network, arch, (16, 8), work, weights, data, labels, normalise, count, workers,
-                   training_images(qat, train, train_labels, normalise), qat)  # fmt: skip
+    training = training_images(qat, train, train_labels, normalise)
+    given = _Given(network, arch, (16, 8), alpha, work, weights, data, labels, normalise, count,
+                   workers, training, qat)  # fmt: skip
     import pandas as pd
 
     from quant.comparison import compare_formats
@@ -307,7 +309,7 @@ def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
             table = given.work / f"{_stem(given.network)}-{width}.csv"
             losses, _ = find_losses(space, trained, table, None, stages)
             yield width, run_search(
-                space, spec, losses, Tradeoff(), "energy", given.workers, stages
+                space, spec, losses, Tradeoff(given.alpha), "energy", given.workers, stages
             ), trained  # fmt: skip
 
 
@@ -331,7 +333,8 @@ def _tuned(
 
     rows = []
     for name, own in named.items():
-        file = given.work / f"{_stem(given.network)}-{width}-{name.replace('/', '')}.safetensors"
+        study = f"{_stem(given.network)}-{width}-{given.alpha:g}"
+        file = given.work / f"{study}-{name.replace('/', '')}.safetensors"
         rows.append(
             tuned(name, own, searched, trained, training, given.steps or 0, checkpoint=file)
         )

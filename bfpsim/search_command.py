@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from search.bitwidth.target import Target
     from workloads import Network
 
-_NEIGHBOURS = (0.25, 0.5, 2.0, 4.0)
-"""Factors of alpha whose choices are finalists too."""
-
 
 def search(
     network: NetworkName,
@@ -233,12 +230,12 @@ def _confirmed(
     import pandas as pd
 
     from search.bitwidth.accuracy import confirm
-    from search.bitwidth.target import Tradeoff
+    from search.bitwidth.target import NEIGHBOURS, Tradeoff
 
     named = {f"{own.cost} prices": own for own in searched.found}
     if isinstance(searched.target, Tradeoff):
         alpha = searched.target.alpha
-        named |= {f"alpha {f * alpha:g}": searched.at(f * alpha) for f in _NEIGHBOURS}
+        named |= {f"alpha {f * alpha:g}": searched.at(f * alpha) for f in NEIGHBOURS}
     choices = tuple(own.choice.formats for own in named.values())
     deciding = (searched.space, choices, searched.target, searched.objective, len(trained.images))
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from reports.store.tradeoff import COLUMNS
 from reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
-from search.bitwidth.experiments import ALPHAS
 from search.bitwidth.search import Found, Searched
+from search.bitwidth.target import ALPHAS
 from sim.simulate import simulate_network
 
 if TYPE_CHECKING:

@@ -15,9 +15,6 @@ from workloads import Network
 if TYPE_CHECKING:
     import pandas as pd
 
-ALPHAS = (0.015, 0.05, 0.15, 0.2, 0.25, 1.5, 3.0)
-"""The values of Fig. 6."""
-
 TASKS: Mapping[str, tuple[str, ...]] = {
     "image classification": ("googlenet", "resnet18", "mobilenetv2-eca", "convnext-l"),
     "object detection": ("yolov8x", "one-peace-detection"),

@@ -15,18 +15,22 @@ _EXTREME = 1e9
 """An alpha, or its inverse, that leaves the other criterion to decide between equals."""
 
 
-def pareto_front(problem: Problem, scale: float, points: int, between: int) -> list[Allocation]:
+def pareto_front(
+    problem: Problem, scale: float, alphas: Sequence[float], points: int, between: int
+) -> list[Allocation]:
     """Choices that no choice found beats in both loss and cost, by ascending loss.
 
-    First the lower convex hull: every choice that is best for some alpha is on it, and each step
-    solves for the alpha at which two neighbours are equally good, until nothing better is between
-    any two (Aneja and Nair's dichotomic scheme). Then the widest gaps are narrowed by the least
-    cost for a loss in the middle, where no alpha leads.
+    First the lower convex hull: every choice that is best for some alpha is on it. Beside its ends
+    it has those of the alphas asked for; then each step solves for the alpha at which two
+    neighbours are equally good, until nothing better is between any two (Aneja and Nair's
+    dichotomic scheme). Then the widest gaps are narrowed by the least cost for a loss in the
+    middle, where no alpha leads.
 
-    scale: DM_max; points: choices of the hull to look for at most; between: gaps to look into
+    scale: DM_max; points: choices of the hull at which the steps end; between: gaps to look into
     """
-    ends = [allocate(problem, 1 / _EXTREME, scale), allocate(problem, _EXTREME, scale)]
-    hull = _undominated(ends)
+    hull = _undominated([allocate(problem, own, scale) for own in (1 / _EXTREME, _EXTREME)])
+    if len(hull) > 1:
+        hull = _undominated([*hull, *(allocate(problem, alpha, scale) for alpha in alphas)])
     settled: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     while len(hull) < points:
         pair = _widest(hull, settled, scale)

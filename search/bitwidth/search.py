@@ -23,7 +23,7 @@ from search.bitwidth.problem import make_problem
 from search.bitwidth.refinement import Choice, Refined, Simulations, best_in, refine, seed_mappings
 from search.bitwidth.space import Space
 from search.bitwidth.stages import Stages
-from search.bitwidth.target import Target, Tradeoff
+from search.bitwidth.target import Target, Tradeoff, front_alphas
 from search.bitwidth.tasks import Run
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Searched:
 
     found: the choice that each kind of price leads to, `simulated` first
     front: choices that no other one beats in both loss and cost at the simulated prices, by
-        ascending loss: all that any alpha leads to, up to `POINTS`, and some between if asked for
+        ascending loss: what each of `front_alphas` leads to, and other alphas until there are
+        `POINTS`; and some between, where no alpha leads, if asked for
     floor: what no formats and mappings of the whole space are below, DM_sum by payload and
         dm_max simulated; infinite budgets' floors are of their own objective
     rounds, simulations: solutions of the allocation, and layers simulated, until it was stable
@@ -91,7 +92,10 @@ class Searched:
         return next(found for found in self.found if found.cost == cost)
 
     def at(self, alpha: float) -> Found:
-        """The choice of the front that is best by Eq. 1 with this alpha."""
+        """The choice of the front that is best by Eq. 1 with this alpha.
+
+        No other choice is better at the front's prices if it is one of `front_alphas`.
+        """
         return min(self.front, key=lambda own: own.loss + alpha * own.simulated / own.dm_max)
 
     def formats(self, found: Found) -> dict[str, LayerFormats]:
@@ -132,7 +136,7 @@ class Searched:
 
 
 POINTS = 32
-"""Choices of the front's hull that are looked for, at most."""
+"""Choices of the front's hull at which no more are looked for."""
 
 _SEEDS = 3
 
@@ -335,7 +339,8 @@ class _Search:
 
     def _front(self, refined: Refined, dm_max: float) -> tuple[Found, ...]:
         found = []
-        for allocation in pareto_front(refined.problem, dm_max, POINTS, self._between):
+        alphas = front_alphas(self._target)
+        for allocation in pareto_front(refined.problem, dm_max, alphas, POINTS, self._between):
             formats = refined.problem.formats(allocation.choice)
             choice = Choice(formats, best_in(self._space, refined.costs, formats))
             found.append(self._found("simulated", choice, -math.inf, dm_max))

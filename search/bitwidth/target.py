@@ -59,3 +59,15 @@ class CostBudget:
 
 
 Target = Tradeoff | LossBudget | CostBudget
+
+ALPHAS = (0.015, 0.05, 0.15, 0.2, 0.25, 1.5, 3.0)
+"""The values of Fig. 6."""
+
+NEIGHBOURS = (0.25, 0.5, 2.0, 4.0)
+"""Multiples of a trade-off's alpha whose choices are finalists too: losses are predictions."""
+
+
+def front_alphas(target: Target) -> tuple[float, ...]:
+    """The alphas whose choices a front is sure to have, ascending."""
+    own = (target.alpha * f for f in (1.0, *NEIGHBOURS)) if isinstance(target, Tradeoff) else ()
+    return tuple(sorted({*ALPHAS, *own}))

@@ -69,7 +69,7 @@ def test_the_front_has_every_alphas_choice_and_nothing_dominated(seed: int) -> N
     every = costs(problem)
     if not every:
         return
-    front = pareto_front(problem, 10.0, 40, 5)
+    front = pareto_front(problem, 10.0, (), 40, 5)
     points = [(own.loss, own.cost) for own in front]
     assert points == sorted(points)
     for loss, cost in points:
@@ -80,4 +80,19 @@ def test_the_front_has_every_alphas_choice_and_nothing_dominated(seed: int) -> N
     for alpha in (0.015, 0.05, 0.2, 1.5, 3.0, 50.0):
         least = min(loss + alpha * cost / 10 for loss, cost in every)
         best = min(loss + alpha * cost / 10 for loss, cost in points)
+        assert best == pytest.approx(least, rel=1e-7, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(90, 100))
+def test_a_front_cut_short_has_the_choices_of_the_alphas_asked_for(seed: int) -> None:
+    problem = random_problem(random.Random(seed))
+    every = costs(problem)
+    if not every:
+        return
+    alphas = (0.0, 0.05, 0.2, 0.7, 3.0)
+    front = pareto_front(problem, 10.0, alphas, 0, 0)
+    assert len(front) <= len(alphas) + 2
+    for alpha in alphas:
+        best = min(own.loss + alpha * own.cost / 10 for own in front)
+        least = min(loss + alpha * cost / 10 for loss, cost in every)
         assert best == pytest.approx(least, rel=1e-7, abs=1e-9)

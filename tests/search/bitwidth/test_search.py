@@ -11,7 +11,7 @@ from search.bitwidth.network import search_network
 from search.bitwidth.search import Searched, search_formats
 from search.bitwidth.space import make_space
 from search.bitwidth.stages import Stages
-from search.bitwidth.target import CostBudget, LossBudget, Tradeoff
+from search.bitwidth.target import CostBudget, LossBudget, Tradeoff, front_alphas
 from search.bitwidth.tasks import workers
 from search.store import Store
 from sim.simulate import simulate_network
@@ -93,6 +93,20 @@ def test_no_choice_of_formats_and_mappings_is_better_at_length() -> None:
     for seed in range(2, 12):
         for objective in ("dram", "energy"):
             test_no_choice_of_formats_and_mappings_is_better(seed, objective)
+
+
+def test_a_front_cut_short_has_the_alphas_of_the_paper_and_of_the_target(monkeypatch) -> None:
+    import search.bitwidth.search as module
+
+    target = Tradeoff(0.7)
+    whole = searched(block_network(), 6, target=target)
+    monkeypatch.setattr(module, "POINTS", 0)
+    short = searched(block_network(), 6, target=target)
+    assert len(short.front) < len(whole.front)
+    assert all(own in whole.front for own in short.front)
+    assert {0.015, 0.7, 1.4, 3.0} < set(front_alphas(target))
+    for alpha in front_alphas(target):
+        assert short.at(alpha) == whole.at(alpha)
 
 
 def test_tied_tensors_have_one_format() -> None:

@@ -21,9 +21,16 @@ from quant.formats import FormatError
 from quant.quantize import TOP_BITS
 
 VECTOR = 16
+"""Weights under one pair of scales."""
+
+STEPS = (1, 0, -1)
+"""Binades of a scale, from the one whose subwords just reach the largest value."""
+
+SHORTLIST = 4
+"""Coarse scales for which fine ones are looked for."""
+
 SCALE_MANTISSA_BITS, SCALE_EXPONENT_BITS = 3, 3
 SCALE_BITS = 1 + SCALE_MANTISSA_BITS + SCALE_EXPONENT_BITS
-SHORTLIST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,12 @@ class BSFP:
             return torch.zeros_like(tensor)
         size = values.shape[-1]
         padded = functional.pad(values, (0, -size % VECTOR))
-        kept = self._superposed(padded.reshape(-1, VECTOR)).reshape(padded.shape)
+        vectors = padded.reshape(-1, VECTOR)
+        coarse_top = int(floor_log2(vectors.abs().max())) - self.coarse_bits + 2
+        tops = coarse_top, coarse_top - self.fine_bits + 1
+        bits = self.coarse_bits, self.fine_bits
+        search = by_kernel if vectors.device.type == "cpu" else by_operators
+        kept = search(vectors, bits, tops).reshape(padded.shape)
         return kept[..., :size].movedim(-1, axis).to(tensor.dtype)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
@@ -88,33 +100,52 @@ class BSFP:
         even = self.coarse_bits == self.fine_bits
         return f"bsfp{total}" if even else f"bsfp{total}-{self.coarse_bits}-{self.fine_bits}"
 
-    def _superposed(self, vectors: Tensor) -> Tensor:
-        """(vectors, 16) in float64 to the nearest sums that the search finds."""
-        top = int(floor_log2(vectors.abs().max())) - self.coarse_bits + 2
-        scales = list(_scales(vectors, self.coarse_bits, top))
-        errors = [_error(vectors, _scaled(vectors, s, self.coarse_bits)) for s in scales]
-        order = torch.cat(errors, 1).argsort(dim=1, stable=True)
-        coarse = torch.cat(scales, 1)
-        best, least = vectors, torch.full_like(vectors[:, :1], torch.inf)
-        for rank in range(SHORTLIST):
-            scale = coarse.gather(1, order[:, rank : rank + 1])
-            below, above = _scaled_sides(vectors, scale, self.coarse_bits)
-            rest = vectors - _scaled(vectors, scale, self.coarse_bits)
-            for fine in _scales(rest, self.fine_bits, top - self.fine_bits + 1):
-                low = below + _scaled(vectors - below, fine, self.fine_bits)
-                high = above + _scaled(vectors - above, fine, self.fine_bits)
-                kept = torch.where((low - vectors).abs() <= (high - vectors).abs(), low, high)
-                error = _error(vectors, kept)
-                best = torch.where(error < least, kept, best)
-                least = torch.minimum(error, least)
-        return best + 0.0  # no -0
+
+Pair = tuple[int, int]
+"""Of the coarse and of the fine subwords."""
+
+
+def by_operators(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
+    """The nearest sums that the search finds to (vectors, 16) in float64, in torch operators.
+
+    bits: widths of the subwords; tops: exponents of their largest scales
+    """
+    scales = list(_scales(vectors, bits[0], tops[0]))
+    errors = [_error(vectors, _scaled(vectors, s, bits[0])) for s in scales]
+    order = torch.cat(errors, 1).argsort(dim=1, stable=True)
+    coarse = torch.cat(scales, 1)
+    best, least = vectors, torch.full_like(vectors[:, :1], torch.inf)
+    for rank in range(SHORTLIST):
+        scale = coarse.gather(1, order[:, rank : rank + 1])
+        below, above = _scaled_sides(vectors, scale, bits[0])
+        rest = vectors - _scaled(vectors, scale, bits[0])
+        for fine in _scales(rest, bits[1], tops[1]):
+            low = below + _scaled(vectors - below, fine, bits[1])
+            high = above + _scaled(vectors - above, fine, bits[1])
+            kept = torch.where((low - vectors).abs() <= (high - vectors).abs(), low, high)
+            error = _error(vectors, kept)
+            best = torch.where(error < least, kept, best)
+            least = torch.minimum(error, least)
+    return best + 0.0  # no -0
+
+
+def by_kernel(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
+    """`by_operators` of vectors on the CPU, compiled."""
+    import numpy as np
+
+    from quant.baselines.subwords import superpose
+
+    source = vectors.contiguous().numpy()
+    kept = np.empty_like(source)
+    superpose(source, kept, bits, tops, 1 << SCALE_MANTISSA_BITS, 1 << SCALE_EXPONENT_BITS)
+    return torch.from_numpy(kept)
 
 
 def _scales(vectors: Tensor, bits: int, top: int) -> Iterator[Tensor]:
     """Low-bit floats around those whose subwords just reach the vectors' maxima: (vectors, 1)."""
     reach = floor_log2(vectors.abs().amax(1, keepdim=True)) - (bits - 1)
     lowest = top - (1 << SCALE_EXPONENT_BITS) + 1
-    for step in (1, 0, -1):
+    for step in STEPS:
         power = power_of_two((reach + step).clamp(lowest, top))
         for mantissa in range(1 << SCALE_MANTISSA_BITS):
             magnitude = (1 + mantissa / (1 << SCALE_MANTISSA_BITS)) * power
@@ -136,4 +167,8 @@ def _scaled_sides(vectors: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Te
 
 
 def _error(vectors: Tensor, kept: Tensor) -> Tensor:
-    return (vectors - kept).square().sum(1, keepdim=True)
+    """The sum of squared differences, halves added to halves, so that every device agrees."""
+    errors = (vectors - kept).square()
+    while (size := errors.shape[1]) > 1:
+        errors = errors[:, : size // 2] + errors[:, size // 2 :]
+    return errors

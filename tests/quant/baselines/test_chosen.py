@@ -6,10 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quant import BFP
 from quant.axes import CHANNELS, LAST, WEIGHT
 from quant.baselines import BSFP, DBPS, FAST, MSFP
+from quant.baselines.bsfp import by_kernel, by_operators
 from tests.quant.oracle import quantised
 
 
@@ -135,6 +138,26 @@ def test_bsfp_vectors_are_sums_of_scaled_subwords_and_near_the_best(c: int, f: i
             assert error >= least
             errors, best = errors + error, best + least
     assert errors < 1.4 * best
+
+
+@given(
+    bits=st.sampled_from([(2, 2), (4, 4), (2, 5), (6, 2), (3, 3)]),
+    seed=st.integers(0, 2**32),
+    binades=st.integers(0, 60),
+    grid=st.booleans(),
+)
+def test_bsfps_kernel_and_operators_give_the_same_bits(bits, seed, binades, grid) -> None:
+    """Vectors of very different size, of zeros, of one value, and of values halfway."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((40, 16)) * 2.0 ** -rng.integers(0, binades + 1, (40, 1))
+    values[rng.random((40, 16)) < 0.1] = 0
+    values[0], values[1], values[2, 1:] = 0, values[1, 0], 0
+    values = np.round(values * 8) / 8 if grid else values
+    vectors = torch.from_numpy(values.astype(np.float32)).double()
+    top = int(torch.frexp(vectors.abs().max()).exponent) - 1 - bits[0] + 2
+    tops = top, top - bits[1] + 1
+    ours, oracle = (search(vectors, bits, tops).numpy() for search in (by_kernel, by_operators))
+    assert ours.tobytes() == oracle.tobytes()
 
 
 @pytest.mark.parametrize("bits", [2, 4])

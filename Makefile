@@ -9,11 +9,12 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
 
+# Each worker has a core: torch's own threads would only wait for each other.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
 test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "long or not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "long or not long"
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run

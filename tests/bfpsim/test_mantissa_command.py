@@ -123,10 +123,17 @@ def test_every_table_and_figure_of_a_module(files, capsys) -> None:
         [100 * saved["e8m0-truncate"], 100 * saved["e2m0-truncate"]], abs=0.005
     )
     assert summary["arch"] == "edge-64k"
-    # The same command makes the same bytes.
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert call(capsys, net, *data, *options, "--out", out)[0] == 0
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.long
+def test_the_same_command_makes_the_same_bytes(files, capsys) -> None:
+    options = ("--data", files / "images.gz", "--labels", files / "labels.gz", "--unit-format")
+    made = []
+    for name in ("one", "other"):
+        assert call(capsys, f"{files}/net.py:make", *options, "e4m1", "--out", files / name)[0] == 0
+        made.append({path.name: path.read_bytes() for path in (files / name).iterdir()})
+    assert made[0] == made[1]
+    assert "heat_map.png" in made[0]
 
 
 def test_activations_cost_more_than_weights_alone(files, capsys) -> None:

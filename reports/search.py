@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.store.tradeoff import COLUMNS
 from reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
@@ -14,6 +14,7 @@ from sim.simulate import simulate_network
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from sim.result import NetworkResult
@@ -152,15 +153,6 @@ def plot_front(searched: Searched, title: str, path: str | Path) -> None:
         axes = figure.subplots()
         points = [(own.simulated / 1e6, 100 * own.loss) for own in searched.front]
         axes.plot(*zip(*points, strict=True), "o-", color=BLUE, markersize=4, label="front")
-        for alpha in _apart(searched, ALPHAS):
-            own = searched.at(alpha)
-            axes.annotate(
-                f"α = {alpha:g}",
-                (own.simulated / 1e6, 100 * own.loss),
-                textcoords="offset points",
-                xytext=(7, 7),
-                fontsize=9,
-            )
         for cost, color, marker in (("exact", ORANGE, "s"), ("paper", VERMILION, "^")):
             own = searched.by(cost)  # type: ignore[arg-type]
             axes.plot(
@@ -173,8 +165,38 @@ def plot_front(searched: Searched, title: str, path: str | Path) -> None:
         if all(loss > 0 for _, loss in points):
             axes.set_yscale("log")
         axes.set_title(title)
-        axes.legend()
+        axes.legend(loc="upper center")
+        figure.draw_without_rendering()  # now places on the page are known
+        for (x, y), alphas in _labels(searched, axes.transData.transform):
+            axes.annotate(
+                "α = " + ", ".join(f"{alpha:g}" for alpha in alphas),
+                (x, y),
+                textcoords="offset points",
+                xytext=(-6, -4),  # to the side where no choice can be
+                horizontalalignment="right",
+                verticalalignment="top",
+                fontsize=9,
+            )
         save(figure, path)
+
+
+_LINE = 25
+"""Height of a label and a little room, in pixels."""
+
+
+def _labels(
+    searched: Searched, on_page: Callable[[tuple[float, float]], NDArray[Any]]
+) -> list[tuple[tuple[float, float], list[float]]]:
+    """Where labels go, and their alphas: one label for choices too close for two."""
+    labels: list[tuple[tuple[float, float], list[float]]] = []
+    for alpha in _apart(searched, ALPHAS):
+        own = searched.at(alpha)
+        place = (own.simulated / 1e6, 100 * own.loss)
+        if labels and abs(on_page(place)[1] - on_page(labels[-1][0])[1]) < _LINE:
+            labels[-1][1].append(alpha)
+        else:
+            labels.append((place, [alpha]))
+    return labels
 
 
 def _apart(searched: Searched, alphas: Sequence[float]) -> list[float]:

@@ -16,18 +16,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mapping.nest import MappingError
 from search.bitwidth.problem import Problem, Term
 
 _TOLERANCE = 1e-9
 """HiGHS' feasibility tolerances: a thousandth of the default, for losses differ by 1e-8."""
 
+_SAME = 1e-9
+"""What a budget may be missed by, as a fraction: sums in another order differ by less."""
+_ILLEGAL = (
+    "in every choice of formats some layer has no legal mapping; allowed: other formats, or a "
+    "larger buffer"
+)
 
 BUDGET_GAP = 1e-4
 """A budget makes a knapsack of the problem: the last digits of its proof take the most time."""
-
-
-class InfeasibleError(ValueError):
-    """A budget that no choice meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,17 @@ class Allocation:
         return max(self.objective - self.bound, 0.0) / max(abs(self.objective), 1e-300)
 
 
+class InfeasibleError(ValueError):
+    """A budget that no choice meets.
+
+    nearest: the choice that misses it least
+    """
+
+    def __init__(self, message: str, nearest: Allocation) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
 class _Column(NamedTuple):
     """Candidates of a layer's I, W and O, and their share of the objective."""
 
@@ -60,7 +74,10 @@ class _Column(NamedTuple):
 
 
 def allocate(problem: Problem, alpha: float, scale: float) -> Allocation:
-    """Minimise Acc_loss + alpha x DM_sum / scale (Eq. 1 and 2); scale is DM_max."""
+    """Minimise Acc_loss + alpha x DM_sum / scale (Eq. 1 and 2); scale is DM_max.
+
+    Raises MappingError if in every choice some layer has no legal mapping.
+    """
     weight = alpha / scale
     return _solved(problem, 1.0, weight, None, None)
 
@@ -68,30 +85,43 @@ def allocate(problem: Problem, alpha: float, scale: float) -> Allocation:
 def least_cost(problem: Problem, most_loss: float, gap: float = BUDGET_GAP) -> Allocation:
     """The least DM_sum for an Acc_loss of at most so much, proven to within ``gap``, a fraction.
 
-    Raises InfeasibleError that says what the least loss is.
+    Raises InfeasibleError that says what the least loss is, and MappingError as `allocate`.
     """
     least = float(sum(own.min() for own in problem.losses))
-    if least > most_loss:
-        raise InfeasibleError(
-            f"accuracy loss of at most {most_loss:.6g}: the least that any choice has is "
-            f"{least:.6g}, {least - most_loss:.6g} more; allowed: at least {least:.6g}"
-        )
+    legal = all(np.isfinite(term.costs).all() for term in problem.terms)
+    if not legal or least > most_loss * (1 + _SAME):
+        nearest = _solved(problem, 1.0, 0.0, None, None)
+        if nearest.loss > most_loss * (1 + _SAME):
+            raise InfeasibleError(loss_missed(most_loss, nearest.loss), nearest)
     return _solved(problem, 0.0, 1.0, most_loss, None, gap)
 
 
 def least_loss(problem: Problem, most_cost: float, gap: float = BUDGET_GAP) -> Allocation:
     """The least Acc_loss for a DM_sum of at most so much, proven to within ``gap``, a fraction.
 
-    Raises InfeasibleError that says what the least cost is.
+    Raises InfeasibleError that says what the least cost is, and MappingError as `allocate`.
     """
     cheapest = _solved(problem, 0.0, 1.0, None, None)
-    if cheapest.cost > most_cost:
-        raise InfeasibleError(
-            f"cost of at most {most_cost:.6g}: the least that any choice has is "
-            f"{cheapest.cost:.6g}, {cheapest.cost - most_cost:.6g} more; allowed: at least "
-            f"{cheapest.cost:.6g}"
-        )
-    return _solved(problem, 1.0, 0.0, None, most_cost, gap)
+    if cheapest.cost > most_cost * (1 + _SAME):
+        raise InfeasibleError(cost_missed(most_cost, cheapest.cost), cheapest)
+    return _solved(problem, 1.0, 0.0, None, max(most_cost, cheapest.cost), gap)
+
+
+def loss_missed(most: float, least: float, which: str = "any choice has") -> str:
+    """By how much a budget of accuracy loss is missed, as fractions and in points."""
+    return (
+        f"accuracy loss of at most {most:.9g} ({100 * most:.9g} points): the least that {which} "
+        f"is {least:.9g} ({100 * least:.9g} points), {least - most:.3g} more; allowed: at "
+        f"least that"
+    )
+
+
+def cost_missed(most: float, least: float, which: str = "any choice has") -> str:
+    """By how much a budget of movement is missed, in DRAM bits, pJ or cycles."""
+    return (
+        f"cost of at most {most:.12g}: the least that {which} is {least:.12g}, "
+        f"{least - most:.3g} more; allowed: at least that"
+    )
 
 
 def _solved(
@@ -107,6 +137,8 @@ def _solved(
     columns = [
         _columns(problem, term, uses, loss_weight, cost_weight, budget) for term in problem.terms
     ]
+    if not all(columns):
+        raise MappingError(_ILLEGAL)
     # A budget may mix what is behind a combination, so then every tensor has variables of its own.
     linked = [tensor for tensor, count in sorted(uses.items()) if count > 1 or budget]
     # The largest possible parts, so that the numbers that HiGHS sees are near 1.
@@ -238,18 +270,22 @@ def _limit(expression: Any, most: float) -> Any:
 def _run(model: Any, gap: float) -> float:
     """Solve in place; the proven bound."""
     from pyomo.contrib.solver.common.factory import SolverFactory
+    from pyomo.contrib.solver.common.util import NoOptimalSolutionError
 
     solver = SolverFactory("highs")
-    results = solver.solve(
-        model,
-        threads=1,
-        rel_gap=gap,
-        abs_gap=0.0,
-        solver_options={
-            "random_seed": 0,
-            "mip_feasibility_tolerance": _TOLERANCE,
-            "primal_feasibility_tolerance": _TOLERANCE,
-            "dual_feasibility_tolerance": _TOLERANCE,
-        },
-    )
+    try:
+        results = solver.solve(
+            model,
+            threads=1,
+            rel_gap=gap,
+            abs_gap=0.0,
+            solver_options={
+                "random_seed": 0,
+                "mip_feasibility_tolerance": _TOLERANCE,
+                "primal_feasibility_tolerance": _TOLERANCE,
+                "dual_feasibility_tolerance": _TOLERANCE,
+            },
+        )
+    except NoOptimalSolutionError:
+        raise MappingError(_ILLEGAL) from None
     return float(results.objective_bound)

@@ -8,7 +8,7 @@ entries, and is legal if the room it takes, a sum of three likewise, is there.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -70,6 +70,14 @@ class Costs:
                 "formats, or a larger buffer"
             )
         return float(costs[at]), self.mapping(at)
+
+    def ranked(self, i: int, w: int, o: int) -> Iterator[tuple[float, Mapping]]:
+        """Every legal mapping for a triple of formats with its cost, cheapest first."""
+        costs = self._priced(i, w, [o])[0]
+        for at in np.argsort(costs, kind="stable"):
+            if not np.isfinite(costs[at]):
+                break
+            yield float(costs[at]), self.mapping(int(at))
 
     def prices(self, i: Sequence[int], w: Sequence[int], o: Sequence[int]) -> Values:
         """The least cost of any legal mapping, for these formats of I, W and O: (i, w, o).

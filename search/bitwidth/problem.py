@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +58,15 @@ def make_problem(
     costs: Sequence[Costs],
     losses: Values,
     measured: Mapping[tuple[int, Triple], float] | None = None,
+    guess: Callable[[Iterable[float]], float] = max,
 ) -> Problem:
     """The problem without dominated candidates: nothing is lost by leaving them out.
 
     costs: by kind of layer
     losses: (stored tensors, formats)
-    measured: what replaces the cost of a kind of layer in three formats. The kind's other costs
-        grow by the largest such difference: what was not measured is not cheaper by that alone
+    measured: what replaces the cost of a kind of layer in three formats
+    guess: of the factors by which measured costs are above those that they replace, what the kind's
+        other costs grow by: `min` makes what was not measured look cheap, `max` dear
 
     A format of a tensor is dominated if another one loses no more accuracy and, in every layer
     that reads or writes the tensor, costs no more and takes no more room under every mapping: in
@@ -80,7 +82,7 @@ def make_problem(
         key = (product.kind, picks)
         if key not in known:
             known[key] = costs[product.kind].prices(*picks)
-            _correct(known[key], product.kind, picks, measured or {})
+            _correct(known[key], product.kind, picks, measured or {}, guess)
             if not np.isfinite(known[key]).any():
                 raise MappingError(
                     f"{product.name}: no mapping fits {costs[product.kind].arch.name} in any of "
@@ -99,6 +101,7 @@ def _correct(
     kind: int,
     picks: Sequence[tuple[int, ...]],
     measured: Mapping[tuple[int, Triple], float],
+    guess: Callable[[Iterable[float]], float],
 ) -> None:
     """Put measured costs in place."""
     places = {
@@ -107,7 +110,7 @@ def _correct(
         if owner == kind and all(f in own for own, f in zip(picks, formats, strict=True))
     }
     if places:
-        prices *= max(1.0, *(cost / prices[place] for place, cost in places.items()))
+        prices *= max(1.0, guess(cost / prices[place] for place, cost in places.items()))
         for place, cost in places.items():
             prices[place] = cost
 

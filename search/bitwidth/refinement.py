@@ -4,12 +4,14 @@ A pool of mappings per kind of layer is priced in every format, whole bursts cou
 solves the allocation over the pools, looks for the best mapping of every layer in its chosen
 formats, and simulates it; a mapping that is new joins the pool, which lowers prices. When no round
 brings anything new, every price of the choice is a simulated one. DRAM bits and energy of the pool
-equal the simulator's bit for bit; of the latency, which no closed form knows, simulated values take
-the place of the model's as they come.
+equal the simulator's bit for bit. Of the latency no closed form is sure: simulated values take the
+place of the model's bounds as they come. For some rounds what was not simulated looks as cheap as
+its kind of layer allows, so that it is tried, then as dear, so that the rounds end.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -34,6 +36,12 @@ from sim.simulate import simulate
 from workloads import ConvLayer
 
 Solve = Callable[[Problem], Allocation]
+
+_EXPLORING = 8
+"""Rounds in which what was not simulated looks cheap."""
+
+_SAME = 1e-9
+"""Costs that differ by no more, as a fraction, are the same: they are added up in other orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,30 @@ class Simulations:
             )
         return simulated_cost(self._known[key], self._objective)
 
+    def cheapest(self, kind: int, formats: Triple, pool: Costs) -> tuple[float, Tiling]:
+        """The least cost of any mapping of a pool, whose own costs are not above the simulated.
+
+        Raises MappingError if none is legal.
+        """
+        least, mapping = math.inf, pool.best(*formats)[1]
+        for bound, own in pool.ranked(*formats):
+            if bound * (1 + _SAME) >= least:
+                break
+            cost = self.cost(kind, formats, own)
+            if cost < least:
+                least, mapping = cost, own
+        return least, mapping
+
+    def choice(self, formats: tuple[int, ...], pools: Sequence[Costs]) -> Choice:
+        """A choice of formats, every layer with its cheapest mapping."""
+        return Choice(
+            formats,
+            {
+                p.name: self.cheapest(p.kind, p.places(formats), pools[p.kind])[1]
+                for p in self._space.products
+            },
+        )
+
     def total(self, choice: Choice) -> float:
         """DM_sum of a choice, simulated: of all runs of all layers."""
         return sum(
@@ -83,15 +115,20 @@ class Refined:
 
     problem, allocation: as last solved
     choice: its formats and mappings
+    tried: the formats that each round chose
     costs: by kind of layer, the pool as priced
-    rounds: how often the allocation was solved
     """
 
     problem: Problem
     allocation: Allocation
     choice: Choice
     costs: tuple[Costs, ...]
-    rounds: int
+    tried: tuple[tuple[int, ...], ...]
+
+    @property
+    def rounds(self) -> int:
+        """How often the allocation was solved."""
+        return len(self.tried)
 
     @property
     def pools(self) -> list[list[Tiling]]:
@@ -126,18 +163,19 @@ def refine(
     solve: which objective, or which budget
     progress: called with what was done
 
-    Raises MappingError as `make_problem`, and InfeasibleError as `solve` does.
+    Raises MappingError as `make_problem` and `solve` do.
     """
     pools = [list(dict.fromkeys(own)) for own in seeds]
     costs = _priced(space, arch, objective, [(k, pool) for k, pool in enumerate(pools)], run)
     searched: dict[tuple[int, Triple], Tiling] = {}
     measured: dict[tuple[int, Triple], float] = {}
-    rounds = 0
+    tried: list[tuple[int, ...]] = []
     while True:
-        rounds += 1
-        problem = make_problem(space, costs, losses, measured)
+        guess = min if len(tried) < _EXPLORING else max
+        problem = make_problem(space, costs, losses, measured, guess)
         allocation = solve(problem)
         formats = problem.formats(allocation.choice)
+        tried.append(formats)
         wanted = dict.fromkeys((p.kind, p.places(formats)) for p in space.products)
         unknown = [key for key in wanted if key not in searched]
         found = run(
@@ -157,17 +195,17 @@ def refine(
             costs[kind] = costs[kind].joined(new)
         surprised = False
         for kind, own in wanted:
-            predicted, mapping = costs[kind].best(*own)
-            cost = simulations.cost(kind, own, mapping)
-            if not isclose(measured.get((kind, own), predicted), cost, rel_tol=1e-9):
+            predicted = costs[kind].best(*own)[0]
+            cost, _ = simulations.cheapest(kind, own, costs[kind])
+            if not isclose(measured.get((kind, own), predicted), cost, rel_tol=_SAME):
                 measured[kind, own] = cost
                 surprised = True
         if progress is not None:
-            progress(f"round {rounds}: {simulations.count} simulations")
+            progress(f"round {len(tried)}: {simulations.count} simulations")
         if not fresh and not surprised:
             break
-    choice = Choice(formats, best_in(space, costs, formats))
-    return Refined(problem, allocation, choice, tuple(costs), rounds)
+    choice = simulations.choice(formats, costs)
+    return Refined(problem, allocation, choice, tuple(costs), tuple(tried))
 
 
 def best_in(space: Space, costs: Sequence[Costs], formats: Sequence[int]) -> dict[str, Tiling]:

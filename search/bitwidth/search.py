@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
@@ -16,6 +17,7 @@ from mapping.nest import Mapping as Tiling
 from mapping.nest import MappingError
 from mapping.ragged import Values
 from quant.formats import LayerFormats
+from search.bitwidth.allocation import Allocation, InfeasibleError, cost_missed, loss_missed
 from search.bitwidth.costs import Costs, packed, unpacked
 from search.bitwidth.front import pareto_front
 from search.bitwidth.pricing import Model, model_costs
@@ -23,7 +25,7 @@ from search.bitwidth.problem import make_problem
 from search.bitwidth.refinement import Choice, Refined, Simulations, best_in, refine, seed_mappings
 from search.bitwidth.space import Space
 from search.bitwidth.stages import Stages
-from search.bitwidth.target import Target, Tradeoff, front_alphas
+from search.bitwidth.target import CostBudget, LossBudget, Target, front_alphas, nearest
 from search.bitwidth.tasks import Run
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class Found:
     @property
     def gap(self) -> float:
         """How far the value may be above the least one at these prices, as a fraction."""
+        if math.isinf(self.value):  # a budget is missed
+            return math.inf
         return max(self.value - self.bound, 0.0) / max(abs(self.value), 1e-300)
 
     @property
@@ -72,8 +76,8 @@ class Searched:
     front: choices that no other one beats in both loss and cost at the simulated prices, by
         ascending loss: what each of `front_alphas` leads to, and other alphas until there are
         `POINTS`; and some between, where no alpha leads, if asked for
-    floor: what no formats and mappings of the whole space are below, DM_sum by payload and
-        dm_max simulated; infinite budgets' floors are of their own objective
+    floor: what no value is below, whatever the formats and mappings of the whole space: payload
+        alone, over the simulated dm_max
     rounds, simulations: solutions of the allocation, and layers simulated, until it was stable
     """
 
@@ -198,18 +202,23 @@ class _Search:
         priced = self._priced()
         exact, paper = priced["exact"], priced["paper"]
         largest = self._largest(exact)
+        payload = make_problem(self._space, exact, self._losses)
         by_models = (self._by_model("exact", exact), self._by_model("paper", paper))
         refined, dm_max = self._refined(exact, largest, [own.choice for own in by_models])
-        problem = make_problem(self._space, exact, self._losses)
-        floor = self._target.solve(problem, dm_max).bound
+        floor = self._target.bound(self._target.solve(payload, dm_max), dm_max)
         # Of the latency no closed form is sure, so its floor is the only bound.
-        bound = floor if self._objective == "latency" else refined.allocation.bound
+        sure = self._objective != "latency"
+        bound = self._target.bound(refined.allocation, dm_max) if sure else floor
         front = self._front(refined, dm_max)
-        choices = (refined.choice, *(own.choice for own in (*front, *by_models)))
+        choices = [refined.choice, *(own.choice for own in (*front, *by_models))]
+        if not sure:
+            choices += self._others(refined, exact, dm_max)
         simulated = min(
             (self._found("simulated", choice, bound, dm_max) for choice in choices),
             key=lambda own: own.value,
         )
+        if math.isinf(simulated.value):
+            raise InfeasibleError(self._missed(refined.allocation), refined.allocation)
         return Searched(
             self._space,
             self._arch,
@@ -290,7 +299,7 @@ class _Search:
                 objective,
                 self._losses,
                 pools,
-                lambda problem: self._target.solve(problem, dm_max),
+                lambda problem: nearest(self._target, problem, dm_max),
                 self._simulations,
                 run,
                 self._said,
@@ -316,7 +325,9 @@ class _Search:
         """What trusting a model's prices leads to."""
         dm_max = self._uniform(costs, self._largest(costs))
         problem = make_problem(self._space, costs, self._losses)
-        allocation = self._target.solve(problem, dm_max)
+        # Payload is a lower bound: what it cannot meet nothing can. The paper's model is none.
+        solve = self._target.solve if model == "exact" else partial(nearest, self._target)
+        allocation = solve(problem, dm_max)
         formats = problem.formats(allocation.choice)
         choice = Choice(formats, best_in(self._space, costs, formats))
         self._said(f"chosen by the {model} model")
@@ -328,7 +339,7 @@ class _Search:
             self._simulations.total(choice),
             dm_max,
             self._target.value(allocation.loss, allocation.cost, dm_max),
-            allocation.bound if isinstance(self._target, Tradeoff) else 0.0,
+            self._target.bound(allocation, dm_max),
         )
 
     def _found(self, cost: Cost, choice: Choice, bound: float, dm_max: float) -> Found:
@@ -337,12 +348,32 @@ class _Search:
         value = self._target.value(loss, total, dm_max)
         return Found(cost, choice, loss, total, total, dm_max, value, min(bound, value))
 
+    def _others(self, refined: Refined, exact: Sequence[Costs], dm_max: float) -> list[Choice]:
+        """What was chosen on the way, and one format for all tensors where that may be better."""
+        value = self._target.value(refined.allocation.loss, refined.allocation.cost, dm_max)
+        rivals = [(f,) * len(self._space.tensors) for f in self._rivals(exact, dm_max, value)]
+        choices = []
+        for formats in dict.fromkeys((*refined.tried, *rivals)):
+            try:
+                choices.append(self._simulations.choice(formats, refined.costs))
+            except MappingError:
+                continue
+        return choices
+
+    def _missed(self, found: Allocation) -> str:
+        """That payload alone meets a budget, and nothing that was simulated does."""
+        if isinstance(self._target, LossBudget):
+            return loss_missed(self._target.most, found.loss, "was found")
+        if isinstance(self._target, CostBudget):
+            return cost_missed(self._target.most, found.cost, "was found")
+        return f"{self._space.network}: nothing that was found is legal; allowed: a larger buffer"
+
     def _front(self, refined: Refined, dm_max: float) -> tuple[Found, ...]:
         found = []
         alphas = front_alphas(self._target)
         for allocation in pareto_front(refined.problem, dm_max, alphas, POINTS, self._between):
             formats = refined.problem.formats(allocation.choice)
-            choice = Choice(formats, best_in(self._space, refined.costs, formats))
+            choice = self._simulations.choice(formats, refined.costs)
             found.append(self._found("simulated", choice, -math.inf, dm_max))
         self._said(f"front of {len(found)} choices")
         return tuple(found)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from search.bitwidth.allocation import Allocation, allocate, least_cost, least_loss
+from search.bitwidth.allocation import (
+    Allocation,
+    InfeasibleError,
+    allocate,
+    least_cost,
+    least_loss,
+)
 from search.bitwidth.problem import Problem
 
 
@@ -27,6 +33,10 @@ class Tradeoff:
         """What is made least."""
         return loss + self.alpha * cost / scale
 
+    def bound(self, allocation: Allocation, scale: float) -> float:
+        """What no choice's value is below, by the proof of the best one."""
+        return allocation.bound
+
 
 @dataclass(frozen=True, slots=True)
 class LossBudget:
@@ -35,12 +45,16 @@ class LossBudget:
     most: float
 
     def solve(self, problem: Problem, scale: float) -> Allocation:
-        """The best choice."""
+        """The best choice; raises InfeasibleError."""
         return least_cost(problem, self.most)
 
     def value(self, loss: float, cost: float, scale: float) -> float:
-        """What is made least; infinite beyond the budget."""
+        """What is made least, DM_sum / DM_max; infinite beyond the budget."""
         return cost / scale if loss <= self.most * (1 + 1e-9) else math.inf
+
+    def bound(self, allocation: Allocation, scale: float) -> float:
+        """What no choice's value is below, by the proof of the best one."""
+        return allocation.bound / scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +64,16 @@ class CostBudget:
     most: float
 
     def solve(self, problem: Problem, scale: float) -> Allocation:
-        """The best choice."""
+        """The best choice; raises InfeasibleError."""
         return least_loss(problem, self.most)
 
     def value(self, loss: float, cost: float, scale: float) -> float:
-        """What is made least; infinite beyond the budget."""
+        """What is made least, Acc_loss; infinite beyond the budget."""
         return loss if cost <= self.most * (1 + 1e-9) else math.inf
+
+    def bound(self, allocation: Allocation, scale: float) -> float:
+        """What no choice's value is below, by the proof of the best one."""
+        return allocation.bound
 
 
 Target = Tradeoff | LossBudget | CostBudget
@@ -65,6 +83,14 @@ ALPHAS = (0.015, 0.05, 0.15, 0.2, 0.25, 1.5, 3.0)
 
 NEIGHBOURS = (0.25, 0.5, 2.0, 4.0)
 """Multiples of a trade-off's alpha whose choices are finalists too: losses are predictions."""
+
+
+def nearest(target: Target, problem: Problem, scale: float) -> Allocation:
+    """The best choice, or the one that misses the budget least."""
+    try:
+        return target.solve(problem, scale)
+    except InfeasibleError as error:
+        return error.nearest
 
 
 def front_alphas(target: Target) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from mapping.nest import MappingError
 from search.bitwidth.allocation import InfeasibleError, allocate, least_cost, least_loss
 from search.bitwidth.front import pareto_front
 from search.bitwidth.problem import Problem
@@ -55,11 +56,13 @@ def test_a_budget_that_nothing_meets_says_how_far_off_it_is() -> None:
     every = costs(problem)
     least = sum(own.min() for own in problem.losses)
     problem = Problem(problem.candidates, tuple(own + 1 for own in problem.losses), problem.terms)
-    with pytest.raises(InfeasibleError, match=r"at most 0.5: the least that any choice has is"):
+    with pytest.raises(
+        InfeasibleError, match=r"0.5 \(50 points\): the least that any choice has is"
+    ):
         least_cost(problem, 0.5)
     assert least <= min(loss for loss, _ in every)
     cheapest = min(cost for _, cost in every)
-    with pytest.raises(InfeasibleError, match=f"at least {cheapest:.6g}"):
+    with pytest.raises(InfeasibleError, match=f"{cheapest:.12g}, .* allowed: at least that"):
         least_loss(problem, cheapest / 2)
 
 
@@ -96,3 +99,24 @@ def test_a_front_cut_short_has_the_choices_of_the_alphas_asked_for(seed: int) ->
         best = min(own.loss + alpha * own.cost / 10 for own in front)
         least = min(loss + alpha * cost / 10 for loss, cost in every)
         assert best == pytest.approx(least, rel=1e-7, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_budgets_where_some_combinations_are_illegal(seed: int) -> None:
+    """The choice of least loss may be one of them."""
+    problem = random_problem(random.Random(seed))
+    for term in problem.terms:
+        term.costs[(0,) * 3] = np.inf
+    every = costs(problem)
+    if not every:
+        with pytest.raises(MappingError, match="in every choice of formats some layer"):
+            least_cost(problem, 10.0)
+        return
+    least = min(loss for loss, _ in every)
+    if least > 0:
+        with pytest.raises(InfeasibleError, match="allowed: at least that") as caught:
+            least_cost(problem, least / 2)
+        assert caught.value.nearest.loss == pytest.approx(least)
+    assert least_cost(problem, least).loss == pytest.approx(least)
+    cheapest = min(cost for _, cost in every)
+    assert least_loss(problem, cheapest).cost == pytest.approx(cheapest)

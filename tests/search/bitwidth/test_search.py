@@ -13,8 +13,9 @@ from search.bitwidth.space import make_space
 from search.bitwidth.stages import Stages
 from search.bitwidth.target import CostBudget, LossBudget, Tradeoff, front_alphas
 from search.bitwidth.tasks import workers
+from search.rescore import simulated_cost
 from search.store import Store
-from sim.simulate import simulate_network
+from sim.simulate import simulate, simulate_network
 from tests.search.bitwidth.small import (
     FORMATS,
     block_network,
@@ -51,22 +52,39 @@ def test_no_choice_of_formats_and_mappings_is_better(seed: int, objective: str) 
     )
 
 
+def uniform_values(found: Searched, seed: int) -> list[float]:
+    """What one format for all tensors reaches, each layer simulated under the mapper's best."""
+    losses = random_losses(found.space, seed)
+    values = []
+    for f, fmt in enumerate(FORMATS):
+        total = 0.0
+        for layer in block_network().layers:
+            formats = LayerFormats.uniform(fmt)
+            best = best_mappings(layer, found.arch, formats, 1, found.objective, "full")[0].mapping
+            total += simulated_cost(simulate(layer, found.arch, best, formats), found.objective)
+        scale = found.by("simulated").dm_max
+        values.append(found.target.value(float(losses[:, f].sum()), total, scale))
+    return values
+
+
 @pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_choice_beats_every_format_for_all_and_both_models(objective, tied) -> None:
     found = searched(block_network(), 3, 3500, objective, tied=tied)
-    best = found.by("simulated")
-    losses = random_losses(found.space, 3)
-    for f, fmt in enumerate(FORMATS):
-        total = 0.0
-        for layer in block_network().layers:
-            own = best_mappings(layer, found.arch, LayerFormats.uniform(fmt), 1, objective, "full")
-            total += own[0].cost  # of the latency, what no schedule beats
-        value = found.target.value(float(losses[:, f].sum()), total, best.dm_max)
-        assert found.value(best) <= value * (1 + 1e-9) or objective == "latency"
-    assert found.floor <= found.value(best) * (1 + 1e-9)
-    assert all(found.value(best) <= found.value(own) * (1 + 1e-9) for own in found.found)
-    assert all(found.value(best) <= found.value(own) * (1 + 1e-9) for own in found.front)
+    value = found.value(found.by("simulated"))
+    assert value <= min(uniform_values(found, 3)) * (1 + 1e-9)
+    assert found.floor <= value * (1 + 1e-9)
+    assert all(value <= found.value(own) * (1 + 1e-9) for own in (*found.found, *found.front))
+
+
+@pytest.mark.parametrize(
+    ("seed", "bits", "alpha"),
+    [(0, 2200, 1e6), (0, 2200, 0.2), (1, 2200, 3.0), (3, 3500, 1.0), (2, 3000, 3.0)],
+)
+def test_a_latency_is_never_above_that_of_one_format_for_all(seed, bits, alpha) -> None:
+    """Bounds of latencies are loose, so much depends on what is simulated."""
+    found = searched(block_network(), seed, bits, "latency", target=Tradeoff(alpha))
+    assert found.value(found.by("simulated")) <= min(uniform_values(found, seed)) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
@@ -143,6 +161,33 @@ def test_budgets() -> None:
         searched(block_network(), 0, target=LossBudget(best.loss / 100))
     with pytest.raises(InfeasibleError, match="the least that any choice has"):
         searched(block_network(), 0, target=CostBudget(1.0))
+
+
+@pytest.mark.parametrize("objective", ["dram", "energy"])
+def test_gaps_and_floors_of_budgets_are_in_the_units_of_their_values(objective: str) -> None:
+    free = searched(block_network(), 0, objective=objective).by("simulated")
+    for target in (LossBudget(free.loss), CostBudget(free.simulated)):
+        found = searched(block_network(), 0, objective=objective, target=target)
+        best = found.by("simulated")
+        assert 0 < found.floor <= best.value * (1 + 1e-9)
+        assert found.floor > best.value / 2
+        assert best.gap <= 1e-4
+        assert all(own.gap <= 1e-4 for own in found.found if np.isfinite(own.value))
+
+
+def test_a_budget_that_only_the_papers_model_thinks_too_small() -> None:
+    """The paper's prices are no lower bound: 6560 bits are enough, and it asks for 7171."""
+    found = searched(block_network(), 0, 3500, target=CostBudget(6560.0))
+    assert found.by("simulated").simulated <= 6560
+    assert found.by("paper").predicted == pytest.approx(7171)
+
+
+def test_a_budget_of_exactly_what_is_needed_is_met() -> None:
+    for objective in ("dram", "energy", "latency"):
+        least = searched(block_network(), 0, objective=objective, target=Tradeoff(1e6))
+        most = least.by("simulated").simulated
+        found = searched(block_network(), 0, objective=objective, target=CostBudget(most))
+        assert found.by("simulated").simulated <= most * (1 + 1e-9)
 
 
 def test_the_same_again_whatever_the_number_of_workers() -> None:

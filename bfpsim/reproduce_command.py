@@ -117,6 +117,9 @@ def energy(
     spec = load_arch(arch)
     names = networks or [name for group in TASKS.values() for name in group]
     nets = [load_workload(name) for name in names]
+    titles = [net.name for net in nets]
+    if again := next((title for title in titles if titles.count(title) > 1), None):
+        raise UsageError(f"network {again!r} is given twice; allowed: different names")
     formats = {name: own for name, own in STORED_AS.items() if name != ORIGINAL}
     formats |= {
         f"bitq{bits} ({text})": LayerFormats.uniform(parse_format(text))
@@ -306,7 +309,7 @@ def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
     with stages_in(given.work / "stages.sqlite") as stages:
         for width, formats in spaces.items():
             space = make_space(net, formats)
-            table = given.work / f"{_stem(given.network)}-{width}.csv"
+            table = given.work / f"{_stem(given.network)}-{trained.digest[:8]}-{width}.csv"
             losses, _ = find_losses(space, trained, table, None, stages)
             yield width, run_search(
                 space, spec, losses, Tradeoff(given.alpha), "energy", given.workers, stages
@@ -333,10 +336,9 @@ def _tuned(
 
     rows = []
     for name, own in named.items():
-        study = f"{_stem(given.network)}-{width}-{given.alpha:g}"
-        file = given.work / f"{study}-{name.replace('/', '')}.safetensors"
+        files = given.work / f"{_stem(given.network)}-{width}-{name.replace('/', '')}"
         rows.append(
-            tuned(name, own, searched, trained, training, given.steps or 0, checkpoint=file)
+            tuned(name, own, searched, trained, training, given.steps or 0, checkpoints=files)
         )
     return pd.concat(rows, ignore_index=True)
 

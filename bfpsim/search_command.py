@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from search.bitwidth.stages import Stages
     from search.bitwidth.target import Target
     from workloads import Network
+
+_MISSED = "measured_loss_above_budget_by_points"
+"""In the summary of a search whose every finalist loses more than allowed."""
 
 
 def search(
@@ -125,6 +129,11 @@ def search(
 
     spec = load_arch(arch)
     trained = trained_model(network, weights, data, labels, normalise, count, sensitivity_images)
+    if trained is None and qat is not None:
+        raise UsageError(
+            f"--qat: {network} has no weights to train here; allowed: a shipped trained network, a "
+            ".safetensors file, or a module with --data"
+        )
     net = searched_network(network, shape, trained)
     space = make_space(net, candidates(bits), tied=not free)
     with stages_in(store) as stages:
@@ -134,6 +143,8 @@ def search(
             network, net, found, cost, trained, about, stages, qat, training, seed, store
         )
     emit(report, as_json, as_csv, out)
+    if _MISSED in report.summary:
+        raise typer.Exit(1)
 
 
 def _target(alpha: float | None, most_loss: float | None, most_cost: float | None) -> Target:
@@ -168,6 +179,7 @@ def _report(
     from rich.console import Group
 
     from reports import search as show
+    from search.bitwidth.target import LossBudget
 
     chosen, finalists = searched.by(cost), None
     if trained is not None:
@@ -184,7 +196,7 @@ def _report(
         **about,
         "dm_max": best.dm_max,
         "value": searched.value(chosen),
-        "gap": searched.by(cost).gap,
+        "gap": searched.gap(chosen),
         "floor": searched.floor,
         "rounds": searched.rounds,
         "simulations": searched.simulations,
@@ -205,16 +217,18 @@ def _report(
     if finalists is not None:
         if steps is not None and training is not None and trained is not None:
             label = f"{finalists['choice'].iloc[0]} +QAT"
-            checkpoint = None if store is None else store.with_suffix(".checkpoint.safetensors")
             again = tuned(
-                label, chosen, searched, trained, training, steps, seed=seed, checkpoint=checkpoint
+                label, chosen, searched, trained, training, steps, seed=seed, checkpoints=store
             )
             finalists = pd.concat([finalists, again], ignore_index=True)
         frames["finalists"] = finalists
         if searched.objective == "energy":
             frames["accuracy"] = show.accuracy_frame(finalists)
         tables.append(show.finalists_table(finalists, searched))
-        summary["accuracy_loss"] = float(finalists["accuracy_loss"].iloc[-1 if steps else 0])
+        last = finalists.iloc[-1 if steps else 0]
+        summary["accuracy_loss"] = float(last["accuracy_loss"])
+        if isinstance(searched.target, LossBudget) and math.isinf(last["value"]):
+            summary[_MISSED] = 100 * (summary["accuracy_loss"] - searched.target.most)
     shown = Group(*(part for table in tables for part in (table, "")))
     figures = {
         "front": lambda path: show.plot_front(searched, f"{name}, {searched.arch.name}", path)
@@ -230,14 +244,18 @@ def _confirmed(
     import pandas as pd
 
     from search.bitwidth.accuracy import confirm
-    from search.bitwidth.target import NEIGHBOURS, Tradeoff
+    from search.bitwidth.target import NEIGHBOURS, SHARES, LossBudget, Tradeoff
 
     named = {f"{own.cost} prices": own for own in searched.found}
     if isinstance(searched.target, Tradeoff):
         alpha = searched.target.alpha
         named |= {f"alpha {f * alpha:g}": searched.at(f * alpha) for f in NEIGHBOURS}
-    choices = tuple(own.choice.formats for own in named.values())
-    deciding = (searched.space, choices, searched.target, searched.objective, len(trained.images))
+    if isinstance(searched.target, LossBudget):  # what is measured may be above what is predicted
+        for share in SHARES:
+            most = share * searched.target.most
+            if cheaper := [own for own in searched.front if own.loss <= most]:
+                named[f"{100 * most:g} points"] = min(cheaper, key=lambda own: own.simulated)
+    deciding = (trained.digest, searched.space, named, searched.target, searched.objective)
 
     def measured() -> object:
         with progress_bar("evaluating finalists", len(named)) as done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,12 +37,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A calibrated model, the images to judge it on, and those to measure sensitivity on."""
+    """A calibrated model, the images to judge it on, and those to measure sensitivity on.
+
+    digest: of the weights and of the images; what is stored of one model is not taken for another
+    """
 
     module: Any
     model: QuantizedModel
     images: Dataset
     measured: Dataset
+    digest: str
 
 
 def trained_model(
@@ -73,7 +78,20 @@ def trained_model(
     images = images if count is None else first(images, count)
     measured = first(images, min(sensitivity_images, len(images)))
     some = measured.batch(range(len(measured))).inputs
-    return Trained(module, quantize_model(module, some[:4], None, [some]), images, measured)
+    model = quantize_model(module, some[:4], None, [some])
+    return Trained(module, model, images, measured, _digest(model, images))
+
+
+def _digest(model: QuantizedModel, images: Dataset) -> str:
+    from quant.digest import tensor_digest
+
+    def named() -> Iterator[tuple[str, Any]]:
+        yield from model.state_dict().items()
+        for start in range(0, len(images), 100):
+            part = images.batch(range(start, min(start + 100, len(images))))
+            yield from zip(("inputs", "labels"), part, strict=True)
+
+    return tensor_digest(named())
 
 
 def searched_network(network: str, shape: list[str] | None, trained: Trained | None) -> Network:
@@ -114,7 +132,7 @@ def find_losses(
     check_names(space, trained.model)
     table = _sensitivity(space, trained, path)
     if nat is None:
-        deciding = (space.network, table.table.to_csv(), table.images)
+        deciding = (trained.digest, table.table.to_csv(), table.images)
         with progress_bar("running mixed choices", 20) as done:
             nat = stages.kept(
                 "nat", deciding, lambda: loss_per_nat(trained.model, table, trained.measured, done)
@@ -191,11 +209,13 @@ def tuned(
     steps: int,
     *,
     seed: int = 0,
-    checkpoint: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> pd.DataFrame:
     """A choice trained from the model's weights and evaluated, as a row of `confirm`.
 
-    Its loss is counted from the float network before training; the model is left as it was.
+    checkpoints: what their names begin with; the rest tells model, formats, steps and seed apart
+
+    Its loss is counted from the float network before training, whose weights the model has again.
     """
     from quant.accuracy import top_k
     from quant.operand import Mode
@@ -205,9 +225,16 @@ def tuned(
     original = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with model.in_mode(Mode.FLOAT):
         best = top_k(model, trained.images, (1,))[1]
-    train_choice(model, searched.formats(found), training, steps, name, seed, checkpoint)
-    row = confirm(model, trained.images, searched, {name: found})
-    model.load_state_dict(original)
+    formats = searched.formats(found)
+    checkpoint = None
+    if checkpoints is not None:
+        run = hashlib.sha256(f"{trained.digest} {formats} {steps} {seed}".encode()).hexdigest()
+        checkpoint = checkpoints.with_name(f"{checkpoints.name}-{run[:8]}.safetensors")
+    try:
+        train_choice(model, formats, training, steps, name, seed, checkpoint)
+        row = confirm(model, trained.images, searched, {name: found})
+    finally:
+        model.load_state_dict(original)
     row["accuracy_loss"] = best - row["top1"]
     row["value"] = searched.target.value(
         float(row["accuracy_loss"].iloc[0]), found.simulated, searched.by("simulated").dm_max

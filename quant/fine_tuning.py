@@ -31,6 +31,7 @@ from torch.optim import SGD
 
 from quant.accuracy import classify, keeping_modes
 from quant.datasets import Dataset
+from quant.digest import tensor_digest
 from quant.formats import FormatError
 from workloads.files.atomic import write_atomic
 from workloads.layer import WorkloadError
@@ -102,7 +103,8 @@ def fine_tune(
     augment: changes a batch's inputs (n, channels, H, W); what it draws from torch's generator
         depends on seed and step alone
     name: what else tells this run from others, such as network and formats. It stands in the
-        checkpoint, and a run of another name does not go on from it
+        checkpoint, and a run of another name, of other starting values or of other first images
+        does not go on from it
 
     Raises WorkloadError for settings out of range, nothing to train or to train on, a checkpoint
     that cannot be read or written or is of another run or module, and as `quant.accuracy.classify`.
@@ -120,7 +122,8 @@ def fine_tune(
         )
     optimiser = SGD(trained.values(), lr=rate, momentum=MOMENTUM)
     path = None if checkpoint is None else Path(checkpoint)
-    losses = [] if path is None else _resumed(path, run, module, optimiser)
+    start = "" if path is None else _start(module, dataset, run)
+    losses = [] if path is None else _resumed(path, run, start, module, optimiser)
     resumed_at = len(losses)
     with keeping_modes(module):
         module.train()
@@ -143,7 +146,7 @@ def fine_tune(
             if (step + 1) % every == 0 or step + 1 == steps:
                 _check_finite(step + 1, trained)
                 if path is not None:
-                    _write(path, run, module, optimiser, losses)
+                    _write(path, run, start, module, optimiser, losses)
             if progress is not None:
                 progress(f"step {step + 1} of {steps}: loss {losses[-1]:.3f}")
     return FineTuned(tuple(losses), resumed_at)
@@ -159,6 +162,13 @@ def image_order(seed: int, step: int, batch: int, images: int) -> NDArray[np.int
     row = [np.random.default_rng((seed, _ORDER, epoch)).permutation(images) for epoch in epochs]
     skipped = epochs[0] * images
     return np.concatenate(row)[start - skipped : stop - skipped]
+
+
+def _start(module: nn.Module, dataset: Dataset, run: _Run) -> str:
+    """Digest of the values before the first step, and of its images and labels."""
+    first = dataset.batch(image_order(run.seed, 0, run.batch, len(dataset)).tolist())
+    named = {**_values(module), "inputs": first.inputs, "labels": first.labels}
+    return tensor_digest(named.items())
 
 
 @contextmanager
@@ -183,10 +193,16 @@ def _check_finite(step: int, trained: dict[str, nn.Parameter]) -> None:
 # torch's own format is a zipped pickle. The run stands in the metadata as JSON.
 
 _KEY = "fine-tuning"
+_START = "start"
 
 
 def _write(
-    path: Path, run: _Run, module: nn.Module, optimiser: SGD, losses: Sequence[float]
+    path: Path,
+    run: _Run,
+    start: str,
+    module: nn.Module,
+    optimiser: SGD,
+    losses: Sequence[float],
 ) -> None:
     tensors = {f"module.{name}": each.detach() for name, each in _values(module).items()}
     for name, parameter in module.named_parameters():
@@ -199,12 +215,12 @@ def _write(
     }
     stored["losses"] = torch.tensor(losses, dtype=torch.float64)
     try:
-        write_atomic(path, save(stored, {_KEY: json.dumps(asdict(run))}))
+        write_atomic(path, save(stored, {_KEY: json.dumps(asdict(run) | {_START: start})}))
     except OSError as error:
         raise WorkloadError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _resumed(path: Path, run: _Run, module: nn.Module, optimiser: SGD) -> list[float]:
+def _resumed(path: Path, run: _Run, start: str, module: nn.Module, optimiser: SGD) -> list[float]:
     """Take module and optimiser to where the checkpoint is; the losses of the steps until there."""
     if not path.exists():
         if not path.parent.is_dir():
@@ -226,6 +242,11 @@ def _resumed(path: Path, run: _Run, module: nn.Module, optimiser: SGD) -> list[f
     _check_tensors(path, tensors, {**values, **trained, "losses": losses}, {*values, "losses"})
     if not 1 <= count <= run.steps:
         raise WorkloadError(f"{path}: {count} losses; allowed: 1..{run.steps}")
+    if written.get(_START) != start:
+        raise WorkloadError(
+            f"{path}: checkpoint of a run that began with other weights or images; allowed: those "
+            "of that run, or another file"
+        )
     with torch.no_grad():
         for name, value in values.items():
             value.copy_(tensors[name])

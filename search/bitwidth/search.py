@@ -111,6 +111,13 @@ class Searched:
         scale = self.by("simulated").dm_max
         return self.target.value(found.loss, found.simulated, scale)
 
+    def gap(self, found: Found) -> float:
+        """How far a choice's value may be above the least one at simulated prices, a fraction."""
+        value = self.value(found)
+        if math.isinf(value):  # a budget is missed
+            return math.inf
+        return max(value - self.by("simulated").bound, 0.0) / max(abs(value), 1e-300)
+
     def comparison(self) -> pd.DataFrame:
         """A row per kind of price: was the model good enough?
 

@@ -85,6 +85,10 @@ NEIGHBOURS = (0.25, 0.5, 2.0, 4.0)
 """Multiples of a trade-off's alpha whose choices are finalists too: losses are predictions."""
 
 
+SHARES = (0.5, 0.25, 0.125)
+"""Shares of a budget of loss whose choices are finalists too."""
+
+
 def nearest(target: Target, problem: Problem, scale: float) -> Allocation:
     """The best choice, or the one that misses the budget least."""
     try:

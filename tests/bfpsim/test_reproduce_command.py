@@ -29,6 +29,9 @@ def test_energy_against_the_original(capsys, tmp_path) -> None:
     means = pd.read_csv(tmp_path / "energy" / "means.csv")
     assert set(means["group"]) == {"all"}
     assert (tmp_path / "energy" / "energy.png").stat().st_size > 10_000
+    code, out, err = call(capsys, "reproduce", "energy", path, path)
+    assert (code, out) == (2, "")
+    assert "network 'tiny' is given twice; allowed: different names" in err
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from arch import dump_arch, load_arch, replace
 from bfpsim.cli import run
 from reports.store.tradeoff import read_accuracies
 from tests.idx_file import write_idx
+from workloads.idx import read_idx
 
 NET = """
 import torch
@@ -77,13 +79,45 @@ def test_a_trained_module_end_to_end(files, capsys, tmp_path) -> None:
     for name in ("layers.csv", "comparison.csv", "front.csv", "finalists.csv", "front.png"):
         first = (tmp_path / "found" / name).read_bytes()
         assert first == (tmp_path / "again" / name).read_bytes(), name
-    # Training the choice goes on from its checkpoint.
-    train = ("--train", files / "images.gz", "--train-labels", files / "labels.gz", "--qat", 3)
-    code, out, _ = call(capsys, *arguments, *train, "--json")
+    # Training the choice is taken from its checkpoint; another length has its own.
+    train = ("--train", files / "images.gz", "--train-labels", files / "labels.gz", "--qat")
+    rows = []
+    for steps, checkpoints in ((3, 1), (3, 1), (2, 2)):
+        code, out, _ = call(capsys, *arguments, *train, steps, "--json")
+        assert code == 0
+        rows.append(json.loads(out)["finalists"][-1])
+        assert rows[-1]["choice"].endswith("+QAT")
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages-*.safetensors")}
+        assert len(written) == checkpoints
+    assert rows[0] == rows[1]
+    # What is kept of these images and this architecture is not taken for others.
+    labels = (read_idx(files / "labels.gz") + 1) % 10
+    write_idx(files / "wrong.gz", labels)
+    code, out, _ = call(capsys, *arguments, "--labels", files / "wrong.gz", "--nat", 0.5, "--json")
+    assert code == 0
+    assert {row["top1"] for row in json.loads(out)["finalists"]} != set(finalists["top1"])
+    dear = replace(load_arch("edge-64k"), "dram.energy", "40 pJ/bit")
+    (files / "dear.yaml").write_text(dump_arch(dear))
+    code, out, _ = call(capsys, *arguments, "--arch", files / "dear.yaml", "--json")
     report = json.loads(out)
     assert code == 0
-    assert report["finalists"][-1]["choice"].endswith("+QAT")
-    assert (tmp_path / "stages.checkpoint.safetensors").exists()
+    assert report["finalists"][0]["simulated"] == pytest.approx(report["energy_pj"], rel=1e-12)
+    assert report["energy_pj"] > 1.5 * summary["energy_pj"]
+
+
+def test_a_budget_that_no_finalist_keeps_on_real_images(files, capsys, tmp_path) -> None:
+    """A nat is said to cost next to nothing, so that predictions are far too low."""
+    code, out, _ = call(
+        capsys, "search", *trained(files), "--most-loss", 1, "--nat", 1e-4, "--json"
+    )
+    report = json.loads(out)
+    assert code == 1
+    assert report["predicted_loss"] <= 0.01
+    above = report["measured_loss_above_budget_by_points"]
+    assert above == pytest.approx(100 * report["accuracy_loss"] - 1)
+    assert above > 0
+    names = [row["choice"] for row in report["finalists"]]
+    assert len(names) > 3  # smaller budgets were tried too
 
 
 def test_without_weights_only_movement_is_searched(files, capsys) -> None:
@@ -118,6 +152,10 @@ def test_the_terminal_shows_choice_and_comparison(files, capsys) -> None:
         (("--most-cost", 1), "the least that any choice has is"),
         (("--sensitivity", "x.csv"), "--sensitivity and --nat need a trained network"),
         (("--qat", 3), "--qat and --train need each other"),
+        (
+            ("--qat", 3, "--train", "images.gz", "--train-labels", "labels.gz"),
+            "no weights to train",
+        ),
         (("--weights", "w.pt"), "has no module to run"),
         (("--store", "/proc/nothing/store"), "/proc/nothing"),
     ],
@@ -126,6 +164,7 @@ def test_bad_input_is_one_line(options, wrong, files, capsys, tmp_path) -> None:
     path = tmp_path / "tiny.csv"
     path.write_text("Layer name,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,"
                     "Num Filter,Strides,\nconv,6,6,3,3,2,4,1,\n")  # fmt: skip
+    options = [files / own if str(own).endswith(".gz") else own for own in options]
     code, out, err = call(capsys, "search", path, "--workers", 1, *options)
     assert (code, out) == (2, "")
     assert wrong in err

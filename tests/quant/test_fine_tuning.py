@@ -24,9 +24,9 @@ from workloads import WorkloadError
 STEPS, EVERY = 12, 5
 
 
-def blobs(count: int = 30) -> ArrayDataset:
+def blobs(count: int = 30, seed: int = 1) -> ArrayDataset:
     """Images of 1x4x4 pixels: label k is brighter in row k."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     labels = np.arange(count) % 4
     pixels = rng.random((count, 1, 4, 4), np.float32)
     pixels[np.arange(count), 0, labels] += 1
@@ -329,6 +329,14 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, whole):
     ):
         message = refused(path, **change)
         assert message == f"checkpoint of a run with {written}, or another file"
+    other = Tiny()
+    with torch.no_grad():
+        other.fc.bias += 2.0**-20
+    for change in ({"module": other}, {"dataset": blobs(30, seed=9)}):
+        assert refused(path, **change) == (
+            "checkpoint of a run that began with other weights or images; allowed: those of that "
+            "run, or another file"
+        )
     assert refused(path, Wide()) == (
         "tensor 'module.fc.bias' is torch.float32 (4,); allowed: torch.float32 (5,)"
     )

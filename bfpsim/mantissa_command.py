@@ -11,9 +11,12 @@ from bfpsim.arguments import ArchName, Csv, Json, Out, ShapeOption, UsageError, 
 from bfpsim.emit import Report, emit
 from bfpsim.trained import (
     Count,
+    Crop,
     DataName,
+    Grey,
     LabelsFile,
     NormaliseName,
+    Resize,
     WeightsFile,
     labelled_images,
     parse_normalisation,
@@ -34,8 +37,8 @@ ModelNames = Annotated[
 ]
 # What a network that is run needs, and what one alone is shown with.
 _OF_IMAGES = (
-    "weights", "data", "labels", "normalise", "count", "rounding", "within", "unit_format",
-    "unit_images",
+    "weights", "data", "labels", "normalise", "resize", "crop", "grey", "count", "rounding",
+    "within", "unit_format", "unit_images",
 )  # fmt: skip
 _OF_ONE = ("weights", "unit_format", "unit_images", "arch")
 
@@ -47,6 +50,9 @@ def mantissa(
     data: DataName = "shipped",
     labels: LabelsFile = None,
     normalise: NormaliseName = "fashion-mnist",
+    resize: Resize = None,
+    crop: Crop = None,
+    grey: Grey = False,
     count: Count = None,
     rounding: Annotated[
         Literal["nearest-even", "truncate"],
@@ -105,7 +111,8 @@ def mantissa(
 
     formats = [parse_minifloat(name, asked.rounding) for name in unit_format or ["e8m3"]]
     modules = {model: trained_module(model, weights) for model in models}
-    images = labelled_images(data, labels, parse_normalisation(normalise))
+    scale = parse_normalisation(normalise)
+    images = labelled_images(data, labels, scale, resize, crop, grey)
     images = images if count is None else first(images, count)
     if len(models) > 1:
         report = compare(modules, images, asked)

@@ -12,9 +12,12 @@ from bfpsim.emit import Report, emit
 from bfpsim.progress import progress_bar
 from bfpsim.trained import (
     Count,
+    Crop,
     DataName,
+    Grey,
     LabelsFile,
     NormaliseName,
+    Resize,
     WeightsFile,
     labelled_images,
     parse_normalisation,
@@ -62,6 +65,9 @@ def quantize(
     data: DataName = "shipped",
     labels: LabelsFile = None,
     normalise: NormaliseName = "fashion-mnist",
+    resize: Resize = None,
+    crop: Crop = None,
+    grey: Grey = False,
     count: Count = None,
     calibration: Annotated[
         int,
@@ -110,14 +116,15 @@ def quantize(
         raise UsageError("--checkpoints needs --qat")
     if sensitivity is not None and (qat is not None or baselines):
         raise UsageError("--sensitivity runs alone; leave out --qat and --baselines")
+    _check_table(sensitivity)
     from quant.datasets import first
     from quant.model import quantize_model
 
     module = trained_module(network, weights)
-    scale = parse_normalisation(normalise)
-    images = labelled_images(data, labels, scale)
+    how = (parse_normalisation(normalise), resize, crop, grey)
+    images = labelled_images(data, labels, *how)
     images = images if count is None else first(images, count)
-    training = None if train is None else labelled_images(train, train_labels, scale)
+    training = None if train is None else labelled_images(train, train_labels, *how)
     source = training or images
     some = source.batch(range(min(calibration, len(source)))).inputs
     model = quantize_model(module, some[:4], None, [some])
@@ -153,32 +160,33 @@ def _comparison(
 ) -> Report:
     import pandas as pd
 
-    from quant.comparison import compare_formats
+    from quant.comparison import compare_formats, evaluate_original
     from quant.policies import parse_policy
     from reports.quantization import accuracy_table, noise_table
 
     policies: dict[str, Choice] = {name: parse_policy(name, model, some[:100]) for name in names}
     with progress_bar(f"evaluating {network}", len(policies)) as done:
-        result = compare_formats(model, images, policies, progress=done)
+        original = evaluate_original(model, images)  # before any training
+        result = compare_formats(model, images, policies, original=original, progress=done)
     accuracy, layers = [result.accuracy], [result.layers]
     if training is not None and steps is not None:
-        original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         for name in names:
             if name == "original":
                 continue
-            model.load_state_dict(original)
+            model.load_state_dict(weights)
             tuned = f"{name} +QAT"
             checkpoint = None
             if checkpoints is not None:
                 checkpoints.mkdir(parents=True, exist_ok=True)
-                checkpoint = checkpoints / f"{Path(network).stem}-{name}.safetensors"
+                checkpoint = checkpoints / f"{_stem(network)}-{name}.safetensors"
             train_choice(
                 model, policies[name], training, steps, f"{network} {name}", seed, checkpoint
             )
-            again = compare_formats(model, images, {tuned: policies[name]})
-            accuracy.append(_against(again.accuracy, result.accuracy))
+            again = compare_formats(model, images, {tuned: policies[name]}, original=original)
+            accuracy.append(again.accuracy)
             layers.append(again.layers)
-        model.load_state_dict(original)
+        model.load_state_dict(weights)
     frame, noise = pd.concat(accuracy, ignore_index=True), pd.concat(layers, ignore_index=True)
     title = f"{network} on {len(images):,} images"
     if len(frame) == 1:
@@ -193,10 +201,23 @@ def _comparison(
     return Report(table, {"accuracy": frame, "layers": noise}, summary)
 
 
-def _against(tuned: Any, before: Any) -> Any:
-    """The accuracy of a trained model, its loss counted from the float network before training."""
-    original = float(before["top1"].iloc[0] + before["accuracy_loss"].iloc[0])
-    return tuned.assign(accuracy_loss=original - tuned["top1"])
+def _stem(network: str) -> str:
+    """What a network's checkpoints are called: of a module's file, which function made it too."""
+    source, colon, function = network.rpartition(":")
+    if not colon:
+        return Path(network).stem
+    return f"{Path(source).stem if source.endswith('.py') else source}-{function}"
+
+
+def _check_table(path: Path | None) -> None:
+    """Raise UsageError before the work, if the table could not be written after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"--sensitivity {path} is a folder; allowed: a file, new or existing")
+    if not path.parent.is_dir():
+        where = f"{path.parent} is no folder; allowed: an existing one"
+        raise UsageError(f"--sensitivity {path}: {where}")
 
 
 def _sensitivity(

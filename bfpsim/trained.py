@@ -42,6 +42,23 @@ NormaliseName = Annotated[
         "one per channel joined by commas."
     ),
 ]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of a folder of images: length that the shorter side gets [pixel]. With neither this "
+        "nor --crop, images are resized to 256 and cropped to 224.",
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Of a folder of images: side of the square cut from the middle [pixel]."
+    ),
+]
+Grey = Annotated[
+    bool, typer.Option("--grey", help="Of a folder of images: one channel, grey, not RGB.")
+]
 Count = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first images only.")]
 
 
@@ -62,24 +79,44 @@ def trained_module(network: str, weights: Path | None) -> nn.Module:
     return load_module(network) if network.endswith(".safetensors") else shipped_module(network)
 
 
-def labelled_images(data: str, labels: str | None, normalisation: Normalisation) -> Dataset:
-    """'shipped', a folder per class, an .npz file, or two IDX files."""
-    from quant.datasets import read_idx_dataset, read_npz_dataset, shipped_test_images
-    from quant.image_folder import read_image_folder
+def labelled_images(
+    data: str,
+    labels: str | None,
+    normalisation: Normalisation,
+    resize: int | None = None,
+    crop: int | None = None,
+    grey: bool = False,
+) -> Dataset:
+    """'shipped', a folder per class, an .npz file, or two IDX files.
+
+    resize, crop: of a folder's images, as `Fit` has them; neither: torchvision's 256 and 224
+    grey: one channel of a folder's images instead of three
+
+    Raises UsageError for what does not go with the data.
+    """
+    from quant import datasets
+    from quant.image_folder import Fit, read_image_folder
 
     path = Path(data)
-    alone = data == "shipped" or path.is_dir() or path.suffix == ".npz"
-    if alone and labels is not None:
+    folder = data != "shipped" and path.is_dir()
+    if labels is not None and (data == "shipped" or folder or path.suffix == ".npz"):
         raise UsageError(f"{data} brings its own labels; leave out {labels}")
+    if not folder and (resize is not None or crop is not None or grey):
+        raise UsageError(f"--resize, --crop, --grey: {data} is no folder; allowed: with a folder")
     if data == "shipped":
-        return shipped_test_images()
-    if path.is_dir():
-        return read_image_folder(path, normalisation)
+        if normalisation != datasets.FASHION_MNIST:
+            parts = (normalisation.mean, normalisation.std)
+            given = "/".join(",".join(f"{x:g}" for x in part) for part in parts)
+            raise UsageError(f"--normalise {given} of the shipped images; allowed: fashion-mnist")
+        return datasets.shipped_test_images()
+    if folder:
+        fit = Fit() if resize is None and crop is None else Fit(resize, crop)
+        return read_image_folder(path, normalisation, fit, 1 if grey else 3)
     if path.suffix == ".npz":
-        return read_npz_dataset(path, normalisation)
+        return datasets.read_npz_dataset(path, normalisation)
     if labels is None:
         raise UsageError(f"{data} needs labels; allowed: an IDX file of them, or a folder or .npz")
-    return read_idx_dataset(data, labels, normalisation)
+    return datasets.read_idx_dataset(data, labels, normalisation)
 
 
 def parse_normalisation(text: str) -> Normalisation:

@@ -14,9 +14,7 @@ float64, where it always is.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -28,6 +26,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from quant.formats import Rounding
+from quant.threads import split
 
 INFINITY = 0x7F800000
 """Bits of float32 infinity: magnitudes from here on are not finite."""
@@ -126,17 +125,7 @@ def _parallel(
         return kernel(*arrays, first, end, *shape, rule.lowest, rule.highest,
                       rule.mantissa_bits, rule.seed)  # fmt: skip
 
-    if threads == 1 or source.size < _ALONE:
-        return part(0, units)
-    pieces = min(units, 4 * threads)  # some to spare: threads seldom advance evenly
-    edges = [units * i // pieces for i in range(pieces + 1)]
-    return max(_pool(os.getpid(), threads).map(part, edges, edges[1:]))
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """One per process: the threads of a parent do not live on in its fork."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="fake-quantize")
+    return max(split(part, units, threads if source.size >= _ALONE else 1))
 
 
 _NO_MASK = np.empty(0, np.bool_)

@@ -18,7 +18,7 @@ from quant.baselines.boxes import (
 )
 from quant.baselines.msfp import MSFP
 from quant.formats import FormatError
-from quant.quantize import TOP_BITS
+from quant.quantize import TOP_BITS, TOP_MAX, TOP_MIN
 
 VECTOR = 16
 """Weights under one pair of scales."""
@@ -31,6 +31,7 @@ SHORTLIST = 4
 
 SCALE_MANTISSA_BITS, SCALE_EXPONENT_BITS = 3, 3
 SCALE_BITS = 1 + SCALE_MANTISSA_BITS + SCALE_EXPONENT_BITS
+_LARGEST_MANTISSA = 2 - 2.0**-SCALE_MANTISSA_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class BSFP:
     A weight is a coarse subword x its scale + a fine subword x its scale. Vectors are 16 weights
     along the input channels. A scale is a low-bit float: sign, 3 exponent bits, 3 mantissa bits
     behind a leading 1. Its exponent counts down from one reference per tensor and subword, 8 bits
-    each (the paper's "exponent bias of its own").
+    each (the paper's "exponent bias of its own"): -128..127. What is beyond their reach saturates.
 
     The paper searches the grid of all pairs of scales for the least squared error. Here the grid is
     walked in two steps: 48 coarse scales near the vector's maximum, then for the 4 that alone are
@@ -80,12 +81,14 @@ class BSFP:
         size = values.shape[-1]
         padded = functional.pad(values, (0, -size % VECTOR))
         vectors = padded.reshape(-1, VECTOR)
-        coarse_top = int(floor_log2(vectors.abs().max())) - self.coarse_bits + 2
-        tops = coarse_top, coarse_top - self.fine_bits + 1
+        coarse_top = _held(int(floor_log2(vectors.abs().max())) - self.coarse_bits + 2)
+        tops = coarse_top, _held(coarse_top - self.fine_bits + 1)
         bits = self.coarse_bits, self.fine_bits
+        reach = _LARGEST_MANTISSA * sum(2.0 ** (tops[i] + bits[i] - 1) for i in range(2))
         search = by_kernel if vectors.device.type == "cpu" else by_operators
-        kept = search(vectors, bits, tops).reshape(padded.shape)
-        return kept[..., :size].movedim(-1, axis).to(tensor.dtype)
+        kept = search(vectors.clamp(-reach, reach), bits, tops).reshape(padded.shape)
+        largest = torch.finfo(tensor.dtype).max  # float32's is below the nearest sum, 2^128
+        return kept[..., :size].movedim(-1, axis).clamp(-largest, largest).to(tensor.dtype)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: two scales more per vector, and two references once."""
@@ -99,6 +102,11 @@ class BSFP:
         total = self.coarse_bits + self.fine_bits
         even = self.coarse_bits == self.fine_bits
         return f"bsfp{total}" if even else f"bsfp{total}-{self.coarse_bits}-{self.fine_bits}"
+
+
+def _held(top: int) -> int:
+    """A reference, held to 8 bits."""
+    return max(TOP_MIN, min(TOP_MAX, top))
 
 
 Pair = tuple[int, int]
@@ -137,7 +145,8 @@ def by_kernel(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
 
     source = vectors.contiguous().numpy()
     kept = np.empty_like(source)
-    superpose(source, kept, bits, tops, 1 << SCALE_MANTISSA_BITS, 1 << SCALE_EXPONENT_BITS)
+    mantissas, binades = 1 << SCALE_MANTISSA_BITS, 1 << SCALE_EXPONENT_BITS
+    superpose(source, kept, bits, tops, mantissas, binades, torch.get_num_threads())
     return torch.from_numpy(kept)
 
 

@@ -29,6 +29,9 @@ class DBPS:
     What is public of DBPS is that both are scaled during training. The candidates and the rule are
     this module's; zeroed elements are what the same group's FlexBlock controls its precision by.
     Not idempotent: elements set to zero no longer count.
+
+    The pair is chosen for the tensor at hand, and of activations that is the whole batch: what an
+    image becomes depends on the batch's size and on its neighbours in it.
     """
 
     width: int

@@ -29,6 +29,9 @@ class FAST:
     bits per element. The 3-bit exponent is a distance below the tensor's largest, which is stored
     once with 8 bits: the paper does not say what its zero stands for. Rounding is to nearest even;
     the paper's noise is for gradients. Not idempotent: what 4 bits kept may next need only 2.
+
+    Largest exponent and precision are taken from the tensor at hand, and of activations that is the
+    whole batch: what an image becomes depends on the batch's size and on its neighbours in it.
     """
 
     threshold: float = 0.1

@@ -6,25 +6,45 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
+from numpy.typing import NDArray
 
-from quant.baselines.bsfp import SHORTLIST, STEPS, VECTOR
+from quant.baselines.bsfp import SHORTLIST, STEPS, VECTOR, Pair
+from quant.threads import split
 
 _ROUND = 1.5 * 2.0**52
 """Added and taken away, it leaves the nearest whole number, ties to even, of |x| <= 2^51."""
+_ALONE = 64
+"""Fewer vectors are not worth a second thread."""
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def superpose(vectors, kept, bits, tops, mantissas, binades):
+def superpose(
+    vectors: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    bits: Pair,
+    tops: Pair,
+    mantissas: int,
+    binades: int,
+    threads: int = 1,
+) -> None:
     """Fill `kept` with what `quant.baselines.bsfp.by_operators` gives.
 
-    vectors, kept: (n, VECTOR) in float64
+    vectors, kept: (n, VECTOR)
     bits, tops: of the coarse and the fine subwords: width, and exponent of their largest scale
     mantissas, binades: how many a scale has
-
-    A scale and its negative share their quotients: they differ in where subwords saturate.
+    threads: over which vectors are split; no result depends on it
     """
-    for n in prange(len(vectors)):
+
+    def part(first: int, end: int) -> None:
+        _superpose(vectors[first:end], kept[first:end], bits, tops, mantissas, binades)
+
+    split(part, len(vectors), threads if len(vectors) >= _ALONE else 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _superpose(vectors, kept, bits, tops, mantissas, binades):
+    """A scale and its negative share their quotients: they differ in where subwords saturate."""
+    for n in range(len(vectors)):
         values, best = vectors[n], kept[n]
         scales = np.empty(len(STEPS) * mantissas)
         errors = np.empty(2 * len(scales))

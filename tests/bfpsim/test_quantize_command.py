@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from bfpsim.cli import run
 from quant.sensitivity import Sensitivity
@@ -17,6 +18,8 @@ from torch import nn
 def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
+def make2():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 def lstm():
     class Net(nn.Module):
         def __init__(self):
@@ -89,6 +92,74 @@ def test_training_goes_on_from_its_checkpoint(files, capsys) -> None:
     assert "steps" in error
 
 
+def test_a_trained_network_is_measured_against_the_float_network_before(files, capsys) -> None:
+    """Wide formats: all that is between the trained rows and the original is the training."""
+    data = ("--data", files / "images.gz", "--labels", files / "labels.gz")
+    training = ("--train", files / "images.gz", "--train-labels", files / "labels.gz")
+    formats = ("-f", "original", "-f", "bfp16")
+    net = f"{files}/net.py:make"
+    _, out, _ = call(capsys, net, *data, *training, *formats, "--qat", 40, "--json")
+    original, before, after = json.loads(out)["accuracy"]
+    assert (original["policy"], after["policy"]) == ("original", "bfp16 +QAT")
+    assert before["logits_sqnr_db"] > 50
+    assert after["logits_sqnr_db"] < 30
+    assert after["accuracy_loss"] == pytest.approx(original["top1"] - after["top1"])
+    assert after["accuracy_loss"] < 0
+
+
+def test_networks_have_checkpoints_of_their_own(files, capsys) -> None:
+    pixels = np.eye(2 * 28, 28, dtype=np.uint8).reshape(2, 28, 28)
+    np.savez(files / "two.npz", images=pixels, labels=[0, 1])
+    few = ("--data", files / "two.npz", "--train", files / "two.npz", "--qat", 1)
+    networks = [f"{files}/net.py:make", f"{files}/net.py:make2", "vit-fashion"]
+    for net in (*networks, networks[0]):
+        code, _, _ = call(capsys, net, *few, "-f", "bfp8", "--checkpoints", files / "kept")
+        assert code == 0
+    names = {path.name for path in (files / "kept").iterdir()}
+    stems = ("net-make", "net-make2", "vit-fashion")
+    assert names == {f"{stem}-bfp8.safetensors" for stem in stems}
+
+
+def test_grey_images_of_a_folder_at_their_own_size(files, capsys) -> None:
+    """The same pixels as a folder and as an .npz file, and larger ones around them."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(256, size=(12, 28, 28)).astype(np.uint8)
+    classes = np.repeat(np.arange(10), [3, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    np.savez(files / "data.npz", images=pixels, labels=classes)
+    for i, (image, label) in enumerate(zip(pixels, classes, strict=True)):
+        for folder, around in (("own", 0), ("wide", 6)):
+            path = files / folder / str(label) / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.pad(image, around)).save(path)
+    net, formats = f"{files}/net.py:make", ("-f", "original", "-f", "bfp6e3b16", "--json")
+    expected = call(capsys, net, "--data", files / "data.npz", *formats)
+    assert expected[0] == 0
+    for folder, *options in (
+        ("own", "--resize", 28),
+        ("own", "--crop", 28),
+        ("wide", "--crop", 28),
+        ("wide", "--resize", 40, "--crop", 28),
+    ):
+        data = ("--data", files / folder, "--grey", *options)
+        assert call(capsys, net, *data, *formats) == expected
+    data = ("--data", files / "wide", "--train", files / "wide", "--crop", 28, "--grey")
+    code, out, _ = call(capsys, net, *data, "--qat", 1, "-f", "bfp8", "--csv")
+    assert code == 0
+    assert "bfp8 +QAT" in out
+
+
+def test_a_table_that_could_not_be_written_is_refused_before_the_work(files, capsys) -> None:
+    for path, message in (
+        (files / "gone" / "table.csv", f"{files / 'gone'} is no folder; allowed: an existing one"),
+        (files, f"--sensitivity {files} is a folder; allowed: a file, new or existing"),
+    ):
+        # The network does not exist either: the path comes first.
+        code, _, error = call(capsys, "gone.safetensors", "--sensitivity", path)
+        assert code == 2
+        assert message in error
+        assert error.count("\n") == 1
+
+
 def test_weights_from_a_checkpoint(files, capsys) -> None:
     import runpy
 
@@ -130,6 +201,21 @@ def test_sensitivity_writes_a_table_and_checks_it(files, capsys) -> None:
         (["resnet18-fashion", "--weights", "x.pt"], "--weights needs a module"),
         (["resnet18-fashion", "--checkpoints", "x"], "--checkpoints needs --qat"),
         (["resnet18-fashion", "--normalise", "1:2"], "--normalise '1:2'; allowed: fashion-mnist"),
+        (
+            ["resnet18-fashion", "--normalise", "imagenet"],
+            "--normalise 0.485,0.456,0.406/0.229,0.224,0.225 of the shipped images; allowed: "
+            "fashion-mnist",
+        ),
+        (["resnet18-fashion", "--grey"], "--resize, --crop, --grey: shipped is no folder"),
+        (["resnet18-fashion", "--data", "x.npz", "--crop", "28"], "x.npz is no folder"),
+        (
+            ["resnet18-fashion", "--data", "{}", "--resize", "0"],
+            "'--resize': Input should be greater",
+        ),
+        (
+            ["resnet18-fashion", "--data", "{}", "--resize", "28", "--crop", "32"],
+            "crop=32; allowed: 1..28, resize's length",
+        ),
         (["resnet18-fashion", "--data", "x.idx"], "x.idx needs labels"),
         (["resnet18-fashion", "--labels", "x"], "shipped brings its own labels; leave out x"),
         (["resnet18-fashion", "--data", "no", "--labels", "no"], "no: "),

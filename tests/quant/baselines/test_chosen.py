@@ -1,5 +1,7 @@
 """FAST and DBPS choose by the values as their rules say; BSFP is near the best there is."""
 
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import product
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from quant import BFP
 from quant.axes import CHANNELS, LAST, WEIGHT
-from quant.baselines import BSFP, DBPS, FAST, MSFP
+from quant.baselines import BSFP, DBPS, FAST, MSFP, bsfp
 from quant.baselines.bsfp import by_kernel, by_operators
 from tests.quant.oracle import quantised
 
@@ -93,6 +95,14 @@ def test_dbps_uses_more_bits_for_heavier_tails() -> None:
     assert used == [8, 16]
 
 
+@pytest.mark.parametrize("fmt", [FAST(), DBPS(8)])
+def test_neighbours_in_the_batch_change_what_an_image_becomes(fmt) -> None:
+    """As docs/baselines.md says: both choose for the whole batch."""
+    quiet, loud = ordinary((1, 64), 1), ordinary((1, 64), 2) ** 3 * 1e3
+    alone, beside = fmt.quantize(quiet, LAST), fmt.quantize(torch.cat([quiet, loud]), LAST)[:1]
+    assert not torch.equal(alone, beside)
+
+
 # --- BSFP ---------------------------------------------------------------------------------------
 
 
@@ -158,6 +168,67 @@ def test_bsfps_kernel_and_operators_give_the_same_bits(bits, seed, binades, grid
     tops = top, top - bits[1] + 1
     ours, oracle = (search(vectors, bits, tops).numpy() for search in (by_kernel, by_operators))
     assert ours.tobytes() == oracle.tobytes()
+
+
+@pytest.mark.parametrize("search", [by_kernel, by_operators])
+@pytest.mark.parametrize(("c", "f"), [(2, 2), (4, 4), (6, 2)])
+def test_bsfps_references_have_eight_bits(c: int, f: int, search, monkeypatch) -> None:
+    """They stop at 2^127 and at 2^-128, whose lowest scale is 2^-135."""
+    monkeypatch.setattr(bsfp, "by_kernel", search)
+    fmt, tops = BSFP(c, f), (127, 127 - f + 1)
+    largest = sum(scales(top).max() * 2.0 ** (b - 1) for top, b in zip(tops, (c, f), strict=True))
+    x = torch.zeros(9, 16, dtype=torch.float64)
+    for sign in (1, -1):
+        x[0] = sign * 1e300
+        kept = fmt.quantize(x, WEIGHT)
+        assert torch.equal(kept[0], torch.full((16,), sign * largest, dtype=torch.float64))
+        assert not kept[1:].any()
+    for value in (1e-300, 2.0**-140):  # less than half of (1 1/8 - 1) 2^-135
+        assert not fmt.quantize(torch.full_like(x, value), WEIGHT).any()
+    smallest = torch.full_like(x, 2.0**-135)
+    assert torch.equal(fmt.quantize(smallest, WEIGHT), smallest)
+    top = torch.full((1, 16), torch.finfo(torch.float32).max)
+    assert fmt.quantize(top, WEIGHT).isfinite().all()  # 2^128 is nearer than any sum below
+
+
+def test_bsfp_is_split_among_threads_without_a_seam() -> None:
+    x = ordinary((150, 16), 11)
+    expected = by_operators(x.double(), (3, 3), (tops := tops_of(x, 3, 3)))
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(by_kernel(x.double(), (3, 3), tops), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+FORK = """
+import os, sys, torch
+from quant.axes import WEIGHT
+from quant.baselines import BSFP
+def threads():
+    return len(os.listdir("/proc/self/task"))
+x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+counts = []
+for count in (1, 2):
+    torch.set_num_threads(count)
+    kept = BSFP(2, 2).quantize(x, WEIGHT)
+    counts.append(threads())
+print(*counts, flush=True)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(BSFP(2, 2).quantize(x, WEIGHT), kept) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_bsfp_keeps_to_torchs_count_of_threads_and_outlives_a_fork() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    one, two = map(int, done.stdout.split())
+    assert two - one == 2
 
 
 @pytest.mark.parametrize("bits", [2, 4])

@@ -31,7 +31,10 @@ class Additivity:
     table: pd.DataFrame
 
     def spearman(self, measure: str, by: str | None = None) -> float:
-        """Rank correlation of ``predicted_<by>`` (by default the measure's own) with a measure."""
+        """Rank correlation of ``predicted_<by>`` (by default the measure's own) with a measure.
+
+        NaN if one of the two is the same for all choices, as it is with a single format.
+        """
         predicted = self.table[f"predicted_{by or measure}"].rank()
         return float(predicted.corr(self.table[measure].rank()))
 
@@ -54,9 +57,9 @@ def check_additivity(
 ) -> Additivity:
     """Draw choices, add up their rows of the table, and run them on the same images.
 
-    Each choice takes for each stored tensor (`QuantizedModel.groups`) a random format among a share
-    of the best ones, by their divergence; the share is drawn per choice, so that mild and severe
-    choices occur.
+    Each choice takes for each stored tensor (`QuantizedModel.stored_tensors`) a random format among
+    a share of the best ones, by their divergence; the share is drawn per choice, so that mild and
+    severe choices occur.
 
     Raises FormatError if the table lacks one of the model's operands.
     """
@@ -81,6 +84,7 @@ def check_additivity(
     ]
     rng = np.random.default_rng(seed)
     rows = []
+    labels = labels.to(model.device)
     baseline = _outputs(model, inputs, batch, Mode.FLOAT)
     for number in range(choices):
         best = 1 + int(rng.integers(len(formats)))

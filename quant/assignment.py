@@ -28,7 +28,7 @@ def least_divergence(
     inputs: images for the estimate (`quant.fisher`), taken at once; a hundred will do
     formats: deterministic ones; of equal estimates the first wins
 
-    Operands that are one stored tensor (`QuantizedModel.groups`) get one format.
+    Operands that are one stored tensor (`QuantizedModel.stored_tensors`) get one format.
     """
     with model.in_mode(Mode.FLOAT):
         run, fisher = FloatRun(model, inputs), Fisher(model, inputs, seed)

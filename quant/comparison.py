@@ -23,9 +23,9 @@ class Comparison:
     """Tables of one network.
 
     accuracy: a row per coding; top1, top5: shares of the images; accuracy_loss: the float
-        network's top1 less this one; weight_bits and activation_bits: storage of all W, and of I
-        and O of one image [bit]; weight_width, activation_width: the same per element [bit];
-        logits_sqnr_db: of the outputs [dB]
+        network's top1 less this one; weight_bits and activation_bits: storage of all W, once where
+        products share it in one coding, and of I and O of one image [bit]; weight_width,
+        activation_width: the same per element [bit]; logits_sqnr_db: of the outputs [dB]
     layers: a row per coding, layer and tensor: coding (as a format's name), sqnr_db [dB],
         elements, bits (of one image)
     """
@@ -77,6 +77,7 @@ def compare_formats(
     some = _first(dataset, sample)
     known = original or evaluate_original(model, dataset, sample=sample, batch=batch)
     exact, ks = known.outputs, (1, min(5, known.outputs.shape[1]))
+    first = {site.name: site.shares or site.name for site in model.sites}
     rows, layers = [], []
     with model.keeping_choice():
         for name, chosen in policies.items():
@@ -87,11 +88,16 @@ def compare_formats(
             storage = model.measure([some[:1]])
             noise = model.measure([some])
             totals = {"W": [0, 0], "IO": [0, 0]}
+            counted = set()
             for (site, tensor), one in storage.items():
                 operand = model.operand(site, tensor)
-                total = totals["W" if operand.stored else "IO"]
-                total[0] += one.bits
-                total[1] += one.elements
+                # A W that several products read is stored once in each of its codings.
+                copy = (first[site] if operand.stored else site, tensor, operand.coding)
+                if copy not in counted:
+                    counted.add(copy)
+                    total = totals["W" if operand.stored else "IO"]
+                    total[0] += one.bits
+                    total[1] += one.elements
                 layers.append(
                     {
                         "policy": name,

@@ -23,25 +23,40 @@ class Fisher:
     the sum of g^2 d^2. An error of a stored W meets every position of every image: it is taken
     through O, undivided.
 
-    seed: of the labels
+    seed: of the labels, drawn on the CPU
+
+    Parameters need not require a gradient, and keep the ones that they have.
     """
 
     def __init__(self, model: QuantizedModel, inputs: Tensor, seed: int) -> None:
-        self._gradients: dict[Place, Tensor] = {}
+        tensors: dict[Place, Tensor] = {}
+
+        def keep(key: Place) -> Callable[[Any, Any, Tensor], Tensor]:
+            def hook(operand: Any, given: Any, result: Tensor) -> Tensor:
+                # A copy: what other products read too has other gradients there.
+                own = result.clone() if result.requires_grad else result.clone().requires_grad_()
+                tensors[key] = own
+                return own
+
+            return hook
+
         hooks = [
-            operand.register_forward_hook(self._keep(key))
-            for key, operand in model.operands.items()
+            operand.register_forward_hook(keep(key)) for key, operand in model.operands.items()
         ]
         try:
             with torch.enable_grad():
-                logits = model(inputs.detach().clone().requires_grad_())
+                logits = model(inputs.detach())
+                probabilities = logits.detach().cpu().softmax(1)
                 generator = torch.Generator().manual_seed(seed)
-                drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)
-                torch.autograd.backward(F.cross_entropy(logits, drawn[:, 0], reduction="sum"))
+                drawn = torch.multinomial(probabilities, 1, generator=generator)
+                labels = drawn[:, 0].to(logits.device)
+                loss = F.cross_entropy(logits, labels, reduction="sum")
         finally:
             for hook in hooks:
                 hook.remove()
-        model.zero_grad()
+        # Not `backward`, which would add to the parameters' own gradients.
+        gradients = torch.autograd.grad(loss, [*tensors.values()], materialize_grads=True)
+        self._gradients: dict[Place, Tensor] = dict(zip(tensors, gradients, strict=True))
 
     def divergence(self, key: Place, error: Tensor, stored: bool, run: FloatRun) -> float:
         """The sum over images of the estimated KL divergence [nat].
@@ -53,13 +68,3 @@ class Fisher:
             per_image = through.double().flatten(1).sum(1)
             return float(per_image.square().sum()) / 2
         return float((error * self._gradients[key]).double().square().sum()) / 2
-
-    def _keep(self, key: Place) -> Callable[[Any, Any, Tensor], Tensor]:
-        def hook(operand: Any, given: Any, result: Tensor) -> Tensor:
-            own = result.clone()  # what other products read too has other gradients there
-            own.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: self._gradients.__setitem__(key, gradient)
-            )
-            return own
-
-        return hook

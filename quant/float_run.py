@@ -19,7 +19,7 @@ class FloatRun(fx.Interpreter):
 
     def __init__(self, model: QuantizedModel, inputs: Tensor) -> None:
         super().__init__(model.graph_module, garbage_collect_values=False)
-        self._inputs = inputs
+        self._inputs = inputs.to(model.device)
         self._graph: fx.Graph = model.graph_module.graph
         paths = {part: path for path, part in model.graph_module.named_modules()}
         nodes = {node.target: node for node in self._graph.nodes if node.op == "call_module"}
@@ -27,7 +27,7 @@ class FloatRun(fx.Interpreter):
             key: nodes[paths[operand]] for key, operand in model.operands.items()
         }
         with torch.no_grad():
-            self.logits: Tensor = self.run(inputs)
+            self.logits: Tensor = self.run(self._inputs)
         self._values = dict(self.env)
 
     def value(self, key: Place) -> Tensor:

@@ -87,7 +87,11 @@ def _add_behind(graph: fx.Graph, output: fx.Node, bias: fx.Node, trailing: int) 
 
 
 def graph_steps(captured: Captured) -> list[Step]:
-    """The graph as what ties tensors and what does not, parameters left out."""
+    """The graph as what ties tensors and what does not.
+
+    Parameters are left out, but for those that stand in a product of activations: each is a tensor
+    of its own, tied to nothing but the products that read it.
+    """
     graph = captured.module.graph
     fixed = constants(graph)
     sites = {site.node: site for site in captured.sites}
@@ -98,11 +102,15 @@ def graph_steps(captured: Captured) -> list[Step]:
             continue
         site = sites.get(node.name)
         names[node] = site.name if site else f"{node.name}()"
-        read = tuple(names[x] for x in node.all_input_nodes if x in names)
+        read = tuple(names[x] for x in node.all_input_nodes if x not in fixed)
         role: Role = "pass"
         if site:
             # The same node may be both operands.
-            products = node.args[:2] if site.kind == "matmul" else node.args[:1]
+            products: tuple[Any, ...] = node.args[:2] if site.kind == "matmul" else node.args[:1]
+            for operand in products:
+                if operand in fixed and operand not in names:
+                    names[operand] = f"{operand.name}()"
+                    steps.append(Step(names[operand], (), "end"))
             read, role = tuple(names[x] for x in products), "product"
         elif node.target in _ENDS:
             role = "end"

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class QuantizedModel(nn.Module):
     """A captured module whose operands are quantised; what it does is set by `choose` and modes.
 
     sites: the products, in execution order; their names are those of the network's layers
-    groups: operands that are one stored tensor (`quant.tied`)
+    groups: operands that are one stored tensor (`quant.tied`), but for W that are parameters
     """
 
     def __init__(self, captured: Captured, name: str, batch: int) -> None:
@@ -69,7 +70,7 @@ class QuantizedModel(nn.Module):
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
-        """What the module gives for these inputs.
+        """What the module gives for these inputs, on the device of its parameters.
 
         Raises FormatError for a batch that the forward's own numbers rule out, and as
         `Operand.quantized`.
@@ -79,7 +80,13 @@ class QuantizedModel(nn.Module):
                 f"module {self.title}: a batch of {len(inputs[0])}; allowed: {self.batch}, which "
                 "its forward holds as a constant"
             )
-        return self.graph_module(*inputs)
+        return self.graph_module(*(x.to(self.device) for x in inputs))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, to which inputs are moved; the CPU if there are none."""
+        tensors = chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def operand(self, site: str, tensor: tied.Tensor) -> Operand:
         """The operand of a site: tensor "I", "W" or "O"."""
@@ -93,8 +100,9 @@ class QuantizedModel(nn.Module):
     def choose(self, chosen: Chosen | Mapping[str, Chosen], *, tied: bool = True) -> None:
         """Set what the operands are stored in: one choice for all products, or one for each.
 
-        tied: refuse a choice in which one stored tensor would have two codings (`groups`). Free
-            choices, as the paper's, store a tensor once more where they differ
+        tied: refuse a choice in which one stored tensor would have two codings
+            (`stored_tensors`). Free choices, as the paper's, store a tensor once more where they
+            differ
 
         Raises FormatError for products that are missing, unknown or tied otherwise.
         """
@@ -125,9 +133,12 @@ class QuantizedModel(nn.Module):
 
     @property
     def stored_tensors(self) -> tuple[tuple[Place, ...], ...]:
-        """The operands of each tensor that is stored: `groups`, then each W by itself."""
-        weights = (((site.name, TENSORS[1]),) for site in self.sites if site.kind != "matmul")
-        return *self.groups, *weights
+        """The operands of each tensor that is stored: `groups`, then the readers of each W."""
+        weights: dict[str, list[Place]] = {}
+        for site in self.sites:
+            if site.kind != "matmul":
+                weights.setdefault(site.shares or site.name, []).append((site.name, "W"))
+        return *self.groups, *map(tuple, weights.values())
 
     def codings(self, places: Mapping[Place, Coding]) -> dict[str, Codings]:
         """A coding for every operand, as `choose` takes it: by product."""
@@ -195,7 +206,7 @@ class QuantizedModel(nn.Module):
         return {key: operand.measured for key, operand in self._operands.items()}
 
     def _check_tied(self, codings: Mapping[str, Codings]) -> None:
-        for group in self.groups:
+        for group in self.stored_tensors:
             (first, tensor), *others = group
             own = codings[first].of(tensor)
             for name, other in others:
@@ -240,8 +251,6 @@ def quantize_model(
 
 def _check_covered(captured: Captured, name: str) -> None:
     total = sum(site.macs for site in captured.sites) + sum(captured.host_macs.values())
-    if not captured.sites:
-        raise FormatError(f"module {name}: has no product to quantise; allowed: {_ALLOWED}")
     if captured.host_macs:
         nodes = {node.name: node for node in captured.module.graph.nodes}
         listed = "; ".join(
@@ -252,6 +261,8 @@ def _check_covered(captured: Captured, name: str) -> None:
             f"module {name}: multiply-accumulates without a quantised form: {listed}; allowed: "
             f"{_ALLOWED}"
         )
+    if not captured.sites:
+        raise FormatError(f"module {name}: has no product to quantise; allowed: {_ALLOWED}")
 
 
 _ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"

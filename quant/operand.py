@@ -63,8 +63,8 @@ class Operand(nn.Module):
 
     name: of product and tensor, for error messages ("layer1.0.conv1 input")
     blocks: which elements share an exponent
-    stored: whether the tensor is a parameter, whose E_top is its own at any time; that of an
-        activation is calibrated
+    stored: whether the tensor is a parameter or computed from some, whose E_top is its own at any
+        time; that of an activation is calibrated
     coding: None leaves the tensor as it is
     """
 
@@ -77,8 +77,7 @@ class Operand(nn.Module):
         self.top: int | None = None
         """E_top of an activation, once calibrated; None takes each tensor's own."""
         self.measured = Measured()
-        self._known: tuple[object, ...] | None = None
-        self._kept: Tensor | None = None
+        self._kept: tuple[nn.Parameter, tuple[object, ...], Tensor] | None = None
 
     def forward(self, tensor: Tensor) -> Tensor:
         """The tensor, or what is left of it."""
@@ -96,15 +95,20 @@ class Operand(nn.Module):
         return quantized
 
     def _parameter(self, tensor: Tensor) -> Tensor:
-        """The quantised parameter, again only if it or its coding is another than last time."""
+        """The quantised W: of a parameter again only if it or its coding is another than last time.
+
+        A W that is computed from parameters is quantised at every pass. Writes into a parameter's
+        ``.data`` leave no trace, and are not seen: write under ``torch.no_grad()``.
+        """
         assert self.coding is not None
-        if torch.is_grad_enabled() and tensor.requires_grad:
+        trained = torch.is_grad_enabled() and tensor.requires_grad
+        if trained or not isinstance(tensor, nn.Parameter):
             return self.quantized(tensor, self.coding)
-        known = (tensor.data_ptr(), tensor._version, tensor.dtype, self.coding)
-        if self._known != known:
-            self._known, self._kept = known, self.quantized(tensor, self.coding)
-        assert self._kept is not None
-        return self._kept
+        state = (tensor.device, tensor.data_ptr(), tensor._version, tensor.dtype, self.coding)
+        # The parameter itself is kept, so that no other can take its place in memory.
+        if self._kept is None or self._kept[0] is not tensor or self._kept[1] != state:
+            self._kept = tensor, state, self.quantized(tensor, self.coding)
+        return self._kept[2]
 
     def quantized(self, tensor: Tensor, coding: Coding) -> Tensor:
         """The tensor in a coding.
@@ -122,6 +126,10 @@ class Operand(nn.Module):
         return fake_quantize(
             tensor, coding, self.blocks, self.top, gradient=self.gradient, name=self.name
         )
+
+    def channels(self, shape: Sequence[int]) -> int:
+        """The most elements along which a block of a tensor runs: no larger BS makes a change."""
+        return self.blocks.extents(shape)[1]
 
     def stored_bits(self, tensor: Tensor) -> int:
         """What the tensor takes in the operand's coding, E_top included [bit]."""
@@ -160,6 +168,11 @@ class TransposedWeight(Operand):
             part = super().quantized(self._turned(tensor[taps]), coding)
             result[taps] = self._turned(part)
         return result
+
+    def channels(self, shape: Sequence[int]) -> int:
+        """The input channels of a group; of a depthwise one, the filters."""
+        first, second, *taps = shape
+        return super().channels((self._groups * second, first // self._groups, *taps))
 
     def stored_bits(self, tensor: Tensor) -> int:
         """What all phases take [bit]."""

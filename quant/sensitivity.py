@@ -8,6 +8,7 @@ network; `additivity` says how far that holds.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -28,9 +29,12 @@ from workloads.files.atomic import write_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    "layer", "tensor", "format", "kl", "sqnr_db", "accuracy_loss", "fisher", "bits"
-)  # fmt: skip
+# Infinite decibels are those of an operand without noise, or without signal.
+_NUMBERS = {
+    "kl": "a finite number", "sqnr_db": "a number", "accuracy_loss": "a finite number",
+    "fisher": "a finite number", "bits": "a whole number",
+}  # fmt: skip
+COLUMNS = ("layer", "tensor", "format", *_NUMBERS)
 _HEADER = "# bfpsim sensitivity "
 
 
@@ -60,23 +64,49 @@ class Sensitivity:
 
     @classmethod
     def load(cls, path: str | Path) -> Sensitivity:
-        """Read what `save` wrote; raises FormatError, naming the file, if it is something else."""
+        """Read what `save` wrote.
+
+        Raises FormatError, naming the file and of a bad cell its row (1 is the first below the
+        columns' names) and column, if it is something else; OSError.
+        """
         import pandas as pd
 
         with open(path, encoding="utf-8") as file:
-            first = file.readline()
             try:
+                first = file.readline()
                 if not first.startswith(_HEADER):
                     raise ValueError(f"starts with {first[:40]!r}")
-                about = json.loads(first[len(_HEADER) :])
-                table = pd.read_csv(file, dtype={"layer": str})  # names may be numbers
+                match json.loads(first[len(_HEADER) :]):
+                    case {
+                        "network": str(network), "images": int(images),
+                        "accuracy": int() | float() as accuracy,
+                    } if images > 0 and 0 <= accuracy <= 1:  # fmt: skip
+                        pass
+                    case _:
+                        raise ValueError(f"header {first[len(_HEADER) :].strip()!r}")
+                # As text: names may be numbers, and what is no number is to be quoted.
+                table = pd.read_csv(file, dtype=str, keep_default_na=False)
                 if tuple(table.columns) != COLUMNS:
                     raise ValueError(f"columns {list(table.columns)}")
-                return cls(table, about["network"], about["images"], about["accuracy"])
-            except (ValueError, KeyError, UnicodeDecodeError) as error:
+                for name in _NUMBERS:
+                    table[name] = [_number(x, row, name) for row, x in enumerate(table[name], 1)]
+                return cls(table, network, images, accuracy)
+            except ValueError as error:
                 raise FormatError(
                     f"{path}: {error}; allowed: a table of `bfpsim quantize --sensitivity`"
                 ) from None
+
+
+def _number(cell: str, row: int, column: str) -> float:
+    """The number in a cell; raises ValueError, which says where it is, if that is none."""
+    kind = _NUMBERS[column]
+    try:
+        number = int(cell) if kind == "a whole number" else float(cell)
+    except (ValueError, TypeError):  # no text at all: the row is too short
+        number = math.nan
+    if math.isnan(number) or (math.isinf(number) and kind != "a number"):
+        raise ValueError(f"row {row}: {column} {cell!r} is not {kind}")
+    return number
 
 
 def measure_sensitivity(
@@ -107,7 +137,7 @@ def measure_sensitivity(
     right = 0
     with model.keeping_choice(), model.in_mode(Mode.FLOAT):
         for start in range(0, len(inputs), batch):
-            x, y = inputs[start : start + batch], labels[start : start + batch]
+            x, y = (each[start : start + batch].to(model.device) for each in (inputs, labels))
             run, fisher = FloatRun(model, x), Fisher(model, x, seed + start)
             right += int((run.logits.argmax(1) == y).sum())
             for key, operand in model.operands.items():
@@ -185,5 +215,4 @@ def _effective(fmt: Format, operand: Operand, value: Tensor) -> Format:
     """The format with no larger a block than the operand has channels."""
     if not isinstance(fmt, BFP):
         return fmt
-    _, channels, _ = operand.blocks.extents(value.shape)
-    return replace(fmt, block_size=min(fmt.block_size, channels))
+    return replace(fmt, block_size=min(fmt.block_size, operand.channels(value.shape)))

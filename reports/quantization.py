@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from reports.style import make_table, numbers
@@ -61,7 +62,8 @@ def additivity_lines(result: Additivity) -> dict[str, str]:
         ("accuracy loss by the divergence", "accuracy_loss", "kl"),
     ):
         rank, slope = result.spearman(measure, by), result.slope(measure, by)
-        lines[title] = f"Spearman {rank:.3f}, slope {slope:.3g} over {n} mixed choices"
+        order = "no rank correlation" if math.isnan(rank) else f"Spearman {rank:.3f}"
+        lines[title] = f"{order}, slope {slope:.3g} over {n} mixed choices"
     return lines
 
 

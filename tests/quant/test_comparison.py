@@ -67,6 +67,44 @@ def test_a_row_is_a_run_of_the_model(case) -> None:
     assert int(layers["bits"].sum()) == coarse["weight_bits"] + coarse["activation_bits"]
 
 
+class Twice(nn.Module):
+    """One layer that runs twice, and one that runs once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc = nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.a(self.a(x.flatten(1)).relu()))
+
+
+def test_a_weight_that_two_products_read_is_stored_once() -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(8, 1, 4, 4)).astype(np.float32)
+    dataset = ArrayDataset(pixels, rng.integers(3, size=8), AS_STORED, 3)
+    model = quantize_model(Twice(), dataset.batch(range(8)).inputs)
+    assert len(model.stored_tensors) == len(model.groups) + 2
+    assert model.stored_tensors[-2:] == ((("a", "W"), ("a:1", "W")), (("fc", "W"),))
+    fine, coarse = BFP(8, 4, 16), BFP(8, 5, 16)
+    free = {"a": fine, "a:1": Codings(fine, coarse, fine), "fc": fine}
+    with pytest.raises(FormatError, match=r"W of 'a' in bfp8e4b16 and W of 'a:1' in bfp8e5b16 are"):
+        model.choose(free)
+    model.choose({name: Codings.uniform(fine) for name in free})
+    result = compare_formats(model, dataset, {"float": None, "one": fine, "two": free})
+    bits = result.accuracy.set_index("policy")["weight_bits"]
+    parameters = model.get_parameter("graph_module.a.weight").numel(), 3 * 16
+    assert bits["float"] == 32 * sum(parameters)
+    # Mantissas of 4 bits behind exponents of 4 (of 3 behind 5), a code per filter, and E_top.
+    assert bits["one"] == (256 + 48) * 4 + (16 + 3) * 4 + 2 * 8
+    assert bits["two"] == bits["one"] + 256 * 3 + 16 * 5 + 8
+    widths = result.accuracy.set_index("policy")["weight_width"]
+    assert widths["one"] == bits["one"] / (256 + 48)
+    assert len(result.layers) == 3 * 3 * 3  # each product has its own rows
+    chosen = least_divergence(model, dataset.batch(range(8)).inputs, [fine, coarse])
+    assert chosen["a"].W == chosen["a:1"].W
+
+
 def test_the_choice_stays(case) -> None:
     model, dataset = case
     model.choose(BFP(8, 2, 4))

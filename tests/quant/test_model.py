@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -211,6 +212,81 @@ def test_operands_that_are_one_tensor_are_tied(zoo) -> None:
     )  # fmt: skip
 
 
+class Pooling(nn.Module):
+    """Attention of a learned query, and a product with learned matrices, read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Parameter(torch.randn(1, 2, 8))
+        self.kv = nn.Linear(6, 16)
+        self.mix = nn.Parameter(torch.randn(3, 8, 8))
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.kv(x).chunk(2, -1)
+        y = F.scaled_dot_product_attention(self.q.expand(len(x), -1, -1), k, v)
+        return self.fc(torch.bmm(y.relu(), self.mix) + torch.bmm(y, self.mix))
+
+
+class Left(nn.Module):
+    """A learned matrix before an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, 4)
+        self.D = nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.D @ self.a(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "places"),
+    [
+        (Pooling(), (3, 5, 6), [("qk", "I"), ("matmul", "W")]),
+        (Left(), (3, 6), [("matmul", "I")]),
+    ],
+)
+def test_a_parameter_in_a_product_of_activations(module, shape, places) -> None:
+    """Its operand is quantised by numpy's rule, the products are exact sums of what is left."""
+    torch.manual_seed(0)
+    x, fmt = torch.randn(shape), BFP(8, 3, 4)
+    model = quantize_model(module, x, Plain(32))
+    with torch.no_grad():
+        assert torch.allclose(model(x), module(x), rtol=0, atol=1e-5)
+    model.choose(fmt)
+    seen = passed(model, x)
+    for name, tensor in places:
+        before, after = seen[name, tensor]
+        parameters = [*module.parameters()]
+        assert any(torch.equal(before[:1], p[:1]) for p in parameters)
+        rows = before if tensor == "I" else before.transpose(-1, -2)
+        flat = rows.double().numpy().reshape(1, 1, -1, rows.shape[-1])
+        expected = dequantize(quantize_activation(flat, fmt, top_exponent(flat)))
+        found = (after if tensor == "I" else after.transpose(-1, -2)).double().numpy()
+        assert np.array_equal(found.reshape(flat.shape), expected)
+        assert not torch.equal(before, after)
+        product = seen[name, "I"][1].double() @ seen[name, "W"][1].double()
+        assert torch.allclose(seen[name, "O"][0].double(), product, rtol=1e-5, atol=1e-5)
+
+
+def test_a_parameter_is_tied_to_the_products_that_read_it_alone() -> None:
+    model = quantize_model(Pooling(), torch.randn(3, 5, 6))
+    assert model.groups == (
+        (("kv", "I"),),
+        (("kv", "O"), ("qk", "W"), ("av", "W")),
+        (("qk", "I"),),
+        (("qk", "O"),),
+        (("av", "I"),),
+        (("av", "O"), ("matmul", "I"), ("matmul:1", "I")),
+        (("matmul", "W"), ("matmul:1", "W")),
+        (("matmul", "O"), ("matmul:1", "O"), ("fc", "I")),
+        (("fc", "O"),),
+    )
+    places = [place for group in model.groups for place in group]
+    assert len(places) == len({*places}) == 3 * len(model.sites) - 2  # but the stored W
+
+
 def test_a_tie_is_kept_unless_it_is_waived(zoo) -> None:
     module, x = zoo
     model = quantize_model(module, x, BFP(8, 3, 16))
@@ -372,6 +448,43 @@ def test_other_weights_and_other_formats_are_seen() -> None:
     assert_current()
 
 
+def test_a_computed_weight_is_quantised_at_every_pass() -> None:
+    """Its values lie in memory that the pass before has given back."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.v, self.g = nn.Parameter(torch.randn(256, 256)), nn.Parameter(torch.ones(256, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.v * self.g)
+
+    torch.manual_seed(0)
+    module, x, fmt = Scaled(), torch.randn(4, 256), BFP(8, 5, 8)
+    model = quantize_model(module, x, Codings(W=fmt))
+    scales = (1.0, 1.3, 0.7, 3.1, 1.0)
+    with torch.no_grad():
+        outputs = []
+        for scale in scales:
+            model.get_parameter("graph_module.g").fill_(scale)
+            outputs.append(model(x))
+        for scale, output in zip(scales, outputs, strict=True):
+            weight = (scale * module.v).numpy()[..., None, None]
+            fresh = dequantize(quantize_weight(weight, fmt)).reshape(256, 256)
+            expected = x @ torch.from_numpy(fresh).float().T
+            assert torch.allclose(output, expected, rtol=0, atol=1e-3)
+            assert float(output.abs().max()) > 10 * scale
+
+
+def test_a_parameter_is_quantised_once_and_stays_the_modules_own() -> None:
+    linear, x = nn.Linear(6, 3, bias=False), torch.randn(4, 6)
+    model = quantize_model(linear, x, Codings(W=BFP(8, 5, 6)))
+    with torch.no_grad():
+        first, again = (passed(model, x)["linear", "W"][1] for _ in range(2))
+    assert first.data_ptr() == again.data_ptr()
+    assert [*model.state_dict()] == ["graph_module.weight"]
+
+
 def test_random_rounding_is_refused(zoo) -> None:
     module, x = zoo
     model = quantize_model(module, x, BFP(8, 3, 16, Rounding.STOCHASTIC))
@@ -393,3 +506,57 @@ def test_products_without_a_quantised_form_are_listed() -> None:
         quantize_model(Volume(), torch.randn(1, 1, 4, 4, 4))
     with pytest.raises(FormatError, match="module ReLU: has no product to quantise"):
         quantize_model(nn.ReLU(), torch.randn(2, 3))
+
+
+class Beside(nn.Module):
+    """A linear layer 4 x 4 and an operation on what it gives, (6, 8, 4)."""
+
+    def __init__(self, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.w = nn.Parameter(torch.randn(3, 4, 4))
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation(self.fc(x), self.w)
+
+
+@pytest.mark.parametrize(
+    ("target", "operation", "macs"),
+    [
+        ("addbmm", lambda y, w: torch.addbmm(w[0], y.transpose(1, 2), y), 6 * 8 * 4 * 4),
+        ("addmv", lambda y, w: torch.addmv(w[0, 0], w[0], y[0, 0]), 4 * 4),
+        ("conv_tbc", lambda y, w: torch.conv_tbc(y, w, w[0, 0], 1), 6 * 8 * 4 * 3 * 4),
+        ("cdist", lambda y, w: torch.cdist(y, y.flip(1)), 6 * 8 * 8 * 4),
+        ("cdist", lambda y, w: torch.cdist(y.repeat(1, 4, 1), y), 6 * 32 * 8 * 4),
+        ("pdist", lambda y, w: F.pdist(y[0]), 28 * 4),
+        ("linalg_vecdot", lambda y, w: torch.linalg.vecdot(y, w[0, 0]), 6 * 8 * 4),
+        ("linalg_vecdot", lambda y, w: torch.linalg.vecdot(x=y, y=w[0, 0]), 6 * 8 * 4),
+        ("vdot", lambda y, w: torch.vdot(y[0, 0], y[1, 0]), 4),
+    ],
+)
+def test_no_product_runs_in_float_unsaid(target: str, operation, macs: int) -> None:
+    share = f"{macs / (macs + 6 * 8 * 4 * 4):.2%}"
+    with pytest.raises(FormatError, match=rf"Beside: .*\(aten\.{target}\.default\) {share}; allo"):
+        quantize_model(Beside(operation), torch.randn(6, 8, 4))
+
+
+def test_sums_of_differences_are_no_products() -> None:
+    model = quantize_model(Beside(lambda y, w: torch.cdist(y, y, p=1.0)), torch.randn(6, 8, 4))
+    assert [site.name for site in model.sites] == ["fc"]
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        (nn.LSTM(4, 5), "lstm.input"),
+        (nn.GRU(4, 5), "gru.input"),
+        (nn.RNN(4, 5), "rnn_tanh.input"),
+        (nn.Bilinear(4, 4, 5), "bilinear.default"),
+    ],
+)
+def test_a_module_of_one_such_product_names_it(module: nn.Module, target: str) -> None:
+    x = torch.randn(3, 2, 4)
+    inputs = (x, x.flip(0)) if isinstance(module, nn.Bilinear) else x
+    with pytest.raises(FormatError, match=rf"\(aten\.{target}\) 100\.00%; allowed: Conv1d"):
+        quantize_model(module, inputs)

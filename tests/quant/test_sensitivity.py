@@ -101,6 +101,32 @@ def test_larger_blocks_than_channels_are_measured_once(table) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("up", "distinct"),
+    [
+        (nn.ConvTranspose2d(32, 2, 2, stride=2), 3),
+        (nn.ConvTranspose2d(32, 4, 2, stride=2, groups=2), 2),  # of 16 channels each
+        (nn.ConvTranspose2d(32, 32, 3, stride=2, groups=32), 3),
+    ],
+)
+def test_formats_measured_together_are_those_measured_alone(up: nn.Module, distinct: int) -> None:
+    """Of a transposed convolution, the axes of whose W are the other way round."""
+    torch.manual_seed(0)
+    with torch.no_grad():  # each channel smaller than the last, so that larger blocks lose more
+        up.weight.normal_().mul_(0.9 ** torch.arange(32.0)[:, None, None, None])
+    module, x = nn.Sequential(up, nn.Flatten()), torch.randn(4, 32, 3, 3)
+    model = quantize_model(module, x)
+    labels = torch.zeros(4, dtype=torch.int64)
+    formats = [BFP(8, 4, size) for size in (2, 16, 32, 48)]
+    together = measure_sensitivity(model, x, labels, formats).table.set_index("format")
+    for fmt in formats:
+        alone = measure_sensitivity(model, x, labels, [fmt]).table.set_index("format")
+        assert together.loc[[str(fmt)]].equals(alone)
+    errors = together[together["tensor"] == "W"]["sqnr_db"]
+    assert list(errors) == sorted(errors, reverse=True)
+    assert errors.nunique() == distinct
+
+
 def test_the_choice_and_the_modes_stay(small) -> None:
     model, x, y = small
     before = model.choice(), {key: operand.mode for key, operand in model.operands.items()}
@@ -138,13 +164,68 @@ def test_save_and_load(table, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "layer,tensor\n1,2\n", "# bfpsim sensitivity {\n", "# bfpsim sensitivity {}\na\n"]
+    "text",
+    [
+        "",
+        "layer,tensor\n1,2\n",
+        "# bfpsim sensitivity {\n",
+        "# bfpsim sensitivity {}\na\n",
+        "# bfpsim sensitivity []\n" + ",".join(COLUMNS),
+        '# bfpsim sensitivity {"network": "a", "images": 3, "accuracy": 0.5}\n',
+        '# bfpsim sensitivity {"network": "a", "images": 3, "accuracy": 0.5}\na\n',
+        '# bfpsim sensitivity {"network": "a", "images": "b", "accuracy": 0.5}\n'
+        + ",".join(COLUMNS),
+        '# bfpsim sensitivity {"network": "a", "images": 3, "accuracy": NaN}\n' + ",".join(COLUMNS),
+    ],
 )
 def test_other_files_are_refused(tmp_path, text: str) -> None:
     path = tmp_path / "other.csv"
     path.write_text(text)
     with pytest.raises(FormatError, match=r"other\.csv: .*; allowed: a table of `bfpsim quantize"):
         Sensitivity.load(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "kind"),
+    [
+        ("kl", "abc", "a finite number"),
+        ("kl", "", "a finite number"),
+        ("kl", "nan", "a finite number"),
+        ("kl", "inf", "a finite number"),
+        ("sqnr_db", "-", "a number"),
+        ("sqnr_db", "nan", "a number"),
+        ("accuracy_loss", "inf", "a finite number"),
+        ("fisher", "True", "a finite number"),
+        ("bits", "12.5", "a whole number"),
+    ],
+)
+def test_a_damaged_cell_is_named(table, tmp_path, column: str, cell: str, kind: str) -> None:
+    path = tmp_path / "damaged.csv"
+    table.save(path)
+    lines = path.read_text().splitlines()
+    cells = lines[2 + 4].split(",")  # behind the comment and the names of the columns
+    cells[COLUMNS.index(column)] = cell
+    lines[2 + 4] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(FormatError) as error:
+        Sensitivity.load(path)
+    assert str(error.value) == (
+        f"{path}: row 5: {column} {cell!r} is not {kind}; allowed: a table of "
+        "`bfpsim quantize --sensitivity`"
+    )
+    lines[2 + 4] = ",".join(cells[:5])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(FormatError, match=rf"{path}: row 5: "):
+        Sensitivity.load(path)
+
+
+def test_noise_may_be_infinite(table, tmp_path) -> None:
+    path = tmp_path / "table.csv"
+    changed = table.table.assign(sqnr_db=[math.inf, -math.inf] + [1.5] * (len(table.table) - 2))
+    Sensitivity(changed, "a", 3, 1).save(path)
+    again = Sensitivity.load(path)
+    assert again.table.equals(changed)
+    assert again.accuracy == 1
 
 
 def test_additivity_is_of_the_table_and_of_whole_runs(small, table) -> None:
@@ -198,6 +279,15 @@ def test_correlation_and_slope_by_hand() -> None:
     assert result.slope("kl") == pytest.approx(np.linalg.lstsq(np.c_[x], np.array(y))[0][0])
 
 
+def test_choices_of_one_format_have_no_order(small) -> None:
+    model, x, y = small
+    one = measure_sensitivity(model, x, y, FORMATS[:1])
+    result = check_additivity(model, one, x, y, choices=3)
+    assert math.isnan(result.spearman("kl"))
+    ratio = result.table["kl"].iloc[0] / one.table["kl"].sum()
+    assert result.slope("kl") == pytest.approx(ratio)
+
+
 def test_a_table_without_an_operand_is_refused(small, table) -> None:
     model, x, y = small
     partly = Sensitivity(table.table[table.table.layer != "fc"], "Small", 30, 0.5)
@@ -248,3 +338,57 @@ def test_gradients_of_the_estimate_by_hand() -> None:
             expected = (behind[name] * (x @ error.T)).sum(1).square().sum() / 2
             found = fisher.divergence((name, "W"), error, True, run)
             assert found == pytest.approx(float(expected))
+
+
+class Mixer(nn.Module):
+    """A weight and a bias, and a matrix that stands in a product as a parameter or a buffer."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.fc = nn.Linear(4, 3)
+        mix = torch.randn(6, 2, 4, generator=generator)
+        if buffer:
+            self.register_buffer("mix", mix)
+        else:
+            self.mix = nn.Parameter(mix)
+        with torch.no_grad():
+            self.fc.weight.normal_(generator=generator)
+            self.fc.bias.normal_(generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.bmm(self.mix, x[:, :, None].expand(-1, -1, 4)).relu().mean(1))
+
+
+@pytest.mark.parametrize("fixed", ["frozen", "buffer"])
+def test_what_needs_no_gradient_is_estimated_alike(fixed: str) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(6, 4)
+    estimates = []
+    for module in (Mixer(False), Mixer(fixed == "buffer").requires_grad_(False)):
+        model = quantize_model(module, x)
+        with model.in_mode(Mode.FLOAT):
+            run, fisher = FloatRun(model, x), Fisher(model, x, seed=4)
+        errors = {key: run.value(key).sin() / 100 for key in model.operands}
+        estimates.append(
+            {
+                key: fisher.divergence(key, errors[key], operand.stored, run)
+                for key, operand in model.operands.items()
+            }
+        )
+    assert len(estimates[0]) == 6
+    assert all(value > 0 for value in estimates[0].values())
+    assert estimates[0] == estimates[1]
+
+
+def test_gradients_of_the_caller_stay() -> None:
+    torch.manual_seed(1)
+    x = torch.randn(6, 5)
+    model = quantize_model(Fork(), x)
+    model(x).square().sum().backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    Fisher(model, x, seed=0)
+    assert len(before) == 4
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.grad, before[name])
+    assert all(before[name].any() for name in before)

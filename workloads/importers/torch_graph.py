@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workloads.importers.torch_export import export, first_line, written_out
 from workloads.importers.torch_fold import fold_batch_norm
-from workloads.importers.torch_hooks import MORE_FLOPS
+from workloads.importers.torch_hooks import MORE_FLOPS, composite_macs
 from workloads.importers.torch_sites import Extents, Site, find_sites
 from workloads.layer import WorkloadError
 
@@ -109,7 +109,8 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         with FlopCounterMode(display=False, custom_mapping=MORE_FLOPS) as counter:
             value = super().run_node(n)
-        self.macs[n.name] = counter.get_total_flops() // 2
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        self.macs[n.name] = counter.get_total_flops() // 2 + composite_macs(n.target, args)
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
         return value

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -29,6 +30,20 @@ def _vector_flops(left: Shape, right: Shape, *_: Any, out_shape: Shape, **__: An
     return 2 * math.prod(left)
 
 
+def _added_flops(added: Shape, left: Shape, right: Shape, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(left) * math.prod(right[2:])
+
+
+def _tbc_flops(x: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(weight[:2])
+
+
+def _distance_flops(x: Shape, *others: Any, out_shape: Shape, **__: Any) -> int:
+    """One product per pair and element; sums and maxima of differences have none."""
+    p = next((other for other in others if isinstance(other, float)), 2.0)
+    return 0 if p in (0, 1, math.inf) else 2 * math.prod(out_shape) * x[-1]
+
+
 def _bilinear_flops(left: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
@@ -41,9 +56,27 @@ def _recurrent_flops(x: Shape, inner: Shape, hidden: Shape, *_: Any, **__: Any) 
 MORE_FLOPS: dict[Any, Callable[..., int]] = {
     _aten.mv: _vector_flops,
     _aten.dot: _vector_flops,
+    _aten.vdot: _vector_flops,
+    _aten.addmv: _added_flops,
+    _aten.addbmm: _added_flops,
+    _aten.conv_tbc: _tbc_flops,
+    _aten._cdist_forward: _distance_flops,
+    _aten._euclidean_dist: _distance_flops,
+    _aten._pdist_forward: _distance_flops,
     _aten._trilinear: _bilinear_flops,
     _aten.mkldnn_rnn_layer: _recurrent_flops,
 }
+
+
+def composite_macs(function: Any, operands: Sequence[Any]) -> int:
+    """Multiply-accumulates of a call that no operator shows: torch makes products and sums of it.
+
+    function: as it is called, or an operator of a graph
+    """
+    if function not in (torch.linalg.vecdot, _aten.linalg_vecdot.default):
+        return 0
+    shapes = (x.shape for x in operands[:2])
+    return math.prod(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
 
 
 def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
@@ -66,7 +99,7 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
             sdpa_kernel(SDPBackend.MATH),
         ):
             empty = tuple(fake.from_tensor(x) for x in inputs)
-            with _Dispatched(counts, running):
+            with _Dispatched(counts, running), _Called(counts, running):
                 module(*empty)
     except Exception as error:  # whatever a module's own code raises
         raise WorkloadError(
@@ -129,6 +162,22 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             shapes = [tuple(x.shape) if isinstance(x, Tensor) else x for x in (output, *args)]
             self._counts[path] += MORE_FLOPS[operator](*shapes[1:], out_shape=shapes[0]) // 2
         return output
+
+
+class _Called(TorchFunctionMode):
+    """Counts what is called and seen by no dispatch, for the submodule that calls it."""
+
+    def __init__(self, counts: Counter[str], running: list[tuple[str, bool]]) -> None:
+        super().__init__()
+        self._counts = counts
+        self._running = running
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        path, by_formula = self._running[-1]
+        given = kwargs or {}
+        if not by_formula:
+            self._counts[path] += composite_macs(func, (*args, *given.values()))
+        return func(*args, **given)
 
 
 def _convolution(part: Any, output: Tensor, *_: Any, **__: Any) -> int:

@@ -46,7 +46,8 @@ class Site:
     owner: the path of the innermost submodule that runs it, as far as the export tells
     weight: the parameter that is W, or "" for a matmul and for a W computed from parameters
     bias: the parameter that is the bias, or ""
-    shares: the name of the first site with the same W, or "" if this is the first or only one
+    shares: the name of the first site with the same W, a parameter or computed alike from the
+        same ones, or "" if this is the first or only one
     groups: of a convolution; 1 for any other
     macs: multiply-accumulates for the inputs of the capture, those with padding included; of a
         transposed convolution one per input element and tap
@@ -78,7 +79,7 @@ def find_sites(
     names = Names()
     # A submodule that is reachable by several paths goes by the first.
     paths = {part: path for path, part in module.named_modules()}
-    first: dict[object, str] = {}
+    first: dict[str, str] = {}
     sites = []
     for node in graph.nodes:
         kind = _KINDS.get(node.target)
@@ -88,7 +89,7 @@ def find_sites(
         left, W = operands[:2]
         part = module.get_submodule(owner(node))
         name = names(_title(node, kind, titles, paths[part], hasattr(part, "weight")))
-        shared = first.setdefault(W, name) if kind != "matmul" else name
+        shared = first.setdefault(_formula(W), name) if kind != "matmul" else name
         windowed = kind in ("conv", "conv1d", "transposed")
         # Each of these elements is multiplied with so many of the other operand's.
         elements = shapes[left.name] if kind == "transposed" else shapes[node.name]
@@ -145,6 +146,13 @@ def _taken(
     if kind == "transposed" and {*operands[7]} != {1}:
         return False
     return kind == "linear" or len(left) == len(right)
+
+
+def _formula(node: fx.Node) -> str:
+    """What a node's value is computed from, and how; alike where several nodes compute it."""
+    if node.op != "call_function":
+        return str(node.target)
+    return f"{node.target}{fx.map_arg((node.args, node.kwargs), _formula)}"
 
 
 def _products(graph: fx.Graph, fixed: set[fx.Node]) -> dict[fx.Node, str]:

@@ -252,6 +252,26 @@ def test_modules_that_run_again_share_their_weights():
     assert [site.weight for site in captured.sites[:2]] == ["once.weight"] * 2
 
 
+class Computed(nn.Module):
+    """Weights that are computed from parameters: alike, from others, and in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.w = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(F.linear(x @ self.w @ self.w @ self.v, self.w), self.w * 2)
+        return F.linear(F.linear(x, self.w * 3), self.w * 2)
+
+
+def test_computed_weights_are_shared_where_they_are_the_same():
+    sites = capture(Computed().eval(), (torch.randn(3, 4),)).sites
+    names = [site.name for site in sites]
+    assert len({*names}) == 7
+    shared = [names.index(site.shares) if site.shares else None for site in sites]
+    assert shared == [None, 0, None, None, None, None, 4]
+
+
 class Fixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         F.relu(x, inplace=True)

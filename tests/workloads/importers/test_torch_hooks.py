@@ -7,6 +7,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from workloads import WorkloadError
+from workloads.importers.torch_graph import capture
 from workloads.importers.torch_hooks import count_macs, difference
 
 
@@ -44,6 +45,26 @@ class TwoBilinear(nn.Module):
 
 def test_operators_that_torch_has_no_formula_for():
     assert count_macs(TwoBilinear(), (torch.randn(2, 3),)) == {"both": 2 * 3 * 4 * 5, "": 2 * 5}
+
+
+class Products(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tbc = nn.Parameter(torch.randn(3, 3, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.conv_tbc(x, self.tbc, self.tbc[0, 0], 1)  # (4, 2, 5), as x is (4, 2, 3)
+        y = torch.addbmm(torch.ones(2, 2), y, y.transpose(1, 2))
+        z = torch.addmv(y[0], y, torch.linalg.vecdot(x, x[:1]).sum(0))
+        return z + torch.cdist(x, x).sum() + torch.cdist(x, x, p=1.0).sum() + torch.vdot(z, z)
+
+
+def test_more_operators_that_torch_has_no_formula_for():
+    """Each as the loops that define it; the graph has them, too."""
+    x = torch.randn(4, 2, 3)
+    macs = (4 * 2 * 5) * 3 * 3 + 4 * (2 * 5 * 2) + 2 * 2 + 4 * 2 * 3 + 4 * (2 * 2) * 3 + 2
+    assert count_macs(Products(), (x,)) == {"": macs}
+    assert sum(capture(Products(), (x,)).host_macs.values()) == macs
 
 
 @pytest.mark.parametrize(

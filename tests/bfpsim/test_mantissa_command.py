@@ -136,6 +136,7 @@ def test_the_same_command_makes_the_same_bytes(files, capsys) -> None:
     assert "heat_map.png" in made[0]
 
 
+@pytest.mark.long
 def test_activations_cost_more_than_weights_alone(files, capsys) -> None:
     """A checkpoint of zeros: the weights lose nothing, so what is lost is the activations'."""
     make = runpy.run_path(str(files / "net.py"))["make"]

@@ -54,9 +54,11 @@ def at_dram(counts: Counts) -> dict[Flow, Fraction | int]:
 # --- exact --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=[pytest.mark.long] * (s >= 5)) for s in range(8)]
+)
 def test_exact_is_what_the_rules_move(seed: int) -> None:
-    """4,000 nests, any halo and padding policy, element by element."""
+    """500 nests a seed, any halo and padding policy, element by element."""
     for layer, arch, mapping, formats in cases(seed, 500):
         wanted = dram_counts(as_stored(layer, arch), arch, mapping, formats)
         got = at_dram(model_counts(layer, arch, mapping, formats, EXACT))

@@ -16,10 +16,10 @@ from bfpsim.trained import (
     Grey,
     LabelsFile,
     NormaliseName,
+    Preparation,
     Resize,
     WeightsFile,
     labelled_images,
-    parse_normalisation,
     trained_module,
 )
 
@@ -111,8 +111,7 @@ def mantissa(
 
     formats = [parse_minifloat(name, asked.rounding) for name in unit_format or ["e8m3"]]
     modules = {model: trained_module(model, weights) for model in models}
-    scale = parse_normalisation(normalise)
-    images = labelled_images(data, labels, scale, resize, crop, grey)
+    images = labelled_images(data, labels, Preparation(normalise, resize, crop, grey))
     images = images if count is None else first(images, count)
     if len(models) > 1:
         report = compare(modules, images, asked)

@@ -17,10 +17,10 @@ from bfpsim.trained import (
     Grey,
     LabelsFile,
     NormaliseName,
+    Preparation,
     Resize,
     WeightsFile,
     labelled_images,
-    parse_normalisation,
     train_choice,
     trained_module,
 )
@@ -121,10 +121,10 @@ def quantize(
     from quant.model import quantize_model
 
     module = trained_module(network, weights)
-    how = (parse_normalisation(normalise), resize, crop, grey)
-    images = labelled_images(data, labels, *how)
+    how = Preparation(normalise, resize, crop, grey)
+    images = labelled_images(data, labels, how)
     images = images if count is None else first(images, count)
-    training = None if train is None else labelled_images(train, train_labels, *how)
+    training = None if train is None else labelled_images(train, train_labels, how)
     source = training or images
     some = source.batch(range(min(calibration, len(source)))).inputs
     model = quantize_model(module, some[:4], None, [some])

@@ -23,9 +23,13 @@ from bfpsim.searching import (
 )
 from bfpsim.trained import (
     Count,
+    Crop,
     DataName,
+    Grey,
     LabelsFile,
     NormaliseName,
+    Preparation,
+    Resize,
     WeightsFile,
 )
 
@@ -82,7 +86,7 @@ class _Given:
     weights: Path | None
     data: str
     labels: str | None
-    normalise: str
+    how: Preparation
     count: int | None
     workers: int | None
     training: Dataset | None
@@ -151,6 +155,9 @@ def alpha(
     data: DataName = "shipped",
     labels: LabelsFile = None,
     normalise: NormaliseName = "fashion-mnist",
+    resize: Resize = None,
+    crop: Crop = None,
+    grey: Grey = False,
     count: Count = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -162,8 +169,9 @@ def alpha(
     from reports import reproduction as show
     from search.bitwidth.target import ALPHAS
 
-    given = _Given(network, arch, _widths(bits), 0.2, work, weights, data, labels, normalise,
-                   count, workers, None, None)  # fmt: skip
+    how = Preparation(normalise, resize, crop, grey)
+    given = _Given(network, arch, _widths(bits), 0.2, work, weights, data, labels, how, count,
+                   workers, None, None)  # fmt: skip
     frames: dict[str, pd.DataFrame] = {}
     for width, searched, trained in _studies(given):
         named = {f"{own:g}": searched.at(own) for own in ALPHAS}
@@ -190,6 +198,9 @@ def ablation_of(
     data: DataName = "shipped",
     labels: LabelsFile = None,
     normalise: NormaliseName = "fashion-mnist",
+    resize: Resize = None,
+    crop: Crop = None,
+    grey: Grey = False,
     count: Count = None,
     qat: Steps = None,
     train: Train = None,
@@ -204,8 +215,9 @@ def ablation_of(
     With --qat all but "w/o QAT" are trained too, in rows of their own.
     """
     one_of(as_json, as_csv, out)
-    training = training_images(qat, train, train_labels, normalise)
-    given = _Given(network, arch, _widths(bits), alpha, work, weights, data, labels, normalise,
+    how = Preparation(normalise, resize, crop, grey)
+    training = training_images(qat, train, train_labels, how)
+    given = _Given(network, arch, _widths(bits), alpha, work, weights, data, labels, how,
                    count, workers, training, qat)  # fmt: skip
     import pandas as pd
 
@@ -238,6 +250,9 @@ def accuracy(
     data: DataName = "shipped",
     labels: LabelsFile = None,
     normalise: NormaliseName = "fashion-mnist",
+    resize: Resize = None,
+    crop: Crop = None,
+    grey: Grey = False,
     count: Count = None,
     qat: Steps = None,
     train: Train = None,
@@ -249,8 +264,9 @@ def accuracy(
 ) -> None:
     """Table 3: accuracy in the original, in the baselines, and in what the search chooses."""
     one_of(as_json, as_csv, out)
-    training = training_images(qat, train, train_labels, normalise)
-    given = _Given(network, arch, (16, 8), alpha, work, weights, data, labels, normalise, count,
+    how = Preparation(normalise, resize, crop, grey)
+    training = training_images(qat, train, train_labels, how)
+    given = _Given(network, arch, (16, 8), alpha, work, weights, data, labels, how, count,
                    workers, training, qat)  # fmt: skip
     import pandas as pd
 
@@ -297,7 +313,7 @@ def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
     spec = load_arch(given.arch)
     spaces = {width: candidates(width) for width in given.bits}
     trained = trained_model(
-        given.network, given.weights, given.data, given.labels, given.normalise, given.count, 200
+        given.network, given.weights, given.data, given.labels, given.how, given.count, 200
     )
     if trained is None:
         raise UsageError(

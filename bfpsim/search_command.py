@@ -23,9 +23,13 @@ from bfpsim.searching import (
 )
 from bfpsim.trained import (
     Count,
+    Crop,
     DataName,
+    Grey,
     LabelsFile,
     NormaliseName,
+    Preparation,
+    Resize,
     WeightsFile,
 )
 
@@ -74,6 +78,9 @@ def search(
     data: DataName = "shipped",
     labels: LabelsFile = None,
     normalise: NormaliseName = "fashion-mnist",
+    resize: Resize = None,
+    crop: Crop = None,
+    grey: Grey = False,
     count: Count = None,
     sensitivity: Annotated[
         Path | None,
@@ -121,14 +128,15 @@ def search(
     any other network the movement alone is searched, with an Acc_loss of 0.
     """
     one_of(as_json, as_csv, out)
-    training = training_images(qat, train, train_labels, normalise)
+    how = Preparation(normalise, resize, crop, grey)
+    training = training_images(qat, train, train_labels, how)
     target = _target(alpha, most_loss, most_cost)
     from arch import load_arch
     from quant.formats import candidates
     from search.bitwidth.space import make_space
 
     spec = load_arch(arch)
-    trained = trained_model(network, weights, data, labels, normalise, count, sensitivity_images)
+    trained = trained_model(network, weights, data, labels, how, count, sensitivity_images)
     if trained is None and qat is not None:
         raise UsageError(
             f"--qat: {network} has no weights to train here; allowed: a shipped trained network, a "

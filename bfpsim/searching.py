@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from bfpsim.arguments import UsageError, shapes
 from bfpsim.progress import progress_bar, progress_line
 from bfpsim.trained import (
+    Preparation,
     labelled_images,
     module_network,
-    parse_normalisation,
     train_choice,
     trained_module,
 )
@@ -54,7 +54,7 @@ def trained_model(
     weights: Path | None,
     data: str,
     labels: str | None,
-    normalise: str,
+    how: Preparation,
     count: int | None,
     sensitivity_images: int,
 ) -> Trained | None:
@@ -64,17 +64,17 @@ def trained_model(
     known = network in TRAINED or network.endswith(".safetensors")
     own = ":" in network and (weights is not None or data != "shipped")
     if not (known or own):
-        if weights is not None or data != "shipped":
+        if weights is not None or data != "shipped" or how != Preparation():
             raise UsageError(
-                f"--weights and --data: {network} has no module to run; allowed: a shipped trained "
-                "network, a .safetensors file, package.module:function or file.py:function"
+                f"--weights, --data and how images look: {network} has no module to run; allowed: "
+                "a shipped trained network, a .safetensors file, package.module:function or file.py:function"
             )
         return None
     from quant.datasets import first
     from quant.model import quantize_model
 
     module = trained_module(network, weights)
-    images = labelled_images(data, labels, parse_normalisation(normalise))
+    images = labelled_images(data, labels, how)
     images = images if count is None else first(images, count)
     measured = first(images, min(sensitivity_images, len(images)))
     some = measured.batch(range(len(measured))).inputs
@@ -192,12 +192,12 @@ def run_search(
 
 
 def training_images(
-    steps: int | None, train: str | None, labels: str | None, normalise: str
+    steps: int | None, train: str | None, labels: str | None, how: Preparation
 ) -> Dataset | None:
     """The images of --train; raises UsageError unless they and --qat come together."""
     if (steps is None) != (train is None):
         raise UsageError("--qat and --train need each other")
-    return None if train is None else labelled_images(train, labels, parse_normalisation(normalise))
+    return None if train is None else labelled_images(train, labels, how)
 
 
 def tuned(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,16 @@ Grey = Annotated[
 Count = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first images only.")]
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What becomes of images before a network sees them, as the options of these names say."""
+
+    normalise: str = "fashion-mnist"
+    resize: int | None = None
+    crop: int | None = None
+    grey: bool = False
+
+
 def trained_module(network: str, weights: Path | None) -> nn.Module:
     """A shipped network, a file of the training script, or a module with a checkpoint."""
     if ":" in network:
@@ -82,15 +93,11 @@ def trained_module(network: str, weights: Path | None) -> nn.Module:
 def labelled_images(
     data: str,
     labels: str | None,
-    normalisation: Normalisation,
-    resize: int | None = None,
-    crop: int | None = None,
-    grey: bool = False,
+    how: Preparation,
 ) -> Dataset:
     """'shipped', a folder per class, an .npz file, or two IDX files.
 
-    resize, crop: of a folder's images, as `Fit` has them; neither: torchvision's 256 and 224
-    grey: one channel of a folder's images instead of three
+    A folder's images without resize and crop are fitted as torchvision does: 256 and 224.
 
     Raises UsageError for what does not go with the data.
     """
@@ -101,7 +108,8 @@ def labelled_images(
     folder = data != "shipped" and path.is_dir()
     if labels is not None and (data == "shipped" or folder or path.suffix == ".npz"):
         raise UsageError(f"{data} brings its own labels; leave out {labels}")
-    if not folder and (resize is not None or crop is not None or grey):
+    normalisation = parse_normalisation(how.normalise)
+    if not folder and how != Preparation(how.normalise):
         raise UsageError(f"--resize, --crop, --grey: {data} is no folder; allowed: with a folder")
     if data == "shipped":
         if normalisation != datasets.FASHION_MNIST:
@@ -110,8 +118,9 @@ def labelled_images(
             raise UsageError(f"--normalise {given} of the shipped images; allowed: fashion-mnist")
         return datasets.shipped_test_images()
     if folder:
-        fit = Fit() if resize is None and crop is None else Fit(resize, crop)
-        return read_image_folder(path, normalisation, fit, 1 if grey else 3)
+        fitted = how.resize is not None or how.crop is not None
+        fit = Fit(how.resize, how.crop) if fitted else Fit()
+        return read_image_folder(path, normalisation, fit, 1 if how.grey else 3)
     if path.suffix == ".npz":
         return datasets.read_npz_dataset(path, normalisation)
     if labels is None:

@@ -157,6 +157,7 @@ def test_the_terminal_shows_choice_and_comparison(files, capsys) -> None:
             "no weights to train",
         ),
         (("--weights", "w.pt"), "has no module to run"),
+        (("--grey",), "has no module to run"),
         (("--store", "/proc/nothing/store"), "/proc/nothing"),
     ],
 )

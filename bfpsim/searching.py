@@ -67,7 +67,8 @@ def trained_model(
         if weights is not None or data != "shipped" or how != Preparation():
             raise UsageError(
                 f"--weights, --data and how images look: {network} has no module to run; allowed: "
-                "a shipped trained network, a .safetensors file, package.module:function or file.py:function"
+                "a shipped trained network, a .safetensors file, package.module:function or "
+                "file.py:function"
             )
         return None
     from quant.datasets import first

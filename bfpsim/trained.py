@@ -108,6 +108,11 @@ def labelled_images(
     folder = data != "shipped" and path.is_dir()
     if labels is not None and (data == "shipped" or folder or path.suffix == ".npz"):
         raise UsageError(f"{data} brings its own labels; leave out {labels}")
+    if data != "shipped" and not path.exists():
+        raise UsageError(
+            f"{data}: no such file or folder; allowed: shipped, a folder, an .npz file, or an IDX "
+            "file with one of labels"
+        )
     normalisation = parse_normalisation(how.normalise)
     if not folder and how != Preparation(how.normalise):
         raise UsageError(f"--resize, --crop, --grey: {data} is no folder; allowed: with a folder")

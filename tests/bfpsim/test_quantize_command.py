@@ -207,7 +207,7 @@ def test_sensitivity_writes_a_table_and_checks_it(files, capsys) -> None:
             "fashion-mnist",
         ),
         (["resnet18-fashion", "--grey"], "--resize, --crop, --grey: shipped is no folder"),
-        (["resnet18-fashion", "--data", "x.npz", "--crop", "28"], "x.npz is no folder"),
+        (["resnet18-fashion", "--data", "{}/images.gz", "--crop", "28"], "images.gz is no folder"),
         (
             ["resnet18-fashion", "--data", "{}", "--resize", "0"],
             "'--resize': Input should be greater",
@@ -216,7 +216,8 @@ def test_sensitivity_writes_a_table_and_checks_it(files, capsys) -> None:
             ["resnet18-fashion", "--data", "{}", "--resize", "28", "--crop", "32"],
             "crop=32; allowed: 1..28, resize's length",
         ),
-        (["resnet18-fashion", "--data", "x.idx"], "x.idx needs labels"),
+        (["resnet18-fashion", "--data", "{}/images.gz"], "images.gz needs labels"),
+        (["resnet18-fashion", "--data", "x.idx"], "x.idx: no such file or folder; allowed: shipped"),
         (["resnet18-fashion", "--labels", "x"], "shipped brings its own labels; leave out x"),
         (["resnet18-fashion", "--data", "no", "--labels", "no"], "no: "),
         (["resnet18-fashion", "--count", "1001"], "first 1001 images asked for; allowed: 1..1000"),

@@ -128,7 +128,7 @@ def _tiles(text: str | None) -> dict[str, int]:
     sizes = {}
     for part in (text or "").split(",") if text else ():
         dim, equals, size = part.partition("=")
-        if not equals or not size.strip().isdigit():
+        if not equals or not re.fullmatch("[0-9]{1,18}", size.strip()):
             raise UsageError(f"--tile part {part!r}; allowed: DIM=SIZE, such as K=16")
         if dim.strip() in sizes:
             raise UsageError(f"--tile names {dim.strip()} twice; allowed: once")

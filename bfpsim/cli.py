@@ -341,6 +341,9 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'file'}: {error.strerror or error}")
         return 2
+    except (MemoryError, OverflowError) as error:
+        _complain(f"sizes beyond what can be counted here: {error}; allowed: smaller ones")
+        return 2
     except ValueError as error:
         if not isinstance(error, _bad_input()):
             raise

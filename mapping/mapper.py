@@ -14,18 +14,36 @@ from mapping.dram_model import refetches, stored
 from mapping.grid import Grid
 from mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from mapping.ragged import Vector
+from mapping.windows import window_profile
 from quant.formats import LayerFormats
 from workloads import ConvLayer
 
 ORDERS = ("GKNPQC", "GNCQPK", "GNCPQK", "GKCNQP", "GKCNPQ")
-"""One loop order per way of reusing tiles; every other order moves at least as much.
+"""One loop order per way of reusing tiles; every other order moves at least as much, but where
+`orders` has more.
 
 The innermost loop decides what stays: C keeps O until it is finished; K keeps I, and the loop
 outside it may slide; P or Q keep W, and slide I. In the last case N, P and Q all stand inside the
 loops of W, so W moves once. The place of every other loop changes nothing.
 """
 
+_CLIPPED = ("GNCKQP", "GNCKPQ", "GNCQKP", "GNCPKQ")
+"""Where I is the same for all tiles of P, or of Q, it stays over these and K: C may be outside."""
+
 Model = Literal["exact", "full"]
+
+
+def orders(layer: ConvLayer) -> tuple[str, ...]:
+    """The loop orders among which there is a best one, of a layer as it is stored.
+
+    `ORDERS`; and where clipping to the map leaves all tiles of P (or Q) the same rows (columns), as
+    it does under a dilation as large as the map, those in which I is kept for that reason.
+    """
+    for dim in "PQ":
+        sizes = np.arange(1, layer.dims[dim] + 1)
+        if window_profile(layer, dim, sizes).wrapped.any():
+            return ORDERS + _CLIPPED
+    return ORDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +74,18 @@ def best_mappings(
     objective: Objective = "dram",
     model: Model = "exact",
 ) -> list[Found]:
-    """The `count` best legal mappings, best first.
+    """The best legal mapping, and the `count` - 1 next ones of the candidates, best first.
 
     objective: "dram" bits; "energy" of DRAM and SRAM by Eq. 8; "latency", the cycles that no
         schedule beats: the PE array busy, or the DRAM channel busy, whichever is more
     model: "exact" counts payload; "full" counts whole bursts too, as the simulator does
 
     With "exact" the first is the least over all legal mappings: every order and every tile size
-    (see `ORDERS` and `mapping.candidates`). With "full" it is the least over the same candidates,
+    (see `orders` and `mapping.candidates`). With "full" it is the least over the same candidates,
     tried in the order of their exact cost until that alone exceeds the best found; a size left out
     for equal payload may pad less.
 
-    Ties: fewest tile steps, then the order's place in `ORDERS`, then the largest tiles, those of C
+    Ties: fewest tile steps, then the order's place in `orders`, then the largest tiles, those of C
     first, then of K, Q, P, G and N.
     Raises MappingError if no mapping is legal: which buffer is short, and by how many bits.
     """
@@ -103,32 +121,33 @@ Padded = Callable[[int], float]
 
 
 class _Candidates:
-    """All legal tilings under all `ORDERS`, in the order of their exact cost."""
+    """All legal tilings under all `orders`, in the order of their exact cost."""
 
     def __init__(
         self, layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective
     ) -> None:
         self._layer, self._arch, self._objective = layer, arch, objective
+        self._orders = orders(layer)
         self._grid = grid = Grid.of(layer, arch, formats, objective)
         legal = grid.legal()
         if not legal.any():
             raise MappingError(grid.shortage())
         self._places = np.argwhere(legal)
         self._steps = np.broadcast_to(grid.steps, legal.shape)[legal]
-        self._dram = np.concatenate([grid.dram_bits(order)[legal] for order in ORDERS])
+        self._dram = np.concatenate([grid.dram_bits(order)[legal] for order in self._orders])
         self._rest: NDArray[Any] = np.zeros(0)  # SRAM energy, or busy cycles
         if objective == "energy":
-            self._rest = np.concatenate([self._sram_pj(order)[legal] for order in ORDERS])
+            self._rest = np.concatenate([self._sram_pj(order)[legal] for order in self._orders])
         elif objective == "latency":
             cycles = np.broadcast_to(grid.compute_cycles, legal.shape)[legal]
-            self._rest = np.tile(cycles, len(ORDERS))
+            self._rest = np.tile(cycles, len(self._orders))
 
     def ascending(self, count: int | None) -> Iterator[tuple[Mapping, float, Padded]]:
         """(mapping, exact cost, cost with padding), best first, each mapping once."""
         cost = self._costs()
         tilings = len(self._places)
         seen: set[Mapping] = set()
-        for chosen in _batches(cost, _BATCH if count is None else count * len(ORDERS)):
+        for chosen in _batches(cost, _BATCH if count is None else count * len(self._orders)):
             rank, place = np.divmod(chosen, tilings)
             # Of ties, tiles that are large where neighbours in DRAM are: channels, columns, rows.
             large = [-self._places[place, DIMS.index(dim)] for dim in "NGPQKC"]
@@ -164,7 +183,10 @@ class _Candidates:
 
     def _channel_cycles(self, bits: Vector) -> Vector:
         rate = self._arch.dram_bits_per_cycle
-        cycles: Vector = -(-bits * rate.denominator // rate.numerator)
+        exact: NDArray[Any] = bits
+        if int(bits.max()) * rate.denominator >= 1 << 63:  # whole numbers of any length
+            exact = bits.astype(object)
+        cycles: Vector = (-(-exact * rate.denominator // rate.numerator)).astype(np.int64)
         return cycles
 
     def _sram_pj(self, order: str) -> NDArray[np.float64]:
@@ -177,7 +199,7 @@ class _Candidates:
     def _mapping(self, rank: int, place: int) -> Mapping:
         sizes = dict(zip(DIMS, self._grid.tile(self._places[place]), strict=True))
         tile = {d: size for d, size in sizes.items() if size < self._layer.dims[d]}
-        return Mapping("".join(d for d in ORDERS[rank] if d in tile), tile)
+        return Mapping("".join(d for d in self._orders[rank] if d in tile), tile)
 
 
 def _batches(cost: NDArray[Any], size: int) -> Iterator[NDArray[np.intp]]:

@@ -17,7 +17,7 @@ from arch import Arch
 from mapping.capacity import check
 from mapping.dram_model import EXACT, dram_counts, stored
 from mapping.grid import Grid
-from mapping.mapper import ORDERS
+from mapping.mapper import ORDERS, orders
 from mapping.nest import DIMS, Mapping, MappingError
 from mapping.solver_integer import IntegerTiling
 from mapping.solver_relaxed import RealTiling
@@ -41,7 +41,7 @@ class Solution:
     gap: (objective - bound) / objective
     seconds: wall-clock time, model building included
     status: "optimal", "time limit", or SCIP's other reason to stop
-    order: the loop order class, one of `ORDERS`
+    order: the loop order class, one of `mapping.mapper.orders`
     per_class: where several classes were solved, the solution of each
     """
 
@@ -66,7 +66,8 @@ def solve(
 ) -> Solution:
     """The tiling of least DRAM payload, by SCIP.
 
-    order: one of `ORDERS`; None solves each apart and returns the best, with a bound for all
+    order: one of `mapping.mapper.orders`; None solves each apart and returns the best, with a
+        bound for all
     solver: "scip" minimises the exact model over legal integer tiles. "relaxed" minimises the
         paper's model (Eq. 2-6) over real tile sizes, whose bound holds for the paper's cost of
         mappings whose tiles fit with their padding (of all orders together; of one order, as if it
@@ -76,21 +77,24 @@ def solve(
     Raises MappingError for an unknown order, if no mapping is legal, or if by the paper's model no
     tile fits; ValueError for an unknown solver, or a time limit that is not positive.
     """
-    if order is not None and order not in ORDERS:
-        raise MappingError(f"order={order!r}; allowed: {', '.join(ORDERS)}, or None for all")
+    kept = stored(layer, arch)
+    # By the paper's model, which knows no clipping, the same few always suffice.
+    classes = orders(kept) if solver == "scip" else ORDERS
+    if order is not None and order not in classes:
+        raise MappingError(f"order={order!r}; allowed: {', '.join(classes)}, or None for all")
     if solver not in ("scip", "relaxed"):
         raise ValueError(f"solver={solver!r}; allowed: scip, relaxed")
     if not 0 < seconds < inf:
         raise ValueError(f"seconds={seconds!r}; allowed: a number above 0")
-    problem = _Problem(stored(layer, arch), arch, formats)
+    problem = _Problem(kept, arch, formats)
     solve_one = problem.integer if solver == "scip" else problem.relaxed
     if order is not None:
         return solve_one(order, seconds)
-    return _best(tuple(solve_one(each, seconds) for each in ORDERS))
+    return _best(tuple(solve_one(each, seconds) for each in classes))
 
 
 def _best(per_class: tuple[Solution, ...]) -> Solution:
-    best = min(per_class, key=lambda s: s.dram_bits)  # of equals, the first in `ORDERS`
+    best = min(per_class, key=lambda s: s.dram_bits)  # of equals, the first
     objective = min(s.objective for s in per_class)
     bound = min(s.bound for s in per_class)
     # A class stopped early matters only if it could still hold something better.

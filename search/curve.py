@@ -15,7 +15,7 @@ import numpy as np
 from arch import ArchError
 from mapping.dram_model import stored
 from mapping.grid import Grid
-from mapping.mapper import ORDERS
+from mapping.mapper import orders
 from mapping.models import compulsory_counts
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Ste
             f"{arch.name}: sram: has a buffer per tensor, so no one capacity to draw; "
             "allowed: an architecture with one shared buffer"
         )
-    grid = Grid.of(stored(layer, arch), arch, formats)
+    kept = stored(layer, arch)
+    grid = Grid.of(kept, arch, formats)
     shape = np.broadcast_shapes(grid.steps.shape, grid.resident_bits.shape)
     legal = np.broadcast_to(grid.whole_blocks, shape)
     need = np.broadcast_to(grid.resident_bits, shape)[legal]
     least = np.full(shape, np.iinfo(np.int64).max)
-    for order in ORDERS:
+    for order in orders(kept):
         np.minimum(least, grid.dram_bits(order), out=least)
     return _staircase(need * (2 if arch.buffer("I").double_buffered else 1), least[legal])
 

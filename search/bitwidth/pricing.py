@@ -14,7 +14,7 @@ from mapping.candidates import Objective, candidate_sizes
 from mapping.capacity import check_output_blocks, footprint
 from mapping.dram_model import FULL, average_code_bits, dram_counts, stored
 from mapping.grid import Grid
-from mapping.mapper import ORDERS
+from mapping.mapper import orders
 from mapping.models import dma_side
 from mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
 from mapping.paper_grid import PaperGrid
@@ -53,7 +53,7 @@ def model_costs(
     counted = tilings.busy if objective == "latency" else None
     paper = PaperGrid(kept, arch, sizes)
     found: dict[Model, Costs] = {}
-    for order in ORDERS:
+    for order in orders(kept):
         by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
         by_model: dict[Model, dict[Tensor, Values]] = {
             "exact": {t: np.stack([each[t] for each in by_grid]) for t in TENSORS},

@@ -150,6 +150,13 @@ def test_bad_architectures(capsys, tmp_path: Path, old: str, new: str, expected:
     assert "my.yaml" in error
 
 
+def test_a_latency_beyond_what_is_counted(capsys, tmp_path: Path) -> None:
+    file = arch_file(tmp_path, "100 ns", "100000000000000000 s")
+    code, out, error = call(capsys, *FASHION, *SMALL, "--arch", file)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert "sizes beyond what can be counted here" in error
+
+
 FASHION = ["simulate", "resnet18-fashion"]
 
 
@@ -166,6 +173,7 @@ FASHION = ["simulate", "resnet18-fashion"]
         ([*FASHION, "--layer", "conv9"], "--layer 'conv9' is not in resnet18-fashion"),
         ([*FASHION, "--order", "KC"], "need --layer"),
         ([*FASHION, *SMALL, "--tile", "K"], "--tile part 'K'"),
+        ([*FASHION, *SMALL, "--tile", "K=²"], "--tile part 'K=²'; allowed: DIM=SIZE"),
         ([*FASHION, *SMALL, "--tile", "K=1,K=2"], "names K twice"),
         ([*FASHION, *SMALL, "--order", "R"], "R and S stay whole"),
         ([*FASHION, *SMALL, "--tile", "K=99"], "tile K=99; allowed: 1..10"),

@@ -13,7 +13,7 @@ from mapping.capacity import check, footprint
 from mapping.counts import energy_pj
 from mapping.dram_model import EXACT, FULL, dram_counts, stored
 from mapping.grid import Grid
-from mapping.mapper import ORDERS, best_mappings, find_mapping
+from mapping.mapper import ORDERS, best_mappings, find_mapping, orders
 from mapping.models import model_counts
 from mapping.nest import DIMS, Mapping, MappingError
 from quant import BFP, LayerFormats, Plain
@@ -66,12 +66,12 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> None:
-    """Of every candidate size under every order of `ORDERS`, each priced alone."""
+    """Of every candidate size under every order of `orders`, each priced alone."""
     layer, arch, formats = small_case(seed, "64 bit")
     kept = stored(layer, arch)
     grid, costs = Grid.of(kept, arch, formats), []
     for at in np.argwhere(grid.legal()):
-        for order in ORDERS:
+        for order in orders(kept):
             mapping = Mapping(order, dict(zip(DIMS, grid.tile(at), strict=True)))
             nest = check(kept, arch, mapping, formats)
             costs.append(dram_counts(nest, arch, formats, FULL).total())
@@ -217,3 +217,43 @@ def test_the_smallest_size_of_a_trip_count_is_not_always_the_best(layer, halo: s
         least = min(bits for m, bits in every.items() if needs[m] <= capacity)
         (found,) = best_mappings(layer, tight(roomy, capacity), formats, 1)
         assert found.cost == least
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ConvLayer("rows", K=4, C=4, P=3, Q=1, R=3, dilation=(3, 1), padding=(3, 0)),
+        ConvLayer("both", K=3, C=4, P=2, Q=2, R=3, S=3, dilation=2, padding=2),
+        ConvLayer("grouped", G=2, K=2, C=2, P=1, Q=3, S=3, dilation=(1, 3), padding=(0, 3)),
+        ConvLayer("small", K=4, C=3, P=2, Q=2, R=3, S=3, padding=1),
+    ],
+    ids=lambda layer: layer.name,
+)
+@pytest.mark.parametrize("halo", ["sliding", "none"])
+def test_where_all_windows_read_the_same_rows_c_may_be_outside_k(layer, halo: str) -> None:
+    """At every capacity that changes anything, against every order and tile size."""
+    formats = LayerFormats(BFP(8, 4, 2), BFP(8, 4, 2), Plain(8))
+    roomy = replace(replace(load_arch("edge-64k"), "dma.halo", halo), "sram.capacity", "1 MiB")
+    every = brute_force(layer, roomy, formats, EXACT)
+    needs = {m: footprint(check(layer, roomy, m, formats), roomy, formats).bits for m in every}
+    better = False
+    for capacity in sorted(set(needs.values())):
+        arch = tight(roomy, capacity)
+        least = min(bits for m, bits in every.items() if needs[m] <= capacity)
+        (found,) = best_mappings(layer, arch, formats, 1)
+        assert found.cost == least
+        grid = Grid.of(layer, arch, formats)
+        legal = grid.legal()
+        few = [np.broadcast_to(grid.dram_bits(o), legal.shape)[legal].min() for o in ORDERS]
+        better |= found.cost < min(few)
+    assert better or layer.name != "rows"
+
+
+def test_latencies_do_not_overflow() -> None:
+    """A clock of 333.333333333333 MHz leaves a fraction of fifteen digits."""
+    layer, formats = load_workload("resnet18").layers[7], LayerFormats.uniform(BFP(8, 3, 16))
+    costs = []
+    for clock in ("333.333333333333 MHz", "333.333333 MHz"):
+        arch = replace(replace(load_arch("edge-64k"), "clock", clock), "dram.bandwidth", "1 GB/s")
+        costs.append(best_mappings(layer, arch, formats, 1, "latency")[0].cost)
+    assert costs[0] == pytest.approx(costs[1], abs=1)

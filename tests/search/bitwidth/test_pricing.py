@@ -10,7 +10,7 @@ import pytest
 from arch import replace
 from mapping.capacity import check, footprint
 from mapping.dram_model import stored
-from mapping.mapper import ORDERS, best_mappings
+from mapping.mapper import best_mappings, orders
 from mapping.models import PAPER, model_counts
 from mapping.nest import DIMS, Mapping, MappingError, make_nest
 from quant.formats import BFP, LayerFormats, candidates
@@ -70,7 +70,7 @@ def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> Non
         least = float("inf")
         for tile in product(*(sizes[d].tolist() for d in DIMS)):
             cut = {d: s for d, s in zip(DIMS, tile, strict=True) if s < kept.dims[d]}
-            for order in ORDERS:
+            for order in orders(kept):
                 try:
                     counts = model_counts(layer, arch, Mapping(order, cut), own, PAPER)
                 except MappingError:

@@ -59,6 +59,14 @@ def one_of(as_json: bool, as_csv: bool, out: Path | None) -> None:
         raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
 
 
+def check_writable(option: str, path: Path) -> None:
+    """Raise UsageError before the work, if a file could not be written after it."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder; allowed: a file, new or existing")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: {path.parent} is no folder; allowed: an existing one")
+
+
 def load(
     arch: str, network: str, format: str, shape: list[str] | None
 ) -> tuple[Arch, Network, LayerFormats]:

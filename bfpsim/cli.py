@@ -25,6 +25,7 @@ from bfpsim.arguments import (
     Out,
     ShapeOption,
     UsageError,
+    check_writable,
     load,
     one_of,
     select,
@@ -381,8 +382,7 @@ def _check_trace(path: Path | None) -> None:
 
     if not path.name.endswith(SUFFIXES):
         raise UsageError(f"--trace {path}; allowed: a name that ends in {' or '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"--trace {path}: {path.parent} is no folder; allowed: an existing one")
+    check_writable("--trace", path)
 
 
 def _write_trace(result: NetworkResult, path: Path | None) -> None:

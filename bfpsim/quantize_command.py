@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfpsim.arguments import Csv, Json, Out, UsageError, one_of
+from bfpsim.arguments import Csv, Json, Out, UsageError, check_writable, one_of
 from bfpsim.emit import Report, emit
 from bfpsim.progress import progress_bar
 from bfpsim.trained import (
@@ -20,6 +20,7 @@ from bfpsim.trained import (
     Preparation,
     Resize,
     WeightsFile,
+    file_stem,
     labelled_images,
     train_choice,
     trained_module,
@@ -116,7 +117,8 @@ def quantize(
         raise UsageError("--checkpoints needs --qat")
     if sensitivity is not None and (qat is not None or baselines):
         raise UsageError("--sensitivity runs alone; leave out --qat and --baselines")
-    _check_table(sensitivity)
+    if sensitivity is not None:
+        check_writable("--sensitivity", sensitivity)
     from quant.datasets import first
     from quant.model import quantize_model
 
@@ -179,7 +181,7 @@ def _comparison(
             checkpoint = None
             if checkpoints is not None:
                 checkpoints.mkdir(parents=True, exist_ok=True)
-                checkpoint = checkpoints / f"{_stem(network)}-{name}.safetensors"
+                checkpoint = checkpoints / f"{file_stem(network)}-{name}.safetensors"
             train_choice(
                 model, policies[name], training, steps, f"{network} {name}", seed, checkpoint
             )
@@ -199,25 +201,6 @@ def _comparison(
     if steps is not None:
         summary |= {"qat_steps": steps, "seed": seed}
     return Report(table, {"accuracy": frame, "layers": noise}, summary)
-
-
-def _stem(network: str) -> str:
-    """What a network's checkpoints are called: of a module's file, which function made it too."""
-    source, colon, function = network.rpartition(":")
-    if not colon:
-        return Path(network).stem
-    return f"{Path(source).stem if source.endswith('.py') else source}-{function}"
-
-
-def _check_table(path: Path | None) -> None:
-    """Raise UsageError before the work, if the table could not be written after it."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"--sensitivity {path} is a folder; allowed: a file, new or existing")
-    if not path.parent.is_dir():
-        where = f"{path.parent} is no folder; allowed: an existing one"
-        raise UsageError(f"--sensitivity {path}: {where}")
 
 
 def _sensitivity(

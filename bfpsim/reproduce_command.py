@@ -31,6 +31,7 @@ from bfpsim.trained import (
     Preparation,
     Resize,
     WeightsFile,
+    file_stem,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ Work = Annotated[
     Path,
     typer.Option(help="Folder of sensitivity tables and finished stages, to go on from."),
 ]
+_ALPHA = 0.2
+"""The paper's, at which its tables are made."""
 Alpha = Annotated[float, typer.Option(min=0, help="Weight of movement in Eq. 1.")]
 Steps = Annotated[
     int | None, typer.Option("--qat", min=1, help="Train each choice for so many steps too.")
@@ -170,7 +173,7 @@ def alpha(
     from search.bitwidth.target import ALPHAS
 
     how = Preparation(normalise, resize, crop, grey)
-    given = _Given(network, arch, _widths(bits), 0.2, work, weights, data, labels, how, count,
+    given = _Given(network, arch, _widths(bits), _ALPHA, work, weights, data, labels, how, count,
                    workers, None, None)  # fmt: skip
     frames: dict[str, pd.DataFrame] = {}
     for width, searched, trained in _studies(given):
@@ -193,7 +196,7 @@ def ablation_of(
     work: Work,
     arch: ArchName = "edge-64k",
     bits: Bits = None,
-    alpha: Alpha = 0.2,
+    alpha: Alpha = _ALPHA,
     weights: WeightsFile = None,
     data: DataName = "shipped",
     labels: LabelsFile = None,
@@ -245,7 +248,7 @@ def accuracy(
     network: TrainedName,
     work: Work,
     arch: ArchName = "edge-64k",
-    alpha: Alpha = 0.2,
+    alpha: Alpha = _ALPHA,
     weights: WeightsFile = None,
     data: DataName = "shipped",
     labels: LabelsFile = None,
@@ -325,7 +328,7 @@ def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
     with stages_in(given.work / "stages.sqlite") as stages:
         for width, formats in spaces.items():
             space = make_space(net, formats)
-            table = given.work / f"{_stem(given.network)}-{trained.digest[:8]}-{width}.csv"
+            table = given.work / f"{file_stem(given.network)}-{trained.digest[:8]}-{width}.csv"
             losses, _ = find_losses(space, trained, table, None, stages)
             yield width, run_search(
                 space, spec, losses, Tradeoff(given.alpha), "energy", given.workers, stages
@@ -352,12 +355,8 @@ def _tuned(
 
     rows = []
     for name, own in named.items():
-        files = given.work / f"{_stem(given.network)}-{width}-{name.replace('/', '')}"
+        files = given.work / f"{file_stem(given.network)}-{width}-{name.replace('/', '')}"
         rows.append(
             tuned(name, own, searched, trained, training, given.steps or 0, checkpoints=files)
         )
     return pd.concat(rows, ignore_index=True)
-
-
-def _stem(network: str) -> str:
-    return Path(network.partition(":")[2] or network).stem

@@ -167,7 +167,7 @@ def _target(alpha: float | None, most_loss: float | None, most_cost: float | Non
         return LossBudget(most_loss / 100)
     if most_cost is not None:
         return CostBudget(most_cost)
-    return Tradeoff(0.2 if alpha is None else alpha)
+    return Tradeoff() if alpha is None else Tradeoff(alpha)
 
 
 def _report(

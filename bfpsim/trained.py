@@ -90,6 +90,14 @@ def trained_module(network: str, weights: Path | None) -> nn.Module:
     return load_module(network) if network.endswith(".safetensors") else shipped_module(network)
 
 
+def file_stem(network: str) -> str:
+    """What files made for a network are called: of a module, which function makes it too."""
+    source, colon, function = network.rpartition(":")
+    if not colon:
+        return Path(network).stem
+    return f"{Path(source).stem if source.endswith('.py') else source}-{function}"
+
+
 def labelled_images(
     data: str,
     labels: str | None,

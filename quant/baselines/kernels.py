@@ -13,7 +13,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 _SHORT = 16
 """Elements side by side under one scale, from which on they are a run of their own."""
 
-_ROUND = 1.5 * 2.0**52
+ROUND = 1.5 * 2.0**52
 """Added and taken away, it leaves the nearest whole number, ties to even, of |x| <= 2^51."""
 
 
@@ -96,7 +96,7 @@ def _run(values, out, row, unit, per_unit, fraction_bits, binades, largest):
     if binades == 0:
         for m in range(len(values)):
             value = min(max(values[m] * per_unit, -largest), largest)
-            out[m] = ((value + _ROUND) - _ROUND) * unit + 0.0
+            out[m] = ((value + ROUND) - ROUND) * unit + 0.0
     else:
         part = row[: len(values)]
         for m in range(len(values)):
@@ -111,14 +111,14 @@ def _round(row, fraction_bits, binades):
     """To whole numbers, ties to even, in wider units from 2^(fraction_bits + 1) on."""
     if binades == 0:
         for m in range(len(row)):
-            row[m] = (row[m] + _ROUND) - _ROUND
+            row[m] = (row[m] + ROUND) - ROUND
     else:
         fields = row.view(np.int64)
         for m in range(len(row)):
             exponent = ((fields[m] >> 52) & 0x7FF) - 1023
             above = min(max(exponent - fraction_bits, 0), binades)
             # 1.5 * 2^(52 + above): the last bit that it leaves is of that unit.
-            rounder = _ROUND * (1 << above)
+            rounder = ROUND * (1 << above)
             row[m] = (row[m] + rounder) - rounder
 
 

@@ -10,10 +10,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from quant.baselines.bsfp import SHORTLIST, STEPS, VECTOR, Pair
+from quant.baselines.kernels import ROUND
 from quant.threads import split
 
-_ROUND = 1.5 * 2.0**52
-"""Added and taken away, it leaves the nearest whole number, ties to even, of |x| <= 2^51."""
 _ALONE = 64
 """Fewer vectors are not worth a second thread."""
 
@@ -92,7 +91,7 @@ def _nearest(values, scale, bits, sign, out):
     """The nearest subwords, times their scale."""
     low, high = _range(bits, sign)
     for i in range(VECTOR):
-        quotient = (values[i] / scale + _ROUND) - _ROUND
+        quotient = (values[i] / scale + ROUND) - ROUND
         out[i] = min(max(quotient, low), high) * scale
 
 
@@ -118,8 +117,8 @@ def _add_fine(values, coarse, below, above, bits, top, mantissas, binades, least
     for c in range(len(scales)):
         scale = scales[c]
         for i in range(VECTOR):
-            lows[i] = ((values[i] - below[i]) / scale + _ROUND) - _ROUND
-            highs[i] = ((values[i] - above[i]) / scale + _ROUND) - _ROUND
+            lows[i] = ((values[i] - below[i]) / scale + ROUND) - ROUND
+            highs[i] = ((values[i] - above[i]) / scale + ROUND) - ROUND
         for sign in range(2):
             low, high = _range(bits, sign)
             for i in range(VECTOR):

@@ -8,6 +8,7 @@ weights) is chosen best for every combination beforehand, so that it needs no va
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from search.bitwidth.problem import Problem, Term
 _TOLERANCE = 1e-9
 """HiGHS' feasibility tolerances: a thousandth of the default, for losses differ by 1e-8."""
 
-_SAME = 1e-9
-"""What a budget may be missed by, as a fraction: sums in another order differ by less."""
+SAME = 1e-9
+"""Losses or costs that differ by no more, as a fraction, are the same: summed in other orders."""
+
 _ILLEGAL = (
     "in every choice of formats some layer has no legal mapping; allowed: other formats, or a "
     "larger buffer"
@@ -51,7 +53,14 @@ class Allocation:
     @property
     def gap(self) -> float:
         """How far the objective may be above the least one, as a fraction of it."""
-        return max(self.objective - self.bound, 0.0) / max(abs(self.objective), 1e-300)
+        return relative_gap(self.objective, self.bound)
+
+
+def relative_gap(value: float, bound: float) -> float:
+    """How far a value may be above the least one, as a fraction; infinite where it is infinite."""
+    if math.isinf(value):  # a budget is missed
+        return math.inf
+    return max(value - bound, 0.0) / max(abs(value), 1e-300)
 
 
 class InfeasibleError(ValueError):
@@ -89,9 +98,9 @@ def least_cost(problem: Problem, most_loss: float, gap: float = BUDGET_GAP) -> A
     """
     least = float(sum(own.min() for own in problem.losses))
     legal = all(np.isfinite(term.costs).all() for term in problem.terms)
-    if not legal or least > most_loss * (1 + _SAME):
+    if not legal or least > most_loss * (1 + SAME):
         nearest = _solved(problem, 1.0, 0.0, None, None)
-        if nearest.loss > most_loss * (1 + _SAME):
+        if nearest.loss > most_loss * (1 + SAME):
             raise InfeasibleError(loss_missed(most_loss, nearest.loss), nearest)
     return _solved(problem, 0.0, 1.0, most_loss, None, gap)
 
@@ -102,7 +111,7 @@ def least_loss(problem: Problem, most_cost: float, gap: float = BUDGET_GAP) -> A
     Raises InfeasibleError that says what the least cost is, and MappingError as `allocate`.
     """
     cheapest = _solved(problem, 0.0, 1.0, None, None)
-    if cheapest.cost > most_cost * (1 + _SAME):
+    if cheapest.cost > most_cost * (1 + SAME):
         raise InfeasibleError(cost_missed(most_cost, cheapest.cost), cheapest)
     return _solved(problem, 1.0, 0.0, None, max(most_cost, cheapest.cost), gap)
 

@@ -61,19 +61,16 @@ class Costs:
 
         Raises MappingError if none is legal.
         """
-        costs = self._priced(i, w, [o])[0]
+        costs = self._legal(i, w, o)
         at = int(costs.argmin())
-        if not np.isfinite(costs[at]):
-            names = ", ".join(str(self.formats[f]) for f in (i, w, o))
-            raise MappingError(
-                f"{self.layer.name}: no mapping fits {self.arch.name} in {names}; allowed: other "
-                "formats, or a larger buffer"
-            )
         return float(costs[at]), self.mapping(at)
 
     def ranked(self, i: int, w: int, o: int) -> Iterator[tuple[float, Mapping]]:
-        """Every legal mapping for a triple of formats with its cost, cheapest first."""
-        costs = self._priced(i, w, [o])[0]
+        """Every legal mapping for a triple of formats with its cost, cheapest first.
+
+        Raises MappingError, with the first, if none is legal.
+        """
+        costs = self._legal(i, w, o)
         for at in np.argsort(costs, kind="stable"):
             if not np.isfinite(costs[at]):
                 break
@@ -86,6 +83,17 @@ class Costs:
         """
         rows = [[self._priced(a, b, o).min(axis=1) for b in w] for a in i]
         return np.array(rows).reshape(len(i), len(w), len(o))
+
+    def _legal(self, i: int, w: int, o: int) -> Values:
+        """What each mapping costs, (mappings,); raises MappingError if none is legal."""
+        costs: Values = self._priced(i, w, [o])[0]
+        if not np.isfinite(costs).any():
+            names = ", ".join(str(self.formats[f]) for f in (i, w, o))
+            raise MappingError(
+                f"{self.layer.name}: no mapping fits {self.arch.name} in {names}; allowed: other "
+                "formats, or a larger buffer"
+            )
+        return costs
 
     def _priced(self, i: int, w: int, o: Sequence[int]) -> Values:
         """(formats of O, mappings); infinite where a mapping is not legal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from search.bitwidth.allocation import Allocation, allocate, least_cost
+from search.bitwidth.allocation import SAME, Allocation, allocate, least_cost
 from search.bitwidth.problem import Problem
 
 _GAP = 1e-3
@@ -41,7 +41,7 @@ def pareto_front(
         alpha = (b.loss - a.loss) / (a.cost - b.cost) * scale
         middle = allocate(problem, alpha, scale)
         line = a.loss + alpha * a.cost / scale
-        if middle.objective < line * (1 - 1e-9):
+        if middle.objective < line * (1 - SAME):
             hull = _undominated([*hull, middle])
     front, tried = hull, set[float]()
     for _ in range(between):

@@ -11,7 +11,6 @@ its kind of layer allows, so that it is tried, then as dear, so that the rounds 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,7 +23,7 @@ from mapping.nest import Mapping as Tiling
 from mapping.nest import MappingError
 from mapping.ragged import Values
 from quant.formats import LayerFormats
-from search.bitwidth.allocation import Allocation
+from search.bitwidth.allocation import SAME, Allocation
 from search.bitwidth.costs import Costs
 from search.bitwidth.pricing import burst_costs
 from search.bitwidth.problem import Problem, make_problem
@@ -39,9 +38,6 @@ Solve = Callable[[Problem], Allocation]
 
 _EXPLORING = 8
 """Rounds in which what was not simulated looks cheap."""
-
-_SAME = 1e-9
-"""Costs that differ by no more, as a fraction, are the same: they are added up in other orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +78,11 @@ class Simulations:
 
         Raises MappingError if none is legal.
         """
-        least, mapping = math.inf, pool.best(*formats)[1]
-        for bound, own in pool.ranked(*formats):
-            if bound * (1 + _SAME) >= least:
+        ranked = pool.ranked(*formats)
+        _, mapping = next(ranked)
+        least = self.cost(kind, formats, mapping)
+        for bound, own in ranked:
+            if bound * (1 + SAME) >= least:
                 break
             cost = self.cost(kind, formats, own)
             if cost < least:
@@ -197,7 +195,7 @@ def refine(
         for kind, own in wanted:
             predicted = costs[kind].best(*own)[0]
             cost, _ = simulations.cheapest(kind, own, costs[kind])
-            if not isclose(measured.get((kind, own), predicted), cost, rel_tol=_SAME):
+            if not isclose(measured.get((kind, own), predicted), cost, rel_tol=SAME):
                 measured[kind, own] = cost
                 surprised = True
         if progress is not None:

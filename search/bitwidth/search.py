@@ -17,7 +17,13 @@ from mapping.nest import Mapping as Tiling
 from mapping.nest import MappingError
 from mapping.ragged import Values
 from quant.formats import LayerFormats
-from search.bitwidth.allocation import Allocation, InfeasibleError, cost_missed, loss_missed
+from search.bitwidth.allocation import (
+    Allocation,
+    InfeasibleError,
+    cost_missed,
+    loss_missed,
+    relative_gap,
+)
 from search.bitwidth.costs import Costs, packed, unpacked
 from search.bitwidth.front import pareto_front
 from search.bitwidth.pricing import Model, model_costs
@@ -58,9 +64,7 @@ class Found:
     @property
     def gap(self) -> float:
         """How far the value may be above the least one at these prices, as a fraction."""
-        if math.isinf(self.value):  # a budget is missed
-            return math.inf
-        return max(self.value - self.bound, 0.0) / max(abs(self.value), 1e-300)
+        return relative_gap(self.value, self.bound)
 
     @property
     def error(self) -> float:
@@ -113,10 +117,7 @@ class Searched:
 
     def gap(self, found: Found) -> float:
         """How far a choice's value may be above the least one at simulated prices, a fraction."""
-        value = self.value(found)
-        if math.isinf(value):  # a budget is missed
-            return math.inf
-        return max(value - self.by("simulated").bound, 0.0) / max(abs(value), 1e-300)
+        return relative_gap(self.value(found), self.by("simulated").bound)
 
     def comparison(self) -> pd.DataFrame:
         """A row per kind of price: was the model good enough?

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from search.bitwidth.allocation import (
+    SAME,
     Allocation,
     InfeasibleError,
     allocate,
@@ -50,7 +51,7 @@ class LossBudget:
 
     def value(self, loss: float, cost: float, scale: float) -> float:
         """What is made least, DM_sum / DM_max; infinite beyond the budget."""
-        return cost / scale if loss <= self.most * (1 + 1e-9) else math.inf
+        return cost / scale if loss <= self.most * (1 + SAME) else math.inf
 
     def bound(self, allocation: Allocation, scale: float) -> float:
         """What no choice's value is below, by the proof of the best one."""
@@ -69,7 +70,7 @@ class CostBudget:
 
     def value(self, loss: float, cost: float, scale: float) -> float:
         """What is made least, Acc_loss; infinite beyond the budget."""
-        return loss if cost <= self.most * (1 + 1e-9) else math.inf
+        return loss if cost <= self.most * (1 + SAME) else math.inf
 
     def bound(self, allocation: Allocation, scale: float) -> float:
         """What no choice's value is below, by the proof of the best one."""

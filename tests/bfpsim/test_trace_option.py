@@ -42,12 +42,14 @@ def test_what_is_left_out_is_said_in_one_line(capsys, tmp_path: Path, monkeypatc
     [
         ("fc.txt", "fc.txt; allowed: a name that ends in .json or .json.gz"),
         ("nowhere/fc.json", "nowhere is no folder; allowed: an existing one"),
+        ("folder.json", "folder.json is a folder; allowed: a file, new or existing"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     capsys, tmp_path: Path, monkeypatch, name: str, message: str
 ) -> None:
     monkeypatch.setattr("sim.simulate.simulate_network", lambda *_: pytest.fail("simulated"))
+    (tmp_path / "folder.json").mkdir()
     assert run([*FC, "--trace", str(tmp_path / name)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bfpsim: --trace ")

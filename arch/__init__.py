@@ -7,6 +7,7 @@ from arch.load import (
     load_arch,
     parse_arch,
     replace,
+    replace_all,
     shipped,
 )
 from arch.spec import Arch, Axis, Dma, Dram, PEArray, SplitSram, Sram, Stationary, Tensor
@@ -27,5 +28,6 @@ __all__ = [
     "load_arch",
     "parse_arch",
     "replace",
+    "replace_all",
     "shipped",
 ]

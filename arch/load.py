@@ -1,9 +1,10 @@
 """Architecture files: YAML to Arch and back, and the shipped specs."""
 
+import copy
 import difflib
 import io
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -114,18 +115,29 @@ def replace(arch: Arch, path: str, value: object) -> Arch:
     `value` is what a file would hold there. Raises ArchError for an unknown path or a value
     that a file could not hold.
     """
+    return replace_all(arch, {path: value})
+
+
+def replace_all(arch: Arch, values: Mapping[str, object]) -> Arch:
+    """`arch` with the values at several dotted paths replaced, which need only fit together.
+
+    A part replaced as a whole comes before what is below it, whatever their order. Raises
+    ArchError as `replace`.
+    """
     data: dict[str, Any] = arch.model_dump()
-    here: Any = data
-    for key in path.split("."):
-        part = here
-        if not isinstance(part, dict):
-            wrong = f"nothing is below {reprlib.repr(part)}; stop the path before {key!r}"
-            raise ArchError(f"{arch.name}: {path!r}: {wrong}")
-        if key not in part:
-            wrong = f"unknown key {key!r}{_suggestion(key, part)}; allowed keys: {', '.join(part)}"
-            raise ArchError(f"{arch.name}: {path!r}: {wrong}")
-        here = part[key]
-    part[key] = value
+    for path in sorted(values, key=lambda path: path.count(".")):
+        here: Any = data
+        for key in path.split("."):
+            part = here
+            if not isinstance(part, dict):
+                wrong = f"nothing is below {reprlib.repr(part)}; stop the path before {key!r}"
+                raise ArchError(f"{arch.name}: {path!r}: {wrong}")
+            if key not in part:
+                near, keys = _suggestion(key, part), ", ".join(map(str, part))
+                wrong = f"unknown key {key!r}{near}; allowed keys: {keys}"
+                raise ArchError(f"{arch.name}: {path!r}: {wrong}")
+            here = part[key]
+        part[key] = copy.deepcopy(values[path])  # paths below it are written into it
     return _validate(data, arch.name)
 
 

@@ -84,6 +84,17 @@ def _decimal(value: Fraction) -> str:
     return format(exact.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
 
 
+def magnitude(text: str) -> Fraction | None:
+    """What text such as '6.4 GB/s' is in bits, seconds and joules, to sort by; None for others."""
+    found = _QUANTITY.fullmatch(text.strip()) if len(text) <= _LONGEST_TEXT else None
+    unit = re.sub(r"\s", "", found["unit"] or "") if found else ""
+    if not found or not unit or not set(unit.split("/")) <= set(_UNITS):
+        return None
+    base = _registry().Quantity(Fraction(1), unit).to_base_units()
+    sign = -1 if found["sign"] == "-" else 1
+    return sign * Fraction(found["number"]) * Fraction(base.magnitude)
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity(Generic[T]):
     """One kind of physical quantity that an architecture file spells with a unit.

@@ -29,6 +29,21 @@ _COST = {
     "latency": ("cycles", "M cycles", 1e6),
 }
 
+# The terminal's columns of figures, and the units that they may have.
+_SHOWN = {
+    "dram_bits": "DRAM",
+    "compulsory_bits": "compulsory",
+    "energy_pj": "energy",
+    "cycles": "cycles",
+}
+_BITS = ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"))
+_UNITS = {
+    "dram_bits": _BITS,
+    "compulsory_bits": _BITS,
+    "energy_pj": ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ")),
+    "cycles": ((1e6, "M"), (1e3, "k")),
+}
+
 
 def sweep(
     spec: Annotated[
@@ -65,12 +80,14 @@ def sweep(
     if cluster is not None and workers is not None:
         raise UsageError("--cluster and --workers exclude each other; give one")
     from search.sweep.run import sweep as run
+    from search.sweep.spec import load_spec
 
+    wanted = load_spec(spec)
     kept = store or spec.with_suffix(".sqlite")
     try:
         with _bar(spec.stem) as progress:
             results = run(
-                spec, kept, workers=workers, cluster=cluster, retry=retry, progress=progress
+                wanted, kept, workers=workers, cluster=cluster, retry=retry, progress=progress
             )
     except KeyboardInterrupt as stop:
         done = f"interrupted: {stop}" if str(stop) else "interrupted"
@@ -104,23 +121,39 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
     *names, _ = frame.columns[1 : list(frame.columns).index("capacity_bits")]
     told = [name for name in names if name not in _ALIKE or len(frame[name].unique()) > 1]
     if len(frame) > _ROWS:
-        cost, _, _ = _COST[str(frame["objective"].iloc[0])]
-        by_network = frame.groupby("network")[cost]
-        most = max(1, _ROWS // by_network.ngroups)
-        title = f"{title}, {len(frame):,} points: the best {most} of each network"
-        frame = frame[by_network.rank(method="first") <= most]
+        best, which = _cheapest(frame)
+        title = f"{title}, {len(frame):,} points: the best {which}, of each network"
+        frame = best
     table = make_table(title, "point", *told)
-    figures = {"dram_bits": 1e6, "compulsory_bits": 1e6, "energy_pj": 1e9, "cycles": 1e6}
-    numbers(table, "DRAM\n[Mbit]", "compulsory\n[Mbit]", "energy\n[mJ]", "cycles\n[M]")
+    shown = {name: _unit(name, frame[name]) for name in _SHOWN}
+    numbers(table, *(f"{_SHOWN[name]}\n[{unit}]" for name, (_, unit) in shown.items()))
     table.add_column("", vertical="bottom")
     for row in frame.to_dict(orient="records"):
         failed = isinstance(row["error"], str)
         table.add_row(
             *(escape(str(row[name])) for name in ("point", *told)),
-            *("" if failed else f"{row[name] / by:,.3f}" for name, by in figures.items()),
+            *("" if failed else f"{row[name] / by:,.3f}" for name, (by, _) in shown.items()),
             escape(row["error"]) if failed else "",
         )
     return table
+
+
+def _cheapest(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The points that cost least by their objective, cheapest first, and what they are of."""
+    import pandas as pd
+
+    costs = [row[_COST[row["objective"]][0]] for row in frame.to_dict(orient="records")]
+    priced = frame.assign(cost=pd.array(costs, "Float64"))
+    groups = [own for _, own in priced.groupby(["network", "objective"], sort=False)]
+    most = max(1, _ROWS // len(groups))
+    by = ", ".join(dict.fromkeys(frame["objective"]))
+    return pd.concat([own.nsmallest(most, "cost") for own in groups]), f"{most} by {by}"
+
+
+def _unit(name: str, values: pd.Series[Any]) -> tuple[float, str]:
+    """The largest unit in which the largest value is 1 or more."""
+    largest = values.max() if values.notna().any() else 0
+    return next((one for one in _UNITS[name] if one[0] <= largest), _UNITS[name][-1])
 
 
 @contextmanager
@@ -132,7 +165,7 @@ def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn(title),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -143,7 +176,9 @@ def _bar(title: str) -> Iterator[Callable[[Progress], None]]:
 
         def show(progress: Progress) -> None:
             if not bars.tasks:  # from what earlier runs did: it says nothing of this one's rate
-                bars.add_task("", total=progress.total, completed=progress.done, rate="", note="")
+                bars.add_task(
+                    title, total=progress.total, completed=progress.done, rate="", note=""
+                )
             (task,) = bars.tasks
             rate = f"{task.speed:.2g}/s" if task.speed else ""
             bars.update(task.id, completed=progress.done, rate=rate, note=_note(progress))

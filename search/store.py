@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -38,41 +39,24 @@ class Entry(NamedTuple):
     error: str | None
 
 
-class Store:
-    """Results of several kinds by key, on disk, shared by any number of processes.
+class StoreReader:
+    """The results of a store, to look up; the file needs no write permission.
 
-    path: the file; it is made, and its folder too, if it does not exist
+    path: a file that a `Store` wrote
 
-    Every write is a transaction of its own: a killed process leaves all of it or nothing. (The
-    file is in WAL mode, synchronous=NORMAL: what a power cut can lose are the last writes.)
     Errors are StoreError, one line each.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: its folder cannot be made: {error.strerror}; "
-                "allowed: a file in a folder that can be written"
-            ) from None
         with self._errors():
-            self._db = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+            self._db = self._connected()
         try:
             with self._errors():
                 self._open()
         except StoreError:
             self._db.close()
             raise
-
-    def put(self, kind: str, key: str, record: str) -> None:
-        """Keep a result, in place of an error if there is one; the first result stays."""
-        self._write(kind, key, Entry(record, None))
-
-    def put_error(self, kind: str, key: str, error: str) -> None:
-        """Keep the reason of a failure; a result that is there stays."""
-        self._write(kind, key, Entry(None, error))
 
     def get(self, kind: str, key: str) -> Entry | None:
         """What is kept under a key; None if there is nothing.
@@ -111,19 +95,19 @@ class Store:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _connected(self) -> sqlite3.Connection:
+        if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
+            return sqlite3.connect(self.path, timeout=_PATIENCE)
+        # Beside a file in WAL mode SQLite makes another, unless nobody writes: then there is none.
+        writing = self.path.with_name(f"{self.path.name}-wal").exists()
+        how = "mode=ro" if writing else "immutable=1"
+        uri = f"{self.path.absolute().as_uri()}?{how}"
+        return sqlite3.connect(uri, timeout=_PATIENCE, uri=True)
+
     def _open(self) -> None:
-        """Make the table in a new file; refuse one that is not a store of this version."""
-        if not self._is_new():
-            self._check_owner()
-        # Only now: it writes to the file's header.
-        self._db.execute("PRAGMA journal_mode = WAL").fetchone()
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute("BEGIN IMMEDIATE")
-        with self._db:
-            if self._is_new():  # nobody else made it meanwhile
-                self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-                self._db.execute(_TABLE)
+        """Refuse what is not a store of this version."""
+        if self._is_new():
+            raise StoreError(f"{self.path}: is empty; allowed: a file that bfpsim wrote")
         self._check_owner()
 
     def _is_new(self) -> bool:
@@ -145,15 +129,6 @@ class Store:
     def _pragma(self, name: str) -> int:
         (value,) = self._db.execute(f"PRAGMA {name}").fetchone()
         return int(value)
-
-    def _write(self, kind: str, key: str, entry: Entry) -> None:
-        with self._errors():
-            self._db.execute(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "record = excluded.record, error = excluded.error, checksum = excluded.checksum "
-                "WHERE results.record IS NULL",
-                (kind, key, *entry, _checksum(kind, key, entry)),
-            )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -186,6 +161,59 @@ class Store:
             f"{self.path}: is corrupt ({why}); `sqlite3 {self.path} .recover` may save its rows, "
             "a new file starts afresh"
         )
+
+
+class Store(StoreReader):
+    """Results of several kinds by key, on disk, shared by any number of processes.
+
+    path: the file; it is made, and its folder too, if it does not exist
+
+    Every write is a transaction of its own: a killed process leaves all of it or nothing. (The
+    file is in WAL mode, synchronous=NORMAL: what a power cut can lose are the last writes.)
+    Errors are StoreError, one line each.
+    """
+
+    def put(self, kind: str, key: str, record: str) -> None:
+        """Keep a result, in place of an error if there is one; the first result stays."""
+        self._write(kind, key, Entry(record, None))
+
+    def put_error(self, kind: str, key: str, error: str) -> None:
+        """Keep the reason of a failure; a result that is there stays."""
+        self._write(kind, key, Entry(None, error))
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: its folder cannot be made: {error.strerror}; "
+                "allowed: a file in a folder that can be written"
+            ) from None
+        return sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+
+    def _open(self) -> None:
+        """Make the table in a new file; refuse one that is not a store of this version."""
+        if not self._is_new():
+            self._check_owner()
+        # Only now: it writes to the file's header.
+        self._db.execute("PRAGMA journal_mode = WAL").fetchone()
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("BEGIN IMMEDIATE")
+        with self._db:
+            if self._is_new():  # nobody else made it meanwhile
+                self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+                self._db.execute(_TABLE)
+        self._check_owner()
+
+    def _write(self, kind: str, key: str, entry: Entry) -> None:
+        with self._errors():
+            self._db.execute(
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "record = excluded.record, error = excluded.error, checksum = excluded.checksum "
+                "WHERE results.record IS NULL",
+                (kind, key, *entry, _checksum(kind, key, entry)),
+            )
 
 
 def _checksum(kind: str, key: str, entry: Entry) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +16,12 @@ from search.sweep.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _AREA = 500.0  # of the marker of all cycles together [pt^2]
 _LEAST = 12.0
 _NAMED = 8  # places with a number
+_APART = 11.0  # of two numbers [pt]
 _CELLS = 4  # per octave, in each direction
 
 
@@ -48,13 +51,12 @@ def plot_achieved(record: Record, layers: pd.DataFrame, path: str | Path) -> Non
             linewidths=1.0,
             zorder=3,
         )
-        for rank, row in enumerate(shown.head(_NAMED).to_dict(orient="records"), 1):
-            where = (row["intensity"], row["reached"])
-            below = -4 - math.sqrt(_LEAST + _AREA * row["share"]) / 2
-            axes.annotate(
-                str(rank), where, (0, below), textcoords="offset points", ha="center", va="top"
-            )
-            more = f" + {row['layers'] - 1}" if row["layers"] > 1 else ""
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, shown["reached"].min() / 2), high)
+        named = shown.head(_NAMED).to_dict(orient="records")
+        _number(axes, named)
+        for rank, row in enumerate(named, 1):
+            more = f" and {row['layers'] - 1} near it" if row["layers"] > 1 else ""
             axes.plot([], [], " ", label=f"{rank}  {row['share']:.0%}  {row['layer']}{more}")
         axes.legend(
             title="share of all cycles (area)",
@@ -64,14 +66,32 @@ def plot_achieved(record: Record, layers: pd.DataFrame, path: str | Path) -> Non
             handlelength=0,
             handletextpad=0,
         )
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, shown["reached"].min() / 2), high)
         axes.grid(True, axis="both")
         axes.set_xlabel("MACs per bit of simulated DRAM traffic")
         axes.set_ylabel("MACs per cycle, simulated")
-        named = str(formats[0]) if len(formats) == 1 else "several formats"
-        figure.suptitle(f"{record.network} in {named} on {record.arch.name}: what its layers reach")
+        how = str(formats[0]) if len(formats) == 1 else "several formats"
+        figure.suptitle(f"{record.network} in {how} on {record.arch.name}: what its layers reach")
         save(figure, path)
+
+
+def _number(axes: Axes, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+    """Write every row's rank at its marker: below, or where no other number is."""
+    taken: list[tuple[float, float]] = []
+    for rank, row in enumerate(rows, 1):
+        where = (row["intensity"], row["reached"])
+        x, y = axes.transData.transform(where) * 72 / axes.figure.dpi
+        away = 10 + math.sqrt(_LEAST + _AREA * row["share"]) / 2
+        sides = [(0.0, -away), (away, 0.0), (-away, 0.0), (0.0, away)]
+        free = (
+            (dx, dy)
+            for dx, dy in sides
+            if all(math.hypot(x + dx - a, y + dy - b) > _APART for a, b in taken)
+        )
+        dx, dy = next(free, sides[0])
+        taken.append((x + dx, y + dy))
+        axes.annotate(
+            str(rank), where, (dx, dy), textcoords="offset points", ha="center", va="center"
+        )
 
 
 def _together(layers: pd.DataFrame) -> pd.DataFrame:

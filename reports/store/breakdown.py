@@ -33,8 +33,9 @@ _CYCLES = (
 def plot_energy(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
     """Draw one network's energy [µJ] by level and tensor, as a PNG; equal tables, equal bytes.
 
-    Left: of the point of least energy at each capacity. Right: of each layer, in the network's
-    order, at the best of them all. Raises OSError if the file cannot be written.
+    Left: of the point of least energy at each capacity, in the formats of the best of them all.
+    Right: of each layer of that one, in the network's order. Raises OSError if the file cannot be
+    written.
     """
     _plot(points, layers, _ENERGY, "energy by level and tensor", "energy [µJ]", 1e6, path)
 
@@ -53,8 +54,8 @@ def _plot(
     scale: float,
     path: str | Path,
 ) -> None:
-    best = cheapest(points, "capacity_bits")
     least = cheapest(points, "network").iloc[0]
+    best = cheapest(points[points["formats"] == least["formats"]], "capacity_bits")
     of_best = layers[layers["point"] == least["point"]]
     with drawing() as figure:
         whole, each = figure.subplots(1, 2, width_ratios=(1, 2))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.store.choice import cheapest
-from reports.store.panels import capacity_axis
+from reports.store.panels import capacity_scale
 from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
@@ -32,13 +32,20 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
         traffic, energy = figure.subplots(1, 2)
         for formats, (colour, marker) in zip(shown, _LINES, strict=False):
             best = cheapest(points[points["formats"] == formats], "capacity_bits")
-            x = [sizes.index(size) for size in best["capacity_bits"]]
             for axes, simulated, floor, unit in (
                 (traffic, "dram_bits", "compulsory_bits", 1e6),
                 (energy, "energy_pj", "compulsory_energy_pj", 1e9),
             ):
-                axes.plot(x, best[simulated] / unit, f"{marker}-", color=colour, label=formats)
-                axes.plot(x, best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR)
+                axes.plot(
+                    best["capacity_bits"],
+                    best[simulated] / unit,
+                    f"{marker}-",
+                    color=colour,
+                    label=formats,
+                )
+                axes.plot(
+                    best["capacity_bits"], best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR
+                )
         _finish(traffic, sizes, "DRAM data movement", "DRAM traffic [Mbit]")
         _finish(energy, sizes, "data-movement energy, DRAM and SRAM", "energy [mJ]")
         traffic.plot([], [], color="black", lw=1.2, dashes=_FLOOR, label="compulsory (DRAM)")
@@ -53,5 +60,5 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
 def _finish(axes: Axes, sizes: list[int], title: str, label: str) -> None:
     axes.set_title(title)
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
-    capacity_axis(axes, sizes)
+    axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+    capacity_scale(axes, sizes)

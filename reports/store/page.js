@@ -19,8 +19,8 @@
   function reader(column) {
     if (column.words) {
       const {words, at} = column;
-      const rank = new Uint32Array(words.length);
-      [...words.keys()].sort((a, b) => collator.compare(words[a], words[b]))
+      const rank = column.ranks || new Uint32Array(words.length);
+      if (!column.ranks) [...words.keys()].sort((a, b) => collator.compare(words[a], words[b]))
         .forEach((word, place) => { rank[word] = place; });
       return {
         text: row => words[at[row]],

@@ -7,12 +7,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from html import escape
 from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from arch.units import magnitude
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,10 +122,20 @@ def _table_data(table: PageTable) -> dict[str, Any]:
 
 
 def _values(series: pd.Series[Any], column: Column) -> dict[str, Any]:
-    """Words as places in a list of distinct ones; numbers rounded, null where there is none."""
+    """Words as places in a list of distinct ones; numbers rounded, null where there is none.
+
+    Quantities are words with their `ranks`: as text, "1 MiB" is less than "64 KiB".
+    """
     if column.digits is None:
-        codes, words = series.astype(object).where(series.notna(), "").astype(str).factorize()
-        return {"words": [str(word) for word in words], "at": codes.tolist()}
+        codes, distinct = series.astype(object).where(series.notna(), "").astype(str).factorize()
+        words = [str(word) for word in distinct]
+        sizes = [magnitude(word) if word else Fraction(0) for word in words]
+        known = [size for size in sizes if size is not None]
+        ranks = {}
+        if any(words) and len(known) == len(words):
+            order = sorted(set(known))
+            ranks = {"ranks": [order.index(size) for size in known]}
+        return {"words": words, "at": codes.tolist(), **ranks}
     numbers = np.round(series.to_numpy(float, na_value=np.nan) / column.scale, _DECIMALS)
     if column.digits == 0 and column.scale == 1 and not np.isnan(numbers).any():
         return {"values": numbers.astype(int).tolist(), "digits": 0}

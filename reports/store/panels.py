@@ -27,6 +27,21 @@ class Part(NamedTuple):
     hatch: str = ""
 
 
+def capacity_scale(axes: Axes, sizes: Sequence[int]) -> None:
+    """Let an axis show capacities [bit] in octaves, and label those of `sizes` that have room."""
+    axes.set_xscale("log", base=2)
+    apart = (sizes[-1] / sizes[0]) ** (1 / (1.5 * _TICKS))
+    shown: list[int] = []
+    for size in sizes:
+        if not shown or size >= shown[-1] * apart:
+            shown.append(size)
+    axes.set_xticks(shown, [CAPACITY.text(int(size)) for size in shown])
+    axes.set_xticks([], minor=True)
+    room = max((sizes[-1] / sizes[0]) ** 0.06, 2**0.1)
+    axes.set_xlim(sizes[0] / room, sizes[-1] * room)
+    axes.set_xlabel("buffer capacity")
+
+
 def capacity_axis(axes: Axes, sizes: Sequence[int]) -> None:
     """Label an axis that shows capacities by their places in `sizes`."""
     step = -(-len(sizes) // _TICKS)

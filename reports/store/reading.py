@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reports.store.choice import cheapest
 from reports.store.findings import Best, Findings
 from reports.store.measures import measures, prices
-from search.store import Entry, Store, StoreError
+from search.store import Entry, StoreError, StoreReader
 from search.sweep.ledger import POINTS
 from search.sweep.plan import plan
 from search.sweep.point import Point
@@ -46,7 +46,7 @@ def read_findings(
         raise StoreError(f"{path}: {wrong}; allowed: a file that `bfpsim sweep` wrote")
     points = None if sweep is None else plan(load_spec(sweep))
     reading = _Reading()
-    with Store(path) as opened:
+    with StoreReader(path) as opened:
         held = opened.keys(POINTS)
         keys = sorted(held) if points is None else [point.key for point in points]
         for place, key in enumerate(keys):
@@ -129,7 +129,7 @@ class _Reading:
             self._hardware[arch] = dict(_leaves(data, ""))
         return self._hardware[arch]
 
-    def findings(self, store: Store, planned: bool, others: int) -> Findings:
+    def findings(self, store: StoreReader, planned: bool, others: int) -> Findings:
         """What has been read; planned: whether points have their places in a sweep."""
         everything: list[_Result | _Gap] = [*self._results, *self._gaps]
         axes = _differing([one.hardware for one in everything if one.hardware])
@@ -154,7 +154,7 @@ class _Reading:
         )
 
 
-def _best(points: pd.DataFrame, keys: Mapping[int, str], store: Store) -> dict[str, Best]:
+def _best(points: pd.DataFrame, keys: Mapping[int, str], store: StoreReader) -> dict[str, Best]:
     found = {}
     if len(points):
         of_each = cheapest(points, "network").sort_values("point")

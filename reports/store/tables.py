@@ -40,8 +40,8 @@ def page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pag
     tables: the frames of the CSV files, by name
     """
     shown = []
-    if "gaps" in tables:
-        gaps = tables["gaps"]
+    gaps = tables["gaps"]
+    if len(gaps):
         shown.append(
             PageTable(
                 "gaps",
@@ -96,11 +96,10 @@ def page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pag
 def _point_columns(points: pd.DataFrame, axes: Sequence[str]) -> tuple[Column, ...]:
     """What tells points apart, and their sums."""
     labels = [name for name in ("arch", "objective", "model") if _differs(points, name)]
-    told = any(axis.endswith(".capacity") for axis in axes)
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in ("network", *labels, "formats", *axes)),
-        *(() if told else (Column("capacity_bits", "buffers [KiB]", _KIB, 1),)),
+        Column("capacity_bits", "buffers [KiB]", _KIB, 1),
         *_scaled(points, {"seconds": "time"}, _TIME),
         *_figures(points),
     )

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("label", "energy_pj", "accuracy_loss")
+_RANGES = {
+    "energy_pj": (0.0, 1e300, "a number of pJ from 0"),
+    "accuracy_loss": (-1.0, 1.0, "a share of the images, from -1 to 1, not percent"),
+}
 _NAMED = 12  # points of the front with a label
 
 
@@ -43,11 +47,12 @@ def read_accuracies(path: str | Path) -> pd.DataFrame:
         raise AccuracyError(f"{path}: has no row; needed: at least one, with {allowed}")
     for column in COLUMNS[1:]:
         numbers = pd.to_numeric(frame[column], errors="coerce")
-        wrong_rows = frame.index[~numbers.between(-1e300, 1e300)]
+        least, most, what = _RANGES[column]
+        wrong_rows = frame.index[~numbers.between(least, most)]
         if len(wrong_rows):
             row = wrong_rows[0]
             raise AccuracyError(
-                f"{path}:{row + 2}: {column}: {frame[column][row]!r}; allowed: a finite number"
+                f"{path}:{row + 2}: {column}: {frame[column][row]!r}; allowed: {what}"
             )
         frame[column] = numbers
     return frame

@@ -58,9 +58,12 @@ def write_report(
     findings = read_findings(store, sweep, progress)
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    tables = {"points": findings.points, "layers": findings.layers, "traffic": findings.traffic}
-    if len(findings.gaps):
-        tables["gaps"] = findings.gaps
+    tables = {
+        "points": findings.points,
+        "layers": findings.layers,
+        "traffic": findings.traffic,
+        "gaps": findings.gaps,  # without any too: an earlier report's would stay
+    }
     if accuracies is not None:
         tables["accuracy"] = accuracies.assign(
             unbeaten=accuracies.index.isin(unbeaten(accuracies).index)
@@ -126,11 +129,15 @@ def _warnings(findings: Findings) -> list[str]:
         warnings.append(
             f"The store holds {findings.others:,} more points, of other sweeps or versions."
         )
-    if findings.alike:
+    alike = findings.alike
+    if alike:
+        points, differ = (
+            ("points look", "they differ") if alike > 1 else ("point looks", "it differs")
+        )
         warnings.append(
-            f"{findings.alike:,} points look like another: they differ in the objective, in the "
-            "model, or in the version of bfpsim. Give the sweep (--sweep SPEC.yaml) to tell them "
-            "apart."
+            f"{alike:,} {points} like another: {differ} in the objective, the model, the ladder, "
+            "the version of bfpsim, or the layers of a network of that name. Give the sweep "
+            "(--sweep SPEC.yaml) to tell them apart."
         )
     if "paper_bits" not in findings.points:
         silent = list(findings.best)

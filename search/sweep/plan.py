@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from arch import Arch, ArchError, load_arch, replace
+from arch import Arch, ArchError, load_arch, replace_all
 from mapping.candidates import Objective
 from mapping.mapper import Model
 from quant.formats import BFP, FormatError, LayerFormats, Plain, parse_format
@@ -15,6 +15,7 @@ from search.sweep.spec import Loc, Setting, Source, Spec, SweepError
 from workloads import Network, WorkloadError, load_workload
 
 T = TypeVar("T")
+N = TypeVar("N", Arch, Network)
 
 _CHOICES = ("arch", "network", "format", "objective", "model")
 """Axes that are no path into the architecture; the first three have no default."""
@@ -36,6 +37,7 @@ class _Planner:
     def __init__(self, source: Source, ladder: bool) -> None:
         self._source, self._ladder = source, ladder
         self._known: dict[Hashable, Any] = {}
+        self._names: dict[tuple[str, str], tuple[Loc, Any]] = {}
 
     def point(self, settings: Sequence[Setting]) -> Point:
         chosen: dict[str, Setting] = {}
@@ -49,7 +51,7 @@ class _Planner:
             if axis not in chosen:
                 key = axis if axis == "arch" else f"{axis}s"
                 raise self._source.error((), f"{key} is missing; allowed: {key}, or an axis {axis}")
-        network: Network = self._once(chosen["network"], _network)
+        network = self._named(chosen["network"], self._once(chosen["network"], _network))
         formats: LayerFormats = self._once(chosen["format"], _formats)
         hardware = [one for one in settings if one.axis not in _CHOICES]
         return Point(
@@ -67,20 +69,36 @@ class _Planner:
 
         One by one, two that only go together would be refused.
         """
-        arch = self._once(base, _load_arch)
+        arch = self._named(base, self._once(base, _load_arch))
         parts: dict[str, list[Setting]] = {}
         for one in hardware:
             parts.setdefault(one.axis.partition(".")[0], []).append(one)
         path: tuple[Loc, ...] = (base.loc,)
-        for part, changes in parts.items():
+        for changes in parts.values():
             path += tuple(one.loc for one in changes)
             if path not in self._known:
-                try:
-                    self._known[path] = _changed(arch, part, changes)
-                except ArchError as error:
-                    raise self._source.error(changes[-1].loc, error) from None
+                self._known[path] = self._changed(arch, changes)
             arch = self._known[path]
         return arch
+
+    def _changed(self, arch: Arch, changes: Sequence[Setting]) -> Arch:
+        try:
+            return replace_all(arch, {one.axis: one.value for one in changes})
+        except ArchError as error:
+            named = (one for one in changes if one.axis in str(error))
+            raise self._source.error(next(named, changes[-1]).loc, error) from None
+
+    def _named(self, setting: Setting, found: N) -> N:
+        """What a setting stands for, which tables tell from others by its name."""
+        name = found.name
+        loc, first = self._names.setdefault((setting.axis, name), (setting.loc, found))
+        if found is not first and found != first:
+            other = ".".join(str(key) for key in loc)
+            raise self._source.error(
+                setting.loc,
+                f"is not what {other} is, but has its name, {name!r}; allowed: a name for each",
+            )
+        return found
 
     def _once(self, setting: Setting, make: Callable[[Any], T]) -> T:
         """What a setting stands for."""
@@ -91,23 +109,6 @@ class _Planner:
                 raise self._source.error(setting.loc, error) from None
         found: T = self._known[setting.loc]
         return found
-
-
-def _changed(arch: Arch, part: str, changes: Sequence[Setting]) -> Arch:
-    if len(changes) == 1:
-        return replace(arch, changes[0].axis, changes[0].value)
-    data = arch.model_dump(include={part})
-    for axis, value, _ in changes:
-        *way, last = axis.split(".")
-        here: Any = data
-        for key in way:
-            here = here.get(key) if isinstance(here, dict) else None
-        if not isinstance(here, dict) or last not in here:
-            raise ArchError(
-                f"{arch.name}: {axis!r} leads nowhere; allowed: a path such as sram.capacity"
-            )
-        here[last] = value
-    return replace(arch, part, data[part])
 
 
 def _load_arch(value: object) -> Arch:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from mapping.candidates import Objective
 from mapping.mapper import Model
@@ -135,15 +136,22 @@ class Spec(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.kind == "points") != (self.points is not None):
-            raise ValueError("points and 'kind: points' need each other")
+        if self.kind == "points" and self.points is None:
+            raise _wrong("kind", "'points' needs the key points; allowed: grid, zip, or with it")
+        if self.kind != "points" and self.points is not None:
+            raise _wrong("points", f"kind is {self.kind!r}; allowed: with 'kind: points'")
         if self.points is not None and self.axes:
-            raise ValueError("axes and points exclude each other; allowed: one of them")
+            raise _wrong("axes", "exclude points; allowed: one of them")
         lengths = {axis: len(values) for axis, values in self.axes.items()}
         if self.kind == "zip" and len(set(lengths.values())) > 1:
             shown = ", ".join(f"{axis} has {length}" for axis, length in lengths.items())
-            raise ValueError(f"axes differ in length: {shown}; allowed with zip: equal lengths")
+            raise _wrong("axes", f"differ in length: {shown}; allowed with zip: equal lengths")
         return self
+
+
+def _wrong(key: str, wrong: str) -> PydanticCustomError:
+    """What pydantic raises for a key at odds with others; `_validated` reads where."""
+    return PydanticCustomError("inconsistent", "{wrong}", {"key": key, "wrong": wrong})
 
 
 def load_spec(source: str | Path | Mapping[str, Any]) -> Spec:
@@ -186,7 +194,9 @@ def _validated(data: dict[str, Any], source: Source) -> Spec:
         found = error.errors(include_url=False)
         # A mistyped key may be why others are wrong.
         first = min(found, key=lambda detail: detail["type"] != "extra_forbidden")
-        raise source.error(first["loc"], _explain(first)) from None
+        keys = first["loc"] or (first.get("ctx", {}).get("key", ""),)
+        loc = tuple(key for key in keys if key != "[key]")  # pydantic's word for a key itself
+        raise source.error(loc, _explain(first)) from None
     spec._source = source
     return spec
 
@@ -199,12 +209,14 @@ def _explain(detail: ErrorDetails) -> str:
             near = difflib.get_close_matches(str(detail["loc"][-1]), Spec.model_fields, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             return f"unknown key{hint}; allowed keys: {_allowed()}"
-        case "value_error":
-            return str(detail["ctx"]["error"])
+        case "inconsistent":
+            return detail["msg"]
         case "list_type" | "too_short":
             allowed = "a list of at least one value"
         case "dict_type":
             allowed = "keys and values"
+        case "string_type":
+            allowed = "text"
         case "bool_type" | "bool_parsing":
             allowed = "true or false"
         case _:

@@ -4,13 +4,18 @@ import json
 import os
 import signal
 import sqlite3
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import bfpsim as bs
 from bfpsim.cli import run
+from bfpsim.sweep_command import _bar
+from search.sweep.ledger import Progress
 from tests.search.sweep.driver import finish, rows, start, until
 from workloads import NetworkBuilder, save_workload
 
@@ -71,9 +76,47 @@ def test_many_points_show_the_best_of_each_network(folder, capsys):
     sizes = ", ".join(f"{size} B" for size in (*range(1, 12), *range(500, 540)))
     spec.write_text(spec.read_text().replace("16 B, 1 KiB, 16 KiB", sizes))
     _, out, _ = call(capsys, spec, "--workers", 1)
-    assert "sweep, 51 points: the best 40 of each network" in out
-    shown = [line.split()[0] for line in out.splitlines() if " tiny " in line]
-    assert shown == [str(place) for place in range(11, 51)]
+    assert "sweep, 51 points: the best 40 by dram, of each network" in out
+    shown = [int(line.split()[0]) for line in out.splitlines() if " tiny " in line]
+    costs = bs.sweep(spec, folder / "sweep.sqlite").tables().points["dram_bits"]
+    assert shown == costs.dropna().sort_values(kind="stable").index[:40].tolist()
+
+
+def test_where_objectives_differ_each_has_its_best_points(folder, capsys):
+    spec = folder / "sweep.yaml"
+    sizes = ", ".join(f"{size} B" for size in range(500, 525))
+    text = spec.read_text().replace("16 B, 1 KiB, 16 KiB", sizes)
+    spec.write_text(text + "  objective: [dram, latency]\n")
+    _, out, _ = call(capsys, spec, "--workers", 1)
+    assert "50 points: the best 20 by dram, latency, of each network" in out
+    points = bs.sweep(spec, folder / "sweep.sqlite").tables().points
+    wanted = [
+        own.sort_values(cost, kind="stable")["point"].head(20).tolist()
+        for (_, own), cost in zip(points.groupby("objective"), ("dram_bits", "cycles"), strict=True)
+    ]
+    shown = [int(line.split()[0]) for line in out.splitlines() if " tiny " in line]
+    assert shown == wanted[0] + wanted[1]
+
+
+def test_figures_have_units_that_tell_points_apart(folder, capsys):
+    spec = folder / "sweep.yaml"
+    spec.write_text(spec.read_text().replace("16 B, 1 KiB, 16 KiB", "1 KiB, 16 KiB"))
+    _, out, _ = call(capsys, spec, "--workers", 1)
+    assert "[kbit]" in out
+    points = bs.sweep(spec, folder / "sweep.sqlite").tables().points
+    for point in points.to_dict(orient="records"):
+        assert f"{point['dram_bits'] / 1e3:,.3f}" in out
+        assert f"{point['energy_pj'] / 1e3:,.3f}" in out
+
+
+def test_a_file_name_is_no_markup_and_no_pattern(folder):
+    spec = folder / "grid{1}[red].yaml"
+    (folder / "sweep.yaml").rename(spec)
+    drawn = StringIO()
+    console = Console(file=drawn, force_terminal=True, width=200)
+    with patch("rich.console.Console", lambda **_: console), _bar(spec.stem) as show:
+        show(Progress(2, 1, 0, False, None))
+    assert "grid{1}[red]" in drawn.getvalue()
 
 
 def test_an_interrupt_says_how_to_go_on(folder):
@@ -96,6 +139,8 @@ def test_an_interrupt_says_how_to_go_on(folder):
     ("arguments", "message"),
     [
         (["{}/gone.yaml"], "gone.yaml: cannot be read: No such file or directory; give a YAML"),
+        (["."], ".: cannot be read: Is a directory; give a YAML file"),
+        (["/"], "/: cannot be read: Is a directory; give a YAML file"),
         (["{}/tiny.yaml"], "tiny.yaml:1: name: unknown key; allowed keys: arch, networks, "),
         (["{}/sweep.yaml", "--store", "/proc/store"], "/proc/store: cannot be opened; allowed: "),
         (["{}/sweep.yaml", "--store", "{}/tiny.yaml"], "tiny.yaml: is no store; allowed: a file"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.store import Entry, Store, StoreError
+from search.store import Entry, Store, StoreError, StoreReader
 
 RESULTS = {f"key{n}": f"[{n * 1001}]" for n in range(40)}
 
@@ -58,6 +58,37 @@ def test_two_stores_on_one_file_see_each_other(tmp_path):
         assert two.get("point", "a") == Entry("1", None)
         two.put("point", "b", "2")
         assert one.keys("point") == {"a": True, "b": True}
+
+
+def test_a_store_is_read_without_permission_to_write(filled, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    filled.chmod(0o444)
+    filled.parent.chmod(0o555)
+    try:
+        with StoreReader(filled) as store:
+            assert store.keys("point") == dict.fromkeys(RESULTS, True) | {"bad": False}
+            assert store.get("point", "key7") == Entry("[7007]", None)
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                store._db.execute("DELETE FROM results")
+            assert list(filled.parent.iterdir()) == [filled]
+    finally:
+        filled.parent.chmod(0o755)
+
+
+def test_a_reader_without_permission_sees_what_a_writer_keeps_meanwhile(filled, monkeypatch):
+    with Store(filled) as writer:
+        writer.put("point", "late", "1")
+        monkeypatch.setattr("os.access", lambda *_: False)
+        with StoreReader(filled) as reader:
+            assert reader.get("point", "late") == Entry("1", None)
+
+
+def test_a_reader_makes_nothing_of_an_empty_file(tmp_path):
+    path = tmp_path / "empty.sqlite"
+    path.touch()
+    with pytest.raises(StoreError, match="is empty; allowed: a file that bfpsim wrote"):
+        StoreReader(path)
+    assert path.stat().st_size == 0
 
 
 def test_a_process_killed_amid_writes_leaves_whole_rows(tmp_path):

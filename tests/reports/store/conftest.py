@@ -44,7 +44,7 @@ arch: edge-16k
 networks: ['{folder}/tiny.yaml']
 formats: [bfp8, {{I: bfp8, W: bfp8e2b4, O: plain16}}]
 axes:
-  sram.capacity: [16 B, 1 KiB, 2 KiB, 16 KiB]
+  sram.capacity: [16 B, 1 KiB, 2 KiB, 1 MiB]
   dram.bandwidth: [1 GB/s, 2 GB/s]
 """)
     return path

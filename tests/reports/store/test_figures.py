@@ -12,7 +12,7 @@ from reports.store.capacity import plot_capacity
 from reports.store.choice import cheapest
 from reports.store.figures import draw_figures, file_names
 from reports.store.ladder import plot_ladder
-from reports.store.panels import Part, capacity_axis, layer_axis, stack
+from reports.store.panels import Part, capacity_axis, capacity_scale, layer_axis, stack
 
 
 def panel():
@@ -61,6 +61,18 @@ def test_bars_stand_on_one_another_and_negative_ones_hang():
     assert boxes == [[(0, 1), (0, -2)], [(1, 3), (-2, -1)], [(0, -0.5), (0, 1.5)]]
 
 
+def test_capacities_lie_as_far_apart_as_they_are_and_have_room():
+    axes = panel()
+    sizes = [512, *(8192 * kib for kib in (16, 64, 96, 127, 128, 256))]
+    capacity_scale(axes, sizes)
+    named = [t.get_text() for t in axes.get_xticklabels()]
+    assert named == ["64 B", "16 KiB", "64 KiB", "128 KiB", "256 KiB"]
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_xlim()
+    assert low < 512
+    assert high > 256 * 8192
+
+
 def test_of_many_capacities_and_layers_some_are_named():
     axes = panel()
     capacity_axis(axes, [8192 * 2**i for i in range(9)])
@@ -76,7 +88,8 @@ def test_buffer_figure_has_a_line_and_a_floor_per_format(findings, drawn, tmp_pa
     traffic, energy = drawn[0].axes
     for formats, of_format in points.groupby("formats"):
         best = of_format.groupby("capacity_bits")["energy_pj"].min() / 1e9
-        assert lines(energy, formats) == [tuple(enumerate(best))]
+        assert lines(energy, formats) == [tuple(best.items())]
+        assert max(best) < 0.95 * energy.get_ylim()[1], "markers are whole"
     assert len(traffic.get_lines()) == 2 * points["formats"].nunique() + 1
 
 
@@ -95,6 +108,20 @@ def test_energy_and_stalls_add_up_to_the_points(findings, drawn, tmp_path):
             bars = heights(axes)
             assert len(bars) == parts
             assert np.sum([*bars.values()], axis=0) == pytest.approx(rows[column] / scale)
+
+
+def test_bars_over_the_capacity_are_all_in_the_best_points_format(findings, drawn, tmp_path):
+    points = findings.points.copy()
+    best = cheapest(points, "network").iloc[0]
+    other = points["formats"] != best["formats"]
+    smallest = points["capacity_bits"] == points["capacity_bits"].min()
+    points.loc[other & smallest, "energy_pj"] = best["energy_pj"] * (1 + 1e-9)
+    assert cheapest(points, "capacity_bits")["formats"].nunique() == 2
+    plot_energy(points, findings.layers, tmp_path / "x.png")
+    of_best = cheapest(points[~other], "capacity_bits")
+    bars = heights(drawn[0].axes[0])
+    assert np.sum([*bars.values()], axis=0) == pytest.approx(of_best["energy_pj"] / 1e6)
+    assert best["formats"] in drawn[0].get_suptitle()
 
 
 def test_rungs_add_up_to_what_the_papers_model_is_off_by(findings, drawn, tmp_path):
@@ -134,7 +161,7 @@ def test_layers_that_would_hide_one_another_are_drawn_as_one(findings, drawn, tm
     (axes,) = drawn[0].axes
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert len(texts) == len(layers)
-    assert all(text.endswith(" + 1") for text in texts)
+    assert all(text.endswith(" and 1 near it") for text in texts)
 
 
 def test_names_of_files_differ_whatever_networks_are_called():

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pandas as pd
+import pytest
 
 from reports.store.page import Column, PageFigure, PageTable, Section, render
 
@@ -58,6 +59,21 @@ FRAME = pd.DataFrame(
         "count": [3, 2, 1, 0],
     }
 )
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks"),
+    [
+        (["1 MiB", "64 KiB", "512 KiB", "64 KiB"], [2, 0, 1]),
+        (["1.6 GB/s", "800 MB/s", "1.25 GB/s", None], [3, 1, 2, 0]),
+        (["8192 bit", "1 KiB"], [0, 0]),
+        (["64 KiB", "none"], None),
+        (["3", "20"], None),
+    ],
+)
+def test_quantities_are_ranked_by_what_they_are(words, ranks):
+    (column,) = data(page(pd.DataFrame({"name": words}), Column("name", "size")))["columns"]
+    assert column.get("ranks") == ranks
 
 
 def test_words_are_told_once_and_numbers_are_scaled():

@@ -44,9 +44,11 @@ def test_other_columns_stay(tmp_path):
         ("label,energy_pj\na,1\n", "has no column 'accuracy_loss'; needed: label, energy_pj,"),
         ("label,energy_pj,accuracy_loss\n", "has no row; needed: at least one"),
         ("", "is no CSV file"),
-        ("label,energy_pj,accuracy_loss\na,1,0\nb,x,0\n", ":3: energy_pj: 'x'; allowed: a finite"),
+        ("label,energy_pj,accuracy_loss\na,1,0\nb,x,0\n", ":3: energy_pj: 'x'; allowed: a number"),
+        ("label,energy_pj,accuracy_loss\na,-1,0\n", ":2: energy_pj: '-1'; allowed: a number of pJ"),
+        ("label,energy_pj,accuracy_loss\na,1,5\n", ":2: accuracy_loss: '5'; allowed: a share of"),
         ("label,energy_pj,accuracy_loss\na,1,inf\n", ""),
-        ("label,energy_pj,accuracy_loss\na,1,\n", ":2: accuracy_loss: ''; allowed: a finite"),
+        ("label,energy_pj,accuracy_loss\na,1,\n", ":2: accuracy_loss: ''; allowed: a share"),
         (b"label,energy_pj,accuracy_loss\n\xff,1,2\n", "is no CSV file"),
     ],
 )

@@ -51,7 +51,7 @@ def test_an_empty_store_makes_a_report_that_says_so(tmp_path):
     written = write_report(tmp_path / "store", tmp_path / "out")
     assert (written.points, written.failed, written.missing) == (0, 0, 0)
     assert [path.name for path in written.files] == [
-        *("points.csv", "layers.csv", "traffic.csv", "report.html")
+        *("points.csv", "layers.csv", "traffic.csv", "gaps.csv", "report.html")
     ]
     text = shown(tmp_path / "out")
     assert "There is no result yet" in text
@@ -67,6 +67,15 @@ def test_a_partial_sweep_is_reported_as_far_as_it_is(tmp_path, planned, spec):
     assert "Points without a result: 2 failed, 12 missing" in text
     gaps = pd.read_csv(tmp_path / "out" / "gaps.csv")
     assert gaps["state"].value_counts().to_dict() == {"missing": 12, "failed": 2}
+
+
+def test_gaps_of_an_earlier_report_do_not_stay(tmp_path, planned):
+    store = fill(tmp_path / "store", planned[:1])
+    write_report(store, tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "gaps.csv")) == 1
+    store = fill(tmp_path / "other", planned[4:5])
+    write_report(store, tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "gaps.csv")) == 0
 
 
 def test_a_sweep_that_failed_everywhere_lists_why(tmp_path, planned, spec):

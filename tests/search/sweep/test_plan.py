@@ -97,6 +97,61 @@ def test_without_axes_a_sweep_is_networks_by_formats(network):
     assert point.axes == ()
 
 
+SRAM = {"capacity": "64 KiB", "width": "128 bit"}
+
+
+def test_a_whole_part_comes_before_what_is_below_it_and_stays_as_given(network):
+    given = {**SRAM}
+    found = plan(
+        load_spec(
+            {
+                "arch": load_arch("edge-64k"),
+                "networks": [network],
+                "formats": ["bfp8"],
+                "kind": "points",
+                "points": [
+                    {"sram.capacity": "4 KiB", "sram": given},
+                    {"sram": given, "sram.width": "64 bit"},
+                    {"sram": given},
+                ],
+            }
+        )
+    )
+    assert [p.arch.buffer("I").capacity for p in found] == [4 * 8192, 64 * 8192, 64 * 8192]
+    assert [p.arch.sram.width for p in found] == [128, 64, 128]
+    assert given == SRAM
+    assert [dict(p.axes)["sram"] for p in found] == [SRAM] * 3
+
+
+def test_an_alias_in_the_file_stands_for_what_it_names(points):
+    found = points("""
+arch: edge-64k
+networks: [resnet18-fashion]
+formats: [bfp8]
+kind: points
+points:
+- {sram: &a {capacity: 64 KiB, width: 128 bit}}
+- {sram: *a, sram.capacity: 2 KiB}
+- {sram: *a, sram.width: 64 bit}
+""")
+    assert [p.arch.buffer("I").capacity for p in found] == [64 * 8192, 2 * 8192, 64 * 8192]
+
+
+def test_two_things_of_one_name_are_refused(network):
+    edge = load_arch("edge-64k")
+    spec = {"arch": edge, "networks": [network], "formats": ["bfp8"]}
+    build = NetworkBuilder("tiny", input_shape=(1, 8, 8, 4))
+    build.conv("conv1", "input", 8, kernel=1)
+    with pytest.raises(SweepError, match=r"networks\.1: .*networks\.0 .*its name, 'tiny'; allowed"):
+        plan(load_spec(spec | {"networks": [network, build.network()]}))
+    del spec["arch"]
+    axes = {"arch": [edge, replace(edge, "sram.capacity", "1 KiB")]}
+    with pytest.raises(SweepError, match=r"axes\.arch\.1: .*axes\.arch\.0 .*its name, 'edge-64k'"):
+        plan(load_spec(spec | {"axes": axes}))
+    axes = {"arch": [edge, replace(axes["arch"][1], "name", "small")]}
+    assert len(plan(load_spec(spec | {"axes": axes}))) == 2
+
+
 HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
 
 
@@ -112,15 +167,16 @@ HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
         (HEAD + "axes: {sram.capacity: 3}", ":4: axes.sram.capacity: 3 is refused; allowed: a l"),
         (HEAD + "axes: {sram.capacity: []}", ":4: axes.sram.capacity: [] is refused; allowed: a"),
         (HEAD + "objective: speed", ":4: objective: 'speed' is refused; allowed: 'dram', 'energy"),
-        (HEAD + "kind: points", ": points and 'kind: points' need each other"),
-        (HEAD + "points: [{}]", ": points and 'kind: points' need each other"),
+        (HEAD + "kind: points", ":4: kind: 'points' needs the key points; allowed: grid, zip, or"),
+        (HEAD + "points: [{}]", ":4: points: kind is 'grid'; allowed: with 'kind: points'"),
+        (HEAD + "axes: {1: [1 KiB]}", ":4: axes.1: 1 is refused; allowed: text"),
         (
             HEAD + "kind: points\npoints: [{a: 1}]\naxes: {a: [1]}",
-            ": axes and points exclude each other",
+            ":6: axes: exclude points; allowed: one of them",
         ),
         (
             HEAD + "kind: zip\naxes: {sram.capacity: [16 KiB], dram.burst: [1 bit, 32 B]}",
-            ": axes differ in length: sram.capacity has 1, dram.burst has 2; allowed with zip: eq",
+            ":5: axes: differ in length: sram.capacity has 1, dram.burst has 2; allowed with zip",
         ),
         ("networks: [resnet18]\nformats: [bfp8]", ": arch is missing; allowed: arch, or an axis a"),
         ("arch: edge-64k\nformats: [bfp8]", ": networks is missing; allowed: networks, or an axi"),
@@ -133,8 +189,12 @@ HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
             ":4: axes.sram.size.0: edge-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
         ),
         (
-            HEAD + "axes: {sram.capacity: [1 KiB], sram.size: [1]}",
-            ":4: axes.sram.size.0: edge-64k: 'sram.size' leads nowhere; allowed: a path such as",
+            HEAD + "axes:\n  sram.size: [1]\n  sram.width: [128 bit]",
+            ":5: axes.sram.size.0: edge-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
+        ),
+        (
+            HEAD + "axes:\n  sram.capacity: [1]\n  sram.width: [128 bit]",
+            ":5: axes.sram.capacity.0: edge-64k: sram.capacity: 1 has no unit; write a capacity",
         ),
         (
             HEAD + "axes:\n  pe_array.rows.dim: [C, K]\n  pe_array.cols.dim: [K]\n",

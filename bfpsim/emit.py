@@ -44,9 +44,10 @@ def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
     from reports.files import write_csv
     from workloads.files.atomic import write_atomic
 
+    summary = {name: _plain(value) for name, value in report.summary.items()}
     if as_json:
         records = {name: _records(frame) for name, frame in report.frames.items()}
-        print(json.dumps(report.summary | records, indent=2))
+        print(json.dumps(summary | records, indent=2))
     elif as_csv:
         frame = next(iter(report.frames.values()))
         sys.stdout.write(frame.to_csv(index=False, lineterminator="\n"))
@@ -56,7 +57,7 @@ def emit(report: Report, as_json: bool, as_csv: bool, out: Path | None) -> None:
             write_csv(frame, out / f"{name}.csv")
         for name, draw in report.figures.items():
             draw(out / f"{name}.png")
-        write_atomic(out / "summary.json", json.dumps(report.summary, indent=2) + "\n")
+        write_atomic(out / "summary.json", json.dumps(summary, indent=2) + "\n")
         tables = [f"{name}.csv" for name in report.frames]
         files = ", ".join([*tables, *(f"{name}.png" for name in report.figures), "summary.json"])
         print(f"wrote {files} to {out}")

@@ -135,9 +135,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _onnx(path: str, shape: list[str] | None, asked: Question) -> Report:
     from bfpsim.mantissa_reports import study_weights
+    from quant.mantissa.weights import imported_weights
     from workloads.importers.onnx_graph import import_onnx
 
     imported = import_onnx(path, shapes(shape))
-    names = {layer.name for layer in imported.network.layers}
-    weights = {name: own.weight for name, own in imported.weights.items() if name in names}
-    return study_weights(path, imported.network, weights, asked)
+    return study_weights(path, imported.network, imported_weights(imported), asked)

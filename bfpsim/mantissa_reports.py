@@ -9,7 +9,7 @@ from rich.console import Group
 
 from bfpsim.emit import Report
 from bfpsim.progress import progress_bar
-from bfpsim.trained import module_network
+from bfpsim.trained import classifier, module_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,17 +53,17 @@ def study(
 
     formats: of single blocks, which are compared on the first `unit_images`
     """
-    from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy, stored_weights
+    from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy
     from quant.mantissa.distribution import check_weights
     from quant.mantissa.errors import measure_errors
     from quant.mantissa.units import find_units
-    from quant.model import quantize_model
+    from quant.mantissa.weights import stored_weights
     from reports import mantissa as show
     from reports.precision import energy_table, plot_energy
 
     some = images.batch(range(min(unit_images, len(images)))).inputs
     # No E_top is needed, and so no calibration.
-    model = quantize_model(module, some[:4], None, [])
+    model = classifier(name, module, some[:4], [])
     weights = stored_weights(model, some[:1])
     check_weights(name, weights)
     points = grid(asked.rounding)

@@ -20,6 +20,7 @@ from bfpsim.trained import (
     Preparation,
     Resize,
     WeightsFile,
+    classifier,
     file_stem,
     labelled_images,
     train_choice,
@@ -120,7 +121,6 @@ def quantize(
     if sensitivity is not None:
         check_writable("--sensitivity", sensitivity)
     from quant.datasets import first
-    from quant.model import quantize_model
 
     module = trained_module(network, weights)
     how = Preparation(normalise, resize, crop, grey)
@@ -129,7 +129,7 @@ def quantize(
     training = None if train is None else labelled_images(train, train_labels, how)
     source = training or images
     some = source.batch(range(min(calibration, len(source)))).inputs
-    model = quantize_model(module, some[:4], None, [some])
+    model = classifier(network, module, some[:4], [some])
     if sensitivity is not None:
         emit(_sensitivity(model, images, format, sensitivity), as_json, as_csv, out)
         return

@@ -14,6 +14,7 @@ from bfpsim.arguments import UsageError, shapes
 from bfpsim.progress import progress_bar, progress_line
 from bfpsim.trained import (
     Preparation,
+    classifier,
     labelled_images,
     module_network,
     train_choice,
@@ -72,14 +73,13 @@ def trained_model(
             )
         return None
     from quant.datasets import first
-    from quant.model import quantize_model
 
     module = trained_module(network, weights)
     images = labelled_images(data, labels, how)
     images = images if count is None else first(images, count)
     measured = first(images, min(sensitivity_images, len(images)))
     some = measured.batch(range(len(measured))).inputs
-    model = quantize_model(module, some[:4], None, [some])
+    model = classifier(network, module, some[:4], [some])
     return Trained(module, model, images, measured, _digest(model, images))
 
 

@@ -14,7 +14,7 @@ from bfpsim.arguments import UsageError
 from bfpsim.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -88,6 +88,27 @@ def trained_module(network: str, weights: Path | None) -> nn.Module:
     from workloads.training.shipped import load_module, shipped_module
 
     return load_module(network) if network.endswith(".safetensors") else shipped_module(network)
+
+
+def classifier(
+    network: str, module: nn.Module, inputs: Tensor, calibration: Sequence[Tensor]
+) -> QuantizedModel:
+    """The module with every operand quantised, under the name that the user gave it.
+
+    inputs: some images; calibration: those from which E_top is taken
+
+    Raises WorkloadError, before anything is measured, for an output that is not one tensor
+    (images, classes), and what `quantize_model` raises.
+    """
+    import torch
+
+    from quant.accuracy import logits_of
+    from quant.model import quantize_model
+
+    model = quantize_model(module, inputs, None, calibration, name=network)
+    with torch.no_grad():
+        logits_of(model, inputs)
+    return model
 
 
 def file_stem(network: str) -> str:

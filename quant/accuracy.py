@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from quant.datasets import Batch, Dataset, batches
 from quant.formats import FormatError
+from quant.model import QuantizedModel
 from workloads.layer import WorkloadError
 
 BATCH = 100
@@ -103,24 +104,38 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 def classify(module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Run a module as it is: its logits (n, classes), and the labels (n,) on its device.
 
-    Raises WorkloadError for an output of another shape, or a label that is no class.
+    Raises WorkloadError as `logits_of`, or for a label that is no class.
     """
-    tensors = chain(module.parameters(), module.buffers())
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    logits = module(batch.inputs.to(device))
-    name, count = type(module).__name__, len(batch.labels)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise WorkloadError(
-            f"module {name}: output {got} for {count} images; allowed: ({count}, classes)"
-        )
+    logits = logits_of(module, batch.inputs)
     lowest, highest = (int(each) for each in batch.labels.aminmax())
     if not 0 <= lowest <= highest < logits.shape[1]:
         raise WorkloadError(
-            f"label {lowest if lowest < 0 else highest} for module {name}; allowed: "
+            f"label {lowest if lowest < 0 else highest} for module {title(module)}; allowed: "
             f"0..{logits.shape[1] - 1}"
         )
-    return logits, batch.labels.to(device)
+    return logits, batch.labels.to(logits.device)
+
+
+def logits_of(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Run a module as it is on n images: its logits (n, classes).
+
+    Raises WorkloadError for an output of another shape, or that is no single tensor.
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    logits, count = module(inputs.to(device)), len(inputs)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise WorkloadError(
+            f"module {title(module)}: output {got} for {count} images; allowed: one tensor "
+            f"({count}, classes)"
+        )
+    return logits
+
+
+def title(module: nn.Module) -> str:
+    """What messages call a module: a quantised one's title, of any other its class."""
+    return module.title if isinstance(module, QuantizedModel) else type(module).__name__
 
 
 @contextmanager

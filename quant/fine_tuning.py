@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import SGD
 
-from quant.accuracy import classify, keeping_modes
+from quant.accuracy import classify, keeping_modes, title
 from quant.datasets import Dataset
 from quant.digest import tensor_digest
 from quant.formats import FormatError
@@ -117,7 +117,7 @@ def fine_tune(
     trained = {key: each for key, each in module.named_parameters() if each.requires_grad}
     if not trained:
         raise WorkloadError(
-            f"module {type(module).__name__}: no parameter requires a gradient; allowed: at least "
+            f"module {title(module)}: no parameter requires a gradient; allowed: at least "
             "one that does"
         )
     optimiser = SGD(trained.values(), lr=rate, momentum=MOMENTUM)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from quant.accuracy import logits_of
 from quant.float_run import FloatRun
 from quant.model import QuantizedModel
 from quant.tied import Place
@@ -25,7 +26,8 @@ class Fisher:
 
     seed: of the labels, drawn on the CPU
 
-    Parameters need not require a gradient, and keep the ones that they have.
+    Parameters need not require a gradient, and keep the ones that they have. Raises WorkloadError
+    as `quant.accuracy.logits_of`.
     """
 
     def __init__(self, model: QuantizedModel, inputs: Tensor, seed: int) -> None:
@@ -45,7 +47,7 @@ class Fisher:
         ]
         try:
             with torch.enable_grad():
-                logits = model(inputs.detach())
+                logits = logits_of(model, inputs.detach())
                 probabilities = logits.detach().cpu().softmax(1)
                 generator = torch.Generator().manual_seed(seed)
                 drawn = torch.multinomial(probabilities, 1, generator=generator)

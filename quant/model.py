@@ -55,6 +55,7 @@ Chosen = Codings | LayerFormats | Coding | None
 class QuantizedModel(nn.Module):
     """A captured module whose operands are quantised; what it does is set by `choose` and modes.
 
+    title: what messages call it
     sites: the products, in execution order; their names are those of the network's layers
     groups: operands that are one stored tensor (`quant.tied`), but for W that are parameters
     """
@@ -225,6 +226,7 @@ def quantize_model(
     calibration: Iterable[Tensor | tuple[Tensor, ...]] | None = None,
     *,
     tied: bool = True,
+    name: str | None = None,
 ) -> QuantizedModel:
     """Return the module with I, W and O of every product quantised; the module stays as it is.
 
@@ -233,6 +235,7 @@ def quantize_model(
     chosen: formats for all products or by product name; None leaves floats until `choose`
     calibration: inputs from which every activation's E_top is taken; None takes ``inputs``
     tied: as in `QuantizedModel.choose`
+    name: what messages call the module; None: its class
 
     Raises WorkloadError where the module cannot be captured. Raises FormatError if it multiplies
     and accumulates in operations that have no quantised form, listing each with its share of the
@@ -240,16 +243,16 @@ def quantize_model(
     """
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     captured = capture(module, given)
-    name = type(module).__name__
-    _check_covered(captured, name)
-    model = QuantizedModel(captured, name, len(given[0]))
+    title = name or type(module).__name__
+    _check_covered(captured, title)
+    model = QuantizedModel(captured, title, len(given[0]))
     model.choose(chosen, tied=tied)
     model.calibrate([given] if calibration is None else calibration)
     model.set_mode(Mode.QUANTIZE)
     return model
 
 
-def _check_covered(captured: Captured, name: str) -> None:
+def _check_covered(captured: Captured, title: str) -> None:
     total = sum(site.macs for site in captured.sites) + sum(captured.host_macs.values())
     if captured.host_macs:
         nodes = {node.name: node for node in captured.module.graph.nodes}
@@ -258,11 +261,11 @@ def _check_covered(captured: Captured, name: str) -> None:
             for node, macs in captured.host_macs.items()
         )
         raise FormatError(
-            f"module {name}: multiply-accumulates without a quantised form: {listed}; allowed: "
+            f"module {title}: multiply-accumulates without a quantised form: {listed}; allowed: "
             f"{_ALLOWED}"
         )
     if not captured.sites:
-        raise FormatError(f"module {name}: has no product to quantise; allowed: {_ALLOWED}")
+        raise FormatError(f"module {title}: has no product to quantise; allowed: {_ALLOWED}")
 
 
 _ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"

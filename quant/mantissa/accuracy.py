@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from quant.accuracy import accuracy_loss, top_k
+from quant.accuracy import accuracy_loss, logits_of, top_k
 from quant.datasets import Dataset
 from quant.formats import Rounding
+from quant.mantissa.weights import stored_weights
 from quant.minifloat import EXPONENT_BITS, MANTISSA_BITS, MiniFloat
 from quant.model import Codings, QuantizedModel
 from quant.operand import Mode
@@ -46,31 +46,6 @@ def codings_in(model: QuantizedModel, fmt: MiniFloat, activations: bool) -> dict
     return chosen
 
 
-def stored_weights(model: QuantizedModel, inputs: Tensor) -> dict[str, NDArray[np.float32]]:
-    """The weights of every layer, as its product reads them; once where layers share them.
-
-    Batch normalisation is folded in; biases, embeddings and the like are no operands. `inputs`
-    are some images: one pass finds the weights, also those that are computed from parameters.
-    """
-    found: dict[str, NDArray[np.float32]] = {}
-    handles = []
-    for site in model.sites:
-        operand = model.operand(site.name, "W")
-        if operand.stored and not site.shares:
-
-            def keep(_: nn.Module, given: tuple[Tensor, ...], name: str = site.name) -> None:
-                found[name] = given[0].detach().cpu().numpy()
-
-            handles.append(operand.register_forward_pre_hook(keep))
-    try:
-        with model.in_mode(Mode.FLOAT), torch.no_grad():
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
 def measure_accuracy(
     model: QuantizedModel,
     dataset: Dataset,
@@ -90,13 +65,13 @@ def measure_accuracy(
 
     Returns a row per format: format, exponent_bits, mantissa_bits, bits (of an element), top1,
     top5 (shares of the images; of fewer than five classes, the share of all), accuracy_loss (the
-    float network's top1 less this one). Raises what `top_k` and the model raise.
+    float network's top1 less this one). Raises what `logits_of`, `top_k` and the model raise.
     """
     import pandas as pd
 
     image = dataset.batch([0]).inputs
     with model.in_mode(Mode.FLOAT), torch.no_grad():
-        classes = model(image).shape[1]
+        classes = logits_of(model, image).shape[1]
         ks = (1, min(5, classes))
         original = top_k(model, dataset, ks[:1], batch)[1]
     weights = stored_weights(model, image)

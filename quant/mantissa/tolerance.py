@@ -9,8 +9,9 @@ from torch import nn
 
 from quant.datasets import Dataset
 from quant.formats import Rounding
-from quant.mantissa.accuracy import POINT, SLACK, fewest_bits, measure_accuracy, stored_weights
+from quant.mantissa.accuracy import POINT, SLACK, fewest_bits, measure_accuracy
 from quant.mantissa.distribution import check_weights
+from quant.mantissa.weights import stored_weights
 from quant.minifloat import EXPONENT_BITS, MiniFloat
 from quant.model import quantize_model
 
@@ -43,7 +44,7 @@ def measure_tolerance(
     import pandas as pd
 
     some = dataset.batch(range(min(4, len(dataset)))).inputs
-    model = quantize_model(module, some, None, [])
+    model = quantize_model(module, some, None, [], name=name)
     check_weights(name, stored_weights(model, some[:1]))
     formats = [MiniFloat(max(EXPONENT_BITS), m, rounding) for m in WIDTHS]
     frame = measure_accuracy(model, dataset, formats, activations, batch=batch, progress=progress)

@@ -27,6 +27,20 @@ def broken():
     with torch.no_grad():
         module[3].weight[2, 5] = float("nan")
     return module
+def three():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+class Wrapped(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.fc, self.wrap = nn.Linear(784, 10), wrap
+    def forward(self, x):
+        return self.wrap(self.fc(x.flatten(1)))
+def pair():
+    return Wrapped(lambda y: (y, y))
+def named():
+    return Wrapped(lambda y: {"logits": y})
+def flat():
+    return Wrapped(lambda y: y[:, 0])
 def empty():
     return nn.Sequential(nn.Flatten(), nn.ReLU())
 def attentive():
@@ -186,6 +200,20 @@ def test_the_weights_of_an_onnx_file(files, capsys) -> None:
     assert "onedge-16k:energy,e=8" in "".join(out.split())  # a title folds
 
 
+def test_what_is_no_number_is_null(files, capsys) -> None:
+    """Equal weights have no kurtosis; JSON has no word for NaN."""
+    path = save_onnx(files / "zero.onnx", np.zeros((3, 3)))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    code, out, _ = call(capsys, path, "--json")
+    assert code == 0
+    report = json.loads(out, parse_constant=refuse)
+    assert report["weights"] == 9
+    assert [report[key] for key in report if key.startswith("kurtosis")] == [None] * 3
+
+
 def test_several_models_side_by_side(files, capsys) -> None:
     """A convolutional network and one with attention, whose weights are whole powers of two."""
     data = ("--data", files / "images.gz", "--labels", files / "labels.gz", "--within", 0)
@@ -239,6 +267,16 @@ def test_several_models_side_by_side(files, capsys) -> None:
             ["{0}/net.py:make", "{0}/net.py:broken"],
             "net.py:broken: 1 of 1960 weights of '3' are NaN or infinite; allowed: finite",
         ),
+        (
+            ["{}/net.py:pair", "--count", "5"],
+            "net.py:pair: output tuple for 4 images; allowed: one tensor (4, classes)",
+        ),
+        (["{}/net.py:flat", "--count", "5"], "net.py:flat: output (4,) for 4 images; allowed: one"),
+        (
+            ["{0}/net.py:named", "{0}/net.py:make", "--count", "5"],
+            "net.py:named: output dict for 1 images; allowed: one tensor (1, classes)",
+        ),
+        (["{0}/net.py:three", "{0}/net.py:make", "--count", "5"], "net.py:three; allowed: 0..2"),
         (["{}/net.py:make", "--arch", "edge"], "edge"),
         (["{0}/net.py:make", "--arch", "{0}/tiny.yaml", "--count", "9"], "0"),
         (["{}/net.py:make", "--shape", "x=1x3"], "--shape is of .onnx files"),

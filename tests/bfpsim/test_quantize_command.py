@@ -20,6 +20,18 @@ def make():
     return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
 def make2():
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+def named():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(784, 10)
+        def forward(self, x):
+            return {"logits": self.fc(x.flatten(1))}
+    return Net()
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 1), nn.Flatten(0))
+def three():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
 def lstm():
     class Net(nn.Module):
         def __init__(self):
@@ -223,6 +235,16 @@ def test_sensitivity_writes_a_table_and_checks_it(files, capsys) -> None:
         (["resnet18-fashion", "--count", "1001"], "first 1001 images asked for; allowed: 1..1000"),
         (["resnet18-fashion", "--sensitivity", "s.csv", "--baselines"], "--sensitivity runs alone"),
         (["{}/net.py:lstm", "--data", "shipped"], "multiply-accumulates without a quantised form"),
+        (
+            ["{}/net.py:named", "--count", "5"],
+            "net.py:named: output dict for 4 images; allowed: one tensor (4, classes)",
+        ),
+        (
+            ["{}/net.py:flat", "--count", "5", "-f", "bfp8", "--sensitivity", "{}/table.csv"],
+            "net.py:flat: output (4,) for 4 images; allowed: one tensor (4, classes)",
+        ),
+        (["{}/net.py:three", "--count", "5", "-f", "bfp8"], "net.py:three; allowed: 0..2"),
+        (["{}/net.py:lstm", "--count", "5"], "net.py:lstm: multiply-accumulates without a quan"),
         (["{}/gone.py:make"], "there is no file"),
         (["gone.safetensors"], "gone.safetensors"),
     ],

@@ -19,6 +19,8 @@ from torch import nn
 def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 4, 7, stride=7), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+def maps():
+    return nn.Conv2d(1, 10, 7)
 """
 
 
@@ -169,6 +171,16 @@ def test_bad_input_is_one_line(options, wrong, files, capsys, tmp_path) -> None:
     code, out, err = call(capsys, "search", path, "--workers", 1, *options)
     assert (code, out) == (2, "")
     assert wrong in err
+    assert err.count("\n") == 1
+
+
+def test_a_module_that_is_no_classifier_is_refused_before_the_search(files, capsys) -> None:
+    code, out, err = call(capsys, "search", f"{files}/net.py:maps", *trained(files)[1:])
+    assert (code, out) == (2, "")
+    assert err.endswith(
+        f"module {files}/net.py:maps: output (4, 10, 22, 22) for 4 images; allowed: one tensor "
+        "(4, classes)\n"
+    )
     assert err.count("\n") == 1
 
 

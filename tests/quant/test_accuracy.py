@@ -127,7 +127,12 @@ class Nothing:
     ("module", "labels", "ks", "message"),
     [
         (nn.Identity(), [0, 0], (1,), "module Identity: output (2, 1, 1, 3) for 2 images; allowed"),
-        (Pair(), [0, 0], (1,), "module Pair: output tuple for 2 images; allowed: (2, classes)"),
+        (
+            Pair(),
+            [0, 0],
+            (1,),
+            "module Pair: output tuple for 2 images; allowed: one tensor (2, ",
+        ),
         (nn.Flatten(0, 2), [0, 3], (1,), "label 3 for module Flatten; allowed: 0..2"),
         (nn.Flatten(), [0, 0], (1, 0), "top-0 of 3 classes; allowed: 1..3"),
         (nn.Flatten(), [0, 0], (4,), "top-4 of 3 classes; allowed: 1..3"),

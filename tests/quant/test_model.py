@@ -504,8 +504,9 @@ def test_products_without_a_quantised_form_are_listed() -> None:
 
     with pytest.raises(FormatError, match=r"module Volume: .*conv3d.* \d+\.\d+%; allowed: Conv1d"):
         quantize_model(Volume(), torch.randn(1, 1, 4, 4, 4))
-    with pytest.raises(FormatError, match="module ReLU: has no product to quantise"):
-        quantize_model(nn.ReLU(), torch.randn(2, 3))
+    for name, title in ((None, "ReLU"), ("net.py:make", r"net\.py:make")):
+        with pytest.raises(FormatError, match=f"module {title}: has no product to quantise"):
+            quantize_model(nn.ReLU(), torch.randn(2, 3), name=name)
 
 
 class Beside(nn.Module):

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from quant import BFP, FormatError, Plain
 from quant.additivity import Additivity, check_additivity
+from quant.assignment import least_divergence
 from quant.fisher import Fisher
 from quant.float_run import FloatRun
 from quant.formats import candidates
 from quant.model import Codings, QuantizedModel, quantize_model
 from quant.operand import Mode
 from quant.sensitivity import COLUMNS, Sensitivity, measure_sensitivity
+from workloads import WorkloadError
 
 FORMATS = [BFP(8, 3, 4), BFP(8, 5, 16), BFP(8, 2, 1), Plain(6), BFP(8, 5, 48)]
 
@@ -47,6 +49,29 @@ def small() -> tuple[QuantizedModel, Tensor, Tensor]:
 def table(small) -> Sensitivity:
     model, x, y = small
     return measure_sensitivity(model, x, y, FORMATS, batch=8)
+
+
+class Named(nn.Module):
+    """Its logits are not its output, but in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.fc(x)}
+
+
+def test_what_gives_no_logits_has_no_divergence() -> None:
+    x = torch.randn(5, 4)
+    model = quantize_model(Named(), x, name="net.py:named")
+    wrong = r"module net\.py:named: output dict for 5 images; allowed: one tensor \(5, classes\)"
+    for measure in (
+        lambda: measure_sensitivity(model, x, torch.zeros(5, dtype=torch.int64), FORMATS),
+        lambda: least_divergence(model, x, FORMATS),
+    ):
+        with pytest.raises(WorkloadError, match=wrong):
+            measure()
 
 
 def probabilities(logits: Tensor) -> np.ndarray:

@@ -7,9 +7,11 @@ and products are ``matmul``, or ``linear`` where a factor is a parameter.
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -95,7 +97,7 @@ def constants(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any) -> fx.GraphModule:
-    with written_out(), warnings.catch_warnings():
+    with written_out(), _quiet(), warnings.catch_warnings():
         # torch's own use of its pytree module.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
         # Lists that recurrent layers keep of their parameters; the parameters are exported.
@@ -113,6 +115,22 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any) -> fx.G
     graph.eliminate_dead_code()
     graph.lint()
     return exported
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have torch neither log nor print what it makes of an export: what fails is raised.
+
+    Loggers that TORCH_LOGS names have levels of their own, and keep them.
+    """
+    log = logging.getLogger("torch")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def _plain(graph: fx.Graph, structure: TreeSpec | None) -> None:

@@ -12,9 +12,11 @@ from quant.accuracy import top_k
 from quant.datasets import AS_STORED, ArrayDataset
 from quant.formats import Rounding
 from quant.mantissa import accuracy
-from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy, stored_weights
+from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy
+from quant.mantissa.weights import stored_weights
 from quant.minifloat import BF16, FP16, FP32, MiniFloat
 from quant.model import Codings, quantize_model
+from workloads import WorkloadError
 
 
 class Net(nn.Module):
@@ -184,6 +186,15 @@ def test_products_of_activations_have_no_weights(case) -> None:
     ]
     assert tops[0] == 1
     assert tops[1] < 1
+
+
+def test_a_module_without_classes_is_refused(case) -> None:
+    _, _, dataset = case
+    module = nn.Sequential(nn.Flatten(), nn.Linear(49, 1), nn.Flatten(0)).eval()
+    model = quantize_model(module, dataset.batch([0, 1]).inputs, name="flat")
+    wrong = r"module flat: output \(1,\) for 1 images; allowed: one tensor \(1, classes\)"
+    with pytest.raises(WorkloadError, match=wrong):
+        measure_accuracy(model, dataset, [BF16])
 
 
 def test_the_grid_is_the_papers() -> None:

@@ -82,7 +82,9 @@ def load(
     chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
     spec, net = load_arch(arch), load_workload(network, shapes(shape))
     if not net.layers:
-        raise UsageError(f"{net.name} has no layer; allowed: a network with at least one")
+        functions = dict.fromkeys(node.function for node in net.nodes if node.op == "host")
+        only = f", only the host's {', '.join(functions)}" if functions else ""
+        raise UsageError(f"{net.name} has no layer{only}; allowed: a network with at least one")
     return spec, net, chosen
 
 

@@ -100,7 +100,7 @@ def host_frame(network: Network) -> pd.DataFrame:
     """What the host does and nothing here models, by function: no time, no traffic, no energy.
 
     Columns: function (of a host node; of others, the operation), nodes, output_elements, macs:
-    those left out, macs_share: of all, the layers' and the host's.
+    those left out, as far as they are known, macs_share: of all, the layers' and the host's.
     """
     import pandas as pd
 
@@ -120,7 +120,7 @@ def host_frame(network: Network) -> pd.DataFrame:
 
 
 def catalog_frame(networks: Iterable[Network]) -> pd.DataFrame:
-    """A row per network: layers by kind, MACs of the layers and of the host, weights, inputs."""
+    """A row per network: layers by kind, MACs of the layers and of the host, `weights`, inputs."""
     import pandas as pd
 
     return pd.DataFrame(
@@ -140,7 +140,10 @@ def catalog_frame(networks: Iterable[Network]) -> pd.DataFrame:
 
 
 def weights(network: Network) -> int:
-    """Weights of all layers; the second operand of a matrix product is none."""
+    """Weights of all layers, each by itself: those that layers share count once for each.
+
+    The second operand of a matrix product is none.
+    """
     layers = (node.layer for node in network.nodes if node.op != "matmul")
     return sum(math.prod(layer.weight_shape) for layer in layers if layer is not None)
 
@@ -198,14 +201,15 @@ def kinds_table(frame: pd.DataFrame) -> Table:
 
 
 def host_table(frame: pd.DataFrame) -> Table:
-    """What `host_frame` returns."""
+    """What `host_frame` returns; an operator outside ONNX's domain has unknown MACs, "?"."""
     table = make_table("Not modelled: what the host does", "function")
     numbers(table, "nodes", "output\nelements", "MACs\n[M]", "of all\nMACs [%]")
     for row in frame.to_dict(orient="records"):
+        none = ("?", "?") if "." in row["function"] else ("-", "-")
         table.add_row(
             escape(row["function"]),
-            *(f"{row['nodes']:,}", f"{row['output_elements']:,}", _millions(row["macs"])),
-            f"{100 * row['macs_share']:.2f}" if row["macs"] else "-",
+            *(f"{row['nodes']:,}", f"{row['output_elements']:,}"),
+            *((_millions(row["macs"]), f"{100 * row['macs_share']:.2f}") if row["macs"] else none),
         )
     return table
 

@@ -45,13 +45,13 @@ def shipped_metadata(name: str) -> dict[str, str]:
 
 def shipped_images(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the test images uint8 (1000, 28, 28) and labels uint8 (1000,) for a network."""
-    with _shipped(name, _SHIPPED_IMAGES) as path:
+    with _shipped(name, _SHIPPED_IMAGES, "images") as path:
         return load_images(path)
 
 
-def _shipped(name: str, file: str) -> AbstractContextManager[Path]:
+def _shipped(name: str, file: str, what: str = "weights") -> AbstractContextManager[Path]:
     if name not in TRAINED:
         raise WorkloadError(
-            f"workload {name!r}: no weights are shipped, only for {', '.join(TRAINED)}"
+            f"workload {name!r}: no {what} are shipped, only for {', '.join(TRAINED)}"
         )
     return as_file(files("workloads").joinpath("data", f"{file}.safetensors"))

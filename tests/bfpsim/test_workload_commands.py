@@ -178,6 +178,14 @@ def test_other_commands_take_any_source(capsys, tmp_path: Path, imported, comman
     save_workload(build.network(), tmp_path / "no-layer.csv")
     code, _, error = call(capsys, command, str(tmp_path / "no-layer.csv"))
     assert (code, error) == (2, "bfpsim: net has no layer; allowed: a network with at least one\n")
+    build.host("conv", "q_linear_conv", build.relu("relu", "input"))
+    save_workload(build.network(), tmp_path / "no-layer.csv")
+    code, _, error = call(capsys, command, str(tmp_path / "no-layer.csv"))
+    assert (code, error) == (
+        2,
+        "bfpsim: net has no layer, only the host's q_linear_conv; allowed: a network with at "
+        "least one\n",
+    )
     code, text, _ = call(capsys, command, "net.onnx", "--layer", "q", "--shape", "x=1", "--json")
     assert (code, json.loads(text)["network"]) == (0, "my net/v1")
     assert imported.shapes == {"x": (1,)}

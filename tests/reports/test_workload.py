@@ -145,6 +145,10 @@ def test_what_is_not_modelled_stands_with_its_share():
         },
         {"function": "relu", "nodes": 1, "output_elements": 64, "macs": 0, "macs_share": 0},
     ]  # fmt: skip
+    build = NetworkBuilder("foreign", (1, 1, 1, 1))
+    build.host("norm", "layer_norm", build.host("gqa", "com.microsoft.attention", "input"))
+    *_, foreign, norm = lines(host_table(host_frame(build.network())))
+    assert (foreign, norm[-2:]) == (["com.microsoft.attention", "1", "1", "?", "?"], ["-", "-"])
     only = NetworkBuilder("only", (1, 1, 1, 1)).network()
     assert host_frame(only).empty
 

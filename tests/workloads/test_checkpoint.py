@@ -412,8 +412,9 @@ def test_shipped_images_are_the_first_thousand_of_the_test_set():
 
 
 def test_only_the_trained_networks_have_shipped_weights():
-    message = f"workload 'resnet18': no weights are shipped, only for {', '.join(SHIPPED)}"
     for shipped in (shipped_weights, shipped_images, shipped_metadata):
+        what = "images" if shipped is shipped_images else "weights"
+        message = f"workload 'resnet18': no {what} are shipped, only for {', '.join(SHIPPED)}"
         with pytest.raises(WorkloadError, match=f"^{message}$"):
             shipped("resnet18")
 

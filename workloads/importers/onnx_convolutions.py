@@ -14,7 +14,7 @@ from workloads.importers.onnx_draft import Draft
 from workloads.importers.onnx_fold import Folded, follow, layer_weights
 from workloads.importers.onnx_layout import Layout
 from workloads.importers.onnx_shapes import Graph
-from workloads.importers.onnx_windows import paddings, pair, pairs
+from workloads.importers.onnx_windows import auto_pad, kernel_of, paddings, pair, pairs
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError
 from workloads.transposed import Phase, phases
 
@@ -27,7 +27,7 @@ def convolution(graph: Graph, draft: Draft, node: onnx.NodeProto) -> bool:
     if not _taken(graph, draft, node):
         return False
     weight = graph.dims[node.input[1]]
-    kernel = pair(weight[2:])
+    kernel = kernel_of(graph, node)
     strides, dilations = pairs(graph, node, "strides"), pairs(graph, node, "dilations")
     groups = graph.attribute(node, "group", 1)
     name = draft.title(node)
@@ -70,7 +70,7 @@ def transposed_convolution(graph: Graph, draft: Draft, node: onnx.NodeProto) -> 
         )
     if pairs(graph, node, "dilations") != (1, 1):
         return False
-    kernel, strides = pair(weight[2:]), pairs(graph, node, "strides")
+    kernel, strides = kernel_of(graph, node), pairs(graph, node, "strides")
     groups = graph.attribute(node, "group", 1)
     name = draft.title(node)
     source, shape = _map(graph, draft, node)
@@ -156,7 +156,7 @@ def _transposed_paddings(
     graph: Graph, node: onnx.NodeProto, extents: Pair, kernel: Pair, strides: Pair, output: Pair
 ) -> Pair:
     """Return the padding before each axis; what the output's extent leaves is that behind."""
-    auto = graph.attribute(node, "auto_pad", "NOTSET")
+    auto = auto_pad(graph, node)
     if auto == "VALID":
         return 0, 0
     if auto == "NOTSET" and graph.attribute(node, "output_shape", None) is None:

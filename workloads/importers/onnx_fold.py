@@ -34,7 +34,8 @@ def follow(graph: Graph, tensor: str, axis: int) -> Folded:
     """Return what can be folded into the layer that computes ``tensor``, channels on ``axis``.
 
     That is every batch normalisation, and every multiplication by, division by, addition and
-    subtraction of a constant per channel, whose input nothing else reads.
+    subtraction of a constant per channel, whose input nothing else reads. Raises `WorkloadError`
+    if one multiplies by what is not finite, as a division by 0 does.
     """
     dims = graph.dims[tensor]
     scale, shift = None, None
@@ -45,6 +46,7 @@ def follow(graph: Graph, tensor: str, axis: int) -> Folded:
         step = None if reader is None else _affine(graph, reader, tensors[-1], axis, dims)
         if reader is None or step is None:
             return Folded(tuple(tensors), scale, shift)
+        _check_factors(reader, step[0])
         with np.errstate(over="ignore", invalid="ignore"):  # `layer_weights` refuses the result
             scale = step[0] if scale is None else scale * step[0]
             shift = step[1] if shift is None else shift * step[0] + step[1]
@@ -101,6 +103,15 @@ def _affine(
         with np.errstate(divide="ignore"):
             return one / constant, zero
     return one, constant if node.op_type == "Add" else -constant
+
+
+def _check_factors(node: onnx.NodeProto, factors: Values) -> None:
+    bad = factors[~np.isfinite(factors)]
+    if bad.size:
+        raise WorkloadError(
+            f"{node.op_type} {node.output[0]!r}: multiplies a channel by {bad[0]}; allowed: "
+            "finite factors, so no division by 0 and no variance below 0"
+        )
 
 
 def _normalisation(graph: Graph, node: onnx.NodeProto) -> tuple[Values, Values] | None:

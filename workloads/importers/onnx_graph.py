@@ -2,7 +2,8 @@
 
 Convolutions, matrix products and the operations between them that `workloads.node` knows become
 nodes of their kind; every other operator is the host's: a node whose function is the operator's
-name in lower snake case, with the multiply-accumulates it has (`onnx_macs`).
+name in lower snake case, with the multiply-accumulates it has (`onnx_macs`). The function of one
+that is not ONNX's own begins with its domain.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = N
     says otherwise (`onnx_layout`). Several outputs are gathered by a last host node, ``outputs``.
 
     Raises `WorkloadError`, naming the file, if it cannot be read or is no valid ONNX model, data
-    of a tensor are missing or not finite, an input's shape is open or ``shapes`` does not fit, or
-    the output shape of an operator cannot be inferred.
+    of a tensor are missing or not finite, an input's shape is open or ``shapes`` does not fit, the
+    output shape of an operator cannot be inferred, or one that is not ONNX's reads weights.
     """
     path = Path(path)
     try:
@@ -123,7 +124,8 @@ def _append_host(
     preferred: Mapping[str, Layout],
 ) -> None:
     """Append a node per output that is read; the first has the multiply-accumulates."""
-    function = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
+    _check_known(graph, node)
+    function = _function(graph, node)
     values = [draft.values[name] for name in reads(node) if name in draft.values]
     sources = dict.fromkeys(value.node for value in values)
     title = draft.title(node)
@@ -138,6 +140,27 @@ def _append_host(
         name = title if place == 0 else draft.free(f"{title}.{place}")
         draft.host(name, function, *sources, shape=shape, macs=0 if place else macs)
         draft.bind(tensor, name, dims, layout)
+
+
+def _check_known(graph: Graph, node: onnx.NodeProto) -> None:
+    """Refuse an operator of another domain that multiplies, as far as one can tell."""
+    if is_onnx(node) or not graph.dynamic(node):
+        return
+    for name in node.input:
+        if name in graph.constants and sum(extent > 1 for extent in graph.dims[name]) > 1:
+            raise WorkloadError(
+                f"{node.op_type} {node.output[0]!r} of domain {node.domain!r}: its "
+                f"multiply-accumulates with {name!r} {graph.dims[name]} are not known; allowed: "
+                "ONNX's own operators, as in a file that no runtime has fused"
+            )
+
+
+def _function(graph: Graph, node: onnx.NodeProto) -> str:
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
+    if not is_onnx(node):
+        return f"{node.domain}.{name}"
+    way = graph.attribute(node, "approximate", "none")  # of a Gelu
+    return name if way == "none" else f"{name}_{way}"
 
 
 def _followed(graph: Graph, node: onnx.NodeProto, first: Value, dims: Dims) -> Layout | None:

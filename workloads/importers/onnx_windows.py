@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import onnx
 
 from workloads.importers.onnx_shapes import Graph
-from workloads.layer import Pair, Shape, span
+from workloads.layer import Pair, Shape, WorkloadError, span
+
+_AUTO_PADS = ("NOTSET", "SAME_LOWER", "SAME_UPPER", "VALID")
 
 
 def pair(extents: Sequence[int], single: int = 1) -> Pair:
@@ -25,6 +27,29 @@ def pairs(graph: Graph, node: onnx.NodeProto, name: str, default: int = 1) -> Pa
     return pair(graph.attribute(node, name, [default] * spatial), default)
 
 
+def kernel_of(graph: Graph, node: onnx.NodeProto) -> Pair:
+    """Return the window of a convolution, its weight's; `WorkloadError` if it is told otherwise."""
+    extents = graph.dims[node.input[1]][2:]
+    told = graph.attribute(node, "kernel_shape", extents)
+    if tuple(told) != extents:
+        raise WorkloadError(
+            f"{node.op_type} {node.output[0]!r}: kernel_shape={list(told)} must be "
+            f"{list(extents)}, as its weight {node.input[1]!r} has"
+        )
+    return pair(extents)
+
+
+def auto_pad(graph: Graph, node: onnx.NodeProto) -> str:
+    """Return the attribute ``auto_pad``; `WorkloadError` if it is none that ONNX knows."""
+    auto = str(graph.attribute(node, "auto_pad", "NOTSET"))
+    if auto not in _AUTO_PADS:
+        raise WorkloadError(
+            f"{node.op_type} {node.output[0]!r}: auto_pad={auto!r} must be one of "
+            f"{', '.join(_AUTO_PADS)}"
+        )
+    return auto
+
+
 def paddings(
     graph: Graph,
     node: onnx.NodeProto,
@@ -34,7 +59,7 @@ def paddings(
     dilations: Pair = (1, 1),
 ) -> Shape:
     """Return the padding (top, bottom, left, right) that ``auto_pad`` or ``pads`` gives."""
-    auto = graph.attribute(node, "auto_pad", "NOTSET")
+    auto = auto_pad(graph, node)
     if auto == "VALID":
         return 0, 0, 0, 0
     if auto == "NOTSET":

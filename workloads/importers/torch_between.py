@@ -208,7 +208,9 @@ def _read(node: fx.Node) -> fx.Node:
 
 def _function(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", node.target)
-    return str(getattr(packet, "__name__", packet)).strip("_")
+    name = str(getattr(packet, "__name__", packet)).strip("_")
+    way = node.kwargs.get("approximate", "none")  # of a gelu
+    return name if way == "none" else f"{name}_{way}"
 
 
 def _dimension(dim: Any, rank: int) -> int:

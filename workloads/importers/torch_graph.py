@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from workloads.importers.torch_export import export, first_line, written_out
+from workloads.importers.torch_export import aten, constants, export, first_line, written_out
 from workloads.importers.torch_fold import fold_batch_norm
 from workloads.importers.torch_hooks import MORE_FLOPS, composite_macs
 from workloads.importers.torch_sites import Extents, Site, find_sites
@@ -34,7 +34,8 @@ class Captured:
         folded, no dropout, and nothing written in place, so that any node may be replaced
     sites: its operations of multiply-accumulates, in execution order
     shapes: fx node -> shape of the tensor that it computes, for the inputs of the capture
-    host_macs: fx node -> multiply-accumulates, of those that are no sites but have some
+    host_macs: fx node -> multiply-accumulates, of those that are no sites but have some; what
+        depends on no input is computed once, before inference, and has none
     dynamic_batch: whether the inputs' first extent is free, or the one that was captured
     """
 
@@ -62,6 +63,7 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     original = copied(module)
     expected = run(original, inputs)
     exported, dynamic = export(original, inputs)
+    _name_types(exported.graph)
     fold_batch_norm(exported)
     # A module of its own: what torch.export returns refuses `train()`, and keeps unread tensors.
     graph = fx.GraphModule(exported, exported.graph, name)
@@ -70,8 +72,8 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
         outputs = recorder.run(*(x.clone() for x in inputs))
     _compare(name, expected, outputs)
     sites = find_sites(graph.graph, recorder.shapes, original)
-    own = {site.node for site in sites}
-    host = {node: macs for node, macs in recorder.macs.items() if macs and node not in own}
+    none = {site.node for site in sites} | {node.name for node in constants(graph.graph)}
+    host = {node: macs for node, macs in recorder.macs.items() if macs and node not in none}
     return Captured(graph, sites, recorder.shapes, host, dynamic)
 
 
@@ -96,6 +98,12 @@ def run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
             f"module {type(module).__name__}: fails on inputs of shape {shapes}: "
             f"{first_line(error)}"
         ) from None
+
+
+def _name_types(graph: fx.Graph) -> None:
+    """Have what takes the type of another tensor name the type, and so depend on no values."""
+    for node in graph.find_nodes(op="call_function", target=aten.type_as.default):
+        node.target, node.args = aten.to.dtype, (node.args[0], node.args[1].meta["val"].dtype)
 
 
 class _Recorder(fx.Interpreter):

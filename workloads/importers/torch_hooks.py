@@ -1,7 +1,9 @@
 """Multiply-accumulates of a torch module as it runs, whatever a graph of it says.
 
-Convolutions, linear layers and multi-head attention are counted by formulas of their own, from
-forward hooks; everything else by torch's formulas, operator by operator as it is dispatched.
+Convolutions, linear and recurrent layers and multi-head attention are counted by formulas of their
+own, from forward hooks; everything else by torch's, operator by operator as it is dispatched. What
+depends on no input, such as a weight that is a product of parameters, is computed once, before
+inference, and counts nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from workloads.importers.torch_export import first_line, written_out
@@ -87,10 +90,11 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     running: list[tuple[str, bool]] = [("", False)]  # path, whether a formula counts it
+    depends = _Dependent()
     hooks = []
     for path, part in module.named_modules():
         formula = _FORMULAS.get(getattr(type(part), "forward", None))
-        hooks += _watch(part, path, formula, counts, running)
+        hooks += _watch(part, path, formula, counts, running, depends)
     try:
         with (
             FakeTensorMode(allow_non_fake_inputs=True) as fake,
@@ -99,7 +103,8 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
             sdpa_kernel(SDPBackend.MATH),
         ):
             empty = tuple(fake.from_tensor(x) for x in inputs)
-            with _Dispatched(counts, running), _Called(counts, running):
+            depends.add(empty)
+            with _Dispatched(counts, running, depends), _Called(counts, running, depends):
                 module(*empty)
     except Exception as error:  # whatever a module's own code raises
         raise WorkloadError(
@@ -120,20 +125,43 @@ def difference(first: Mapping[str, int], second: Mapping[str, int]) -> tuple[str
     return None
 
 
+class _Dependent:
+    """Which tensors depend on the inputs.
+
+    Told by storage, so that what is written into a part of a tensor is seen in the whole.
+    """
+
+    def __init__(self) -> None:
+        self._storages: dict[int, Any] = {}  # kept, so that no other gets the same number
+
+    def add(self, values: Any) -> None:
+        """Note the tensors among nested values."""
+        self._storages.update((s._cdata, s) for s in _storages(values))
+
+    def __call__(self, *values: Any) -> bool:
+        """Whether a tensor among nested values depends on the inputs."""
+        return any(storage._cdata in self._storages for storage in _storages(values))
+
+
+def _storages(values: Any) -> list[Any]:
+    return [x.untyped_storage() for x in tree_leaves(values) if isinstance(x, Tensor)]
+
+
 def _watch(
     part: nn.Module,
     path: str,
     formula: Callable[..., int] | None,
     counts: Counter[str],
     running: list[tuple[str, bool]],
+    depends: _Dependent,
 ) -> list[Any]:
     def enter(_: nn.Module, __: Any) -> None:
         running.append((path, formula is not None or running[-1][1]))
 
     def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         running.pop()
-        if formula is not None and not running[-1][1]:
-            counts[path] += formula(part, output, *args, **kwargs)
+        if formula is not None and not running[-1][1] and depends(output):
+            counts[path] += formula(part, output, depends, *args, **kwargs)
 
     return [
         part.register_forward_pre_hook(enter),
@@ -144,13 +172,19 @@ def _watch(
 class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators by torch's formulas, for the submodule that runs them."""
 
-    def __init__(self, counts: Counter[str], running: list[tuple[str, bool]]) -> None:
+    def __init__(
+        self, counts: Counter[str], running: list[tuple[str, bool]], depends: _Dependent
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._counts = counts
         self._running = running
+        self._depends = depends
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
+        if not self._depends(args, kwargs):
+            return output
+        self._depends.add(output)
         path, by_formula = self._running[-1]
         operator = func.overloadpacket
         if by_formula:
@@ -167,15 +201,18 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class _Called(TorchFunctionMode):
     """Counts what is called and seen by no dispatch, for the submodule that calls it."""
 
-    def __init__(self, counts: Counter[str], running: list[tuple[str, bool]]) -> None:
+    def __init__(
+        self, counts: Counter[str], running: list[tuple[str, bool]], depends: _Dependent
+    ) -> None:
         super().__init__()
         self._counts = counts
         self._running = running
+        self._depends = depends
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         path, by_formula = self._running[-1]
         given = kwargs or {}
-        if not by_formula:
+        if not by_formula and self._depends(args, given):
             self._counts[path] += composite_macs(func, (*args, *given.values()))
         return func(*args, **given)
 
@@ -184,7 +221,9 @@ def _convolution(part: Any, output: Tensor, *_: Any, **__: Any) -> int:
     return int(output.numel() * (part.in_channels // part.groups) * math.prod(part.kernel_size))
 
 
-def _transposed(part: Any, output: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+def _transposed(
+    part: Any, output: Tensor, depends: _Dependent, x: Tensor, *_: Any, **__: Any
+) -> int:
     return int(x.numel() * (part.out_channels // part.groups) * math.prod(part.kernel_size))
 
 
@@ -193,15 +232,36 @@ def _linear(part: Any, output: Tensor, *_: Any, **__: Any) -> int:
 
 
 def _attention(
-    part: Any, output: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+    part: Any,
+    output: Any,
+    depends: _Dependent,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *_: Any,
+    **__: Any,
 ) -> int:
     """Projections of queries, keys, values and outputs, and the two products between."""
     queries, keys = query.numel() // query.shape[-1], key.numel() // key.shape[-1]
     width, batch_axis = int(part.embed_dim), 0 if part.batch_first else 1
     samples = query.shape[batch_axis] if query.ndim == 3 else 1
-    projected = 2 * queries * width + keys * (int(part.kdim) + int(part.vdim))
     attended = keys // samples + (part.bias_k is not None) + bool(part.add_zero_attn)
-    return width * (projected + 2 * queries * attended)
+    macs = width * queries * (attended + width)  # scores times values, and outputs
+    for operands, products in (
+        ((query,), queries * width),
+        ((key,), keys * int(part.kdim)),
+        ((value,), keys * int(part.vdim)),
+        ((query, key), queries * attended),
+    ):
+        if depends(operands):  # queries may be parameters
+            macs += width * products
+    return macs
+
+
+def _recurrent(part: Any, output: Any, depends: _Dependent, x: Any, *_: Any, **__: Any) -> int:
+    """Each step by all matrices, that from an initial state of zeros too."""
+    matrices = sum(weight.numel() for weight in part.parameters() if weight.ndim == 2)
+    return int(math.prod(x.data.shape[:-1]) * matrices)
 
 
 # A subclass with a forward of its own may compute anything, so that none of these counts it.
@@ -214,4 +274,6 @@ _FORMULAS: dict[Any, Callable[..., int]] = {
     nn.ConvTranspose3d.forward: _transposed,
     nn.Linear.forward: _linear,
     nn.MultiheadAttention.forward: _attention,
+    **dict.fromkeys((nn.RNN.forward, nn.GRU.forward, nn.LSTM.forward), _recurrent),
+    **dict.fromkeys((nn.RNNCell.forward, nn.GRUCell.forward, nn.LSTMCell.forward), _recurrent),
 }

@@ -15,7 +15,7 @@ from workloads.importers.torch_draft import Draft
 from workloads.importers.torch_export import aten
 from workloads.importers.torch_graph import Captured
 from workloads.importers.torch_sites import Site
-from workloads.importers.torch_view import Axis, View, size
+from workloads.importers.torch_view import Axes, Axis, View, size
 from workloads.layer import ConvLayer, Pair, Shape, WorkloadError
 from workloads.node import Node, Op
 from workloads.transposed import Phase, phases
@@ -165,7 +165,11 @@ def _linear(draft: Draft, site: Site, node: fx.Node, stored: _Weights) -> ConvLa
 
 
 def _matmul(draft: Draft, captured: Captured, site: Site, node: fx.Node) -> None:
-    """Append a product of two activations: what N holds are samples, batches in C are heads."""
+    """Append a product of two activations: what N holds are samples, batches in C are heads.
+
+    Batches that share one second operand are rows of one product; those that share one first
+    operand are its columns, channels of the output.
+    """
     left, right = node.args[:2]
     assert isinstance(left, fx.Node)
     assert isinstance(right, fx.Node)
@@ -176,23 +180,36 @@ def _matmul(draft: Draft, captured: Captured, site: Site, node: fx.Node) -> None
             held = draft.host(draft.free(f"{site.name}.parameter"), "parameter", [], own.held)
             draft.views[operand] = replace(own, node=held)
     view, other = draft.views[left], draft.views[right]
-    batch = [axis for axes in view.dims[:-2] for axis in axes]
-    rows, contracted = view.dims[-2:]
-    inner = len(view.c) - len(contracted)
-    heads = view.c[:inner]
-    fits = view.c[inner:] == contracted and {*heads} <= {*batch} and {*view.map} == {*rows}
-    if not fits:
-        heads = tuple(axis for axis in view.c if axis in batch)
-        samples = tuple(axis for axis in batch if axis not in heads)
-        view = draft.arranged(view, samples, rows, (*heads, *contracted))
-    columns = other.shape[-1]
+    rank = len(captured.shapes[node.name])
+    left_dims = ((),) * (rank - len(view.dims)) + view.dims
+    right_shape = (1,) * (rank - len(other.dims)) + other.shape
+    *outer, (row, _), (contracted, columns) = zip(left_dims, right_shape, strict=True)
+    batch = tuple(axis for axes, extent in outer if extent > 1 for axis in axes)
+    rows = (*(axis for axes, extent in outer if extent == 1 for axis in axes), *row)
+    view, heads = _in_rows(draft, view, batch, rows, contracted)
+    dims = tuple(
+        axes if axes or extent == 1 else (Axis(extent),)
+        for axes, extent in (*outer, (row, 1), ((), columns))
+    )
+    new = tuple(axis for axes in dims for axis in axes if axis not in (*batch, *rows))
     samples_held, P, Q, _ = draft.shape(view.node)
-    layer = ConvLayer(site.name, K=columns, C=size(contracted), P=P, Q=Q)
+    layer = ConvLayer(site.name, K=size(new), C=size(contracted), P=P, Q=Q)
     repeats = samples_held * size(heads)
     draft.append(Node(site.name, "matmul", (view.node, other.node), layer=layer, repeats=repeats))
-    new = (Axis(columns),) if columns > 1 else ()
-    dims = (*view.dims[:-1], new)
     draft.views[node] = View(site.name, view.n, view.map, (*heads, *new), dims)
+
+
+def _in_rows(
+    draft: Draft, view: View, batch: Axes, rows: Axes, contracted: Axes
+) -> tuple[View, Axes]:
+    """Return a product's first operand held with its rows as the map, and what of C is heads."""
+    inner = len(view.c) - len(contracted)
+    heads = view.c[:inner]
+    if view.c[inner:] == contracted and {*heads} <= {*batch} and {*view.map} == {*rows}:
+        return view, heads
+    heads = tuple(axis for axis in view.c if axis in batch)
+    samples = tuple(axis for axis in batch if axis not in heads)
+    return draft.arranged(view, samples, rows, (*heads, *contracted)), heads
 
 
 def channel_map(draft: Draft, node: fx.Node) -> View:

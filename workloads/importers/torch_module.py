@@ -43,8 +43,9 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     """Return a module in evaluation mode as a network named as its class, and its weights.
 
     ``shapes`` gives the forward's arguments in torch's order of dimensions, NCHW for images;
-    arguments with a default may be left out from some place on. A shape stands for float32
-    values; token numbers and the like must be given as a tensor. The module stays as it is.
+    arguments with a default may be left out from some place on. A shape stands for random values
+    of the parameters' type; token numbers and the like must be given as a tensor. The module stays
+    as it is.
 
     Layers bear the names of their submodules (`torch_sites.Site`), and batch normalisation is
     folded into them where it can be. Nodes are (N, H, W, C): tensors of rank 4 are taken for NCHW,
@@ -63,7 +64,7 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     """
     name = type(module).__name__
     titles, inputs = _inputs(module, shapes or {})
-    captured = capture(module, inputs)
+    captured = _captured(module, inputs)
     leaves = [
         path
         for path, part in module.named_modules()
@@ -147,19 +148,38 @@ def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor,
             raise WorkloadError(
                 f"{owner}: shapes must give {name!r}; its forward's arguments are {allowed}"
             )
-    generator = torch.Generator().manual_seed(0)
-    return given, tuple(_tensor(owner, name, shapes[name], generator) for name in given)
+    types = (each.dtype for each in module.parameters() if each.is_floating_point())
+    dtype, generator = next(types, torch.float32), torch.Generator().manual_seed(0)
+    return given, tuple(_tensor(owner, name, shapes[name], dtype, generator) for name in given)
 
 
 def _tensor(
-    owner: str, name: str, shape: Sequence[int] | Tensor, generator: torch.Generator
+    owner: str,
+    name: str,
+    shape: Sequence[int] | Tensor,
+    dtype: torch.dtype,
+    generator: torch.Generator,
 ) -> Tensor:
     if isinstance(shape, Tensor):
         return shape
     extents = list(shape)
     if not all(isinstance(extent, int) and extent > 0 for extent in extents):
         raise WorkloadError(f"{owner}: shape {tuple(extents)} of {name!r} must be of ints >= 1")
-    return torch.randn(extents, generator=generator)
+    return torch.randn(extents, generator=generator).to(dtype)
+
+
+def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
+    """Capture the module; an error of one with embeddings says how to give token numbers."""
+    try:
+        return capture(module, inputs)
+    except WorkloadError as error:
+        embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
+        if not embeds or not all(x.is_floating_point() for x in inputs):
+            raise
+        raise WorkloadError(
+            f"{error}; a shape stands for random floats: give token numbers as a tensor, from "
+            "Python"
+        ) from None
 
 
 def _append_input(draft: Draft, captured: Captured, node: fx.Node, name: str) -> None:

@@ -72,7 +72,7 @@ def find_sites(
     ``shapes`` are those of the nodes' values, ``module`` is what the graph was captured from. What
     no layer kind takes is no site: an operation on parameters alone, a convolution of a weight
     that depends on inputs or without a batch, a dilated transposed one, and products in which one
-    operand is a vector or shared by several of the other's batches.
+    operand is a vector.
     """
     fixed = constants(graph)
     titles = _products(graph, fixed)
@@ -140,7 +140,7 @@ def _taken(
     operands: tuple[Any, ...] = node.args
     left, right = (shapes[operand.name] for operand in operands[:2])
     if kind == "matmul":
-        return min(len(left), len(right)) >= 2 and left[:-2] == right[:-2]
+        return min(len(left), len(right)) >= 2
     if operands[1] not in fixed or operands[0] in fixed:
         return False
     if kind == "transposed" and {*operands[7]} != {1}:

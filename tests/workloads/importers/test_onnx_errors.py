@@ -200,14 +200,20 @@ def test_a_variance_below_zero(path):
     model, _ = convolution()
     parts = [model.constant(np.ones(4)) for _ in range(3)]
     x = model.node("BatchNormalization", "t0", *parts, model.constant(np.full(4, -1.0)))
-    assert refused(model.save(path, x)) == "layer 'c': its weight is not finite in float32"
+    assert refused(model.save(path, x)) == (
+        f"BatchNormalization {x!r}: multiplies a channel by nan; allowed: finite factors, so no "
+        "division by 0 and no variance below 0"
+    )
 
 
 def test_a_division_by_zero(path):
     model, _ = convolution()
-    x = model.node("Div", "t0", model.constant(np.zeros((4, 1, 1))))
-    x = model.node("Mul", x, model.constant(np.zeros((4, 1, 1))))
-    assert refused(model.save(path, x)) == "layer 'c': its weight is not finite in float32"
+    divided = model.node("Div", "t0", model.constant(np.zeros((4, 1, 1))))
+    x = model.node("Mul", divided, model.constant(np.zeros((4, 1, 1))))
+    assert refused(model.save(path, x)) == (
+        f"Div {divided!r}: multiplies a channel by inf; allowed: finite factors, so no division "
+        "by 0 and no variance below 0"
+    )
 
 
 def test_an_initialiser_without_data(path):
@@ -329,3 +335,30 @@ def test_sparse_initialisers(path):
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
     onnx.save(proto, str(path))
     assert refused(path) == "initialiser 'sparse' is sparse, must be dense"
+
+
+@pytest.mark.parametrize(("operator", "strides"), [("Conv", [1, 1]), ("ConvTranspose", [2, 2])])
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"auto_pad": "SAME"}, "auto_pad='SAME' must be one of NOTSET, SAME_LOWER, SAME_UPPER, "),
+        ({"kernel_shape": [5, 5]}, "kernel_shape=[5, 5] must be [3, 3], as its weight 'w' has"),
+    ],
+    ids=["auto_pad", "kernel_shape"],
+)
+def test_windows_that_are_told_wrong(operator, strides, attributes, message, path):
+    model = Model()
+    weight = model.constant(np.ones((3, 3, 3, 3)), "w")
+    x = model.node(operator, model.input("x", 1, 3, 6, 6), weight, outputs=["y"],
+                   strides=strides, **attributes)  # fmt: skip
+    assert refused(model.save(path, x)).startswith(f"{operator} 'y': {message}")
+
+
+def test_an_operator_of_another_domain_that_reads_weights(path):
+    model = Model()
+    weight = model.constant(np.ones((4, 3, 1, 1)), "w")
+    x = model.node("FusedConv", model.input("x", 1, 3, 6, 6), weight, outputs=["y"], domain="own")
+    assert refused(model.save(path, x, **{x: (1, 4, 6, 6)})) == (
+        "FusedConv 'y' of domain 'own': its multiply-accumulates with 'w' (4, 3, 1, 1) are not "
+        "known; allowed: ONNX's own operators, as in a file that no runtime has fused"
+    )

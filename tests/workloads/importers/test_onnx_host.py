@@ -211,8 +211,18 @@ def test_an_operator_of_another_domain_needs_a_declared_shape(path):
     proto.graph.value_info.append(declared)
     onnx.save(proto, str(path))
     network = import_onnx(path, {"x": (2, 3, 4, 5)}).network
-    assert kinds(network) == ["input", "own", "relu"]
+    assert kinds(network) == ["input", "own.own", "relu"]
     assert network.shape("t1") == (2, 2, 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "function"),
+    [({}, "gelu"), ({"approximate": "none"}, "gelu"), ({"approximate": "tanh"}, "gelu_tanh")],
+)
+def test_an_approximate_gelu_is_another_function(attributes, function, path):
+    model = Model(opset=20)
+    x = model.node("Gelu", model.input("x", 1, 3, 4, 5), **attributes)
+    assert kinds(import_onnx(model.save(path, x)).network) == ["input", function]
 
 
 def test_functions_of_the_file_are_written_out(path):

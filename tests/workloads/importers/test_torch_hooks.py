@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils import parametrizations
 from torch.utils.flop_counter import FlopCounterMode
 
 from workloads import WorkloadError
@@ -82,6 +83,38 @@ def test_attention_by_hand_and_by_its_operators(options, extra):
     with FlopCounterMode(display=False) as counter:  # gradients on: no fused kernel
         module(query, memory, memory)
     assert counter.get_total_flops() == 2 * macs
+
+
+class Queried(nn.Module):
+    """Learned queries, through a layer of their own, look at the input; weights are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, 3, 8))
+        self.before = nn.Linear(8, 8)
+        self.look = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.turn = parametrizations.orthogonal(nn.Linear(8, 4))
+        self.cell = nn.GRUCell(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        known = torch.zeros(2, 3, 8)
+        queries = self.before((self.queries.expand(2, -1, -1) + known).type_as(x))
+        known[:, :1] = self.look(queries, x, x)[0][:, :1]
+        return self.cell(self.turn(known).flatten(1))
+
+
+def test_what_depends_on_no_input_counts_nothing():
+    """Nor does the graph have it; an initial state of zeros takes part as any other state."""
+    x = torch.randn(2, 5, 8)
+    macs = {
+        "look": (10 + 10 + 6) * 8 * 8 + 2 * 6 * 5 * 8,
+        "turn": 6 * 8 * 4,
+        "cell": 2 * 3 * 5 * (12 + 5),
+    }
+    assert count_macs(Queried().eval(), (x,)) == macs
+    captured = capture(Queried(), (x,))
+    assert list(captured.host_macs.values()) == [macs["cell"]]
+    assert sum(site.macs for site in captured.sites) == macs["look"] + macs["turn"]
 
 
 class Mixed(nn.Module):

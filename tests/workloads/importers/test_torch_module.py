@@ -5,9 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.nn.utils import parametrizations, parametrize
 
 from sim.host import infer
+from tests.workloads.importers.onnx_models import Model
 from workloads import ConvLayer, Network, Pool, WorkloadError, phases, resnet18
+from workloads.importers.onnx_graph import import_onnx
 from workloads.importers.torch_module import import_module_function, import_torch
 from workloads.networks.vit import vit
 
@@ -359,6 +362,118 @@ def test_weights_must_be_finite():
     module[0].bias.data[1] = torch.inf
     with pytest.raises(WorkloadError, match="layer '0': its weights hold NaN or Inf"):
         import_torch(module, {"input": (2, 3)})
+
+
+class LowRank(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(torch.randn(2, 3)), nn.Parameter(torch.randn(5, 2))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.up @ self.down
+
+
+def test_a_weight_that_is_a_product_of_parameters():
+    """What makes it is done before inference: the layer's multiply-accumulates are all."""
+    normed = parametrizations.spectral_norm(nn.Conv2d(2, 3, 3))
+    adapted = parametrize.register_parametrization(nn.Linear(3, 5), "weight", LowRank())
+    module = nn.Sequential(normed, nn.Flatten(2), nn.Conv1d(3, 3, 1), nn.Flatten(), adapted).eval()
+    made = import_torch(module, {"input": (1, 2, 3, 3)})
+    assert [(layer.name, layer.macs) for layer in made.network.layers] == [
+        ("0", 3 * 2 * 9), ("2", 3 * 3), ("4", 3 * 5),
+    ]  # fmt: skip
+    assert made.network.host_macs == 0
+    np.testing.assert_array_equal(made.weights["4"].weight[:, :, 0, 0], adapted.weight.detach())
+
+
+class Product(nn.Module):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return left @ right
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "layer"),
+    [
+        ((2, 4, 5, 6), (2, 1, 6, 7), (20, 6, 7, 2)),  # heads share it: their rows are one product's
+        ((2, 4, 5, 6), (6, 7), (40, 6, 7, 1)),
+        ((2, 1, 5, 6), (2, 4, 6, 7), (5, 6, 28, 2)),  # they share the first: columns
+        ((5, 6), (2, 6, 7), (5, 6, 14, 1)),
+        ((2, 1, 5, 6), (1, 4, 6, 7), (10, 6, 28, 1)),
+        ((2, 4, 5, 6), (2, 4, 6, 7), (5, 6, 7, 8)),
+    ],
+)
+def test_batches_that_share_an_operand_are_one_product(left, right, layer, tmp_path):
+    """Rows, reduction, columns and runs by hand; the ONNX importer has the same."""
+    model = Model()
+    y = model.node("MatMul", model.input("left", *left), model.input("right", *right))
+    read = import_onnx(model.save(tmp_path / "product.onnx", y)).network
+    made = import_torch(Product(), {"left": left, "right": right}).network
+    for network in (made, read):
+        (node,) = (node for node in network.nodes if node.op == "matmul")
+        assert (node.layer.P * node.layer.Q, node.layer.C, node.layer.K, node.repeats) == layer
+        assert node is network.nodes[-1]
+
+
+class MultiQuery(nn.Module):
+    """Four heads with one key and value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.kv, self.proj = nn.Linear(24, 24), nn.Linear(24, 12), nn.Linear(24, 9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        N, T, C = x.shape
+        q = self.q(x).reshape(N, T, 4, 6).transpose(1, 2)
+        k, v = self.kv(x).unsqueeze(1).chunk(2, -1)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(N, T, C))
+
+
+def test_attention_with_one_key_for_all_heads():
+    network = import_torch(MultiQuery(), {"x": (2, 10, 24)}).network
+    assert [(node.name, node.op, network.shape(node.name)) for node in network.nodes] == [
+        ("x", "input", (2, 10, 1, 24)),
+        ("q", "linear", (2, 10, 1, 24)),
+        ("kv", "linear", (2, 10, 1, 12)),
+        ("split", "host", (2, 1, 10, 6)),
+        ("split:1", "host", (2, 1, 10, 6)),
+        ("q.permute", "host", (2, 4, 10, 6)),
+        ("qk", "matmul", (2, 4, 10, 10)),
+        ("mul", "host", (2, 4, 10, 10)),
+        ("softmax", "host", (2, 4, 10, 10)),
+        ("av", "matmul", (2, 4, 10, 6)),
+        ("av.permute", "host", (2, 10, 1, 24)),
+        ("proj", "linear", (2, 10, 1, 9)),
+    ]
+    assert network.macs == 2 * 10 * 24 * (24 + 12 + 9) + 2 * (2 * 40 * 6 * 10)
+    assert network.batched(4).macs == 2 * network.macs
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(10, 6), nn.Linear(6, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embed(ids))
+
+
+def test_inputs_are_of_the_parameters_type_or_tensors():
+    for dtype in (torch.float16, torch.float64):
+        made = import_torch(nn.Conv2d(2, 3, 1).to(dtype), {"input": (1, 2, 4, 4)})
+        assert made.network.macs == 16 * 2 * 3
+    numbers = torch.tensor([[1, 2, 9]])
+    assert import_torch(Tokens(), {"ids": numbers}).network.macs == 3 * 6 * 4
+    with pytest.raises(WorkloadError, match="fails on inputs of shape") as caught:
+        import_torch(Tokens(), {"ids": (1, 3)})
+    assert str(caught.value).endswith(
+        "; a shape stands for random floats: give token numbers as a tensor, from Python"
+    )
+
+
+def test_an_approximate_gelu_is_another_function():
+    module = nn.Sequential(nn.Linear(3, 2), nn.GELU(), nn.GELU(approximate="tanh"))
+    assert functions(import_torch(module, {"input": (1, 3)}).network) == ["gelu", "gelu_tanh"]
 
 
 FILE = """

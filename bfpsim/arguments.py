@@ -81,10 +81,7 @@ def load(
     formats = [parse_format(part) for part in parts]
     chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
     spec, net = load_arch(arch), load_workload(network, shapes(shape))
-    if not net.layers:
-        functions = dict.fromkeys(node.function for node in net.nodes if node.op == "host")
-        only = f", only the host's {', '.join(functions)}" if functions else ""
-        raise UsageError(f"{net.name} has no layer{only}; allowed: a network with at least one")
+    net.check_layers()
     return spec, net, chosen
 
 

@@ -81,6 +81,14 @@ class Network:
             raise WorkloadError(f"network {self.name!r}: has no node {node!r}")
         return self._shapes[node]
 
+    def check_layers(self) -> None:
+        """Raise WorkloadError if nothing of the network runs on the PE array."""
+        if self.layers:
+            return
+        functions = dict.fromkeys(str(node.function) for node in self.nodes if node.op == "host")
+        only = f", only the host's {', '.join(functions)}" if functions else ""
+        raise WorkloadError(f"{self.name} has no layer{only}; allowed: a network with at least one")
+
     def batched(self, n: int) -> Network:
         """Return this network with a batch of ``n``."""
         return replace(self, nodes=tuple(node.batched(n, self.batch) for node in self.nodes))

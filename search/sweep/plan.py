@@ -121,8 +121,7 @@ def _load_arch(value: object) -> Arch:
 
 def _network(value: Any) -> Network:
     network = value if isinstance(value, Network) else load_workload(value)
-    if not network.layers:
-        raise WorkloadError(f"{network.name} has no layer; allowed: a network with at least one")
+    network.check_layers()
     return network
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from bfpsim.cli import run
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -38,15 +40,6 @@ def assert_shown(shown: str, printed: str) -> None:
     assert skipping or not rest, f"{rest[:3]} is printed, not shown"
 
 
-def run(*command: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout + done.stderr
-
-
 CONSOLE = [
     pytest.param(body, id=f"{page.name}-{number}")
     for page in PAGES
@@ -56,12 +49,15 @@ CONSOLE = [
 
 
 @pytest.mark.parametrize("body", CONSOLE)
-def test_console_blocks(body: str) -> None:
+def test_console_blocks(body: str, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
     for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
         line, _, output = command.partition("\n")
         program, *arguments = line.split()
         assert program == "bfpsim", line
-        assert_shown(output, run(sys.executable, "-m", "bfpsim", *arguments))
+        run(arguments)
+        captured = capsys.readouterr()
+        assert_shown(output, captured.out + captured.err)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -72,7 +68,13 @@ def test_python_blocks(page: Path) -> None:
         for number, (language, body) in enumerate(blocks)
         if language == "python"
     ]
-    parts = run(sys.executable, "-c", "\n".join(session)).split(MARK)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", "\n".join(session)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    parts = (done.stdout + done.stderr).split(MARK)
     printed = dict(part.lstrip().partition("\n")[::2] for part in parts[1:])
     for number, output in printed.items():
         following = blocks[int(number) + 1 : int(number) + 2]

@@ -51,7 +51,7 @@ def small_case(seed: int, burst: str):
     return layer, tight(arch, int(2 ** rng.uniform(6, 13))), formats
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(60))
 def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
     layer, arch, formats = small_case(seed, "1 bit")
     every = brute_force(layer, arch, formats, EXACT)
@@ -64,7 +64,7 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
     assert dram_counts(nest, arch, formats, EXACT).total() == min(every.values())
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(36))
 def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> None:
     """Of every candidate size under every order of `orders`, each priced alone."""
     layer, arch, formats = small_case(seed, "64 bit")
@@ -82,7 +82,7 @@ def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> Non
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency"])
-@pytest.mark.parametrize("seed", range(200, 240))
+@pytest.mark.parametrize("seed", range(200, 224))
 def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:
     """Priced by the scalar model, over every order and tile size."""
     layer, arch, formats = small_case(seed, "1 bit")
@@ -100,7 +100,7 @@ def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:
         assert found.cost == pytest.approx(min(costs), rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(300, 330))
+@pytest.mark.parametrize("seed", range(300, 318))
 @pytest.mark.parametrize("model", ["exact", "full"])
 def test_the_k_best_ascend_and_are_distinct(seed: int, model: str) -> None:
     layer, arch, formats = small_case(seed, "64 bit")
@@ -120,9 +120,14 @@ def test_the_answer_is_the_least_at_length() -> None:
     for seed in range(1000, 1600):
         test_the_answer_is_the_least_of_all_legal_mappings(seed)
         test_with_bursts_the_answer_is_the_least_of_the_candidates(seed)
+    for seed in range(2000, 2100):
+        for objective in ("energy", "latency"):
+            test_the_other_objectives_are_least_too(seed, objective)
+        for model in ("exact", "full"):
+            test_the_k_best_ascend_and_are_distinct(seed, model)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(60))
 def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> None:
     rng = random.Random(seed)
     layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)

@@ -44,14 +44,14 @@ def quantized(network: str) -> QuantizedModel:
 @pytest.mark.parametrize(
     ("network", "layer"),
     [
-        ("resnet18-fashion", "layer3.0.downsample"),
+        pytest.param(*("resnet18-fashion", "layer3.0.downsample"), marks=pytest.mark.long),
         ("resnet18-fashion", "layer4.0.conv1"),
         ("mobilenetv2-fashion", "blocks.5.depthwise"),
-        ("mobilenetv2-fashion", "blocks.5.eca.conv"),
+        pytest.param(*("mobilenetv2-fashion", "blocks.5.eca.conv"), marks=pytest.mark.long),
         ("googlenet-fashion", "inception4a.branch2.1"),
-        ("vit-fashion", "patch_embed"),
+        pytest.param(*("vit-fashion", "patch_embed"), marks=pytest.mark.long),
         ("vit-fashion", "blocks.3.attn.qk"),
-        ("vit-fashion", "blocks.3.mlp.fc2"),
+        pytest.param(*("vit-fashion", "blocks.3.mlp.fc2"), marks=pytest.mark.long),
     ],
 )
 def test_a_simulated_layer_equals_the_front_end(network: str, layer: str) -> None:

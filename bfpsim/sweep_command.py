@@ -12,6 +12,7 @@ import typer
 
 from bfpsim.arguments import Csv, Json, Out, UsageError, one_of
 from bfpsim.emit import Report, emit
+from reports.units import BITS, ENERGY, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,19 +30,12 @@ _COST = {
     "latency": ("cycles", "M cycles", 1e6),
 }
 
-# The terminal's columns of figures, and the units that they may have.
+# The terminal's columns of figures, and their units: of three decimals one bit is seen in kbit.
 _SHOWN = {
-    "dram_bits": "DRAM",
-    "compulsory_bits": "compulsory",
-    "energy_pj": "energy",
-    "cycles": "cycles",
-}
-_BITS = ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"))
-_UNITS = {
-    "dram_bits": _BITS,
-    "compulsory_bits": _BITS,
-    "energy_pj": ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ")),
-    "cycles": ((1e6, "M"), (1e3, "k")),
+    "dram_bits": ("DRAM", BITS[:-1]),
+    "compulsory_bits": ("compulsory", BITS[:-1]),
+    "energy_pj": ("energy", ENERGY[:-1]),
+    "cycles": ("cycles", ((1e6, "M"), (1e3, "k"))),
 }
 
 
@@ -125,14 +119,17 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
         title = f"{title}, {len(frame):,} points: the best {which}, of each network"
         frame = best
     table = make_table(title, "point", *told)
-    shown = {name: _unit(name, frame[name]) for name in _SHOWN}
-    numbers(table, *(f"{_SHOWN[name]}\n[{unit}]" for name, (_, unit) in shown.items()))
+    scales = {}
+    for name, (label, units) in _SHOWN.items():
+        known = frame[name].dropna()
+        scales[name], unit = readable(known.max() if len(known) else 0, units)
+        numbers(table, f"{label}\n[{unit}]")
     table.add_column("", vertical="bottom")
     for row in frame.to_dict(orient="records"):
         failed = isinstance(row["error"], str)
         table.add_row(
             *(escape(str(row[name])) for name in ("point", *told)),
-            *("" if failed else f"{row[name] / by:,.3f}" for name, (by, _) in shown.items()),
+            *("" if failed else f"{row[name] / by:,.3f}" for name, by in scales.items()),
             escape(row["error"]) if failed else "",
         )
     return table
@@ -148,12 +145,6 @@ def _cheapest(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     most = max(1, _ROWS // len(groups))
     by = ", ".join(dict.fromkeys(frame["objective"]))
     return pd.concat([own.nsmallest(most, "cost") for own in groups]), f"{most} by {by}"
-
-
-def _unit(name: str, values: pd.Series[Any]) -> tuple[float, str]:
-    """The largest unit in which the largest value is 1 or more."""
-    largest = values.max() if values.notna().any() else 0
-    return next((one for one in _UNITS[name] if one[0] <= largest), _UNITS[name][-1])
 
 
 @contextmanager

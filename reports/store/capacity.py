@@ -32,20 +32,13 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
         traffic, energy = figure.subplots(1, 2)
         for formats, (colour, marker) in zip(shown, _LINES, strict=False):
             best = cheapest(points[points["formats"] == formats], "capacity_bits")
+            x = best["capacity_bits"]
             for axes, simulated, floor, unit in (
                 (traffic, "dram_bits", "compulsory_bits", 1e6),
                 (energy, "energy_pj", "compulsory_energy_pj", 1e9),
             ):
-                axes.plot(
-                    best["capacity_bits"],
-                    best[simulated] / unit,
-                    f"{marker}-",
-                    color=colour,
-                    label=formats,
-                )
-                axes.plot(
-                    best["capacity_bits"], best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR
-                )
+                axes.plot(x, best[simulated] / unit, f"{marker}-", color=colour, label=formats)
+                axes.plot(x, best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR)
         _finish(traffic, sizes, "DRAM data movement", "DRAM traffic [Mbit]")
         _finish(energy, sizes, "data-movement energy, DRAM and SRAM", "energy [mJ]")
         traffic.plot([], [], color="black", lw=1.2, dashes=_FLOOR, label="compulsory (DRAM)")

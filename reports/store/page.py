@@ -129,18 +129,25 @@ def _values(series: pd.Series[Any], column: Column) -> dict[str, Any]:
     if column.digits is None:
         codes, distinct = series.astype(object).where(series.notna(), "").astype(str).factorize()
         words = [str(word) for word in distinct]
-        sizes = [magnitude(word) if word else Fraction(0) for word in words]
-        known = [size for size in sizes if size is not None]
-        ranks = {}
-        if any(words) and len(known) == len(words):
-            order = sorted(set(known))
-            ranks = {"ranks": [order.index(size) for size in known]}
-        return {"words": words, "at": codes.tolist(), **ranks}
+        ranks = _ranks(words)
+        return {"words": words, "at": codes.tolist(), **({"ranks": ranks} if ranks else {})}
     numbers = np.round(series.to_numpy(float, na_value=np.nan) / column.scale, _DECIMALS)
     if column.digits == 0 and column.scale == 1 and not np.isnan(numbers).any():
         return {"values": numbers.astype(int).tolist(), "digits": 0}
     values = [None if value != value else value for value in numbers.tolist()]
     return {"values": values, "digits": column.digits}
+
+
+def _ranks(words: Sequence[str]) -> list[int]:
+    """The places of quantities by their size, equal ones in one; nothing if any word is none."""
+    sizes = []
+    for word in words:
+        size = magnitude(word) if word else Fraction(0)
+        if size is None:
+            return []
+        sizes.append(size)
+    places = {size: place for place, size in enumerate(sorted(set(sizes)))}
+    return [places[size] for size in sizes] if any(words) else []
 
 
 def _hash(text: str) -> str:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from reports.store.findings import Findings
 from reports.store.page import Column, PageTable
+from reports.units import BITS, ENERGY, TIME, Unit, readable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_BITS = ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"), (1.0, "bit"))
-_ENERGY = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
-_TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _KIB = 8192
 _LAYERS = 250_000  # rows of layers that the page holds at most
 
@@ -100,7 +98,7 @@ def _point_columns(points: pd.DataFrame, axes: Sequence[str]) -> tuple[Column, .
         Column("point", "point", digits=0),
         *(Column(name, name) for name in ("network", *labels, "formats", *axes)),
         Column("capacity_bits", "buffers [KiB]", _KIB, 1),
-        *_scaled(points, {"seconds": "time"}, _TIME),
+        *_scaled(points, {"seconds": "time"}, TIME),
         *_figures(points),
     )
 
@@ -122,7 +120,7 @@ def _traffic_columns(traffic: pd.DataFrame) -> tuple[Column, ...]:
         Column("point", "point", digits=0),
         *(Column(name, name) for name in names),
         Column("bits", "bits", digits=0),
-        *_scaled(traffic, {"energy_pj": "energy"}, _ENERGY),
+        *_scaled(traffic, {"energy_pj": "energy"}, ENERGY),
     )
 
 
@@ -138,7 +136,7 @@ def _accuracy_columns(accuracies: pd.DataFrame) -> tuple[Column, ...]:
     """Labels, energies and losses."""
     return (
         Column("label", "label"),
-        *_scaled(accuracies, {"energy_pj": "energy"}, _ENERGY),
+        *_scaled(accuracies, {"energy_pj": "energy"}, ENERGY),
         Column("accuracy_loss", "accuracy lost [%]", 0.01, 2),
         Column("unbeaten", "unbeaten"),
     )
@@ -146,19 +144,19 @@ def _accuracy_columns(accuracies: pd.DataFrame) -> tuple[Column, ...]:
 
 def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
     return (
-        *_scaled(frame, _ENERGIES, _ENERGY),
+        *_scaled(frame, _ENERGIES, ENERGY),
         *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
-        *_scaled(frame, _VOLUMES, _BITS),
+        *_scaled(frame, _VOLUMES, BITS),
     )
 
 
 def _scaled(
-    frame: pd.DataFrame, labels: dict[str, str], units: Sequence[tuple[float, str]]
+    frame: pd.DataFrame, labels: dict[str, str], units: Sequence[Unit]
 ) -> tuple[Column, ...]:
     """Columns in the one unit, the largest in which the largest number is above 1."""
     known = {name: label for name, label in labels.items() if name in frame}
     largest = frame[[*known]].max().max() if len(frame) and known else 0
-    scale, unit = next((one for one in units if one[0] <= largest), units[-1])
+    scale, unit = readable(largest, units)
     return tuple(
         Column(name, f"{label} [{unit}]", scale, 0 if unit == "bit" else 3)
         for name, label in known.items()

@@ -45,9 +45,8 @@ def read_accuracies(path: str | Path) -> pd.DataFrame:
             raise AccuracyError(f"{path}: has no column {column!r}; needed: {allowed}")
     if frame.empty:
         raise AccuracyError(f"{path}: has no row; needed: at least one, with {allowed}")
-    for column in COLUMNS[1:]:
+    for column, (least, most, what) in _RANGES.items():
         numbers = pd.to_numeric(frame[column], errors="coerce")
-        least, most, what = _RANGES[column]
         wrong_rows = frame.index[~numbers.between(least, most)]
         if len(wrong_rows):
             row = wrong_rows[0]

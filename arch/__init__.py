@@ -1,6 +1,6 @@
 """Hardware descriptions: typed YAML and shipped specs."""
 
-from arch.load import (
+from bfpsim.arch.load import (
     ArchError,
     dump_arch,
     json_schema,
@@ -10,7 +10,7 @@ from arch.load import (
     replace_all,
     shipped,
 )
-from arch.spec import Arch, Axis, Dma, Dram, PEArray, SplitSram, Sram, Stationary, Tensor
+from bfpsim.arch.spec import Arch, Axis, Dma, Dram, PEArray, SplitSram, Sram, Stationary, Tensor
 
 __all__ = [
     "Arch",

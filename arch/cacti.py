@@ -12,7 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal, get_args
 
-from arch.units import CAPACITY, ENERGY
+from bfpsim.arch.units import CAPACITY, ENERGY
 
 Cacti = Literal["cacti-22nm", "cacti-45nm", "cacti-65nm"]
 NAMES: tuple[Cacti, ...] = get_args(Cacti)
@@ -76,7 +76,7 @@ def pj_per_bit(name: Cacti, capacity: int, width: int) -> float:
 @cache
 def _columns(name: Cacti) -> dict[int, dict[int, float]]:
     """Of one node: width [bit] -> capacity [bit] -> pJ/bit, both ascending."""
-    text = resources.files("arch").joinpath("cacti.csv").read_text("utf-8")
+    text = resources.files("bfpsim.arch").joinpath("cacti.csv").read_text("utf-8")
     table: dict[int, dict[int, float]] = {}
     for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
         if name == f"cacti-{row['node_nm']}nm":

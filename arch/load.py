@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from arch.spec import Arch, Part, SplitSram, Sram
+from bfpsim.arch.spec import Arch, Part, SplitSram, Sram
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
     from pydantic_core import ErrorDetails
@@ -30,7 +30,7 @@ class ArchError(ValueError):
 @cache
 def shipped() -> tuple[str, ...]:
     """Names of the architectures that come with the package, the shortest first."""
-    files = (file.name for file in resources.files("arch").joinpath("specs").iterdir())
+    files = (file.name for file in resources.files("bfpsim.arch").joinpath("specs").iterdir())
     names = [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
     return tuple(sorted(names, key=lambda name: (len(name), name)))
 
@@ -42,7 +42,7 @@ def load_arch(name_or_path: str | Path) -> Arch:
     ArchError if there is no such thing, or for whatever is wrong in it.
     """
     if isinstance(name_or_path, str) and name_or_path in shipped():
-        spec = resources.files("arch").joinpath("specs", f"{name_or_path}.yaml")
+        spec = resources.files("bfpsim.arch").joinpath("specs", f"{name_or_path}.yaml")
         return parse_arch(spec.read_text("utf-8"), f"{name_or_path}.yaml")
     source = str(name_or_path)
     try:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from arch import cacti, units
+from bfpsim.arch import cacti, units
 
 Tensor = Literal["I", "W", "O"]
 Stationary = Literal["weight", "output", "input"]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from quant.baselines import BASELINES
-from quant.comparison import compare_formats, evaluate_original
-from quant.datasets import FASHION_MNIST, read_idx_dataset
-from quant.fine_tuning import fine_tune
-from quant.model import quantize_model
-from quant.policies import TABLE_3, parse_policy
-from workloads.training.fashion import DEBIAN_FOLDER
-from workloads.training.shipped import shipped_module
+from bfpsim.quant.baselines import BASELINES
+from bfpsim.quant.study.comparison import compare_formats, evaluate_original
+from bfpsim.quant.study.datasets import FASHION_MNIST, read_idx_dataset
+from bfpsim.quant.study.policies import TABLE_3, parse_policy
+from bfpsim.quant.torch.model import quantize_model
+from bfpsim.quant.training.fine_tuning import fine_tune
+from bfpsim.workloads.training.fashion import DEBIAN_FOLDER
+from bfpsim.workloads.training.shipped import shipped_module
 
 NETWORKS = ("resnet18-fashion", "mobilenetv2-fashion", "googlenet-fashion", "vit-fashion")
 POLICIES = tuple(dict.fromkeys((*TABLE_3, "bfp8e3b16", *BASELINES)))

@@ -6,11 +6,11 @@ Layers that are equal but for their names are mapped and simulated once.
 import sys
 import time
 
-from arch import load_arch
-from mapping.mapper import find_mapping
-from quant import BFP, LayerFormats
-from sim.simulate import simulate_network
-from workloads import load_workload, names
+from bfpsim.arch import load_arch
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import load_workload, names
 
 
 def main(chosen: list[str]) -> None:

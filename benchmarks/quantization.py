@@ -12,9 +12,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from quant import BFP
-from quant.axes import CHANNELS
-from quant.fake_quantize import fake_quantize
+from bfpsim.quant.formats import BFP
+from bfpsim.quant.torch.axes import CHANNELS
+from bfpsim.quant.torch.fake_quantize import fake_quantize
 
 SHAPE = (32, 128, 64, 64)
 """16.8 M elements."""

@@ -11,13 +11,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from reports.store.write import write_report
-from search.store import Store
-from search.sweep.evaluate import evaluate
-from search.sweep.ledger import POINTS
-from search.sweep.plan import plan
-from search.sweep.spec import load_spec
-from workloads import Network, NetworkBuilder
+from bfpsim.reports.store.write import write_report
+from bfpsim.search.store import Store
+from bfpsim.search.sweep.evaluate import evaluate
+from bfpsim.search.sweep.ledger import POINTS
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.spec import load_spec
+from bfpsim.workloads import Network, NetworkBuilder
 
 SPEC = {
     "arch": "edge-16k",

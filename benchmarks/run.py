@@ -9,18 +9,18 @@ import time
 
 import simpy
 
-from arch import load_arch
-from mapping.grid import Grid
-from mapping.mapper import ORDERS, find_mapping
-from mapping.models import EXACT, FULL, PAPER, model_counts
-from mapping.nest import Mapping
-from quant import BFP, LayerFormats, Plain
-from reports.mapping import regret_line
-from search.mappings import map_network
-from search.solvers import compare_solvers
-from sim.accelerator import Accelerator
-from sim.simulate import simulate
-from workloads import ConvLayer, load_workload
+from bfpsim.arch import load_arch
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.mapper import ORDERS, find_mapping
+from bfpsim.mapping.models import EXACT, FULL, PAPER, model_counts
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.reports.mapping import regret_line
+from bfpsim.search.mappings import map_network
+from bfpsim.search.solvers import compare_solvers
+from bfpsim.sim.accelerator import Accelerator
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer, load_workload
 
 SCALE_SIM_SECONDS = 678.0
 """SCALE-Sim v3, ResNet-18 at 224, on a 2-core machine of this kind; not run again here."""
@@ -127,7 +127,7 @@ def long_nest():
 
 def same_accounting():
     """conv2_x in 16-bit plain words, as outside tools count it."""
-    from arch import replace
+    from bfpsim.arch import replace
 
     layer = ConvLayer("conv2_x", K=64, C=64, P=56, Q=56, R=3, S=3)
     arch = load_arch("edge-64k")

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 import bfpsim as bs
-from quant.formats import candidates
-from quant.sensitivity import Sensitivity
-from search.bitwidth.allocation import allocate
-from search.bitwidth.costs import Costs
-from search.bitwidth.losses import make_losses, no_losses
-from search.bitwidth.problem import Problem
-from search.bitwidth.refinement import Simulations, refine
-from search.bitwidth.search import search_formats
-from search.bitwidth.space import Space, make_space
-from search.bitwidth.stages import Stages
-from search.bitwidth.target import Tradeoff
-from search.bitwidth.tasks import workers
+from bfpsim.quant.formats import candidates
+from bfpsim.quant.study.sensitivity import Sensitivity
+from bfpsim.search.bitwidth.allocation import allocate
+from bfpsim.search.bitwidth.costs import Costs
+from bfpsim.search.bitwidth.losses import make_losses, no_losses
+from bfpsim.search.bitwidth.problem import Problem
+from bfpsim.search.bitwidth.refinement import Simulations, refine
+from bfpsim.search.bitwidth.search import search_formats
+from bfpsim.search.bitwidth.space import Space, make_space
+from bfpsim.search.bitwidth.stages import Stages
+from bfpsim.search.bitwidth.target import Tradeoff
+from bfpsim.search.bitwidth.tasks import workers
 
 ALPHA = 0.2
 NAT = 0.75

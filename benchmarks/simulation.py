@@ -9,11 +9,11 @@ import resource
 import sys
 import time
 
-from arch import load_arch
-from mapping.nest import Mapping
-from quant import LayerFormats, parse_format
-from sim.simulate import simulate, simulate_network
-from workloads import load_workload
+from bfpsim.arch import load_arch
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import LayerFormats, parse_format
+from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.workloads import load_workload
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from search.sweep.evaluate import attempt
-from search.sweep.plan import plan
-from search.sweep.point import program
-from search.sweep.run import sweep
-from search.sweep.spec import load_spec
-from workloads import Network, NetworkBuilder
+from bfpsim.search.sweep.evaluate import attempt
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.point import program
+from bfpsim.search.sweep.run import sweep
+from bfpsim.search.sweep.spec import load_spec
+from bfpsim.workloads import Network, NetworkBuilder
 
 FEW, MANY = 40, 400
 """Values of the last axis; 25 points each."""

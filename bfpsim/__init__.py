@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arch import Arch, ArchError, dump_arch, load_arch
-    from mapping.nest import Mapping, MappingError
-    from mapping.predict import predict
-    from quant import (
+    from bfpsim.arch import Arch, ArchError, dump_arch, load_arch
+    from bfpsim.mapping.nest import Mapping, MappingError
+    from bfpsim.mapping.predict import predict
+    from bfpsim.quant.formats import (
         BFP,
         FormatError,
         LayerFormats,
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
         quantize_weight,
         unpack,
     )
-    from quant.accuracy import TopK, top_k
-    from quant.additivity import check_additivity
-    from quant.comparison import compare_formats
-    from quant.datasets import shipped_test_images
-    from quant.fine_tuning import fine_tune
-    from quant.model import Codings, QuantizedModel, quantize_model
-    from quant.sensitivity import Sensitivity, measure_sensitivity
-    from reports.energy import plot_energies
-    from reports.files import write_csv
-    from reports.roofline import Roof, plot_roofline
-    from reports.store.write import write_report
-    from reports.sweep import plot_sweep
-    from reports.tables import simulation_table, sweep_table, traffic_table, validation_table
-    from reports.trace import write_trace
-    from reports.workload import host_frame, kinds_frame, workload_frame
-    from search.bitwidth.allocation import InfeasibleError
-    from search.bitwidth.network import search_network
-    from search.bitwidth.search import Searched
-    from search.bitwidth.target import CostBudget, LossBudget, Tradeoff
-    from search.buffers import sweep_capacity
-    from search.curve import traffic_curves
-    from search.mappings import map_network
-    from search.rescore import find_mapping, rescored
-    from search.store import StoreError
-    from search.sweep.run import sweep
-    from search.sweep.spec import SweepError
-    from sim.host import infer
-    from sim.inference import calibrate, run_inference
-    from sim.result import LayerResult, NetworkResult
-    from sim.simulate import simulate, simulate_network
-    from sim.validate import validate
-    from workloads import (
+    from bfpsim.quant.study.accuracy import TopK, top_k
+    from bfpsim.quant.study.additivity import check_additivity
+    from bfpsim.quant.study.comparison import compare_formats
+    from bfpsim.quant.study.datasets import shipped_test_images
+    from bfpsim.quant.study.sensitivity import Sensitivity, measure_sensitivity
+    from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
+    from bfpsim.quant.training.fine_tuning import fine_tune
+    from bfpsim.reports.energy import plot_energies
+    from bfpsim.reports.files import write_csv
+    from bfpsim.reports.roofline import Roof, plot_roofline
+    from bfpsim.reports.store.write import write_report
+    from bfpsim.reports.sweep import plot_sweep
+    from bfpsim.reports.tables import simulation_table, sweep_table, traffic_table, validation_table
+    from bfpsim.reports.trace import write_trace
+    from bfpsim.reports.workload import host_frame, kinds_frame, workload_frame
+    from bfpsim.search.bitwidth.allocation import InfeasibleError
+    from bfpsim.search.bitwidth.network import search_network
+    from bfpsim.search.bitwidth.search import Searched
+    from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Tradeoff
+    from bfpsim.search.buffers import sweep_capacity
+    from bfpsim.search.curve import traffic_curves
+    from bfpsim.search.mappings import map_network
+    from bfpsim.search.rescore import find_mapping, rescored
+    from bfpsim.search.store import StoreError
+    from bfpsim.search.sweep.run import sweep
+    from bfpsim.search.sweep.spec import SweepError
+    from bfpsim.sim.host import infer
+    from bfpsim.sim.inference import calibrate, run_inference
+    from bfpsim.sim.result import LayerResult, NetworkResult
+    from bfpsim.sim.simulate import simulate, simulate_network
+    from bfpsim.sim.validate import validate
+    from bfpsim.workloads import (
         ConvLayer,
         Network,
         NetworkBuilder,
@@ -68,21 +68,21 @@ if TYPE_CHECKING:
         shipped_images,
         shipped_weights,
     )
-    from workloads.training.shipped import shipped_module
+    from bfpsim.workloads.training.shipped import shipped_module
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "arch": ("Arch", "ArchError", "dump_arch", "load_arch"),
-    "search.curve": ("traffic_curves",),
-    "search.mappings": ("map_network",),
-    "search.rescore": ("find_mapping", "rescored"),
-    "search.sweep.run": ("sweep",),
-    "search.sweep.spec": ("SweepError",),
-    "search.store": ("StoreError",),
-    "mapping.nest": ("Mapping", "MappingError"),
-    "mapping.predict": ("predict",),
-    "quant": (
+    "bfpsim.arch": ("Arch", "ArchError", "dump_arch", "load_arch"),
+    "bfpsim.search.curve": ("traffic_curves",),
+    "bfpsim.search.mappings": ("map_network",),
+    "bfpsim.search.rescore": ("find_mapping", "rescored"),
+    "bfpsim.search.sweep.run": ("sweep",),
+    "bfpsim.search.sweep.spec": ("SweepError",),
+    "bfpsim.search.store": ("StoreError",),
+    "bfpsim.mapping.nest": ("Mapping", "MappingError"),
+    "bfpsim.mapping.predict": ("predict",),
+    "bfpsim.quant.formats": (
         "BFP",
         "FormatError",
         "LayerFormats",
@@ -95,33 +95,38 @@ _HOME = {
         "quantize_weight",
         "unpack",
     ),
-    "quant.accuracy": ("TopK", "top_k"),
-    "quant.additivity": ("check_additivity",),
-    "quant.comparison": ("compare_formats",),
-    "quant.datasets": ("shipped_test_images",),
-    "quant.fine_tuning": ("fine_tune",),
-    "quant.model": ("Codings", "QuantizedModel", "quantize_model"),
-    "quant.sensitivity": ("Sensitivity", "measure_sensitivity"),
-    "workloads.training.shipped": ("shipped_module",),
-    "reports.energy": ("plot_energies",),
-    "reports.files": ("write_csv",),
-    "reports.trace": ("write_trace",),
-    "reports.roofline": ("Roof", "plot_roofline"),
-    "reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
-    "reports.store.write": ("write_report",),
-    "reports.sweep": ("plot_sweep",),
-    "reports.tables": ("simulation_table", "sweep_table", "traffic_table", "validation_table"),
-    "search.bitwidth.allocation": ("InfeasibleError",),
-    "search.bitwidth.network": ("search_network",),
-    "search.bitwidth.search": ("Searched",),
-    "search.bitwidth.target": ("CostBudget", "LossBudget", "Tradeoff"),
-    "search.buffers": ("sweep_capacity",),
-    "sim.host": ("infer",),
-    "sim.inference": ("calibrate", "run_inference"),
-    "sim.result": ("LayerResult", "NetworkResult"),
-    "sim.simulate": ("simulate", "simulate_network"),
-    "sim.validate": ("validate",),
-    "workloads": (
+    "bfpsim.quant.study.accuracy": ("TopK", "top_k"),
+    "bfpsim.quant.study.additivity": ("check_additivity",),
+    "bfpsim.quant.study.comparison": ("compare_formats",),
+    "bfpsim.quant.study.datasets": ("shipped_test_images",),
+    "bfpsim.quant.training.fine_tuning": ("fine_tune",),
+    "bfpsim.quant.torch.model": ("Codings", "QuantizedModel", "quantize_model"),
+    "bfpsim.quant.study.sensitivity": ("Sensitivity", "measure_sensitivity"),
+    "bfpsim.workloads.training.shipped": ("shipped_module",),
+    "bfpsim.reports.energy": ("plot_energies",),
+    "bfpsim.reports.files": ("write_csv",),
+    "bfpsim.reports.trace": ("write_trace",),
+    "bfpsim.reports.roofline": ("Roof", "plot_roofline"),
+    "bfpsim.reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
+    "bfpsim.reports.store.write": ("write_report",),
+    "bfpsim.reports.sweep": ("plot_sweep",),
+    "bfpsim.reports.tables": (
+        "simulation_table",
+        "sweep_table",
+        "traffic_table",
+        "validation_table",
+    ),
+    "bfpsim.search.bitwidth.allocation": ("InfeasibleError",),
+    "bfpsim.search.bitwidth.network": ("search_network",),
+    "bfpsim.search.bitwidth.search": ("Searched",),
+    "bfpsim.search.bitwidth.target": ("CostBudget", "LossBudget", "Tradeoff"),
+    "bfpsim.search.buffers": ("sweep_capacity",),
+    "bfpsim.sim.host": ("infer",),
+    "bfpsim.sim.inference": ("calibrate", "run_inference"),
+    "bfpsim.sim.result": ("LayerResult", "NetworkResult"),
+    "bfpsim.sim.simulate": ("simulate", "simulate_network"),
+    "bfpsim.sim.validate": ("validate",),
+    "bfpsim.workloads": (
         "ConvLayer",
         "Network",
         "NetworkBuilder",

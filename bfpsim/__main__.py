@@ -1,5 +1,5 @@
 """`python -m bfpsim`."""
 
-from bfpsim.cli import main
+from bfpsim.commands.app import main
 
 main()

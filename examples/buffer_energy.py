@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 import bfpsim as bs
-from arch import replace
-from arch.units import CAPACITY
-from reports.energy import plot_energies
+from bfpsim.arch import replace
+from bfpsim.arch.units import CAPACITY
+from bfpsim.reports.energy import plot_energies
 
 CAPACITIES = ("16 KiB", "32 KiB", "64 KiB", "128 KiB", "256 KiB", "512 KiB", "1 MiB", "2 MiB")
 ENERGIES = ("0.16 pJ/bit", "cacti-22nm", "cacti-45nm", "cacti-65nm")

@@ -9,7 +9,7 @@ avoids, and the smallest buffer that comes within one percent of that.
 import argparse
 
 import bfpsim as bs
-from arch.units import CAPACITY
+from bfpsim.arch.units import CAPACITY
 
 SIZES = ("4 KiB", "8 KiB", "16 KiB", "32 KiB", "64 KiB", "128 KiB", "256 KiB")
 

@@ -6,12 +6,12 @@ from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
-from arch import Arch
-from mapping.boxes import Interval
-from mapping.counts import Counts, Direction
-from mapping.dram_model import average_code_bits
-from mapping.nest import Nest, Tensor
-from mapping.pe_array import (
+from bfpsim.arch import Arch
+from bfpsim.mapping.boxes import Interval
+from bfpsim.mapping.counts import Counts, Direction
+from bfpsim.mapping.dram_model import average_code_bits
+from bfpsim.mapping.nest import Nest, Tensor
+from bfpsim.mapping.pe_array import (
     Sizes,
     Tile,
     col_taps,
@@ -20,7 +20,7 @@ from mapping.pe_array import (
     traffic_of,
     weight_codes,
 )
-from quant.formats import BFP, LayerFormats
+from bfpsim.quant.formats import BFP, LayerFormats
 
 
 class _Channels(NamedTuple):

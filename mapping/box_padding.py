@@ -16,9 +16,9 @@ from math import gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.boxes import Interval
-from mapping.ragged import Vector
-from quant.layout import ActivationLayout, WeightLayout
+from bfpsim.mapping.boxes import Interval
+from bfpsim.mapping.ragged import Vector
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 
 Layout = ActivationLayout | WeightLayout
 Part = tuple[Interval, ...]

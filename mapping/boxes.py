@@ -3,10 +3,10 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-from mapping.nest import Nest
-from quant.blocks import touched
-from quant.formats import BFP, Format
-from workloads import ConvLayer
+from bfpsim.mapping.nest import Nest
+from bfpsim.quant.formats import BFP, Format
+from bfpsim.quant.formats.blocks import touched
+from bfpsim.workloads import ConvLayer
 
 Interval = tuple[int, int]
 

@@ -8,13 +8,13 @@ from math import prod
 
 import numpy as np
 
-from mapping.box_padding import Boxes, padding, partition_padding, partitions_padding
-from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
-from mapping.movement import Halo
-from mapping.nest import DIMS, RELEVANT, Nest
-from mapping.ragged import Vector
-from quant.formats import Format, PartialSums
-from quant.layout import ActivationLayout, WeightLayout
+from bfpsim.mapping.box_padding import Boxes, padding, partition_padding, partitions_padding
+from bfpsim.mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from bfpsim.mapping.movement import Halo
+from bfpsim.mapping.nest import DIMS, RELEVANT, Nest
+from bfpsim.mapping.ragged import Vector
+from bfpsim.quant.formats import Format, PartialSums
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 
 
 def input_padding(nest: Nest, fmt: Format, burst: int, halo: Halo) -> int:

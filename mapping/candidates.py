@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.profiles import array_input_bits, array_weight_bits, axis_sums, fold_sums
-from mapping.ragged import Vector
-from mapping.tile_bits import channel_tables, result_tables, weight_tables
-from mapping.windows import window_profile
-from quant.formats import LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.profiles import array_input_bits, array_weight_bits, axis_sums, fold_sums
+from bfpsim.mapping.ragged import Vector
+from bfpsim.mapping.tile_bits import channel_tables, result_tables, weight_tables
+from bfpsim.mapping.windows import window_profile
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.workloads import ConvLayer
 
 Objective = Literal["dram", "energy", "latency"]
 

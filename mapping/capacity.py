@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arch import Arch
-from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
-from mapping.nest import DIMS, Mapping, MappingError, Nest, make_nest
-from mapping.pe_array import reduction_folds
-from quant.blocks import touched
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Nest, make_nest
+from bfpsim.mapping.pe_array import reduction_folds
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats.blocks import touched
+from bfpsim.workloads import ConvLayer
 
 
 @dataclass(frozen=True, slots=True)

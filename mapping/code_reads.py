@@ -12,10 +12,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Axis, PEArray
-from mapping.pe_array import col_taps, row_taps
-from mapping.ragged import Vector
-from workloads import ConvLayer
+from bfpsim.arch import Axis, PEArray
+from bfpsim.mapping.pe_array import col_taps, row_taps
+from bfpsim.mapping.ragged import Vector
+from bfpsim.workloads import ConvLayer
 
 _TABLES = 32
 """Tables that are remembered: those of a layer's candidates in every block size."""

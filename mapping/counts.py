@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mapping.nest import Tensor
+from bfpsim.mapping.nest import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
+    from bfpsim.arch import Arch
 
 COLUMNS = (
     "network",

@@ -6,14 +6,14 @@ from enum import Enum
 from fractions import Fraction
 from math import prod
 
-from arch import Arch
-from mapping.boxes import Interval, channel_intervals, input_cols, input_rows
-from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
-from mapping.counts import Counts, Kind
-from mapping.nest import RELEVANT, Nest, Tensor
-from quant.blocks import touched
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.boxes import Interval, channel_intervals, input_cols, input_rows
+from bfpsim.mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
+from bfpsim.mapping.counts import Counts, Kind
+from bfpsim.mapping.nest import RELEVANT, Nest, Tensor
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats.blocks import touched
+from bfpsim.workloads import ConvLayer
 
 
 class Effect(Enum):

@@ -13,20 +13,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.candidates import Objective, candidate_sizes
-from mapping.nest import DIMS, Tensor
-from mapping.pe_array import passes
-from mapping.profiles import (
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective, candidate_sizes
+from bfpsim.mapping.nest import DIMS, Tensor
+from bfpsim.mapping.pe_array import passes
+from bfpsim.mapping.profiles import (
     ArrayProfile,
     array_profile,
     fold_sums,
 )
-from mapping.ragged import Vector
-from mapping.tile_bits import channel_tables, result_tables, weight_tables
-from mapping.windows import window_profile
-from quant.formats import BFP, LayerFormats
-from workloads import ConvLayer
+from bfpsim.mapping.ragged import Vector
+from bfpsim.mapping.tile_bits import channel_tables, result_tables, weight_tables
+from bfpsim.mapping.windows import window_profile
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.workloads import ConvLayer
 
 T = TypeVar("T", bound=np.generic)
 _ONE = np.ones((1,) * len(DIMS), np.int64)

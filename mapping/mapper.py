@@ -7,16 +7,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
-from mapping.candidates import Objective
-from mapping.dram_model import refetches, stored
-from mapping.grid import Grid
-from mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
-from mapping.ragged import Vector
-from mapping.windows import window_profile
-from quant.formats import LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.dram_model import refetches, stored
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
+from bfpsim.mapping.ragged import Vector
+from bfpsim.mapping.windows import window_profile
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.workloads import ConvLayer
 
 ORDERS = ("GKNPQC", "GNCQPK", "GNCPQK", "GKCNQP", "GKCNPQ")
 """One loop order per way of reusing tiles; every other order moves at least as much, but where

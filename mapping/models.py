@@ -8,15 +8,15 @@ of them the model equals the simulator bit for bit.
 from collections.abc import Iterable
 from fractions import Fraction
 
-from arch import Arch
-from mapping.array_model import array_totals, paper_array_counts
-from mapping.boxes import Volume, input_box, output_box, weight_box
-from mapping.capacity import check
-from mapping.counts import Counts, Direction
-from mapping.dram_model import EXACT, FULL, PAPER, Effect, dram_counts, stored
-from mapping.nest import DIMS, Mapping, Tensor, make_nest
-from quant.formats import LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.array_model import array_totals, paper_array_counts
+from bfpsim.mapping.boxes import Volume, input_box, output_box, weight_box
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.counts import Counts, Direction
+from bfpsim.mapping.dram_model import EXACT, FULL, PAPER, Effect, dram_counts, stored
+from bfpsim.mapping.nest import DIMS, Mapping, Tensor, make_nest
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.workloads import ConvLayer
 
 __all__ = [
     "EXACT",

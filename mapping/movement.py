@@ -8,7 +8,7 @@ model sums them in closed form without running them (burst padding of I apart, s
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from mapping.boxes import (
+from bfpsim.mapping.boxes import (
     ActivationBox,
     Interval,
     WeightBox,
@@ -16,7 +16,7 @@ from mapping.boxes import (
     output_box,
     weight_box,
 )
-from mapping.nest import RELEVANT, Nest
+from bfpsim.mapping.nest import RELEVANT, Nest
 
 Halo = Literal["sliding", "none"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-from workloads import ConvLayer
+from bfpsim.workloads import ConvLayer
 
 DIMS = "NGKCPQ"
 """The dimensions that are tiled at the DRAM level; R and S stay whole in a tile."""

@@ -11,11 +11,11 @@ from math import prod
 
 import numpy as np
 
-from arch import Arch
-from mapping.array_model import INSIDE, INSIDE_RELEVANT
-from mapping.nest import DIMS, RELEVANT, Tensor
-from mapping.ragged import Values, Vector
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.array_model import INSIDE, INSIDE_RELEVANT
+from bfpsim.mapping.nest import DIMS, RELEVANT, Tensor
+from bfpsim.mapping.ragged import Values, Vector
+from bfpsim.workloads import ConvLayer
 
 _ONE = np.ones((1,) * len(DIMS))
 

@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import PEArray
-from mapping.boxes import Interval, channel_intervals
-from mapping.nest import DIMS
-from quant.blocks import touched
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import PEArray
+from bfpsim.mapping.boxes import Interval, channel_intervals
+from bfpsim.mapping.nest import DIMS
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats.blocks import touched
+from bfpsim.workloads import ConvLayer
 
 _DEPENDS = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
 _STATIONARY = {"weight": "W", "input": "I", "output": "O"}

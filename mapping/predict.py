@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from mapping.counts import to_frame
-from mapping.models import EXACT, FULL, PAPER, model_counts
-from mapping.nest import Mapping
+from bfpsim.mapping.counts import to_frame
+from bfpsim.mapping.models import EXACT, FULL, PAPER, model_counts
+from bfpsim.mapping.nest import Mapping
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from quant.formats import LayerFormats
-    from workloads import ConvLayer
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.workloads import ConvLayer
 
 _EFFECTS = {"paper": PAPER, "exact": EXACT, "full": FULL}
 

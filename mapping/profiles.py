@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arch import PEArray
-from mapping.code_reads import input_code_reads, weight_code_reads
-from mapping.pe_array import col_taps, folds, reduction_folds, row_taps
-from mapping.ragged import Vector
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import PEArray
+from bfpsim.mapping.code_reads import input_code_reads, weight_code_reads
+from bfpsim.mapping.pe_array import col_taps, folds, reduction_folds, row_taps
+from bfpsim.mapping.ragged import Vector
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.workloads import ConvLayer
 
 
 class FoldSums(NamedTuple):

@@ -13,18 +13,18 @@ from typing import Literal, cast
 
 import numpy as np
 
-from arch import Arch
-from mapping.capacity import check
-from mapping.dram_model import EXACT, dram_counts, stored
-from mapping.grid import Grid
-from mapping.mapper import ORDERS, orders
-from mapping.nest import DIMS, Mapping, MappingError
-from mapping.solver_integer import IntegerTiling
-from mapping.solver_relaxed import RealTiling
-from mapping.solver_scip import FEASIBILITY
-from mapping.solver_terms import Terms
-from quant.formats import LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.dram_model import EXACT, dram_counts, stored
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.mapper import ORDERS, orders
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError
+from bfpsim.mapping.solver_integer import IntegerTiling
+from bfpsim.mapping.solver_relaxed import RealTiling
+from bfpsim.mapping.solver_scip import FEASIBILITY
+from bfpsim.mapping.solver_terms import Terms
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.workloads import ConvLayer
 
 Solver = Literal["scip", "relaxed"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from arch import Arch
-from mapping.nest import DIMS
-from mapping.ragged import Vector
-from mapping.solver_scip import Outcome, run_scip
-from mapping.solver_terms import Products, Terms
+from bfpsim.arch import Arch
+from bfpsim.mapping.nest import DIMS
+from bfpsim.mapping.ragged import Vector
+from bfpsim.mapping.solver_scip import Outcome, run_scip
+from bfpsim.mapping.solver_terms import Products, Terms
 
 _JOINT = ("P", "Q")
 """Both cut every tensor but W: choosing their sizes jointly makes areas, and trips, exact."""

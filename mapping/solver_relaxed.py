@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from arch import Arch
-from mapping.nest import DIMS, RELEVANT, Tensor
-from mapping.solver_scip import Outcome, run_scip
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.nest import DIMS, RELEVANT, Tensor
+from bfpsim.mapping.solver_scip import Outcome, run_scip
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.workloads import ConvLayer
 
 
 class Monomial(NamedTuple):

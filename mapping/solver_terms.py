@@ -13,15 +13,15 @@ from math import prod
 
 import numpy as np
 
-from arch import Arch
-from mapping.candidates import candidate_sizes
-from mapping.nest import RELEVANT, Tensor
-from mapping.profiles import fold_sums
-from mapping.ragged import Vector
-from mapping.tile_bits import channel_tables, result_tables, weight_tables
-from mapping.windows import window_profile
-from quant.formats import BFP, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import candidate_sizes
+from bfpsim.mapping.nest import RELEVANT, Tensor
+from bfpsim.mapping.profiles import fold_sums
+from bfpsim.mapping.ragged import Vector
+from bfpsim.mapping.tile_bits import channel_tables, result_tables, weight_tables
+from bfpsim.mapping.windows import window_profile
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.workloads import ConvLayer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

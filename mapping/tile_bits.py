@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.ragged import Tiles, Vector
-from quant.formats import BFP, Format
-from workloads import ConvLayer
+from bfpsim.mapping.ragged import Tiles, Vector
+from bfpsim.quant.formats import BFP, Format
+from bfpsim.workloads import ConvLayer
 
 STATES = ("every", "first", "rest")
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapping.ragged import Tiles, Vector
-from workloads import ConvLayer
+from bfpsim.mapping.ragged import Tiles, Vector
+from bfpsim.workloads import ConvLayer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arch.units import CAPACITY
-from reports.style import BLUE, GREY, VERMILION, drawing, save
+from bfpsim.arch.units import CAPACITY
+from bfpsim.reports.style import BLUE, GREY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arch.units import CAPACITY
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.arch.units import CAPACITY
+from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd

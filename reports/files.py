@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd

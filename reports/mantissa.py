@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant.mantissa.accuracy import SLACK
-from quant.mantissa.errors import WHOLE
-from quant.minifloat import NAMED
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
+from bfpsim.quant.mantissa.accuracy import SLACK
+from bfpsim.quant.mantissa.errors import WHOLE
+from bfpsim.quant.mantissa.minifloat import NAMED
+from bfpsim.reports.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    drawing,
+    make_table,
+    numbers,
+    save,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from quant.mantissa.distribution import Span
+    from bfpsim.quant.mantissa.distribution import Span
 
 SHOWN = (23, 10, 7, 5, 4, 3, 2, 1, 0)
 """Mantissa widths of the terminal's table; files have all."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arch.units import CAPACITY
-from reports.style import make_table, numbers
+from bfpsim.arch.units import CAPACITY
+from bfpsim.reports.style import make_table, numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.mantissa import SHOWN, points
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
+from bfpsim.reports.mantissa import SHOWN, points
+from bfpsim.reports.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    drawing,
+    make_table,
+    numbers,
+    save,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

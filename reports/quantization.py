@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports.style import make_table, numbers
+from bfpsim.reports.style import make_table, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from quant.additivity import Additivity
-    from quant.sensitivity import Sensitivity
+    from bfpsim.quant.study.additivity import Additivity
+    from bfpsim.quant.study.sensitivity import Sensitivity
 
 
 def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `quant.comparison.compare_formats` returns as `accuracy`."""
+    """What `quant.study.comparison.compare_formats` returns as `accuracy`."""
     table = make_table(title, "format", gap=1)
     numbers(table, "top-1\n[%]", "top-5\n[%]", "loss\n[points]", "logits\nSQNR [dB]")
     numbers(table, "W\n[Mbit]", "W\n[bit/elem]", "I and O\n[Mbit/image]", "I and O\n[bit/elem]")

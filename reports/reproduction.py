@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
+from bfpsim.reports.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    drawing,
+    make_table,
+    numbers,
+    save,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,16 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from mapping.pe_array import passes
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.mapping.pe_array import passes
+from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
 
-    from arch import Arch
-    from quant import LayerFormats
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
 
 GREEN, PURPLE = "#009E73", "#CC79A7"  # of the same palette as style's
 # Each kind by colour and by marker.

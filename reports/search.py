@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.store.tradeoff import COLUMNS
-from reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
-from search.bitwidth.search import Found, Searched
-from search.bitwidth.target import ALPHAS
-from sim.simulate import simulate_network
+from bfpsim.reports.store.tradeoff import COLUMNS
+from bfpsim.reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
+from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.search.bitwidth.target import ALPHAS
+from bfpsim.sim.simulate import simulate_network
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from sim.result import NetworkResult
-    from workloads import Network
+    from bfpsim.sim.result import NetworkResult
+    from bfpsim.workloads import Network
 
 UNITS = {
     "dram": ("DRAM traffic", "Mbit"),

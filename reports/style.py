@@ -12,7 +12,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

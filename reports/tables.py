@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from arch.units import CAPACITY
-from mapping.counts import Counts, energy_pj, order_of
-from mapping.models import Effect
-from reports.style import make_table, numbers
-from sim.result import NetworkResult
+from bfpsim.arch.units import CAPACITY
+from bfpsim.mapping.counts import Counts, energy_pj, order_of
+from bfpsim.mapping.models import Effect
+from bfpsim.reports.style import make_table, numbers
+from bfpsim.sim.result import NetworkResult
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from mapping.counts import Kind
-    from mapping.nest import Tensor
-    from sim.result import LayerResult
-    from sim.validate import LayerValidation, Validation
+    from bfpsim.arch import Arch
+    from bfpsim.mapping.counts import Kind
+    from bfpsim.mapping.nest import Tensor
+    from bfpsim.sim.result import LayerResult
+    from bfpsim.sim.validate import LayerValidation, Validation
 
 _KINDS: tuple[Kind, ...] = ("mantissa", "exponent", "psum", "burst")
 _TENSORS: tuple[Tensor, ...] = ("I", "W", "O")

@@ -6,9 +6,19 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quant.mantissa.tolerance import TRANSFORMER, WIDTHS
-from reports.mantissa import points
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, make_table, numbers, save
+from bfpsim.quant.mantissa.tolerance import TRANSFORMER, WIDTHS
+from bfpsim.reports.mantissa import points
+from bfpsim.reports.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    drawing,
+    make_table,
+    numbers,
+    save,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,10 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sim.occupancy import occupancy
-from sim.result import LayerResult, NetworkResult
-from sim.timeline import Slice, Unit
-from workloads.files.atomic import replacing
+from bfpsim.sim.occupancy import occupancy
+from bfpsim.sim.result import LayerResult, NetworkResult
+from bfpsim.sim.timeline import Slice, Unit
+from bfpsim.workloads.files.atomic import replacing
 
 Event = dict[str, Any]
 

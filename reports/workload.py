@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from mapping.models import compulsory_counts, stored
-from quant.layout import ActivationLayout, WeightLayout
-from reports.roofline import KINDS, Roof
-from reports.style import make_table, numbers
-from workloads import ConvLayer, Network, Node
+from bfpsim.mapping.models import compulsory_counts, stored
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
+from bfpsim.reports.roofline import KINDS, Roof
+from bfpsim.reports.style import make_table, numbers
+from bfpsim.workloads import ConvLayer, Network, Node
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from arch import Arch
-    from quant import LayerFormats
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
 
 _DIMS = tuple("NGKCPQRS")
 _SIZES = ("I_bits", "W_bits", "O_bits", "compulsory_bits")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from arch import ArchError, replace
-from mapping.nest import MappingError
-from quant.formats import LayerFormats
-from search.sweep.evaluate import evaluate
-from search.sweep.point import Point
-from search.sweep.tables import sums
+from bfpsim.arch import ArchError, replace
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.search.sweep.evaluate import evaluate
+from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.tables import sums
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from workloads import Network
+    from bfpsim.arch import Arch
+    from bfpsim.workloads import Network
 
 _FIGURES = (
     *("dram_bits", "dram_payload_bits", "exact_bits", "paper_bits", "compulsory_bits"),

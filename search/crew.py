@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from search.worker import begin
+from bfpsim.search.worker import begin
 
 T = TypeVar("T")
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from arch import ArchError
-from mapping.dram_model import stored
-from mapping.grid import Grid
-from mapping.mapper import orders
-from mapping.models import compulsory_counts
+from bfpsim.arch import ArchError
+from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.mapper import orders
+from bfpsim.mapping.models import compulsory_counts
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from arch import Arch
-    from quant.formats import LayerFormats
-    from workloads import ConvLayer, Network
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.workloads import ConvLayer, Network
 
 
 class Step(NamedTuple):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mapping.mapper import best_mappings
-from search.rescore import rescored
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.search.rescore import rescored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from mapping.candidates import Objective
-    from mapping.mapper import Model
-    from mapping.nest import Mapping
-    from quant.formats import LayerFormats
-    from workloads import Network
+    from bfpsim.arch import Arch
+    from bfpsim.mapping.candidates import Objective
+    from bfpsim.mapping.mapper import Model
+    from bfpsim.mapping.nest import Mapping
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.workloads import Network
 
 
 def map_network(

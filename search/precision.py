@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from quant.formats import LayerFormats, Plain
-from sim.simulate import simulate_network
+from bfpsim.quant.formats import LayerFormats, Plain
+from bfpsim.sim.simulate import simulate_network
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from quant.minifloat import MiniFloat
-    from workloads import Network
+    from bfpsim.arch import Arch
+    from bfpsim.quant.mantissa.minifloat import MiniFloat
+    from bfpsim.workloads import Network
 
 FLOAT = Plain(32)
 

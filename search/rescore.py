@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.mapper import Model, best_mappings
-from mapping.nest import Mapping
-from quant.formats import LayerFormats
-from sim.result import LayerResult
-from sim.simulate import simulate
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.mapper import Model, best_mappings
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.sim.result import LayerResult
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
-from mapping.mapper import best_mappings
-from mapping.solver import Solution, solve
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.solver import Solution, solve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from quant.formats import LayerFormats
-    from workloads import ConvLayer, Network
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.workloads import ConvLayer, Network
 
 Method = Literal["enumerate", "scip", "relaxed"]
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simpy
 
-from arch import Arch
-from mapping.capacity import check
-from mapping.counts import Counts, Direction
-from mapping.dram_model import stored
-from mapping.movement import input_fetch, output_visit, weight_fetch
-from mapping.nest import Mapping, Tensor
-from quant.formats import LayerFormats
-from sim.buffer import Memory, TileBuffer
-from sim.channel import Channel
-from sim.recurrence import Moment, Recurrence
-from sim.schedule import (
+from bfpsim.arch import Arch
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.counts import Counts, Direction
+from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.movement import input_fetch, output_visit, weight_fetch
+from bfpsim.mapping.nest import Mapping, Tensor
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.sim.buffer import Memory, TileBuffer
+from bfpsim.sim.channel import Channel
+from bfpsim.sim.recurrence import Moment, Recurrence
+from bfpsim.sim.schedule import (
     KINDS,
     Moved,
     Priced,
@@ -34,12 +34,12 @@ from sim.schedule import (
     tile_at,
     weight_stays,
 )
-from sim.timeline import Activity, Stream, Timeline, Unit
-from workloads import ConvLayer
+from bfpsim.sim.timeline import Activity, Stream, Timeline, Unit
+from bfpsim.workloads import ConvLayer
 
 if TYPE_CHECKING:
-    from mapping.boxes import Volume
-    from sim.functional import Data
+    from bfpsim.mapping.boxes import Volume
+    from bfpsim.sim.functional import Data
 
 Process = Generator[simpy.Event, None, None]
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.pe_array import Tile
-from quant.exact import ExactArray, from_float, matmul
-from workloads import ConvLayer
+from bfpsim.mapping.pe_array import Tile
+from bfpsim.quant.formats.exact import ExactArray, from_float, matmul
+from bfpsim.workloads import ConvLayer
 
 
 class Operands(NamedTuple):

@@ -6,19 +6,19 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import PEArray
-from mapping.boxes import ActivationBox, Interval, Volume, input_cols, input_rows
-from mapping.movement import InputFetch, OutputVisit, WeightFetch
-from mapping.nest import DIMS, Nest
-from mapping.pe_array import Tile
-from quant.blocks import activation_block
-from quant.exact import ExactArray, from_float
-from quant.formats import BFP, Format, LayerFormats
-from quant.layout import ActivationLayout, WeightLayout, indices
-from quant.packing import blank, image, interpret, read_fields, unpack, write_fields
-from quant.quantize import Quantized, dequantize, quantize_activation, top_exponent
-from sim.arithmetic import Operands, accumulate_fp32, convolve
-from workloads import ConvLayer
+from bfpsim.arch import PEArray
+from bfpsim.mapping.boxes import ActivationBox, Interval, Volume, input_cols, input_rows
+from bfpsim.mapping.movement import InputFetch, OutputVisit, WeightFetch
+from bfpsim.mapping.nest import DIMS, Nest
+from bfpsim.mapping.pe_array import Tile
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats.blocks import activation_block
+from bfpsim.quant.formats.exact import ExactArray, from_float
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout, indices
+from bfpsim.quant.formats.packing import blank, image, interpret, read_fields, unpack, write_fields
+from bfpsim.quant.formats.quantize import Quantized, dequantize, quantize_activation, top_exponent
+from bfpsim.sim.arithmetic import Operands, accumulate_fp32, convolve
+from bfpsim.workloads import ConvLayer
 
 Fields = NDArray[np.int64]
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.boxes import input_cols, input_rows
-from workloads import ConvLayer, LayerWeights, Network, Node, Pool, Shape, WorkloadError
+from bfpsim.mapping.boxes import input_cols, input_rows
+from bfpsim.workloads import ConvLayer, LayerWeights, Network, Node, Pool, Shape, WorkloadError
 
 Values = NDArray[np.float64]
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.mapper import find_mapping
-from mapping.nest import Mapping as Tiling
-from quant.formats import LayerFormats
-from quant.quantize import quantize_activation, quantize_weight, top_exponent
-from sim.host import Values, apply, by_head, by_sample, check_runnable, infer
-from sim.result import LayerResult, NetworkResult, repeated
-from sim.simulate import simulate
-from workloads import LayerWeights, Network, Node
+from bfpsim.arch import Arch
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.mapping.nest import Mapping as Tiling
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.quant.formats.quantize import quantize_activation, quantize_weight, top_exponent
+from bfpsim.sim.host import Values, apply, by_head, by_sample, check_runnable, infer
+from bfpsim.sim.result import LayerResult, NetworkResult, repeated
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import LayerWeights, Network, Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mapping.capacity import check
-from mapping.dram_model import stored
-from mapping.nest import Tensor
-from sim.schedule import TENSORS, Priced, Stay, input_stays, output_stays, weight_stays
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.nest import Tensor
+from bfpsim.sim.schedule import TENSORS, Priced, Stay, input_stays, output_stays, weight_stays
 
 if TYPE_CHECKING:
-    from sim.result import LayerResult
+    from bfpsim.sim.result import LayerResult
 
 Changes = list[tuple[int, int, Tensor]]
 """A heap of (cycle, bits more or less, tensor)."""

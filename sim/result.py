@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mapping.counts import Counts, energy_pj, to_frame
-from mapping.nest import Mapping, Tensor
-from sim.notebook import as_html
-from sim.timeline import Timeline
+from bfpsim.mapping.counts import Counts, energy_pj, to_frame
+from bfpsim.mapping.nest import Mapping, Tensor
+from bfpsim.sim.notebook import as_html
+from bfpsim.sim.timeline import Timeline
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
-    from arch import Arch
-    from quant.formats import LayerFormats
-    from quant.quantize import Quantized
-    from workloads import ConvLayer
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.quant.formats.quantize import Quantized
+    from bfpsim.workloads import ConvLayer
 
 _PJ_PER_UJ = 1e6
 
@@ -71,7 +71,7 @@ class LayerResult:
         """The output's values (N, P, Q, channels), if data was given."""
         if self.quantized is None:
             return None
-        from quant.quantize import dequantize
+        from bfpsim.quant.formats.quantize import dequantize
 
         return dequantize(self.quantized)
 

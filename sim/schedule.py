@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from mapping.boxes import (
+from bfpsim.mapping.boxes import (
     ActivationBox,
     Volume,
     channel_intervals,
     input_cols,
     input_rows,
 )
-from mapping.capacity import partial_sums_in_buffer
-from mapping.counts import Kind
-from mapping.movement import input_fetch, output_visit, weight_fetch
-from mapping.nest import DIMS, RELEVANT, Nest, Tensor
-from mapping.pe_array import ArrayTraffic, Tile, array_traffic, col_taps, row_taps
-from quant.formats import LayerFormats, PartialSums
-from quant.layout import ActivationLayout, WeightLayout
+from bfpsim.mapping.capacity import partial_sums_in_buffer
+from bfpsim.mapping.counts import Kind
+from bfpsim.mapping.movement import input_fetch, output_visit, weight_fetch
+from bfpsim.mapping.nest import DIMS, RELEVANT, Nest, Tensor
+from bfpsim.mapping.pe_array import ArrayTraffic, Tile, array_traffic, col_taps, row_taps
+from bfpsim.quant.formats import LayerFormats, PartialSums
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from arch import Arch
+    from bfpsim.arch import Arch
 
     Column = NDArray[np.int64]
 

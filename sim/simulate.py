@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mapping.capacity import check
-from mapping.dram_model import stored
-from mapping.mapper import find_mapping
-from mapping.nest import Mapping as Tiling
-from quant.formats import BFP, Format, FormatError, LayerFormats, Rounding
-from sim.accelerator import Accelerator, Tally
-from sim.result import LayerResult, NetworkResult, repeated
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.mapping.nest import Mapping as Tiling
+from bfpsim.quant.formats import BFP, Format, FormatError, LayerFormats, Rounding
+from bfpsim.sim.accelerator import Accelerator, Tally
+from bfpsim.sim.result import LayerResult, NetworkResult, repeated
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from arch import Arch
-    from quant.blocks import Shape
-    from quant.quantize import Quantized
-    from sim.functional import Data
-    from workloads import ConvLayer, Network
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats.blocks import Shape
+    from bfpsim.quant.formats.quantize import Quantized
+    from bfpsim.sim.functional import Data
+    from bfpsim.workloads import ConvLayer, Network
 
     Operand = ArrayLike | Quantized
 
@@ -132,8 +132,8 @@ def _load(
     """Quantise the operands, put them in DRAM, calibrate the output."""
     import numpy as np
 
-    from quant.quantize import quantize_activation, quantize_weight
-    from sim.functional import Data, output_top
+    from bfpsim.quant.formats.quantize import quantize_activation, quantize_weight
+    from bfpsim.sim.functional import Data, output_top
 
     if isinstance(formats.O, BFP) and formats.O.rounding is Rounding.STOCHASTIC:
         raise FormatError(
@@ -169,7 +169,7 @@ def _operand(
 ) -> Quantized:
     import numpy as np
 
-    from quant.quantize import Quantized
+    from bfpsim.quant.formats.quantize import Quantized
 
     if isinstance(given, Quantized):
         if given.fmt != fmt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from mapping.nest import Tensor
+from bfpsim.mapping.nest import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd

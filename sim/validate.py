@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from mapping.counts import number
-from mapping.models import EXACT, PAPER, Effect, ladder, model_counts
-from mapping.nest import Mapping as Tiling
-from quant.formats import LayerFormats
-from sim.notebook import as_html
-from sim.result import LayerResult, NetworkResult
-from sim.simulate import simulate_network
+from bfpsim.mapping.counts import number
+from bfpsim.mapping.models import EXACT, PAPER, Effect, ladder, model_counts
+from bfpsim.mapping.nest import Mapping as Tiling
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.sim.notebook import as_html
+from bfpsim.sim.result import LayerResult, NetworkResult
+from bfpsim.sim.simulate import simulate_network
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
-    from workloads import Network
+    from bfpsim.arch import Arch
+    from bfpsim.workloads import Network
 
 RUNGS = tuple(effect.value for effect in Effect)
 

@@ -2,10 +2,10 @@
 
 import random
 
-from arch import Arch, replace
-from mapping.nest import DIMS, Mapping
-from quant.formats import BFP, Format, LayerFormats, Plain
-from workloads import ConvLayer
+from bfpsim.arch import Arch, replace
+from bfpsim.mapping.nest import DIMS, Mapping
+from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain
+from bfpsim.workloads import ConvLayer
 
 DATAFLOWS = ("weight", "output", "input")
 AXES = (

@@ -5,8 +5,8 @@ from itertools import product
 
 import numpy as np
 
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.workloads import ConvLayer
 
 Index = tuple[int, ...]
 Exact = dict[Index, Fraction]

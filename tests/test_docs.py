@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bfpsim.cli import run
+from bfpsim.commands.app import run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])

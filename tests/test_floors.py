@@ -16,13 +16,19 @@ def test_the_floors_hold() -> None:
     ("statement", "absent"),
     [
         ("import bfpsim", ("numpy", "pandas", "torch", "matplotlib", "pydantic", "simpy")),
-        ("import bfpsim.cli", ("numpy", "pandas", "torch", "matplotlib", "pydantic", "simpy")),
+        (
+            "import bfpsim.commands.app",
+            ("numpy", "pandas", "torch", "matplotlib", "pydantic", "simpy"),
+        ),
         ("import bfpsim as bs; bs.simulate, bs.ConvLayer, bs.BFP", ("torch", "matplotlib")),
-        ("import reports.sweep, reports.tables, search.buffers", ("torch", "matplotlib")),
-        ("import arch", ("pint", "ruamel")),
-        ("import workloads", ("onnx", "torch", "safetensors.torch")),
-        ("import quant, quant.axes", ("numba", "llvmlite", "torch")),
-        ("import quant.fake_quantize", ("numba", "llvmlite")),
+        (
+            "import bfpsim.reports.sweep, bfpsim.reports.tables, bfpsim.search.buffers",
+            ("torch", "matplotlib"),
+        ),
+        ("import bfpsim.arch", ("pint", "ruamel")),
+        ("import bfpsim.workloads", ("onnx", "torch", "safetensors.torch")),
+        ("import bfpsim.quant, bfpsim.quant.torch.axes", ("numba", "llvmlite", "torch")),
+        ("import bfpsim.quant.torch.fake_quantize", ("numba", "llvmlite")),
     ],
 )
 def test_heavy_packages_load_only_where_they_are_used(

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from bfpsim.workloads import ConvLayer, LayerWeights, Network, NetworkBuilder, Node
 from tests.torch_network import weighted_module
-from workloads import ConvLayer, LayerWeights, Network, NetworkBuilder, Node
 
 
 def test_a_convolution_is_the_sum_of_its_definition():

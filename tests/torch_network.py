@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import ConvLayer, LayerWeights, Network, Node
+from bfpsim.workloads import ConvLayer, LayerWeights, Network, Node
 
 
 class NetworkModule(nn.Module):

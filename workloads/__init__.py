@@ -3,9 +3,9 @@
 Importing this package does not import torch; only `workloads.training` needs it.
 """
 
-from workloads.builder import NetworkBuilder
-from workloads.catalog import names
-from workloads.checkpoint import (
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.catalog import names
+from bfpsim.workloads.checkpoint import (
     LayerWeights,
     load_images,
     load_metadata,
@@ -14,16 +14,16 @@ from workloads.checkpoint import (
     save_images,
     save_weights,
 )
-from workloads.idx import FashionMnist, read_fashion_mnist, read_idx
-from workloads.images import Images, read_images
-from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
-from workloads.load import Shapes, load_with_weights, load_workload, save_workload
-from workloads.network import Network
-from workloads.networks.googlenet import googlenet
-from workloads.networks.resnet import resnet18
-from workloads.node import LAYER_OPS, OPS, Node, Op, Pool
-from workloads.shipped import shipped_images, shipped_metadata, shipped_weights
-from workloads.transposed import Phase, phases
+from bfpsim.workloads.idx import FashionMnist, read_fashion_mnist, read_idx
+from bfpsim.workloads.images import Images, read_images
+from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
+from bfpsim.workloads.load import Shapes, load_with_weights, load_workload, save_workload
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.networks.googlenet import googlenet
+from bfpsim.workloads.networks.resnet import resnet18
+from bfpsim.workloads.node import LAYER_OPS, OPS, Node, Op, Pool
+from bfpsim.workloads.shipped import shipped_images, shipped_metadata, shipped_weights
+from bfpsim.workloads.transposed import Phase, phases
 
 __all__ = [
     "LAYER_OPS",

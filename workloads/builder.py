@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
-from workloads.network import Network
-from workloads.node import Node, Op, Pool, node_shape
-from workloads.transposed import phases
+from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.node import Node, Op, Pool, node_shape
+from bfpsim.workloads.transposed import phases
 
 
 class NetworkBuilder:

@@ -7,16 +7,16 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 
-from workloads.layer import WorkloadError
-from workloads.network import Network
-from workloads.networks.convnext import convnext_large
-from workloads.networks.googlenet import googlenet
-from workloads.networks.mask_dino import mask_dino_instance, mask_dino_semantic
-from workloads.networks.mobilenet import mobilenetv2
-from workloads.networks.one_peace import one_peace_detection, one_peace_segmentation
-from workloads.networks.resnet import resnet18, resnet50
-from workloads.networks.vit import deit_base, deit_small, deit_tiny, pooled_vit, vit_b16
-from workloads.networks.yolov8 import SCALES, yolov8, yolov8_seg
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.networks.convnext import convnext_large
+from bfpsim.workloads.networks.googlenet import googlenet
+from bfpsim.workloads.networks.mask_dino import mask_dino_instance, mask_dino_semantic
+from bfpsim.workloads.networks.mobilenet import mobilenetv2
+from bfpsim.workloads.networks.one_peace import one_peace_detection, one_peace_segmentation
+from bfpsim.workloads.networks.resnet import resnet18, resnet50
+from bfpsim.workloads.networks.vit import deit_base, deit_small, deit_tiny, pooled_vit, vit_b16
+from bfpsim.workloads.networks.yolov8 import SCALES, yolov8, yolov8_seg
 
 
 def names() -> tuple[str, ...]:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from workloads.files.atomic import write_atomic
-from workloads.layer import ConvLayer, WorkloadError
-from workloads.network import Network
-from workloads.node import Node
+from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.layer import ConvLayer, WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.node import Node
 
 # Of all pixels of Fashion-MNIST's 60,000 training images, scaled to 0..1.
 PIXEL_MEAN = 0.2860

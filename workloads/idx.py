@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.layer import WorkloadError
+from bfpsim.workloads.layer import WorkloadError
 
 # Third byte of the magic number -> big-endian element type.
 _ELEMENT_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

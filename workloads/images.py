@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.idx import read_idx
-from workloads.layer import WorkloadError
-from workloads.network import Network
-from workloads.shipped import shipped_images
+from bfpsim.workloads.idx import read_idx
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.shipped import shipped_images
 
 
 class Images(NamedTuple):

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workloads import catalog
-from workloads.checkpoint import LayerWeights
-from workloads.layer import WorkloadError
-from workloads.network import Network
-from workloads.shipped import shipped_weights
+from bfpsim.workloads import catalog
+from bfpsim.workloads.checkpoint import LayerWeights
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.shipped import shipped_weights
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from workloads.importers.imported import Imported
+    from bfpsim.workloads.importers.imported import Imported
 
 Shapes = Mapping[str, Sequence[int]]
 """Input name -> its shape as the model has it, such as (1, 3, 224, 224)."""
@@ -68,8 +68,8 @@ def save_workload(network: Network, path: str | Path) -> None:
 
     Raises `WorkloadError` for any other ending, or if the file cannot be written.
     """
-    from workloads.files.network_csv import write_csv
-    from workloads.files.network_yaml import write_yaml
+    from bfpsim.workloads.files.network_csv import write_csv
+    from bfpsim.workloads.files.network_yaml import write_yaml
 
     match Path(path).suffix.lower():
         case ".yaml" | ".yml":
@@ -85,7 +85,7 @@ def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | 
     # Whoever has a module has imported torch; nobody else must wait for it.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
-        from workloads.importers.torch_module import import_torch
+        from bfpsim.workloads.importers.torch.module import import_torch
 
         return import_torch(source, shapes)
     if not isinstance(source, str | Path):
@@ -94,11 +94,11 @@ def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | 
         )
     text, suffix = str(source), Path(source).suffix.lower()
     if suffix == ".onnx":
-        from workloads.importers.onnx_graph import import_onnx
+        from bfpsim.workloads.importers.onnx.graph import import_onnx
 
         return import_onnx(text, shapes)
     if suffix not in _DESCRIBING and ":" in text:
-        from workloads.importers.torch_module import import_module_function
+        from bfpsim.workloads.importers.torch.module import import_module_function
 
         return import_module_function(text, shapes)
     if shapes:
@@ -113,13 +113,13 @@ def _described(source: str) -> Network:
     """A network that a file describes in text, or a shipped one."""
     suffix = Path(source).suffix.lower()
     if suffix in (".yaml", ".yml"):
-        from workloads.files.network_yaml import read_yaml
+        from bfpsim.workloads.files.network_yaml import read_yaml
 
         return read_yaml(source)
     if suffix == ".csv":
-        from workloads.files.network_csv import read_csv
-        from workloads.files.scale_sim import is_topology, read_scale_sim
-        from workloads.files.text import read_text
+        from bfpsim.workloads.files.network_csv import read_csv
+        from bfpsim.workloads.files.scale_sim import is_topology, read_scale_sim
+        from bfpsim.workloads.files.text import read_text
 
         return read_scale_sim(source) if is_topology(read_text(source)) else read_csv(source)
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from workloads.layer import ConvLayer, Shape, WorkloadError
-from workloads.node import Node, node_shape
+from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError
+from bfpsim.workloads.node import Node, node_shape
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, output_extent, pair
+from bfpsim.workloads.layer import (
+    ConvLayer,
+    Pair,
+    Shape,
+    WorkloadError,
+    integer,
+    output_extent,
+    pair,
+)
 
 Op = Literal[
     "input",

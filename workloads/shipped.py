@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.catalog import load_workload
-from workloads.checkpoint import (
+from bfpsim.workloads.catalog import load_workload
+from bfpsim.workloads.checkpoint import (
     LayerWeights,
     load_images,
     load_metadata,
     load_state,
     load_weights,
 )
-from workloads.layer import WorkloadError
+from bfpsim.workloads.layer import WorkloadError
 
 TRAINED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")
 """Networks with trained weights, in a file of their name each; the test images are all one's."""
@@ -54,4 +54,4 @@ def _shipped(name: str, file: str, what: str = "weights") -> AbstractContextMana
         raise WorkloadError(
             f"workload {name!r}: no {what} are shipped, only for {', '.join(TRAINED)}"
         )
-    return as_file(files("workloads").joinpath("data", f"{file}.safetensors"))
+    return as_file(files("bfpsim.workloads").joinpath("data", f"{file}.safetensors"))

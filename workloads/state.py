@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from workloads.layer import WorkloadError
+from bfpsim.workloads.layer import WorkloadError
 
 # Where training scripts keep the state dict in a file that holds more.
 _INSIDE = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")

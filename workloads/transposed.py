@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
+from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quant.axes import Blocks
-from quant.fake_quantize import check_finite
-from quant.formats import FormatError
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.torch.axes import Blocks
+from bfpsim.quant.torch.fake_quantize import check_finite
 
 Box = tuple[int, ...]
 """Elements that share a scale, along each axis. The last box of an axis may be short."""

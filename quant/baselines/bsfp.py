@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quant.axes import Blocks
-from quant.baselines.boxes import (
+from bfpsim.quant.baselines.boxes import (
     box_count,
     doubles,
     floor_log2,
@@ -16,9 +15,10 @@ from quant.baselines.boxes import (
     run,
     shared_axis,
 )
-from quant.baselines.msfp import MSFP
-from quant.formats import FormatError
-from quant.quantize import TOP_BITS, TOP_MAX, TOP_MIN
+from bfpsim.quant.baselines.msfp import MSFP
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.formats.quantize import TOP_BITS, TOP_MAX, TOP_MIN
+from bfpsim.quant.torch.axes import Blocks
 
 VECTOR = 16
 """Weights under one pair of scales."""
@@ -141,7 +141,7 @@ def by_kernel(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
     """`by_operators` of vectors on the CPU, compiled."""
     import numpy as np
 
-    from quant.baselines.subwords import superpose
+    from bfpsim.quant.baselines.subwords import superpose
 
     source = vectors.contiguous().numpy()
     kept = np.empty_like(source)

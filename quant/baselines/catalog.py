@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from quant.baselines.bsfp import BSFP
-from quant.baselines.dbps import DBPS
-from quant.baselines.fast import FAST
-from quant.baselines.flexblock import FlexBlock
-from quant.baselines.hbfp import HBFP
-from quant.baselines.msfp import MSFP
-from quant.baselines.mx import E2M1, E2M3, E3M2, E4M3, E5M2, INT8, MX
-from quant.baselines.quantizer import Quantizer
-from quant.formats import FormatError
+from bfpsim.quant.baselines.bsfp import BSFP
+from bfpsim.quant.baselines.dbps import DBPS
+from bfpsim.quant.baselines.fast import FAST
+from bfpsim.quant.baselines.flexblock import FlexBlock
+from bfpsim.quant.baselines.hbfp import HBFP
+from bfpsim.quant.baselines.msfp import MSFP
+from bfpsim.quant.baselines.mx import E2M1, E2M3, E3M2, E4M3, E5M2, INT8, MX
+from bfpsim.quant.baselines.quantizer import Quantizer
+from bfpsim.quant.formats import FormatError
 
 _ALL: tuple[Quantizer, ...] = (
     *(MX(element) for element in (INT8, E4M3, E5M2, E3M2, E2M3, E2M1)),

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from quant.axes import Blocks
-from quant.baselines.boxes import box_count, run, shared_axis
-from quant.fake_quantize import fake_quantize
-from quant.formats import BFP, FormatError
-from quant.quantize import TOP_MAX
+from bfpsim.quant.baselines.boxes import box_count, run, shared_axis
+from bfpsim.quant.formats import BFP, FormatError
+from bfpsim.quant.formats.quantize import TOP_MAX
+from bfpsim.quant.torch.axes import Blocks
+from bfpsim.quant.torch.fake_quantize import fake_quantize
 
 EXPONENT_BITS = 8
 BLOCK_SIZES = (64, 32, 16, 8)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from quant.axes import Blocks
-from quant.baselines.boxes import Box, box_count, shared_axis
-from quant.baselines.scaled import fixed_point, scaled
-from quant.formats import FormatError
+from bfpsim.quant.baselines.boxes import Box, box_count, shared_axis
+from bfpsim.quant.baselines.scaled import fixed_point, scaled
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.torch.axes import Blocks
 
 TILE = 24
 EXPONENT_BITS = 8

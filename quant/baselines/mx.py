@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from quant.axes import Blocks
-from quant.baselines.boxes import box_count, run
-from quant.baselines.scaled import Grid, scaled
+from bfpsim.quant.baselines.boxes import box_count, run
+from bfpsim.quant.baselines.scaled import Grid, scaled
+from bfpsim.quant.torch.axes import Blocks
 
 BLOCK_SIZE = 32
 SCALE_BITS = 8

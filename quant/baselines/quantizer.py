@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from quant.axes import Blocks
+from bfpsim.quant.torch.axes import Blocks
 
 
 class Quantizer(Protocol):

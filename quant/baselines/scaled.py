@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quant.baselines.boxes import Box, box_maxima, doubles, floor_log2, power_of_two
-from quant.quantize import TOP_MAX, TOP_MIN
+from bfpsim.quant.baselines.boxes import Box, box_maxima, doubles, floor_log2, power_of_two
+from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
 
 _AXES = 4  # of the kernel
 
@@ -72,7 +72,7 @@ def _compiled(tensor: Tensor, box: Box, grid: Grid) -> Tensor | None:
     """None if a value is not finite."""
     import numpy as np
 
-    from quant.baselines.kernels import scale_boxes
+    from bfpsim.quant.baselines.kernels import scale_boxes
 
     if not tensor.numel():
         return torch.empty_like(tensor)

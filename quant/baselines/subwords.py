@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from quant.baselines.bsfp import SHORTLIST, STEPS, VECTOR, Pair
-from quant.baselines.kernels import ROUND
-from quant.threads import split
+from bfpsim.quant.baselines.bsfp import SHORTLIST, STEPS, VECTOR, Pair
+from bfpsim.quant.baselines.kernels import ROUND
+from bfpsim.quant.torch.threads import split
 
 _ALONE = 64
 """Fewer vectors are not worth a second thread."""

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quant.accuracy import accuracy_loss, logits_of, top_k
-from quant.datasets import Dataset
-from quant.formats import Rounding
-from quant.mantissa.weights import stored_weights
-from quant.minifloat import EXPONENT_BITS, MANTISSA_BITS, MiniFloat
-from quant.model import Codings, QuantizedModel
-from quant.operand import Mode
+from bfpsim.quant.formats import Rounding
+from bfpsim.quant.mantissa.minifloat import EXPONENT_BITS, MANTISSA_BITS, MiniFloat
+from bfpsim.quant.mantissa.weights import stored_weights
+from bfpsim.quant.study.accuracy import accuracy_loss, logits_of, top_k
+from bfpsim.quant.study.datasets import Dataset
+from bfpsim.quant.torch.model import Codings, QuantizedModel
+from bfpsim.quant.torch.operand import Mode
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import FormatError
+from bfpsim.quant.formats import FormatError
 
 if TYPE_CHECKING:
     import pandas as pd

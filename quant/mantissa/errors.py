@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx
 from torch.nn.functional import cosine_similarity
 
-from quant.mantissa.units import Unit, under
-from quant.minifloat import MiniFloat
-from quant.model import Codings, QuantizedModel
-from quant.operand import Mode, Operand
-from workloads.importers.torch_sites import owner
+from bfpsim.quant.mantissa.minifloat import MiniFloat
+from bfpsim.quant.mantissa.units import Unit, under
+from bfpsim.quant.torch.model import Codings, QuantizedModel
+from bfpsim.quant.torch.operand import Mode, Operand
+from bfpsim.workloads.importers.torch.sites import owner
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from quant.datasets import Dataset
-from quant.formats import Rounding
-from quant.mantissa.accuracy import POINT, SLACK, fewest_bits, measure_accuracy
-from quant.mantissa.distribution import check_weights
-from quant.mantissa.weights import stored_weights
-from quant.minifloat import EXPONENT_BITS, MiniFloat
-from quant.model import quantize_model
+from bfpsim.quant.formats import Rounding
+from bfpsim.quant.mantissa.accuracy import POINT, SLACK, fewest_bits, measure_accuracy
+from bfpsim.quant.mantissa.distribution import check_weights
+from bfpsim.quant.mantissa.minifloat import EXPONENT_BITS, MiniFloat
+from bfpsim.quant.mantissa.weights import stored_weights
+from bfpsim.quant.study.datasets import Dataset
+from bfpsim.quant.torch.model import quantize_model
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from workloads.importers.torch_sites import Site
+from bfpsim.workloads.importers.torch.sites import Site
 
 _LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LEAST = 2  # layers of a block

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from quant.model import QuantizedModel
-from quant.operand import Mode
-from workloads.importers.imported import Imported
-from workloads.network import Network
+from bfpsim.quant.torch.model import QuantizedModel
+from bfpsim.quant.torch.operand import Mode
+from bfpsim.workloads.importers.imported import Imported
+from bfpsim.workloads.network import Network
 
 
 def stored_weights(model: QuantizedModel, inputs: Tensor) -> dict[str, NDArray[np.float32]]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quant.formats import LayerFormats, parse_format
-from reports.roofline import Roof, draw_roof
-from reports.style import BLUE, drawing, save
-from search.sweep.record import Record
+from bfpsim.quant.formats import LayerFormats, parse_format
+from bfpsim.reports.roofline import Roof, draw_roof
+from bfpsim.reports.style import BLUE, drawing, save
+from bfpsim.search.sweep.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd

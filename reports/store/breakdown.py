@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.store.choice import cheapest
-from reports.store.measures import energy_column
-from reports.store.panels import Part, capacity_axis, layer_axis, stack
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.reports.store.choice import cheapest
+from bfpsim.reports.store.measures import energy_column
+from bfpsim.reports.store.panels import Part, capacity_axis, layer_axis, stack
+from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd

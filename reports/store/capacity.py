@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.store.choice import cheapest
-from reports.store.panels import capacity_scale
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.reports.store.choice import cheapest
+from bfpsim.reports.store.panels import capacity_scale
+from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.store.achieved import plot_achieved
-from reports.store.breakdown import plot_energy, plot_stalls
-from reports.store.capacity import plot_capacity
-from reports.store.findings import Findings
-from reports.store.ladder import plot_ladder
-from reports.store.page import PageFigure, Section
-from reports.store.tradeoff import plot_tradeoff
+from bfpsim.reports.store.achieved import plot_achieved
+from bfpsim.reports.store.breakdown import plot_energy, plot_stalls
+from bfpsim.reports.store.capacity import plot_capacity
+from bfpsim.reports.store.findings import Findings
+from bfpsim.reports.store.ladder import plot_ladder
+from bfpsim.reports.store.page import PageFigure, Section
+from bfpsim.reports.store.tradeoff import plot_tradeoff
 
 if TYPE_CHECKING:
     import pandas as pd

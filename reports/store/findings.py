@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mapping.counts import COLUMNS, energy_pj
-from search.sweep.record import Record
+from bfpsim.mapping.counts import COLUMNS, energy_pj
+from bfpsim.search.sweep.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mapping.models import Effect
-from reports.store.choice import cheapest
-from reports.store.panels import Part, capacity_axis, stack
-from reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.mapping.models import Effect
+from bfpsim.reports.store.choice import cheapest
+from bfpsim.reports.store.panels import Part, capacity_axis, stack
+from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd

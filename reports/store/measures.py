@@ -9,11 +9,11 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from arch import Arch
-from mapping.counts import Flow, Level, energy_pj
-from mapping.nest import Tensor
-from search.sweep.record import TENSORS, LayerRecord
-from sim.validate import RUNGS
+from bfpsim.arch import Arch
+from bfpsim.mapping.counts import Flow, Level, energy_pj
+from bfpsim.mapping.nest import Tensor
+from bfpsim.search.sweep.record import TENSORS, LayerRecord
+from bfpsim.sim.validate import RUNGS
 
 LEVELS: tuple[Level, ...] = ("DRAM", "SRAM")
 _PLACES = {

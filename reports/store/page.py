@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arch.units import magnitude
+from bfpsim.arch.units import magnitude
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def render(
 
     All words are taken as plain text. Names of parts must be good as HTML ids, and differ.
     """
-    here = resources.files("reports.store")
+    here = resources.files("bfpsim.reports.store")
     style, script = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     data = {part.name: _table_data(part) for part in parts if isinstance(part, PageTable)}
     return Template(here.joinpath("page.html").read_text("utf-8")).substitute(

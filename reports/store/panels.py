@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from arch.units import CAPACITY
-from reports.style import GREY
+from bfpsim.arch.units import CAPACITY
+from bfpsim.reports.style import GREY
 
 if TYPE_CHECKING:
     import pandas as pd

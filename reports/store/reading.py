@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reports.store.choice import cheapest
-from reports.store.findings import Best, Findings
-from reports.store.measures import measures, prices
-from search.store import Entry, StoreError, StoreReader
-from search.sweep.ledger import POINTS
-from search.sweep.plan import plan
-from search.sweep.point import Point
-from search.sweep.record import TENSORS, LayerRecord, Record
-from search.sweep.spec import load_spec
+from bfpsim.reports.store.choice import cheapest
+from bfpsim.reports.store.findings import Best, Findings
+from bfpsim.reports.store.measures import measures, prices
+from bfpsim.search.store import Entry, StoreError, StoreReader
+from bfpsim.search.sweep.ledger import POINTS
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.record import TENSORS, LayerRecord, Record
+from bfpsim.search.sweep.spec import load_spec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from arch import Arch
+    from bfpsim.arch import Arch
 
 _OFTEN = 500  # points between two reports of progress
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reports.store.findings import Findings
-from reports.store.page import Column, PageTable
-from reports.units import BITS, ENERGY, TIME, Unit, readable
+from bfpsim.reports.store.findings import Findings
+from bfpsim.reports.store.page import Column, PageTable
+from bfpsim.reports.units import BITS, ENERGY, TIME, Unit, readable
 
 if TYPE_CHECKING:
     import pandas as pd

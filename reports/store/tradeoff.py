@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.precision import front
-from reports.style import BLUE, GREY, ORANGE, drawing, save
+from bfpsim.reports.precision import front
+from bfpsim.reports.style import BLUE, GREY, ORANGE, drawing, save
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.files import write_csv
-from reports.store.figures import draw_figures
-from reports.store.findings import Findings
-from reports.store.page import PageTable, Section, render
-from reports.store.reading import read_findings
-from reports.store.tables import page_tables
-from reports.store.tradeoff import read_accuracies, unbeaten
-from workloads.files.atomic import write_atomic
+from bfpsim.reports.files import write_csv
+from bfpsim.reports.store.figures import draw_figures
+from bfpsim.reports.store.findings import Findings
+from bfpsim.reports.store.page import PageTable, Section, render
+from bfpsim.reports.store.reading import read_findings
+from bfpsim.reports.store.tables import page_tables
+from bfpsim.reports.store.tradeoff import read_accuracies, unbeaten
+from bfpsim.workloads.files.atomic import write_atomic
 
 _FIRST = ("gaps", "points")  # of the page's tables
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from quant.additivity import Additivity, check_additivity
-from quant.comparison import compare_formats
-from quant.datasets import Dataset, first
-from quant.formats import FormatError
-from quant.model import QuantizedModel
-from quant.sensitivity import Sensitivity
-from search.bitwidth.search import Found, Searched
-from search.bitwidth.space import Space
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.study.additivity import Additivity, check_additivity
+from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.quant.study.datasets import Dataset, first
+from bfpsim.quant.study.sensitivity import Sensitivity
+from bfpsim.quant.torch.model import QuantizedModel
+from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.search.bitwidth.space import Space
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mapping.nest import MappingError
-from search.bitwidth.problem import Problem, Term
+from bfpsim.mapping.nest import MappingError
+from bfpsim.search.bitwidth.problem import Problem, Term
 
 _TOLERANCE = 1e-9
 """HiGHS' feasibility tolerances: a thousandth of the default, for losses differ by 1e-8."""

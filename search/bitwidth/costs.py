@@ -15,15 +15,15 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.nest import DIMS, Mapping, MappingError, Tensor
-from mapping.pe_array import passes
-from mapping.ragged import Values
-from quant.formats import Format, LayerFormats
-from search.bitwidth.dominance import undominated
-from search.bitwidth.space import TENSORS
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
+from bfpsim.mapping.pe_array import passes
+from bfpsim.mapping.ragged import Values
+from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.search.bitwidth.dominance import undominated
+from bfpsim.search.bitwidth.space import TENSORS
+from bfpsim.workloads import ConvLayer
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.ragged import Values
+from bfpsim.arch import Arch
+from bfpsim.mapping.ragged import Values
 
 _REFERENCES = 96
 

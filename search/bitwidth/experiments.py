@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
-from arch import Arch
-from quant.formats import BFP, LayerFormats, Plain
-from search.bitwidth.search import Found, Searched
-from sim.simulate import simulate_network
-from workloads import Network
+from bfpsim.arch import Arch
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import Network
 
 if TYPE_CHECKING:
     import pandas as pd

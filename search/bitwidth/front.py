@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from search.bitwidth.allocation import SAME, Allocation, allocate, least_cost
-from search.bitwidth.problem import Problem
+from bfpsim.search.bitwidth.allocation import SAME, Allocation, allocate, least_cost
+from bfpsim.search.bitwidth.problem import Problem
 
 _GAP = 1e-3
 """Of choices between those of the hull, which only fill a figure."""

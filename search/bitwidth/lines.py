@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mapping.ragged import Values
-from quant.formats import BFP, Format
+from bfpsim.mapping.ragged import Values
+from bfpsim.quant.formats import BFP, Format
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.formats import FormatError
-from search.bitwidth.space import Space
+from bfpsim.quant.formats import FormatError
+from bfpsim.search.bitwidth.space import Space
 
 if TYPE_CHECKING:
-    from quant.sensitivity import Sensitivity
+    from bfpsim.quant.study.sensitivity import Sensitivity
 
 
 def no_losses(space: Space) -> NDArray[np.float64]:

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arch import Arch
-from mapping.candidates import Objective
-from quant.formats import candidates
-from search.bitwidth.losses import make_losses, no_losses
-from search.bitwidth.search import Searched, search_formats
-from search.bitwidth.space import make_space
-from search.bitwidth.stages import Stages
-from search.bitwidth.target import Target, Tradeoff
-from search.bitwidth.tasks import workers as processes
-from search.store import Store
-from workloads import Network
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.quant.formats import candidates
+from bfpsim.search.bitwidth.losses import make_losses, no_losses
+from bfpsim.search.bitwidth.search import Searched, search_formats
+from bfpsim.search.bitwidth.space import make_space
+from bfpsim.search.bitwidth.stages import Stages
+from bfpsim.search.bitwidth.target import Target, Tradeoff
+from bfpsim.search.bitwidth.tasks import workers as processes
+from bfpsim.search.store import Store
+from bfpsim.workloads import Network
 
 if TYPE_CHECKING:
-    from quant.sensitivity import Sensitivity
+    from bfpsim.quant.study.sensitivity import Sensitivity
 
 
 def search_network(

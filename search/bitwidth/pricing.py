@@ -8,24 +8,24 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.array_model import array_totals
-from mapping.candidates import Objective, candidate_sizes
-from mapping.capacity import check_output_blocks, footprint
-from mapping.dram_model import FULL, average_code_bits, dram_counts, stored
-from mapping.grid import Grid
-from mapping.mapper import orders
-from mapping.models import dma_side
-from mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
-from mapping.paper_grid import PaperGrid
-from mapping.pe_array import passes
-from mapping.ragged import Values, Vector
-from quant.formats import Format, LayerFormats
-from search.bitwidth.costs import Costs
-from search.bitwidth.dominance import undominated
-from search.bitwidth.lines import Lines, make_lines
-from search.bitwidth.space import TENSORS
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.array_model import array_totals
+from bfpsim.mapping.candidates import Objective, candidate_sizes
+from bfpsim.mapping.capacity import check_output_blocks, footprint
+from bfpsim.mapping.dram_model import FULL, average_code_bits, dram_counts, stored
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.mapper import orders
+from bfpsim.mapping.models import dma_side
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
+from bfpsim.mapping.paper_grid import PaperGrid
+from bfpsim.mapping.pe_array import passes
+from bfpsim.mapping.ragged import Values, Vector
+from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.search.bitwidth.costs import Costs
+from bfpsim.search.bitwidth.dominance import undominated
+from bfpsim.search.bitwidth.lines import Lines, make_lines
+from bfpsim.search.bitwidth.space import TENSORS
+from bfpsim.workloads import ConvLayer
 
 Model = Literal["exact", "paper"]
 

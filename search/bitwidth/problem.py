@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapping.nest import MappingError
-from mapping.ragged import Values
-from search.bitwidth.costs import Costs
-from search.bitwidth.space import TENSORS, Space, Triple
+from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.ragged import Values
+from bfpsim.search.bitwidth.costs import Costs
+from bfpsim.search.bitwidth.space import TENSORS, Space, Triple
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,23 +16,23 @@ from dataclasses import dataclass
 from itertools import product
 from math import isclose
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.mapper import best_mappings
-from mapping.nest import Mapping as Tiling
-from mapping.nest import MappingError
-from mapping.ragged import Values
-from quant.formats import LayerFormats
-from search.bitwidth.allocation import SAME, Allocation
-from search.bitwidth.costs import Costs
-from search.bitwidth.pricing import burst_costs
-from search.bitwidth.problem import Problem, make_problem
-from search.bitwidth.space import Space, Triple
-from search.bitwidth.tasks import Run
-from search.rescore import simulated_cost
-from sim.result import LayerResult
-from sim.simulate import simulate
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.nest import Mapping as Tiling
+from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.ragged import Values
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.search.bitwidth.allocation import SAME, Allocation
+from bfpsim.search.bitwidth.costs import Costs
+from bfpsim.search.bitwidth.pricing import burst_costs
+from bfpsim.search.bitwidth.problem import Problem, make_problem
+from bfpsim.search.bitwidth.space import Space, Triple
+from bfpsim.search.bitwidth.tasks import Run
+from bfpsim.search.rescore import simulated_cost
+from bfpsim.sim.result import LayerResult
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 
 Solve = Callable[[Problem], Allocation]
 

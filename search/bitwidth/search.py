@@ -11,28 +11,35 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
-from arch import Arch, dump_arch
-from mapping.candidates import Objective
-from mapping.nest import Mapping as Tiling
-from mapping.nest import MappingError
-from mapping.ragged import Values
-from quant.formats import LayerFormats
-from search.bitwidth.allocation import (
+from bfpsim.arch import Arch, dump_arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.nest import Mapping as Tiling
+from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.ragged import Values
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.search.bitwidth.allocation import (
     Allocation,
     InfeasibleError,
     cost_missed,
     loss_missed,
     relative_gap,
 )
-from search.bitwidth.costs import Costs, packed, unpacked
-from search.bitwidth.front import pareto_front
-from search.bitwidth.pricing import Model, model_costs
-from search.bitwidth.problem import make_problem
-from search.bitwidth.refinement import Choice, Refined, Simulations, best_in, refine, seed_mappings
-from search.bitwidth.space import Space
-from search.bitwidth.stages import Stages
-from search.bitwidth.target import CostBudget, LossBudget, Target, front_alphas, nearest
-from search.bitwidth.tasks import Run
+from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
+from bfpsim.search.bitwidth.front import pareto_front
+from bfpsim.search.bitwidth.pricing import Model, model_costs
+from bfpsim.search.bitwidth.problem import make_problem
+from bfpsim.search.bitwidth.refinement import (
+    Choice,
+    Refined,
+    Simulations,
+    best_in,
+    refine,
+    seed_mappings,
+)
+from bfpsim.search.bitwidth.space import Space
+from bfpsim.search.bitwidth.stages import Stages
+from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Target, front_alphas, nearest
+from bfpsim.search.bitwidth.tasks import Run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from quant.formats import Format, LayerFormats
-from quant.tied import Place, Role, Step, Tensor, tied_groups
-from workloads import ConvLayer, Network
-from workloads.node import LAYER_OPS
+from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.quant.torch.tied import Place, Role, Step, Tensor, tied_groups
+from bfpsim.workloads import ConvLayer, Network
+from bfpsim.workloads.node import LAYER_OPS
 
 TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 
@@ -21,7 +21,7 @@ _ENDS = frozenset(
         "batch_norm",
     )
 )  # fmt: skip
-"""The host's functions that need a whole tensor first, and store another one (`quant.tied`)."""
+"""Host functions that need a whole tensor first, and store another one (`quant.torch.tied`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def make_space(network: Network, formats: Sequence[Format], *, tied: bool = True
     """The space of a network.
 
     tied: an O is stored in its readers' I format, across residual adds and concatenations too
-        (`quant.tied`). Free choices, as the paper's, take every operand by itself: where they
+        (`quant.torch.tied`). Free choices, as the paper's, take every operand by itself: where they
         differ, a tensor is stored once more, which nothing here counts.
     """
     groups = tied_groups(_steps(network))

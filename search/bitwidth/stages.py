@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from search.code import code_digest
-from search.store import Store
+from bfpsim.search.code import code_digest
+from bfpsim.search.store import Store
 
 _DECIDING = ("arch", "mapping", "quant", "sim", "workloads", "search")
 """Packages whose code decides what a stage leads to."""

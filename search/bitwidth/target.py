@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from search.bitwidth.allocation import (
+from bfpsim.search.bitwidth.allocation import (
     SAME,
     Allocation,
     InfeasibleError,
@@ -13,7 +13,7 @@ from search.bitwidth.allocation import (
     least_cost,
     least_loss,
 )
-from search.bitwidth.problem import Problem
+from bfpsim.search.bitwidth.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from search.crew import LocalCrew
+from bfpsim.search.crew import LocalCrew
 
 T = TypeVar("T")
 

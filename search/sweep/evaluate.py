@@ -9,18 +9,18 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.counts import Counts, order_of
-from mapping.mapper import Model, find_mapping
-from mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
-from mapping.nest import Mapping, MappingError, Tensor
-from quant.formats import LayerFormats
-from search.sweep.point import Point, program
-from search.sweep.record import TENSORS, LayerRecord, Models, Record
-from sim.result import LayerResult
-from sim.simulate import simulate_network
-from workloads import ConvLayer
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.counts import Counts, order_of
+from bfpsim.mapping.mapper import Model, find_mapping
+from bfpsim.mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
+from bfpsim.mapping.nest import Mapping, MappingError, Tensor
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.search.sweep.point import Point, program
+from bfpsim.search.sweep.record import TENSORS, LayerRecord, Models, Record
+from bfpsim.sim.result import LayerResult
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import ConvLayer
 
 _REMEMBERED = 1 << 14  # mappings, of some 500 bytes each; and as many layers' models
 

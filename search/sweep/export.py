@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from search.sweep.tables import Tables
+    from bfpsim.search.sweep.tables import Tables
 
 
 def write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from search.store import Store
-from search.sweep.evaluate import Outcome
-from search.sweep.point import Point
+from bfpsim.search.store import Store
+from bfpsim.search.sweep.evaluate import Outcome
+from bfpsim.search.sweep.point import Point
 
 POINTS = "point"
 """The kind under which a store keeps points."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from arch import Arch, ArchError, load_arch, replace_all
-from mapping.candidates import Objective
-from mapping.mapper import Model
-from quant.formats import BFP, FormatError, LayerFormats, Plain, parse_format
-from search.sweep.point import Point
-from search.sweep.spec import Loc, Setting, Source, Spec, SweepError
-from workloads import Network, WorkloadError, load_workload
+from bfpsim.arch import Arch, ArchError, load_arch, replace_all
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.mapper import Model
+from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, parse_format
+from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.spec import Loc, Setting, Source, Spec, SweepError
+from bfpsim.workloads import Network, WorkloadError, load_workload
 
 T = TypeVar("T")
 N = TypeVar("N", Arch, Network)

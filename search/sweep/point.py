@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.mapper import Model
-from quant.formats import LayerFormats
-from search.code import code_digest
-from workloads import ConvLayer, Network
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.mapper import Model
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.search.code import code_digest
+from bfpsim.workloads import ConvLayer, Network
 
 SCHEMA = 1
 """Of records: a new number for every change of what they hold."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.counts import Counts, Flow, Kind, Level, energy_pj
-from mapping.nest import Tensor
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.counts import Counts, Flow, Kind, Level, energy_pj
+from bfpsim.mapping.nest import Tensor
 
 TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.store import Store, StoreError
-from search.sweep.export import write_tables
-from search.sweep.ledger import POINTS
-from search.sweep.point import Point
-from search.sweep.record import Record
-from search.sweep.tables import Finished, Tables, axis_types, tables
+from bfpsim.search.store import Store, StoreError
+from bfpsim.search.sweep.export import write_tables
+from bfpsim.search.sweep.ledger import POINTS
+from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.record import Record
+from bfpsim.search.sweep.tables import Finished, Tables, axis_types, tables
 
 if TYPE_CHECKING:
     import pandas as pd

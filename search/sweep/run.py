@@ -15,14 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from search.crew import ClusterCrew, Crew, CrewError, LocalCrew
-from search.store import Store
-from search.sweep.evaluate import Outcome, ProgramError, attempt
-from search.sweep.ledger import Ledger, Progress
-from search.sweep.plan import plan
-from search.sweep.point import Point, program
-from search.sweep.results import Results
-from search.sweep.spec import Spec, SweepError, load_spec
+from bfpsim.search.crew import ClusterCrew, Crew, CrewError, LocalCrew
+from bfpsim.search.store import Store
+from bfpsim.search.sweep.evaluate import Outcome, ProgramError, attempt
+from bfpsim.search.sweep.ledger import Ledger, Progress
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.point import Point, program
+from bfpsim.search.sweep.results import Results
+from bfpsim.search.sweep.spec import Spec, SweepError, load_spec
 
 _TICK = 0.5  # seconds between reports when nothing finishes
 _STARTS = 3  # times that workers may die before they do anything

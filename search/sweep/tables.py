@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arch import Arch
-from mapping.counts import COLUMNS, energy_pj
-from search.sweep.point import Point
-from search.sweep.record import TENSORS, LayerRecord, Models, Record
-from sim.validate import RUNGS
+from bfpsim.arch import Arch
+from bfpsim.mapping.counts import COLUMNS, energy_pj
+from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.record import TENSORS, LayerRecord, Models, Record
+from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:
     import pandas as pd

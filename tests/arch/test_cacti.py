@@ -10,13 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import arch.cacti
-from arch import ArchError, Sram, dump_arch, json_schema, load_arch, parse_arch, replace
-from arch.cacti import NAMES, pj_per_bit
+from bfpsim.arch import (
+    ArchError,
+    Sram,
+    cacti,
+    dump_arch,
+    json_schema,
+    load_arch,
+    parse_arch,
+    replace,
+)
+from bfpsim.arch.cacti import NAMES, pj_per_bit
 
 KIB = 8 * 1024
 EDGE = load_arch("edge-64k")
-FILE = Path(arch.cacti.__file__).with_name("cacti.csv")
+FILE = Path(cacti.__file__).with_name("cacti.csv")
 LINES = [line for line in FILE.read_text().splitlines() if not line.startswith("#")]
 POINTS = [
     (f"cacti-{r['node_nm']}nm", int(r["capacity_kib"]), int(r["word_bits"]), r["read_pj_per_bit"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arch import (
+from bfpsim.arch import (
     ArchError,
     SplitSram,
     Sram,

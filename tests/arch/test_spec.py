@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arch import Arch, Axis, Dram, PEArray, SplitSram, Sram, load_arch, replace
+from bfpsim.arch import Arch, Axis, Dram, PEArray, SplitSram, Sram, load_arch, replace
 
 EDGE = load_arch("edge-64k")
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arch.units import BANDWIDTH, BURST, CAPACITY, CLOCK, ENERGY, LATENCY, WIDTH, Quantity
+from bfpsim.arch.units import BANDWIDTH, BURST, CAPACITY, CLOCK, ENERGY, LATENCY, WIDTH, Quantity
 
 ALL = (CAPACITY, BURST, WIDTH, BANDWIDTH, CLOCK, LATENCY, ENERGY)
 

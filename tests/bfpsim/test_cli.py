@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arch import load_arch
-from bfpsim.cli import run
+from bfpsim.arch import load_arch
+from bfpsim.commands.app import run
 from tests.idx_file import idx_bytes
 
 SMALL = ["--layer", "fc"]
@@ -73,16 +73,16 @@ def test_validate_agrees_and_lists_every_rung(capsys) -> None:
 
 
 def test_validate_exits_1_when_model_and_simulation_differ(capsys, monkeypatch) -> None:
-    import sim.validate
+    import bfpsim.sim.validate as sim_validate
 
-    real = sim.validate.model_counts
+    real = sim_validate.model_counts
 
     def off_by_one(*arguments):
         counts = real(*arguments)
         counts.add("DRAM", "I", "read", "mantissa", 1)
         return counts
 
-    monkeypatch.setattr(sim.validate, "model_counts", off_by_one)
+    monkeypatch.setattr(sim_validate, "model_counts", off_by_one)
     code, _, error = call(capsys, "validate", "resnet18-fashion", *SMALL)
     assert code == 1
     assert error == "bfpsim: the exact model and the simulation differ in: fc\n"
@@ -122,7 +122,7 @@ def test_help_and_version(capsys) -> None:
 
 
 def arch_file(tmp_path: Path, old: str, new: str) -> str:
-    from arch import dump_arch
+    from bfpsim.arch import dump_arch
 
     text = dump_arch(load_arch("edge-64k"))
     assert old in text
@@ -206,7 +206,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, arguments, expected: st
 
 
 def test_bad_data_files(capsys, tmp_path: Path) -> None:
-    from workloads import load_workload, save_weights, shipped_weights
+    from bfpsim.workloads import load_workload, save_weights, shipped_weights
 
     network = load_workload("resnet18-fashion")
     weights = shipped_weights("resnet18-fashion")

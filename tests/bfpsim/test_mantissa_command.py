@@ -11,10 +11,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from arch import dump_arch, load_arch, replace
-from bfpsim.cli import run
+from bfpsim.arch import dump_arch, load_arch, replace
+from bfpsim.commands.app import run
+from bfpsim.workloads.files.atomic import write_atomic
 from tests.idx_file import write_idx
-from workloads.files.atomic import write_atomic
 
 NET = """
 import torch

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bfpsim.cli import run
-from quant.sensitivity import Sensitivity
+from bfpsim.commands.app import run
+from bfpsim.quant.study.sensitivity import Sensitivity
 from tests.idx_file import write_idx
 
 NET = """

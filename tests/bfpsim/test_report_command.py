@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bfpsim.cli import run
-from search.store import Store
+from bfpsim.commands.app import run
+from bfpsim.search.store import Store
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from arch import dump_arch, load_arch, replace
-from bfpsim.cli import run
-from reports.store.tradeoff import read_accuracies
+from bfpsim.arch import dump_arch, load_arch, replace
+from bfpsim.commands.app import run
+from bfpsim.reports.store.tradeoff import read_accuracies
+from bfpsim.workloads.idx import read_idx
 from tests.idx_file import write_idx
-from workloads.idx import read_idx
 
 NET = """
 import torch

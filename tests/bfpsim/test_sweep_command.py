@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 import bfpsim as bs
-from bfpsim.cli import run
-from bfpsim.sweep_command import _bar
-from search.sweep.ledger import Progress
+from bfpsim.commands.app import run
+from bfpsim.commands.sweep import _bar
+from bfpsim.search.sweep.ledger import Progress
+from bfpsim.workloads import NetworkBuilder, save_workload
 from tests.search.sweep.driver import finish, rows, start, until
-from workloads import NetworkBuilder, save_workload
 
 
 @pytest.fixture

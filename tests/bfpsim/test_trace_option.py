@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import reports.trace
-from bfpsim.cli import run
+from bfpsim.commands.app import run
+from bfpsim.reports import trace
 
 FC = ["simulate", "resnet18-fashion", "--layer", "fc", "--json"]
 
@@ -29,8 +29,8 @@ def test_a_run_with_images_can_be_traced(capsys, tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_said_in_one_line(capsys, tmp_path: Path, monkeypatch) -> None:
-    real = reports.trace.write_trace
-    monkeypatch.setattr(reports.trace, "write_trace", lambda result, path: real(result, path, 5))
+    real = trace.write_trace
+    monkeypatch.setattr(trace, "write_trace", lambda result, path: real(result, path, 5))
     path = tmp_path / "fc.json"
     assert run([*FC, "--trace", str(path)]) == 0
     (line,) = capsys.readouterr().err.splitlines()
@@ -48,7 +48,7 @@ def test_what_is_left_out_is_said_in_one_line(capsys, tmp_path: Path, monkeypatc
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     capsys, tmp_path: Path, monkeypatch, name: str, message: str
 ) -> None:
-    monkeypatch.setattr("sim.simulate.simulate_network", lambda *_: pytest.fail("simulated"))
+    monkeypatch.setattr("bfpsim.sim.simulate.simulate_network", lambda *_: pytest.fail("simulated"))
     (tmp_path / "folder.json").mkdir()
     assert run([*FC, "--trace", str(tmp_path / name)]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -11,9 +11,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from bfpsim.arguments import UsageError, select, shapes
-from bfpsim.cli import run
-from workloads import (
+from bfpsim.commands.app import run
+from bfpsim.commands.arguments import UsageError, select, shapes
+from bfpsim.workloads import (
     LayerWeights,
     NetworkBuilder,
     load_weights,
@@ -48,7 +48,7 @@ def imported(monkeypatch):
         found.shapes = shapes
         return found
 
-    fake = ModuleType("workloads.importers.onnx_graph")
+    fake = ModuleType("bfpsim.workloads.importers.onnx.graph")
     fake.import_onnx = import_onnx
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     return found

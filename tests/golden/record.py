@@ -3,7 +3,7 @@
 from typing import Any
 
 import bfpsim as bs
-from mapping.models import ladder
+from bfpsim.mapping.models import ladder
 
 
 def measured(

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from arch import Arch, PEArray
-from mapping.counts import Counts
-from mapping.nest import Mapping
-from quant.formats import BFP, Format, LayerFormats
-from workloads import ConvLayer
+from bfpsim.arch import Arch, PEArray
+from bfpsim.mapping.counts import Counts
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.workloads import ConvLayer
 
 Ranges = dict[str, range]
 Element = tuple[int, ...]

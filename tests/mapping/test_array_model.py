@@ -5,15 +5,15 @@ from math import prod
 
 import pytest
 
-from arch import Arch
-from mapping.array_model import array_totals
-from mapping.counts import Counts
-from mapping.nest import Mapping, make_nest
-from mapping.pe_array import passes
-from quant.formats import LayerFormats
+from bfpsim.arch import Arch
+from bfpsim.mapping.array_model import array_totals
+from bfpsim.mapping.counts import Counts
+from bfpsim.mapping.nest import Mapping, make_nest
+from bfpsim.mapping.pe_array import passes
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
 from tests.mapping.oracle import activation_bits, odometer, output_elements, run_array
-from workloads import ConvLayer
 
 
 def enumerated(

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mapping.boxes import (
+from bfpsim.mapping.boxes import (
     ActivationBox,
     WeightBox,
     channel_intervals,
@@ -14,8 +14,9 @@ from mapping.boxes import (
     output_box,
     weight_box,
 )
-from mapping.nest import Mapping, make_nest
-from quant.formats import BFP
+from bfpsim.mapping.nest import Mapping, make_nest
+from bfpsim.quant.formats import BFP
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_formats, random_layer, random_mapping
 from tests.mapping.oracle import (
     activation_bits,
@@ -25,7 +26,6 @@ from tests.mapping.oracle import (
     weight_bits,
     weight_elements,
 )
-from workloads import ConvLayer
 
 
 def elements(box: ActivationBox) -> set[tuple[int, ...]]:

@@ -6,13 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapping.box_padding import Boxes, padding
-from mapping.boxes import channel_intervals
-from mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
-from mapping.movement import input_fetches, output_visits, weight_fetches
-from mapping.nest import make_nest
-from quant.formats import BFP, LayerFormats, PartialSums, Plain
-from quant.layout import ActivationLayout, WeightLayout
+from bfpsim.mapping.box_padding import Boxes, padding
+from bfpsim.mapping.boxes import channel_intervals
+from bfpsim.mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
+from bfpsim.mapping.movement import input_fetches, output_visits, weight_fetches
+from bfpsim.mapping.nest import make_nest
+from bfpsim.quant.formats import BFP, LayerFormats, PartialSums, Plain
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from tests.generate import random_layer, random_mapping
 
 formats = st.one_of(

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from arch import Arch
-from mapping.capacity import Footprint, check, check_output_blocks, footprint, shortage
-from mapping.mapper import find_mapping
-from mapping.nest import Mapping, MappingError, make_nest
-from quant.formats import BFP, Format, LayerFormats, Plain
+from bfpsim.arch import Arch
+from bfpsim.mapping.capacity import Footprint, check, check_output_blocks, footprint, shortage
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.mapping.nest import Mapping, MappingError, make_nest
+from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain
+from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_arch, random_formats, random_layer, random_mapping
 from tests.mapping.oracle import (
     activation_bits,
@@ -21,7 +22,6 @@ from tests.mapping.oracle import (
     weight_bits,
     weight_elements,
 )
-from workloads import ConvLayer
 
 BYTES = LayerFormats.uniform(Plain(8))
 LAYER = ConvLayer("conv", K=8, C=4, P=6, Q=6, R=3, S=3)

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from mapping.code_reads import input_code_reads, weight_code_reads
-from mapping.pe_array import Tile, col_taps, input_codes, row_taps, weight_codes
-from quant.formats import BFP
+from bfpsim.mapping.code_reads import input_code_reads, weight_code_reads
+from bfpsim.mapping.pe_array import Tile, col_taps, input_codes, row_taps, weight_codes
+from bfpsim.quant.formats import BFP
 from tests.generate import random_arch, random_layer
 
 ONE = Tile((0, 1), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1))

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from mapping.counts import COLUMNS, Counts, Flow, to_frame
+from bfpsim.mapping.counts import COLUMNS, Counts, Flow, to_frame
 from tests.generate import make_arch
 
 

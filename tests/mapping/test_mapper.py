@@ -7,18 +7,18 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from arch import load_arch, replace
-from mapping.array_model import array_totals
-from mapping.capacity import check, footprint
-from mapping.counts import energy_pj
-from mapping.dram_model import EXACT, FULL, dram_counts, stored
-from mapping.grid import Grid
-from mapping.mapper import ORDERS, best_mappings, find_mapping, orders
-from mapping.models import model_counts
-from mapping.nest import DIMS, Mapping, MappingError
-from quant import BFP, LayerFormats, Plain
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.array_model import array_totals
+from bfpsim.mapping.capacity import check, footprint
+from bfpsim.mapping.counts import energy_pj
+from bfpsim.mapping.dram_model import EXACT, FULL, dram_counts, stored
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.mapper import ORDERS, best_mappings, find_mapping, orders
+from bfpsim.mapping.models import model_counts
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_arch, random_formats, random_layer, tight
-from workloads import ConvLayer, load_workload
 
 
 def brute_force(layer, arch, formats, effects) -> dict[Mapping, int]:

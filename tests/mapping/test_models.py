@@ -7,16 +7,17 @@ from fractions import Fraction
 
 import pytest
 
-from arch import Arch
-from mapping.boxes import output_box
-from mapping.capacity import check
-from mapping.counts import Counts, Flow
-from mapping.models import EXACT, FULL, PAPER, Effect, ladder, model_counts, stored
-from mapping.movement import input_fetches, output_visits, weight_fetches
-from mapping.nest import DIMS, Mapping, MappingError
-from mapping.pe_array import Tile, array_traffic
-from quant.formats import BFP, LayerFormats, PartialSums, Plain
-from quant.layout import ActivationLayout, Runs, WeightLayout
+from bfpsim.arch import Arch
+from bfpsim.mapping.boxes import output_box
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.counts import Counts, Flow
+from bfpsim.mapping.models import EXACT, FULL, PAPER, Effect, ladder, model_counts, stored
+from bfpsim.mapping.movement import input_fetches, output_visits, weight_fetches
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError
+from bfpsim.mapping.pe_array import Tile, array_traffic
+from bfpsim.quant.formats import BFP, LayerFormats, PartialSums, Plain
+from bfpsim.quant.formats.layout import ActivationLayout, Runs, WeightLayout
+from bfpsim.workloads import ConvLayer
 from tests.generate import (
     make_arch,
     random_arch,
@@ -25,7 +26,6 @@ from tests.generate import (
     random_mapping,
 )
 from tests.mapping.oracle import count_steps, dram_counts, with_padding_stored
-from workloads import ConvLayer
 
 Case = tuple[ConvLayer, Arch, Mapping, LayerFormats]
 WORDS = LayerFormats.uniform(Plain(16))

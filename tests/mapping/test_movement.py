@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from mapping.movement import Halo, input_fetches, output_visits, weight_fetches
-from mapping.nest import Mapping, make_nest
-from quant.formats import BFP, Format
+from bfpsim.mapping.movement import Halo, input_fetches, output_visits, weight_fetches
+from bfpsim.mapping.nest import Mapping, make_nest
+from bfpsim.quant.formats import BFP, Format
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_formats, random_layer, random_mapping
 from tests.mapping.oracle import (
     activation_bits,
@@ -17,7 +18,6 @@ from tests.mapping.oracle import (
     weight_bits,
 )
 from tests.mapping.test_boxes import elements, weights
-from workloads import ConvLayer
 
 
 def small_cases(seed: int, wanted: int) -> list[tuple[random.Random, ConvLayer, Mapping]]:

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from mapping.nest import RELEVANT, Loop, Mapping, MappingError, make_nest
+from bfpsim.mapping.nest import RELEVANT, Loop, Mapping, MappingError, make_nest
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_formats, random_layer, random_mapping
 from tests.mapping.oracle import odometer
-from workloads import ConvLayer
 
 LAYER = ConvLayer("conv", K=8, C=6, P=5, Q=4, R=3, S=3)
 

@@ -6,11 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mapping.array_model import paper_array_counts
-from mapping.dram_model import PAPER, dram_counts
-from mapping.nest import DIMS, Mapping, make_nest
-from mapping.paper_grid import PaperGrid
-from quant.formats import LayerFormats, Plain
+from bfpsim.mapping.array_model import paper_array_counts
+from bfpsim.mapping.dram_model import PAPER, dram_counts
+from bfpsim.mapping.nest import DIMS, Mapping, make_nest
+from bfpsim.mapping.paper_grid import PaperGrid
+from bfpsim.quant.formats import LayerFormats, Plain
 from tests.generate import random_arch, random_layer
 
 

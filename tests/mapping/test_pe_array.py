@@ -4,10 +4,11 @@ import random
 
 import pytest
 
-from arch import PEArray
-from mapping.nest import DIMS
-from mapping.pe_array import Tile, array_traffic, passes
-from quant.formats import BFP, LayerFormats, Plain
+from bfpsim.arch import PEArray
+from bfpsim.mapping.nest import DIMS
+from bfpsim.mapping.pe_array import Tile, array_traffic, passes
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.workloads import ConvLayer
 from tests.generate import (
     AXES,
     DATAFLOWS,
@@ -17,7 +18,6 @@ from tests.generate import (
     random_mapping,
 )
 from tests.mapping.oracle import ArrayReads, odometer, run_array
-from workloads import ConvLayer
 
 WORDS = LayerFormats.uniform(Plain(8))
 

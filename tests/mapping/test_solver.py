@@ -6,17 +6,17 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from arch import load_arch, replace
-from mapping.capacity import check
-from mapping.dram_model import EXACT, PAPER, dram_counts, stored
-from mapping.grid import Grid
-from mapping.mapper import ORDERS, best_mappings, orders
-from mapping.nest import DIMS, Mapping, MappingError
-from mapping.solver import solve
-from mapping.solver_terms import Terms
-from quant import BFP, LayerFormats, Plain
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.dram_model import EXACT, PAPER, dram_counts, stored
+from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.mapper import ORDERS, best_mappings, orders
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError
+from bfpsim.mapping.solver import solve
+from bfpsim.mapping.solver_terms import Terms
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_arch, random_formats, random_layer, tight
-from workloads import ConvLayer, load_workload
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 RESNET18 = list(

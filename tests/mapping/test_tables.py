@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapping.boxes import channel_intervals, input_cols, input_rows
-from mapping.candidates import undominated
-from mapping.ragged import Tiles
-from mapping.tile_bits import axis_bits, result_tables
-from mapping.windows import window_profile
-from quant.blocks import touched
-from quant.formats import BFP, Plain
-from workloads import ConvLayer
+from bfpsim.mapping.boxes import channel_intervals, input_cols, input_rows
+from bfpsim.mapping.candidates import undominated
+from bfpsim.mapping.ragged import Tiles
+from bfpsim.mapping.tile_bits import axis_bits, result_tables
+from bfpsim.mapping.windows import window_profile
+from bfpsim.quant.formats import BFP, Plain
+from bfpsim.quant.formats.blocks import touched
+from bfpsim.workloads import ConvLayer
 
 
 def spans(extent, size):

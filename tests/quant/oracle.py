@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quant.formats import BFP, Format, Rounding
+from bfpsim.quant.formats import BFP, Format, Rounding
 
 Index = tuple[int, ...]
 HALF = Fraction(1, 2)

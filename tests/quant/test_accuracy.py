@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from quant.accuracy import TopK, accuracy_loss, classify, keeping_modes, ranks, top_k
-from quant.datasets import AS_STORED, ArrayDataset, shipped_test_images
-from quant.formats import FormatError
-from workloads import WorkloadError, shipped_metadata
-from workloads.training.shipped import shipped_module
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.study.accuracy import TopK, accuracy_loss, classify, keeping_modes, ranks, top_k
+from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset, shipped_test_images
+from bfpsim.workloads import WorkloadError, shipped_metadata
+from bfpsim.workloads.training.shipped import shipped_module
 
 
 def of_logits(logits: np.ndarray, labels) -> ArrayDataset:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import BFP, Plain, activation_block, weight_block
-from quant.blocks import block_maxima, grid, spread, touched
+from bfpsim.quant.formats import BFP, Plain, activation_block, weight_block
+from bfpsim.quant.formats.blocks import block_maxima, grid, spread, touched
 
 
 @pytest.mark.parametrize(

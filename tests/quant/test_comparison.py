@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from quant import BFP, FormatError, Plain
-from quant.assignment import least_divergence
-from quant.baselines import BASELINES
-from quant.comparison import compare_formats
-from quant.datasets import AS_STORED, ArrayDataset
-from quant.model import Codings, quantize_model
-from quant.operand import Mode
-from quant.policies import TABLE_3, parse_policy
+from bfpsim.quant.baselines import BASELINES
+from bfpsim.quant.formats import BFP, FormatError, Plain
+from bfpsim.quant.study.assignment import least_divergence
+from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
+from bfpsim.quant.study.policies import TABLE_3, parse_policy
+from bfpsim.quant.torch.model import Codings, quantize_model
+from bfpsim.quant.torch.operand import Mode
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from quant import BFP, Plain, Rounding
-from quant.additivity import check_additivity
-from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
-from quant.comparison import compare_formats
-from quant.datasets import AS_STORED, ArrayDataset
-from quant.fake_quantize import fake_quantize
-from quant.fisher import Fisher
-from quant.formats import Format
-from quant.model import quantize_model
-from quant.sensitivity import measure_sensitivity
+from bfpsim.quant.formats import BFP, Format, Plain, Rounding
+from bfpsim.quant.study.additivity import check_additivity
+from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
+from bfpsim.quant.study.fisher import Fisher
+from bfpsim.quant.study.sensitivity import measure_sensitivity
+from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
+from bfpsim.quant.torch.fake_quantize import fake_quantize
+from bfpsim.quant.torch.model import quantize_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 

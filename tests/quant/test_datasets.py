@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.datasets import (
+from bfpsim.quant.study.datasets import (
     AS_STORED,
     FASHION_MNIST,
     IMAGENET,
@@ -22,8 +22,8 @@ from quant.datasets import (
     read_npz_dataset,
     shipped_test_images,
 )
+from bfpsim.workloads import WorkloadError, normalise, shipped_images
 from tests.idx_file import write_idx
-from workloads import WorkloadError, normalise, shipped_images
 
 RNG = np.random.default_rng(0)
 

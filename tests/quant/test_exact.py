@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import Plain, dequantize, quantize
-from quant.exact import ExactArray, from_float, matmul
-from quant.formats import Rounding
+from bfpsim.quant.formats import Plain, Rounding, dequantize, quantize
+from bfpsim.quant.formats.exact import ExactArray, from_float, matmul
 from tests.quant.oracle import floor_log2, rounded
 
 narrow = st.integers(-127, 127).map(lambda n: n / 8)

@@ -13,7 +13,7 @@ from gfloat.formats import format_info_ocp_e8m0
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import (
+from bfpsim.quant.formats import (
     BFP,
     Format,
     FormatError,
@@ -24,9 +24,9 @@ from quant import (
     top_exponent,
     weight_block,
 )
-from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
-from quant.fake_quantize import Gradient, calibrated_top, fake_quantize
-from quant.operators import by_operators
+from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
+from bfpsim.quant.torch.fake_quantize import Gradient, calibrated_top, fake_quantize
+from bfpsim.quant.torch.operators import by_operators
 from tests.quant.oracle import quantised
 
 DETERMINISTIC = (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TRUNCATE)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from quant.accuracy import TopK
-from quant.datasets import AS_STORED, ArrayDataset
-from quant.fine_tuning import FineTuned, fine_tune, image_order
-from quant.formats import FormatError
-from workloads import WorkloadError
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.study.accuracy import TopK
+from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
+from bfpsim.quant.training.fine_tuning import FineTuned, fine_tune, image_order
+from bfpsim.workloads import WorkloadError
 
 STEPS, EVERY = 12, 5
 
@@ -252,7 +252,7 @@ import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 from tests.quant.test_fine_tuning import tuned
-from workloads.files import atomic
+from bfpsim.workloads.files import atomic
 
 written = []
 whole = atomic.replacing

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from quant import BFP, FormatError, LayerFormats, Plain, Rounding, parse_format
+from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, Rounding, parse_format
 
 PAPER = [(16, se) for se in range(2, 8)] + [(8, se) for se in range(2, 7)]
 BLOCKS = (1, 2, 4, 8, 16, 24, 32, 48)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from quant.datasets import AS_STORED, IMAGENET, Normalisation
-from quant.image_folder import Fit, ImageFolder, read_image_folder
-from workloads import WorkloadError
+from bfpsim.quant.study.datasets import AS_STORED, IMAGENET, Normalisation
+from bfpsim.quant.study.image_folder import Fit, ImageFolder, read_image_folder
+from bfpsim.workloads import WorkloadError
 
 RNG = np.random.default_rng(0)
 LOSSLESS = ("png", "bmp", "webp")

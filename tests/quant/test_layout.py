@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import BFP, ActivationLayout, Plain, WeightLayout
-from quant.formats import Format
-from quant.layout import Runs
+from bfpsim.quant.formats import BFP, ActivationLayout, Format, Plain, WeightLayout
+from bfpsim.quant.formats.layout import Runs
 from tests.quant.oracle import Field, padding, positions, ranges
 
 Interval = tuple[int, int]

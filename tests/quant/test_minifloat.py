@@ -11,9 +11,17 @@ from gfloat.types import Domain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.axes import LAST
-from quant.formats import FormatError, Rounding
-from quant.minifloat import BF16, FP16, FP32, TF32, MiniFloat, Overflow, parse_minifloat
+from bfpsim.quant.formats import FormatError, Rounding
+from bfpsim.quant.mantissa.minifloat import (
+    BF16,
+    FP16,
+    FP32,
+    TF32,
+    MiniFloat,
+    Overflow,
+    parse_minifloat,
+)
+from bfpsim.quant.torch.axes import LAST
 
 NEAREST, TRUNCATE = Rounding.NEAREST_EVEN, Rounding.TRUNCATE
 ALL = [(e, m) for e in range(2, 9) for m in range(24)]

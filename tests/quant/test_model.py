@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mapping.mapper import find_mapping
-from quant import BFP, FormatError, LayerFormats, Plain, Rounding
-from quant.axes import LAST, WEIGHT
-from quant.fake_quantize import Gradient
-from quant.model import Codings, QuantizedModel, quantize_model
-from quant.operand import Mode, format_bits
-from quant.quantize import (
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, Rounding
+from bfpsim.quant.formats.quantize import (
     dequantize,
     quantize_activation,
     quantize_weight,
     top_exponent,
 )
-from sim.simulate import simulate
+from bfpsim.quant.torch.axes import LAST, WEIGHT
+from bfpsim.quant.torch.fake_quantize import Gradient
+from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
+from bfpsim.quant.torch.operand import Mode, format_bits
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads.importers.torch.module import import_torch
 from tests.generate import make_arch
-from workloads.importers.torch_module import import_torch
 
 FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(16, 4, 8))
 

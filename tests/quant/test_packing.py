@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import (
+from bfpsim.quant.formats import (
     BFP,
     ActivationLayout,
+    Format,
     FormatError,
+    PartialSums,
     Plain,
     Quantized,
     WeightLayout,
@@ -18,8 +20,7 @@ from quant import (
     unpack,
     weight_block,
 )
-from quant.formats import Format, PartialSums
-from quant.packing import read_fields, write_fields
+from bfpsim.quant.formats.packing import read_fields, write_fields
 from tests.quant.oracle import bit_string, positions, twos_complement
 
 bfps = st.builds(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import Plain, Rounding, dequantize, quantize
+from bfpsim.quant.formats import Plain, Rounding, dequantize, quantize
 from tests.quant.oracle import clamped, floor_log2, rounded
 
 CODE = {16: ("e", "H"), 32: ("f", "I")}

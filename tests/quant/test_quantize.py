@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant import (
+from bfpsim.quant.formats import (
     BFP,
     FormatError,
     Plain,

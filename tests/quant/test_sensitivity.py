@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant import BFP, FormatError, Plain
-from quant.additivity import Additivity, check_additivity
-from quant.assignment import least_divergence
-from quant.fisher import Fisher
-from quant.float_run import FloatRun
-from quant.formats import candidates
-from quant.model import Codings, QuantizedModel, quantize_model
-from quant.operand import Mode
-from quant.sensitivity import COLUMNS, Sensitivity, measure_sensitivity
-from workloads import WorkloadError
+from bfpsim.quant.formats import BFP, FormatError, Plain, candidates
+from bfpsim.quant.study.additivity import Additivity, check_additivity
+from bfpsim.quant.study.assignment import least_divergence
+from bfpsim.quant.study.fisher import Fisher
+from bfpsim.quant.study.sensitivity import COLUMNS, Sensitivity, measure_sensitivity
+from bfpsim.quant.torch.float_run import FloatRun
+from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
+from bfpsim.quant.torch.operand import Mode
+from bfpsim.workloads import WorkloadError
 
 FORMATS = [BFP(8, 3, 4), BFP(8, 5, 16), BFP(8, 2, 1), Plain(6), BFP(8, 5, 48)]
 

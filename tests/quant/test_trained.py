@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mapping.mapper import find_mapping
-from quant import BFP, LayerFormats
-from quant.datasets import shipped_test_images
-from quant.model import QuantizedModel, quantize_model
-from quant.quantize import quantize_activation, quantize_weight
-from sim.simulate import simulate
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.quant.formats.quantize import quantize_activation, quantize_weight
+from bfpsim.quant.study.datasets import shipped_test_images
+from bfpsim.quant.torch.model import QuantizedModel, quantize_model
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import load_workload
+from bfpsim.workloads.training.shipped import shipped_module
 from tests.generate import make_arch
-from workloads import load_workload
-from workloads.training.shipped import shipped_module
 
 FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(8, 3, 8))
 

@@ -1,10 +1,10 @@
 import pytest
 
-from arch import load_arch
-from quant.formats import BFP, LayerFormats
-from search.buffers import sweep_capacity
-from sim.validate import validate
-from workloads import NetworkBuilder
+from bfpsim.arch import load_arch
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.search.buffers import sweep_capacity
+from bfpsim.sim.validate import validate
+from bfpsim.workloads import NetworkBuilder
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from reports.energy import plot_energies
+from bfpsim.reports.energy import plot_energies
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_equal_tables_make_equal_bytes(energies, tmp_path):
 
 def test_every_line_and_the_least_of_each_are_drawn(energies, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("reports.energy.save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr("bfpsim.reports.energy.save", lambda figure, path: drawn.append(figure))
     plot_energies(energies, tmp_path / "unused.png")
 
     bit, network = drawn[0].axes

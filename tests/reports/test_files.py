@@ -3,7 +3,7 @@ import csv
 import pandas as pd
 import pytest
 
-from reports.files import write_atomic, write_csv
+from bfpsim.reports.files import write_atomic, write_csv
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path):

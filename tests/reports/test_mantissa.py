@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from quant.mantissa.distribution import Span
-from reports import mantissa
-from reports.style import ORANGE, VERMILION
+from bfpsim.quant.mantissa.distribution import Span
+from bfpsim.reports import mantissa
+from bfpsim.reports.style import ORANGE, VERMILION
 
 
 @pytest.fixture(scope="module")

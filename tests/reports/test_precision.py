@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from reports import precision
-from reports.style import BLUE, ORANGE
+from bfpsim.reports import precision
+from bfpsim.reports.style import BLUE, ORANGE
 
 
 @pytest.fixture

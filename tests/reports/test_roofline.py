@@ -5,11 +5,11 @@ from fractions import Fraction
 import matplotlib as mpl
 import pytest
 
-from arch import load_arch, replace
-from quant import BFP, LayerFormats, Plain
-from reports.roofline import KINDS, Roof, plot_roofline
-from reports.workload import workload_frame
-from workloads import NetworkBuilder
+from bfpsim.arch import load_arch, replace
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.reports.roofline import KINDS, Roof, plot_roofline
+from bfpsim.reports.workload import workload_frame
+from bfpsim.workloads import NetworkBuilder
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 EDGE = load_arch("edge-64k")  # 16 x 16 multipliers of 8 bit; 6.4 GB/s at 500 MHz
@@ -56,7 +56,7 @@ def every_kind():
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """Draws the roofline of every kind of layer, and returns the axes and the frame."""
-    from reports import roofline
+    from bfpsim.reports import roofline
 
     figures = []
 

@@ -3,7 +3,7 @@ import struct
 import matplotlib as mpl
 import pytest
 
-from reports.sweep import plot_sweep
+from bfpsim.reports.sweep import plot_sweep
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from arch import load_arch, shipped
-from reports.tables import (
+from bfpsim.arch import load_arch, shipped
+from bfpsim.reports.tables import (
     arch_table,
     layers_frame,
     simulation_table,

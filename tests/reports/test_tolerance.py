@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from quant.mantissa.tolerance import WIDTHS
-from reports import tolerance
+from bfpsim.quant.mantissa.tolerance import WIDTHS
+from bfpsim.reports import tolerance
 
 NETWORKS = [  # model, family, kind, parameters, fewest, at the limit, loss at m = 0
     ("small", "Net", "convolutional", 1000, 2, 1.75, 0.4),

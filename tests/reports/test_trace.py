@@ -10,14 +10,14 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from arch import load_arch, replace
-from mapping.nest import Mapping
-from quant import BFP, LayerFormats
-from reports.trace import write_trace
-from sim.result import NetworkResult, repeated
-from sim.simulate import simulate, simulate_network
-from sim.timeline import Timeline
-from workloads import NetworkBuilder
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.reports.trace import write_trace
+from bfpsim.sim.result import NetworkResult, repeated
+from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.sim.timeline import Timeline
+from bfpsim.workloads import NetworkBuilder
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 
@@ -262,7 +262,7 @@ def test_an_interrupted_trace_leaves_the_old_one(result, tmp_path, monkeypatch) 
             raise KeyboardInterrupt
         return iter(())
 
-    monkeypatch.setattr("reports.trace.occupancy", stop)
+    monkeypatch.setattr("bfpsim.reports.trace.occupancy", stop)
     with pytest.raises(KeyboardInterrupt):
         write_trace(result, path)
     assert path.read_text() == "old"

@@ -6,11 +6,11 @@ import math
 import pytest
 from rich.console import Console
 
-from arch import load_arch, replace
-from mapping.nest import Mapping
-from mapping.predict import predict
-from quant import BFP, LayerFormats, Plain
-from reports.workload import (
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.nest import Mapping
+from bfpsim.mapping.predict import predict
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.reports.workload import (
     catalog_frame,
     catalog_table,
     host_frame,
@@ -21,8 +21,8 @@ from reports.workload import (
     workload_frame,
     workload_table,
 )
+from bfpsim.workloads import NetworkBuilder, load_workload
 from tests.mapping.oracle import Packed
-from workloads import NetworkBuilder, load_workload
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 EDGE = load_arch("edge-64k")

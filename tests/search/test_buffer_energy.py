@@ -1,9 +1,9 @@
 """A price that grows with the buffer changes which buffer is the best."""
 
-from arch import load_arch, replace
-from quant import BFP, LayerFormats
-from search.buffers import sweep_capacity
-from workloads import NetworkBuilder
+from bfpsim.arch import load_arch, replace
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.search.buffers import sweep_capacity
+from bfpsim.workloads import NetworkBuilder
 
 
 def test_the_largest_buffer_is_the_best_only_by_a_constant() -> None:

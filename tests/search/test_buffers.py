@@ -1,13 +1,13 @@
 import pytest
 
-from arch import Arch, ArchError, load_arch
-from mapping.mapper import find_mapping
-from mapping.models import EXACT, compulsory_counts, model_counts
-from mapping.nest import MappingError
-from quant.formats import BFP, LayerFormats, Plain
-from search.buffers import sweep_capacity
-from sim.simulate import simulate_network
-from workloads import ConvLayer, Network, NetworkBuilder
+from bfpsim.arch import Arch, ArchError, load_arch
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.mapping.models import EXACT, compulsory_counts, model_counts
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.search.buffers import sweep_capacity
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import ConvLayer, Network, NetworkBuilder
 
 CAPACITIES = ("1 KiB", "2 KiB", "4 KiB", "8 KiB", "32 KiB")
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))

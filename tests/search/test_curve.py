@@ -5,14 +5,14 @@ import random
 import numpy as np
 import pytest
 
-from arch import ArchError, load_arch, replace
-from mapping.mapper import best_mappings
-from mapping.models import compulsory_counts
-from mapping.nest import MappingError
-from quant import BFP, LayerFormats, Plain
-from search.curve import Step, knee, layer_curve, network_curve, traffic_curves
+from bfpsim.arch import ArchError, load_arch, replace
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.models import compulsory_counts
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.search.curve import Step, knee, layer_curve, network_curve, traffic_curves
+from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_formats, random_layer
-from workloads import ConvLayer, load_workload
 
 ARCH = load_arch("edge-64k")
 

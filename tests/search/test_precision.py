@@ -2,14 +2,14 @@
 
 import pytest
 
-from arch import load_arch, replace
-from mapping.nest import MappingError
-from quant.formats import LayerFormats, Plain
-from quant.minifloat import BF16, FP16, MiniFloat
-from search import precision
-from search.precision import distinct_widths, measure_energy
-from sim.simulate import simulate_network
-from workloads import NetworkBuilder
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import LayerFormats, Plain
+from bfpsim.quant.mantissa.minifloat import BF16, FP16, MiniFloat
+from bfpsim.search import precision
+from bfpsim.search.precision import distinct_widths, measure_energy
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import NetworkBuilder
 
 FORMATS = [BF16, FP16, MiniFloat(8, 23), MiniFloat(8, 0), MiniFloat(2, 6), MiniFloat(2, 0)]
 WIDTHS = [16, 16, 32, 9, 9, 3]

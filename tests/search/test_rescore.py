@@ -2,14 +2,14 @@
 
 import pytest
 
-from arch import load_arch
-from mapping.mapper import best_mappings
-from mapping.nest import MappingError
-from quant import BFP, LayerFormats
-from search.mappings import map_network
-from search.rescore import find_mapping, rescored
-from sim.simulate import simulate
-from workloads import ConvLayer, load_workload
+from bfpsim.arch import load_arch
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.search.mappings import map_network
+from bfpsim.search.rescore import find_mapping, rescored
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer, load_workload
 
 ARCH, FORMATS = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
 LAYER = ConvLayer("deep", K=64, C=128, P=7, Q=7, R=3, S=3, padding=1)
@@ -64,7 +64,7 @@ def test_a_networks_table() -> None:
 
 
 def test_a_layer_that_fits_nowhere_is_named() -> None:
-    from arch import replace
+    from bfpsim.arch import replace
 
     with pytest.raises(MappingError, match="conv1: no mapping fits"):
         map_network(load_workload("resnet18"), replace(ARCH, "sram.capacity", "8 B"), FORMATS)

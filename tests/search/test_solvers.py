@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from arch import load_arch
-from quant import BFP, LayerFormats
-from search.solvers import compare_solvers
-from workloads import Network, Node, load_workload
+from bfpsim.arch import load_arch
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.search.solvers import compare_solvers
+from bfpsim.workloads import Network, Node, load_workload
 
 
 def test_enumeration_and_scip_prove_the_same_optimum() -> None:

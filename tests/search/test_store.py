@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.store import Entry, Store, StoreError, StoreReader
+from bfpsim.search.store import Entry, Store, StoreError, StoreReader
 
 RESULTS = {f"key{n}": f"[{n * 1001}]" for n in range(40)}
 

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from search.worker import begin
+from bfpsim.search.worker import begin
 
 
 @pytest.fixture

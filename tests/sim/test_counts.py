@@ -5,14 +5,14 @@ import random
 
 import pytest
 
-from arch import load_arch
-from mapping.capacity import check
-from mapping.models import EXACT, FULL, ladder, model_counts, stored
-from mapping.nest import Mapping, MappingError
-from quant import BFP, LayerFormats
-from sim.simulate import simulate
+from bfpsim.arch import load_arch
+from bfpsim.mapping.capacity import check
+from bfpsim.mapping.models import EXACT, FULL, ladder, model_counts, stored
+from bfpsim.mapping.nest import Mapping, MappingError
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
-from workloads import ConvLayer
 
 
 def case(seed: int, burst: str):
@@ -95,7 +95,7 @@ def test_an_illegal_mapping_is_refused_before_anything_runs() -> None:
 
 def test_fetched_padding_is_stored_and_counted() -> None:
     """A 4x4 input with a border of 1 is 6x6 when padding is fetched."""
-    from arch import replace
+    from bfpsim.arch import replace
 
     layer = ConvLayer("pad", K=1, C=1, P=4, Q=4, R=3, S=3, padding=1)
     formats = LayerFormats.uniform(BFP(8, 3, 1))

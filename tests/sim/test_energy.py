@@ -2,11 +2,11 @@
 
 import math
 
-from arch import load_arch, replace
-from mapping.mapper import best_mappings, find_mapping
-from quant import BFP, LayerFormats
-from sim.simulate import simulate
-from workloads import ConvLayer
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.mapper import best_mappings, find_mapping
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 LAYER = ConvLayer("conv", K=64, C=64, P=14, Q=14, R=3, S=3, padding=1)

@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arch import load_arch, replace
-from mapping.nest import Mapping
-from quant import BFP, FormatError, LayerFormats, Plain, Rounding, quantize_activation
-from sim.simulate import simulate
+from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import (
+    BFP,
+    FormatError,
+    LayerFormats,
+    Plain,
+    Rounding,
+    quantize_activation,
+)
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 from tests import reference
 from tests.generate import (
     DATAFLOWS,
@@ -20,7 +28,6 @@ from tests.generate import (
     random_layer,
     random_mapping,
 )
-from workloads import ConvLayer
 
 
 def spread(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

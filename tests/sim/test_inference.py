@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from arch import load_arch, replace
-from quant import BFP, LayerFormats, dequantize, quantize_activation, quantize_weight
-from sim.host import apply, convolve_float, infer
-from sim.inference import Tops, calibrate, float_predictions, run_inference
-from sim.simulate import simulate_network
-from tests.generate import random_layer
-from tests.torch_network import weighted_module
-from workloads import (
+from bfpsim.arch import load_arch, replace
+from bfpsim.quant.formats import BFP, LayerFormats, dequantize, quantize_activation, quantize_weight
+from bfpsim.sim.host import apply, convolve_float, infer
+from bfpsim.sim.inference import Tops, calibrate, float_predictions, run_inference
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import (
     ConvLayer,
     LayerWeights,
     NetworkBuilder,
@@ -26,7 +24,9 @@ from workloads import (
     shipped_images,
     shipped_weights,
 )
-from workloads.training.shipped import shipped_module
+from bfpsim.workloads.training.shipped import shipped_module
+from tests.generate import random_layer
+from tests.torch_network import weighted_module
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from arch import load_arch
-from quant import BFP, LayerFormats
-from sim.validate import Validation, validate
-from workloads import NetworkBuilder
+from bfpsim.arch import load_arch
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.sim.validate import Validation, validate
+from bfpsim.workloads import NetworkBuilder
 
 
 class Table(HTMLParser):

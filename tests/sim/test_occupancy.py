@@ -5,15 +5,15 @@ from itertools import pairwise
 
 import pytest
 
-from arch import Arch
-from mapping.nest import Mapping
-from quant import LayerFormats, Plain
-from sim.accelerator import Accelerator
-from sim.occupancy import occupancy
-from sim.result import LayerResult
-from sim.simulate import simulate
+from bfpsim.arch import Arch
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import LayerFormats, Plain
+from bfpsim.sim.accelerator import Accelerator
+from bfpsim.sim.occupancy import occupancy
+from bfpsim.sim.result import LayerResult
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_arch, random_formats, random_layer, random_mapping
-from workloads import ConvLayer
 
 
 def recorded(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats):

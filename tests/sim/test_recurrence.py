@@ -6,14 +6,14 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from arch import replace
-from mapping.nest import Mapping
-from quant import BFP, LayerFormats
-from sim.accelerator import Accelerator, Tally
-from sim.recurrence import Moment, Recurrence, alike
-from sim.timeline import Timeline
+from bfpsim.arch import replace
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.sim.accelerator import Accelerator, Tally
+from bfpsim.sim.recurrence import Moment, Recurrence, alike
+from bfpsim.sim.timeline import Timeline
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
-from workloads import ConvLayer
 
 COUNTED = [field.name for field in fields(Tally) if field.name != "timeline"]
 

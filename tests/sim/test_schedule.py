@@ -5,17 +5,16 @@ import random
 import numpy as np
 import pytest
 
-from arch import Arch
-from mapping.boxes import ActivationBox, Volume, channel_intervals
-from mapping.movement import input_fetches, output_visits, weight_fetches
-from mapping.nest import DIMS, Mapping, make_nest
-from mapping.pe_array import Tile, array_traffic
-from quant import BFP, LayerFormats
-from quant.formats import PartialSums
-from quant.layout import ActivationLayout, WeightLayout
-from sim.schedule import input_stays, output_stays, steps, weight_stays
+from bfpsim.arch import Arch
+from bfpsim.mapping.boxes import ActivationBox, Volume, channel_intervals
+from bfpsim.mapping.movement import input_fetches, output_visits, weight_fetches
+from bfpsim.mapping.nest import DIMS, Mapping, make_nest
+from bfpsim.mapping.pe_array import Tile, array_traffic
+from bfpsim.quant.formats import BFP, LayerFormats, PartialSums
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
+from bfpsim.sim.schedule import input_stays, output_stays, steps, weight_stays
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
-from workloads import ConvLayer
 
 
 def case(seed: int):

@@ -7,15 +7,15 @@ from itertools import pairwise
 import pytest
 import simpy
 
-from arch import Arch
-from mapping.nest import Mapping
-from quant import BFP, LayerFormats, Plain
-from sim.accelerator import Accelerator
-from sim.buffer import Memory, TileBuffer
-from sim.channel import Channel
-from sim.simulate import simulate
+from bfpsim.arch import Arch
+from bfpsim.mapping.nest import Mapping
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.sim.accelerator import Accelerator
+from bfpsim.sim.buffer import Memory, TileBuffer
+from bfpsim.sim.channel import Channel
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
-from workloads import ConvLayer
 
 
 def tiny_arch(double_buffered: bool = False, **dram: str) -> Arch:

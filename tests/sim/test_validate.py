@@ -5,11 +5,11 @@ from fractions import Fraction
 
 import pytest
 
-from arch import load_arch
-from mapping.nest import Mapping, MappingError
-from quant import BFP, LayerFormats
-from sim.validate import validate
-from workloads import load_workload
+from bfpsim.arch import load_arch
+from bfpsim.mapping.nest import Mapping, MappingError
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.sim.validate import validate
+from bfpsim.workloads import load_workload
 
 FORMATS = LayerFormats.uniform(BFP(8, 3, 16))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from workloads import Network, NetworkBuilder, Node, WorkloadError
+from bfpsim.workloads import Network, NetworkBuilder, Node, WorkloadError
 
 _FUNCTIONS = ("softmax", "layer norm", "a,b;c", "null", " ")
 _SOURCES = ("", "", "", "published code", "1x2", " x ")

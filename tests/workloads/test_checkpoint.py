@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-import workloads
-from tests.torch_network import weighted_module
-from workloads import (
+from bfpsim import workloads
+from bfpsim.workloads import (
     LayerWeights,
     NetworkBuilder,
     WorkloadError,
@@ -30,10 +29,11 @@ from workloads import (
     shipped_metadata,
     shipped_weights,
 )
-from workloads.checkpoint import load_state, save_state
-from workloads.training.family import FAMILIES
-from workloads.training.fashion import DEBIAN_FOLDER
-from workloads.training.shipped import shipped_module
+from bfpsim.workloads.checkpoint import load_state, save_state
+from bfpsim.workloads.training.family import FAMILIES
+from bfpsim.workloads.training.fashion import DEBIAN_FOLDER
+from bfpsim.workloads.training.shipped import shipped_module
+from tests.torch_network import weighted_module
 
 NAME = "resnet18-fashion"
 SHIPPED = ("googlenet-fashion", "mobilenetv2-fashion", "resnet18-fashion", "vit-fashion")

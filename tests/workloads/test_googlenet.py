@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from bfpsim.workloads import LayerWeights, WorkloadError, googlenet, load_workload
 from tests.torch_network import weighted_module
-from workloads import LayerWeights, WorkloadError, googlenet, load_workload
 
 # What torchvision publishes of its model, in torchvision/models/googlenet.py.
 PARAMETERS = 6_624_904

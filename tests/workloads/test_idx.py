@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from bfpsim.workloads import WorkloadError, read_fashion_mnist, read_idx
 from tests.idx_file import CODES, idx_bytes
-from workloads import WorkloadError, read_fashion_mnist, read_idx
 
 
 @given(

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import ConvLayer, WorkloadError
+from bfpsim.workloads import ConvLayer, WorkloadError
 
 
 def torch_conv_shape(layer: ConvLayer, H: int, W: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from workloads import (
+from bfpsim.workloads import (
     NetworkBuilder,
     WorkloadError,
     load_with_weights,
@@ -33,10 +33,10 @@ def asked(monkeypatch) -> list[tuple]:
         return run
 
     for module, functions in (
-        ("onnx_graph", ("import_onnx",)),
-        ("torch_module", ("import_torch", "import_module_function")),
+        ("onnx.graph", ("import_onnx",)),
+        ("torch.module", ("import_torch", "import_module_function")),
     ):
-        fake = ModuleType(f"workloads.importers.{module}")
+        fake = ModuleType(f"bfpsim.workloads.importers.{module}")
         for function in functions:
             setattr(fake, function, importer(function))
         monkeypatch.setitem(sys.modules, fake.__name__, fake)

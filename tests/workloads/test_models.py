@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import WorkloadError
-from workloads.training.family import FAMILIES
-from workloads.training.fold import fold_batch_norm
-from workloads.training.models.googlenet import GoogLeNet
-from workloads.training.models.mobilenet import Eca, MobileNetV2Eca
-from workloads.training.models.resnet import ResNet18
-from workloads.training.models.vit import ViT
+from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.training.family import FAMILIES
+from bfpsim.workloads.training.fold import fold_batch_norm
+from bfpsim.workloads.training.models.googlenet import GoogLeNet
+from bfpsim.workloads.training.models.mobilenet import Eca, MobileNetV2Eca
+from bfpsim.workloads.training.models.resnet import ResNet18
+from bfpsim.workloads.training.models.vit import ViT
 
 # Parameters that torchvision publishes of its models, for 1000 classes and three channels.
 RESNET18 = 11_689_512

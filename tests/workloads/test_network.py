@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import ConvLayer, Network, NetworkBuilder, Node, Pool, WorkloadError
 from tests.torch_network import NetworkModule
-from workloads import ConvLayer, Network, NetworkBuilder, Node, Pool, WorkloadError
 
 INPUT = Node("input", "input", input_shape=(1, 8, 8, 4))
 CONV = ConvLayer("conv", K=4, C=4, P=8, Q=8, R=3, S=3, padding=1)

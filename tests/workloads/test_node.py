@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from workloads import LAYER_OPS, OPS, ConvLayer, Network, NetworkBuilder, Node, WorkloadError
+from bfpsim.workloads import LAYER_OPS, OPS, ConvLayer, Network, NetworkBuilder, Node, WorkloadError
 
 INPUT = Node("input", "input", input_shape=(2, 1, 12, 6))
 HOST = Node("soft", "host", ("input",), function="softmax", output_shape=(2, 1, 12, 6))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from workloads import WorkloadError, load_workload, names, resnet18
+from bfpsim.workloads import WorkloadError, load_workload, names, resnet18
 
 
 @pytest.mark.parametrize(

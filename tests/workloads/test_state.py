@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from workloads.layer import WorkloadError
-from workloads.state import load_into
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.state import load_into
 
 
 def module(seed: int = 0) -> nn.Module:

@@ -5,8 +5,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from tests.idx_file import write_idx
-from workloads import (
+from bfpsim.workloads import (
     WorkloadError,
     load_images,
     load_metadata,
@@ -14,9 +13,10 @@ from workloads import (
     normalise,
     resnet18,
 )
-from workloads.training.family import FAMILIES
-from workloads.training.fashion import augment, main
-from workloads.training.shipped import load_module, shipped_module
+from bfpsim.workloads.training.family import FAMILIES
+from bfpsim.workloads.training.fashion import augment, main
+from bfpsim.workloads.training.shipped import load_module, shipped_module
+from tests.idx_file import write_idx
 
 # Widths at which a step takes a moment.
 TINY = {"resnet18": 2, "mobilenetv2": 4, "googlenet": 8, "vit": 16}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import NetworkBuilder, WorkloadError, phases
+from bfpsim.workloads import NetworkBuilder, WorkloadError, phases
 
 
 @st.composite

@@ -11,10 +11,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from workloads.files.row import KEYS, Cell, Row, Value, every_value, network_of
-from workloads.files.text import quoted, read_text, write_text
-from workloads.layer import WorkloadError
-from workloads.network import Network
+from bfpsim.workloads.files.row import KEYS, Cell, Row, Value, every_value, network_of
+from bfpsim.workloads.files.text import quoted, read_text, write_text
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
 
 HEADER = ("network", *KEYS)
 """The columns, in the order in which they are written."""

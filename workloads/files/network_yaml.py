@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from workloads.files.row import Cell, Row, Value, needed_values, network_of
-from workloads.files.text import quoted, read_text, write_text
-from workloads.layer import WorkloadError
-from workloads.network import Network
+from bfpsim.workloads.files.row import Cell, Row, Value, needed_values, network_of
+from bfpsim.workloads.files.text import quoted, read_text, write_text
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read or written
     from ruamel.yaml.nodes import Node as Part

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import cast
 
-from workloads.files.text import quoted
-from workloads.layer import ConvLayer, Pair, Shape, WorkloadError
-from workloads.network import Network
-from workloads.node import LAYER_OPS, OPS, Node, Op, Pool, node_shape
+from bfpsim.workloads.files.text import quoted
+from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.node import LAYER_OPS, OPS, Node, Op, Pool, node_shape
 
 Cell = str | tuple[str, ...]
 """What a file holds under a key: text, or a list of texts."""

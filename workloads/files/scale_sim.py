@@ -17,10 +17,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from workloads.files.text import quoted, read_text
-from workloads.layer import ConvLayer, Shape, WorkloadError
-from workloads.network import Network
-from workloads.node import Node, Op, node_shape
+from bfpsim.workloads.files.text import quoted, read_text
+from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.node import Node, Op, node_shape
 
 _CONVOLUTIONS = (
     *("layer name", "ifmap height", "ifmap width", "filter height", "filter width"),

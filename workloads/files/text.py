@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workloads.files.atomic import write_atomic
-from workloads.layer import WorkloadError
+from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.layer import WorkloadError
 
 _LONGEST = 120  # characters of a quoted value
 

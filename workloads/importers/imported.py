@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from workloads.checkpoint import LayerWeights
-from workloads.network import Network
+from bfpsim.workloads.checkpoint import LayerWeights
+from bfpsim.workloads.network import Network
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workloads.builder import NetworkBuilder
+from bfpsim.workloads.builder import NetworkBuilder
 
 _CHANNELS = 256
 _ANCHORS = 3

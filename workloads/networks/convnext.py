@@ -5,8 +5,8 @@ Layers bear the names of its authors' code (github.com/facebookresearch/ConvNeXt
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
-from workloads.network import Network
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.network import Network
 
 
 def convnext_large(size: int = 224, channels: int = 3, classes: int = 1000) -> Network:

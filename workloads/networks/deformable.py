@@ -16,8 +16,8 @@ ViT-Adapter's form has a value narrower than the query: ``channels``.
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
-from workloads.networks.transformer import add_and_norm, perceptron
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.networks.transformer import add_and_norm, perceptron
 
 _MACS_PER_SAMPLE = 4 + 1  # bilinear taps, and the weight of the sample
 

@@ -6,10 +6,10 @@ inception module's own name is that of its output.
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import WorkloadError, integer
-from workloads.network import Network
-from workloads.networks.resnet import Stem
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import WorkloadError, integer
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.networks.resnet import Stem
 
 # The first convolution's channels in the paper.
 FULL = 64

@@ -11,9 +11,9 @@ Classes are predicted once, from the last layer: those of other layers only serv
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
-from workloads.networks.pixel_decoder import Pixels
-from workloads.networks.transformer import add_and_norm, multi_head_attention, perceptron
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.networks.pixel_decoder import Pixels
+from bfpsim.workloads.networks.transformer import add_and_norm, multi_head_attention, perceptron
 
 
 def mask2former(

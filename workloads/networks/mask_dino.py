@@ -31,14 +31,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import Pair, WorkloadError
-from workloads.network import Network
-from workloads.networks.deformable import deformable_attention
-from workloads.networks.pixel_decoder import PixelDecoder, Pixels, pixel_decoder
-from workloads.networks.resnet import resnet50_backbone
-from workloads.networks.swin import swin_large
-from workloads.networks.transformer import add_and_norm, multi_head_attention, perceptron
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import Pair, WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.networks.deformable import deformable_attention
+from bfpsim.workloads.networks.pixel_decoder import PixelDecoder, Pixels, pixel_decoder
+from bfpsim.workloads.networks.resnet import resnet50_backbone
+from bfpsim.workloads.networks.swin import swin_large
+from bfpsim.workloads.networks.transformer import add_and_norm, multi_head_attention, perceptron
 
 Backbone = Literal["resnet50", "swin-large"]
 

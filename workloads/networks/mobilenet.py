@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import WorkloadError, integer
-from workloads.network import Network
-from workloads.networks.resnet import Stem
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import WorkloadError, integer
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.networks.resnet import Stem
 
 # Expansion t, output channels c, repeats n, stride of the first s: table 2 of the paper.
 STAGES = (

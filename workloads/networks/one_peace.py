@@ -24,15 +24,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import WorkloadError
-from workloads.network import Network
-from workloads.networks.cascade import cascade_mask_rcnn
-from workloads.networks.mask2former import mask2former
-from workloads.networks.pixel_decoder import PixelDecoder, pixel_decoder
-from workloads.networks.swin import partition
-from workloads.networks.transformer import attention
-from workloads.networks.vit_adapter import Adapter, vit_adapter
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
+from bfpsim.workloads.networks.cascade import cascade_mask_rcnn
+from bfpsim.workloads.networks.mask2former import mask2former
+from bfpsim.workloads.networks.pixel_decoder import PixelDecoder, pixel_decoder
+from bfpsim.workloads.networks.swin import partition
+from bfpsim.workloads.networks.transformer import attention
+from bfpsim.workloads.networks.vit_adapter import Adapter, vit_adapter
 
 _WIDTH = 1536
 _HIDDEN = 6144

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import Pair
-from workloads.networks.deformable import encoder_layer
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import Pair
+from bfpsim.workloads.networks.deformable import encoder_layer
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import WorkloadError
-from workloads.network import Network
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.network import Network
 
 Stem = Literal["imagenet", "small"]
 

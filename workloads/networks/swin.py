@@ -12,8 +12,8 @@ Windows are samples: (N * windows, tokens, 1, channels).
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
-from workloads.networks.transformer import attention
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.networks.transformer import attention
 
 _PATCH = 4
 

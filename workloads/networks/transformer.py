@@ -7,7 +7,7 @@ tokens are host nodes of no inputs besides, because they are constants.
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
+from bfpsim.workloads.builder import NetworkBuilder
 
 
 def attention(

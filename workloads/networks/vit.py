@@ -6,9 +6,9 @@ an attention's two products of activations are ``blocks.N.attn.qk`` and ``blocks
 
 from __future__ import annotations
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import WorkloadError, integer
-from workloads.network import Network
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import WorkloadError, integer
+from bfpsim.workloads.network import Network
 
 
 def vit_b16(size: int = 224, channels: int = 3, classes: int = 1000) -> Network:

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import Pair
-from workloads.networks.deformable import deformable_attention
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import Pair
+from bfpsim.workloads.networks.deformable import deformable_attention
 
 Blocks = Callable[[NetworkBuilder, str, int], str]
 """Appends a quarter of the transformer, of this number, behind a node; returns its output."""

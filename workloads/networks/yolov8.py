@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from workloads.builder import NetworkBuilder
-from workloads.layer import WorkloadError, integer
-from workloads.network import Network
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.layer import WorkloadError, integer
+from bfpsim.workloads.network import Network
 
 # Scale -> depth in thirds, width in quarters, most channels before widths are applied.
 _SCALES = {

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from workloads.training.models.googlenet import GoogLeNet
-from workloads.training.models.mobilenet import MobileNetV2Eca
-from workloads.training.models.resnet import ResNet18
-from workloads.training.models.vit import ViT
+from bfpsim.workloads.training.models.googlenet import GoogLeNet
+from bfpsim.workloads.training.models.mobilenet import MobileNetV2Eca
+from bfpsim.workloads.training.models.resnet import ResNet18
+from bfpsim.workloads.training.models.vit import ViT
 
 
 @dataclass(frozen=True, slots=True)

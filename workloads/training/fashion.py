@@ -1,4 +1,4 @@
-"""Trains a network on Fashion-MNIST: ``python -m workloads.training.fashion --help``."""
+"""Trains a network on Fashion-MNIST: ``python -m bfpsim.workloads.training.fashion --help``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads.checkpoint import PIXEL_MEAN, PIXEL_STD, normalise, save_images, save_state
-from workloads.idx import FashionMnist, read_fashion_mnist
-from workloads.layer import WorkloadError
-from workloads.training.family import FAMILIES, Recipe
-from workloads.training.fold import fold_batch_norm, max_difference
+from bfpsim.workloads.checkpoint import PIXEL_MEAN, PIXEL_STD, normalise, save_images, save_state
+from bfpsim.workloads.idx import FashionMnist, read_fashion_mnist
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.training.family import FAMILIES, Recipe
+from bfpsim.workloads.training.fold import fold_batch_norm, max_difference
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
@@ -105,7 +105,9 @@ def count_correct(module: nn.Module, images: NDArray[np.uint8], labels: NDArray[
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="workloads.training.fashion", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="bfpsim.workloads.training.fashion", description=main.__doc__
+    )
     parser.add_argument("--network", choices=FAMILIES, default="resnet18")
     parser.add_argument("--width", type=int, help="of the channels (default: the shipped one)")
     parser.add_argument("--data", type=Path, default=DEBIAN_FOLDER, help="folder of IDX files")

@@ -8,7 +8,7 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 
-from workloads.batch_norm import scale_and_shift
+from bfpsim.workloads.batch_norm import scale_and_shift
 
 _Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from workloads.checkpoint import load_metadata, load_state
-from workloads.layer import WorkloadError
-from workloads.shipped import shipped_metadata, shipped_state
-from workloads.training.family import FAMILIES
-from workloads.training.fold import fold_batch_norm
+from bfpsim.workloads.checkpoint import load_metadata, load_state
+from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.shipped import shipped_metadata, shipped_state
+from bfpsim.workloads.training.family import FAMILIES
+from bfpsim.workloads.training.fold import fold_batch_norm
 
 
 def shipped_module(name: str) -> nn.Module:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
-from quant.baselines import BASELINES, HBFP, MSFP, FlexBlock
-from quant.formats import Rounding
+from bfpsim.quant.baselines import BASELINES, HBFP, MSFP, FlexBlock
+from bfpsim.quant.formats import Rounding
+from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
 from tests.quant.oracle import clamped, floor_log2, rounded
 
 Index = tuple[int, ...]

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quant.axes import CHANNELS, LAST, WEIGHT, Blocks
-from quant.baselines import (
+from bfpsim.quant.baselines import (
     BASELINES,
     BSFP,
     DBPS,
@@ -19,7 +18,8 @@ from quant.baselines import (
     Quantizer,
     parse_quantizer,
 )
-from quant.formats import FormatError
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
 
 EVERY = pytest.mark.parametrize("fmt", BASELINES.values(), ids=BASELINES)
 IDEMPOTENT = [fmt for fmt in BASELINES.values() if not isinstance(fmt, FAST | DBPS | BSFP)]

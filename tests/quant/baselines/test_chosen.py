@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant import BFP
-from quant.axes import CHANNELS, LAST, WEIGHT
-from quant.baselines import BSFP, DBPS, FAST, MSFP, bsfp
-from quant.baselines.bsfp import by_kernel, by_operators
+from bfpsim.quant.baselines import BSFP, DBPS, FAST, MSFP, bsfp
+from bfpsim.quant.baselines.bsfp import by_kernel, by_operators
+from bfpsim.quant.formats import BFP
+from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT
 from tests.quant.oracle import quantised
 
 
@@ -205,8 +205,8 @@ def test_bsfp_is_split_among_threads_without_a_seam() -> None:
 
 FORK = """
 import os, sys, torch
-from quant.axes import WEIGHT
-from quant.baselines import BSFP
+from bfpsim.quant.torch.axes import WEIGHT
+from bfpsim.quant.baselines import BSFP
 def threads():
     return len(os.listdir("/proc/self/task"))
 x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))

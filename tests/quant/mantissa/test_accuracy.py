@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant.accuracy import top_k
-from quant.datasets import AS_STORED, ArrayDataset
-from quant.formats import Rounding
-from quant.mantissa import accuracy
-from quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy
-from quant.mantissa.weights import stored_weights
-from quant.minifloat import BF16, FP16, FP32, MiniFloat
-from quant.model import Codings, quantize_model
-from workloads import WorkloadError
+from bfpsim.quant.formats import Rounding
+from bfpsim.quant.mantissa import accuracy
+from bfpsim.quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy
+from bfpsim.quant.mantissa.minifloat import BF16, FP16, FP32, MiniFloat
+from bfpsim.quant.mantissa.weights import stored_weights
+from bfpsim.quant.study.accuracy import top_k
+from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
+from bfpsim.quant.torch.model import Codings, quantize_model
+from bfpsim.workloads import WorkloadError
 
 
 class Net(nn.Module):

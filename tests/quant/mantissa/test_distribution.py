@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.formats import FormatError
-from quant.mantissa.distribution import (
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.mantissa.distribution import (
     Span,
     check_weights,
     exponent_histogram,

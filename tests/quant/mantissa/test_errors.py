@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quant.mantissa.errors import WHOLE, drop, measure_errors
-from quant.mantissa.units import find_units
-from quant.minifloat import BF16, MiniFloat
-from quant.model import Codings, quantize_model
+from bfpsim.quant.mantissa.errors import WHOLE, drop, measure_errors
+from bfpsim.quant.mantissa.minifloat import BF16, MiniFloat
+from bfpsim.quant.mantissa.units import find_units
+from bfpsim.quant.torch.model import Codings, quantize_model
 
 
 class Residual(nn.Module):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from quant.datasets import AS_STORED, ArrayDataset
-from quant.formats import FormatError, Rounding
-from quant.mantissa.accuracy import measure_accuracy
-from quant.mantissa.tolerance import WIDTHS, crossing, measure_tolerance, tolerances
-from quant.minifloat import MiniFloat
-from quant.model import quantize_model
+from bfpsim.quant.formats import FormatError, Rounding
+from bfpsim.quant.mantissa.accuracy import measure_accuracy
+from bfpsim.quant.mantissa.minifloat import MiniFloat
+from bfpsim.quant.mantissa.tolerance import WIDTHS, crossing, measure_tolerance, tolerances
+from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
+from bfpsim.quant.torch.model import quantize_model
 
 
 class Plain(nn.Module):

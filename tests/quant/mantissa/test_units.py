@@ -5,9 +5,9 @@ from collections import OrderedDict
 import pytest
 from torch import nn
 
-from quant.mantissa.units import find_units
-from workloads.importers.torch_sites import Site
-from workloads.training.shipped import shipped_module
+from bfpsim.quant.mantissa.units import find_units
+from bfpsim.workloads.importers.torch.sites import Site
+from bfpsim.workloads.training.shipped import shipped_module
 
 PRODUCTS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 

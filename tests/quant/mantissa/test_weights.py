@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from quant.mantissa.weights import imported_weights
+from bfpsim.quant.mantissa.weights import imported_weights
+from bfpsim.workloads.importers.onnx.graph import import_onnx
 from tests.workloads.importers.onnx_models import Model
-from workloads.importers.onnx_graph import import_onnx
 
 
 def test_a_shared_weight_and_a_transposed_convolution_count_once(tmp_path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.store.page import Column, PageTable, render
+from bfpsim.reports.store.page import Column, PageTable, render
 from tests.reports.store.conftest import NAME
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

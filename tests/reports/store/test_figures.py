@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from reports.roofline import Roof
-from reports.store.achieved import plot_achieved
-from reports.store.breakdown import plot_energy, plot_stalls
-from reports.store.capacity import plot_capacity
-from reports.store.choice import cheapest
-from reports.store.figures import draw_figures, file_names
-from reports.store.ladder import plot_ladder
-from reports.store.panels import Part, capacity_axis, capacity_scale, layer_axis, stack
+from bfpsim.reports.roofline import Roof
+from bfpsim.reports.store.achieved import plot_achieved
+from bfpsim.reports.store.breakdown import plot_energy, plot_stalls
+from bfpsim.reports.store.capacity import plot_capacity
+from bfpsim.reports.store.choice import cheapest
+from bfpsim.reports.store.figures import draw_figures, file_names
+from bfpsim.reports.store.ladder import plot_ladder
+from bfpsim.reports.store.panels import Part, capacity_axis, capacity_scale, layer_axis, stack
 
 
 def panel():

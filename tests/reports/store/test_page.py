@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from reports.store.page import Column, PageFigure, PageTable, Section, render
+from bfpsim.reports.store.page import Column, PageFigure, PageTable, Section, render
 
 EVIL = '</script><script>alert(1)</script> & "quotes" \'n <!-- $title ${style}'
 

@@ -3,15 +3,15 @@ import math
 import pandas as pd
 import pytest
 
-from reports.store.measures import LEVELS, energy_column
-from reports.store.reading import read_findings
-from search.store import Store, StoreError
-from search.sweep.ledger import POINTS
-from search.sweep.record import TENSORS
-from search.sweep.results import Results
-from search.sweep.spec import SweepError
-from sim.simulate import simulate_network
-from sim.validate import validate
+from bfpsim.reports.store.measures import LEVELS, energy_column
+from bfpsim.reports.store.reading import read_findings
+from bfpsim.search.store import Store, StoreError
+from bfpsim.search.sweep.ledger import POINTS
+from bfpsim.search.sweep.record import TENSORS
+from bfpsim.search.sweep.results import Results
+from bfpsim.search.sweep.spec import SweepError
+from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.validate import validate
 from tests.reports.store.conftest import fill
 
 

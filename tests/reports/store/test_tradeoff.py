@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.store.tradeoff import AccuracyError, read_accuracies, unbeaten
+from bfpsim.reports.store.tradeoff import AccuracyError, read_accuracies, unbeaten
 
 choices = st.lists(st.tuples(st.integers(0, 6), st.integers(-2, 4)), min_size=1, max_size=12).map(
     lambda pairs: pd.DataFrame(

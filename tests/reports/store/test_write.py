@@ -6,13 +6,13 @@ import sys
 import pandas as pd
 import pytest
 
-from reports.store.write import write_report
-from search.store import Store
+from bfpsim.reports.store.write import write_report
+from bfpsim.search.store import Store
 from tests.reports.store.conftest import fill
 
 REPORT = """
 import sys
-from reports.store.write import write_report
+from bfpsim.reports.store.write import write_report
 write_report(sys.argv[1], sys.argv[2], sweep=sys.argv[3], accuracy=sys.argv[4])
 """
 
@@ -87,7 +87,7 @@ def test_a_sweep_that_failed_everywhere_lists_why(tmp_path, planned, spec):
 
 
 def test_long_tables_stay_out_of_the_page(tmp_path, store, findings, monkeypatch):
-    monkeypatch.setattr("reports.store.tables._LAYERS", 3)
+    monkeypatch.setattr("bfpsim.reports.store.tables._LAYERS", 3)
     write_report(store, tmp_path)
     assert f"layers.csv has all {len(findings.layers)} rows" in shown(tmp_path)
     assert len(pd.read_csv(tmp_path / "layers.csv")) == len(findings.layers)

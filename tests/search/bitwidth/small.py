@@ -6,15 +6,15 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from arch import Arch
-from mapping.candidates import Objective
-from mapping.mapper import best_mappings
-from mapping.nest import MappingError
-from quant.formats import BFP
-from search.bitwidth.problem import Problem
-from search.bitwidth.space import Space
+from bfpsim.arch import Arch
+from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import BFP
+from bfpsim.search.bitwidth.problem import Problem
+from bfpsim.search.bitwidth.space import Space
+from bfpsim.workloads import Network, NetworkBuilder
 from tests.generate import make_arch, tight
-from workloads import Network, NetworkBuilder
 
 FORMATS = (BFP(8, 2, 1), BFP(8, 4, 2), BFP(8, 6, 4))
 
@@ -83,7 +83,7 @@ def brute_force(
 
 def random_problem(rng: random.Random) -> Problem:
     """Terms of three tensors each, some shared, some twice in a term, some costs infinite."""
-    from search.bitwidth.problem import Term
+    from bfpsim.search.bitwidth.problem import Term
 
     tensors = rng.randint(3, 6)
     sizes = [rng.randint(1, 3) for _ in range(tensors)]

@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-from mapping.nest import MappingError
-from search.bitwidth.allocation import InfeasibleError, allocate, least_cost, least_loss
-from search.bitwidth.front import pareto_front
-from search.bitwidth.problem import Problem
+from bfpsim.mapping.nest import MappingError
+from bfpsim.search.bitwidth.allocation import InfeasibleError, allocate, least_cost, least_loss
+from bfpsim.search.bitwidth.front import pareto_front
+from bfpsim.search.bitwidth.problem import Problem
 from tests.search.bitwidth.small import every_choice, random_problem
 
 

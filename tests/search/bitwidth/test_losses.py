@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from quant.formats import FormatError
-from quant.sensitivity import COLUMNS, Sensitivity
-from search.bitwidth.losses import make_losses, no_losses
-from search.bitwidth.space import make_space
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.study.sensitivity import COLUMNS, Sensitivity
+from bfpsim.search.bitwidth.losses import make_losses, no_losses
+from bfpsim.search.bitwidth.space import make_space
 from tests.search.bitwidth.small import FORMATS, block_network
 
 

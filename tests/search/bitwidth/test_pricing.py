@@ -7,17 +7,17 @@ from itertools import product
 import numpy as np
 import pytest
 
-from arch import replace
-from mapping.capacity import check, footprint
-from mapping.dram_model import stored
-from mapping.mapper import best_mappings, orders
-from mapping.models import PAPER, model_counts
-from mapping.nest import DIMS, Mapping, MappingError, make_nest
-from quant.formats import BFP, LayerFormats, candidates
-from search.bitwidth import pricing
-from search.bitwidth.costs import Costs, packed, unpacked
-from search.bitwidth.pricing import burst_costs, model_costs
-from sim.simulate import simulate
+from bfpsim.arch import replace
+from bfpsim.mapping.capacity import check, footprint
+from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.mapper import best_mappings, orders
+from bfpsim.mapping.models import PAPER, model_counts
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError, make_nest
+from bfpsim.quant.formats import BFP, LayerFormats, candidates
+from bfpsim.search.bitwidth import pricing
+from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
+from bfpsim.search.bitwidth.pricing import burst_costs, model_costs
+from bfpsim.sim.simulate import simulate
 from tests.generate import random_arch, random_layer, tight
 
 FORMATS = (BFP(8, 2, 1), BFP(8, 3, 2), BFP(8, 6, 2), BFP(8, 2, 4), BFP(8, 3, 4), BFP(8, 5, 4))
@@ -61,7 +61,7 @@ def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> Non
         costs = model_costs(layer, arch, formats, "dram")["paper"]
     except MappingError:
         return
-    from mapping.candidates import candidate_sizes
+    from bfpsim.mapping.candidates import candidate_sizes
 
     kept = stored(layer, arch)
     sizes = candidate_sizes(kept, arch, [LayerFormats.uniform(f) for f in formats], "dram")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from quant.formats import candidates
-from search.bitwidth.allocation import allocate, least_cost
-from search.bitwidth.pricing import model_costs
-from search.bitwidth.problem import Problem, Term, make_problem
-from search.bitwidth.space import Space, make_space
+from bfpsim.quant.formats import candidates
+from bfpsim.search.bitwidth.allocation import allocate, least_cost
+from bfpsim.search.bitwidth.pricing import model_costs
+from bfpsim.search.bitwidth.problem import Problem, Term, make_problem
+from bfpsim.search.bitwidth.space import Space, make_space
 from tests.search.bitwidth.small import block_network, every_choice, random_losses, small_arch
 
 

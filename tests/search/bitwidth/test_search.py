@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from mapping.mapper import best_mappings
-from mapping.nest import MappingError
-from quant.formats import BFP, LayerFormats
-from search.bitwidth.allocation import InfeasibleError
-from search.bitwidth.network import search_network
-from search.bitwidth.search import Searched, search_formats
-from search.bitwidth.space import make_space
-from search.bitwidth.stages import Stages
-from search.bitwidth.target import CostBudget, LossBudget, Tradeoff, front_alphas
-from search.bitwidth.tasks import workers
-from search.rescore import simulated_cost
-from search.store import Store
-from sim.simulate import simulate, simulate_network
+from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.search.bitwidth.allocation import InfeasibleError
+from bfpsim.search.bitwidth.network import search_network
+from bfpsim.search.bitwidth.search import Searched, search_formats
+from bfpsim.search.bitwidth.space import make_space
+from bfpsim.search.bitwidth.stages import Stages
+from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Tradeoff, front_alphas
+from bfpsim.search.bitwidth.tasks import workers
+from bfpsim.search.rescore import simulated_cost
+from bfpsim.search.store import Store
+from bfpsim.sim.simulate import simulate, simulate_network
 from tests.search.bitwidth.small import (
     FORMATS,
     block_network,
@@ -114,7 +114,7 @@ def test_no_choice_of_formats_and_mappings_is_better_at_length() -> None:
 
 
 def test_a_front_cut_short_has_the_alphas_of_the_paper_and_of_the_target(monkeypatch) -> None:
-    import search.bitwidth.search as module
+    import bfpsim.search.bitwidth.search as module
 
     target = Tradeoff(0.7)
     whole = searched(block_network(), 6, target=target)
@@ -211,7 +211,7 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
     with Store(tmp_path / "stages") as store, pytest.raises(KilledError):
         searched(block_network(), 4, stages=Stages(store), said=die)
 
-    import search.bitwidth.search as module
+    import bfpsim.search.bitwidth.search as module
 
     def never(*_: object) -> None:
         raise AssertionError("priced again")

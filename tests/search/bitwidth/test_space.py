@@ -2,13 +2,13 @@
 
 import pytest
 
-from quant.formats import candidates
-from quant.model import quantize_model
-from search.bitwidth.space import make_space
+from bfpsim.quant.formats import candidates
+from bfpsim.quant.torch.model import quantize_model
+from bfpsim.search.bitwidth.space import make_space
+from bfpsim.workloads import load_workload, normalise, shipped_images
+from bfpsim.workloads.shipped import TRAINED
+from bfpsim.workloads.training.shipped import shipped_module
 from tests.search.bitwidth.small import block_network
-from workloads import load_workload, normalise, shipped_images
-from workloads.shipped import TRAINED
-from workloads.training.shipped import shipped_module
 
 ALIKE = ("resnet18-fashion", "mobilenetv2-fashion")  # as to ties, to GoogLeNet and ViT together
 

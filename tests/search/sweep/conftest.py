@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from arch import load_arch
-from quant.formats import BFP, LayerFormats
-from search.sweep.point import Point
-from search.sweep.run import sweep
-from workloads import Network, NetworkBuilder, save_workload
+from bfpsim.arch import load_arch
+from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.run import sweep
+from bfpsim.workloads import Network, NetworkBuilder, save_workload
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import os
 import signal
 
-from search.sweep import evaluate
-from search.sweep.point import Point
+from bfpsim.search.sweep import evaluate
+from bfpsim.search.sweep.point import Point
 
 
 def attempt(point: Point, expected: str) -> evaluate.Outcome:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from search.store import Store
+from bfpsim.search.store import Store
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 120.0  # seconds until something that must happen counts as missing

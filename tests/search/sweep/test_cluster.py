@@ -8,7 +8,7 @@ from subprocess import Popen
 
 import pytest
 
-from search.sweep.run import sweep
+from bfpsim.search.sweep.run import sweep
 from tests.search.sweep import deadly
 from tests.search.sweep.conftest import files
 from tests.search.sweep.driver import finish, kill, rows, spawn, start, until
@@ -85,7 +85,7 @@ def test_a_scheduler_that_dies_is_one_line(long_spec, tmp_path):
 def test_a_point_that_kills_workers_is_recorded_and_no_other(spec, tmp_path, monkeypatch):
     text = spec.read_text().replace("bfp8, bfp16", "bfp8").replace("[false, true]", "[false]")
     (tmp_path / "sweep.yaml").write_text(text.replace("1 GB/s, ", ""))
-    monkeypatch.setattr("search.sweep.run.attempt", deadly.attempt)
+    monkeypatch.setattr("bfpsim.search.sweep.run.attempt", deadly.attempt)
     with scheduler(DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
         cluster.hire(1, "--nanny")  # which starts another in place of a dead one
         results = sweep(tmp_path / "sweep.yaml", tmp_path / "store", cluster=cluster.address)

@@ -3,18 +3,18 @@ from fractions import Fraction
 
 import pytest
 
-from arch import load_arch
-from arch import replace as with_value
-from mapping.mapper import find_mapping
-from mapping.models import compulsory_counts
-from mapping.nest import Mapping, MappingError
-from quant.formats import BFP, LayerFormats, Plain
-from search.sweep.evaluate import attempt, evaluate
-from search.sweep.point import Point, program
-from search.sweep.record import Models, Record
-from sim.simulate import simulate
-from sim.validate import validate
-from workloads import ConvLayer, Network, Node
+from bfpsim.arch import load_arch
+from bfpsim.arch import replace as with_value
+from bfpsim.mapping.mapper import find_mapping
+from bfpsim.mapping.models import compulsory_counts
+from bfpsim.mapping.nest import Mapping, MappingError
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.search.sweep.evaluate import attempt, evaluate
+from bfpsim.search.sweep.point import Point, program
+from bfpsim.search.sweep.record import Models, Record
+from bfpsim.sim.simulate import simulate
+from bfpsim.sim.validate import validate
+from bfpsim.workloads import ConvLayer, Network, Node
 
 
 def test_a_record_is_the_simulation_of_every_layer(point, network):
@@ -172,5 +172,5 @@ def test_the_key_is_of_everything_that_decides_the_result(point, network):
 
 def test_other_code_makes_other_keys(point, monkeypatch):
     before = point.key
-    monkeypatch.setattr("search.sweep.point.program", lambda: "0" * 64)
+    monkeypatch.setattr("bfpsim.search.sweep.point.program", lambda: "0" * 64)
     assert replace(point).key != before

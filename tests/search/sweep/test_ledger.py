@@ -1,8 +1,8 @@
 from dataclasses import replace
 
-from search.store import Entry, Store
-from search.sweep.evaluate import Outcome
-from search.sweep.ledger import Ledger
+from bfpsim.search.store import Entry, Store
+from bfpsim.search.sweep.evaluate import Outcome
+from bfpsim.search.sweep.ledger import Ledger
 
 KEPT = Outcome("{}", 5.0, None)
 

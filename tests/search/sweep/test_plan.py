@@ -2,11 +2,11 @@ import re
 
 import pytest
 
-from arch import load_arch, replace
-from quant.formats import BFP, LayerFormats, Plain
-from search.sweep.plan import plan
-from search.sweep.spec import SweepError, load_spec
-from workloads import Network, NetworkBuilder
+from bfpsim.arch import load_arch, replace
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.spec import SweepError, load_spec
+from bfpsim.workloads import Network, NetworkBuilder
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 

@@ -1,13 +1,13 @@
 import pandas as pd
 import pytest
 
-from search.store import StoreError
-from search.sweep.evaluate import evaluate
-from search.sweep.plan import plan
-from search.sweep.results import Results
-from search.sweep.spec import load_spec
-from search.sweep.tables import sums
-from sim.simulate import simulate_network
+from bfpsim.search.store import StoreError
+from bfpsim.search.sweep.evaluate import evaluate
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.results import Results
+from bfpsim.search.sweep.spec import load_spec
+from bfpsim.search.sweep.tables import sums
+from bfpsim.sim.simulate import simulate_network
 from tests.search.sweep.conftest import files
 
 
@@ -96,7 +96,7 @@ def test_files_hold_the_tables(results, tables, tmp_path):
 
 def test_files_do_not_depend_on_the_parts_they_are_written_in(results, tmp_path, monkeypatch):
     results.export(tmp_path / "whole")
-    monkeypatch.setattr("search.sweep.results._PART", 7)
+    monkeypatch.setattr("bfpsim.search.sweep.results._PART", 7)
     results.export(tmp_path / "parts")
     for name in ("points.csv", "layers.csv", "traffic.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
@@ -120,7 +120,7 @@ def test_an_export_that_fails_leaves_the_older_files(results, tmp_path, monkeypa
 
 
 def test_without_pyarrow_there_is_csv(results, tmp_path, monkeypatch):
-    monkeypatch.setattr("search.sweep.export.find_spec", lambda name: None)
+    monkeypatch.setattr("bfpsim.search.sweep.export.find_spec", lambda name: None)
     assert {path.name for path in results.export(tmp_path)} == {
         "points.csv", "layers.csv", "traffic.csv"
     }  # fmt: skip

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from search.store import Store
-from search.sweep.evaluate import Outcome, attempt
-from search.sweep.plan import plan
-from search.sweep.point import program
-from search.sweep.results import Results
-from search.sweep.run import sweep
-from search.sweep.spec import SweepError, load_spec
+from bfpsim.search.store import Store
+from bfpsim.search.sweep.evaluate import Outcome, attempt
+from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.point import program
+from bfpsim.search.sweep.results import Results
+from bfpsim.search.sweep.run import sweep
+from bfpsim.search.sweep.spec import SweepError, load_spec
 from tests.search.sweep import deadly
 from tests.search.sweep.conftest import files
 from tests.search.sweep.driver import finish, kill, rows, start, until
@@ -35,7 +35,7 @@ def test_two_workers_find_what_one_finds(spec, undisturbed, tmp_path):
 
 
 def test_what_is_there_is_not_done_again(spec, finished, monkeypatch):
-    monkeypatch.setattr("search.sweep.run.LocalCrew", None)  # nobody is there to do anything
+    monkeypatch.setattr("bfpsim.search.sweep.run.LocalCrew", None)  # nobody is there to do anything
     seen = []
     sweep(spec, finished, progress=seen.append)
     assert [(one.done, one.failed) for one in seen] == [(32, 8)]
@@ -121,7 +121,7 @@ class FrailCrew:
 def test_only_what_ran_is_suspected_when_workers_die(spec, tmp_path, monkeypatch):
     done = []
     crew = FrailCrew(1)
-    monkeypatch.setattr("search.sweep.run.LocalCrew", lambda _: crew)
+    monkeypatch.setattr("bfpsim.search.sweep.run.LocalCrew", lambda _: crew)
     results = sweep(spec, tmp_path / "store", progress=lambda now: done.append(now.done))
     errors = [one.error for one in results]
     assert errors == ["evaluated"] * 32
@@ -134,7 +134,7 @@ def test_a_point_that_kills_its_workers_is_recorded_and_no_other(spec, tmp_path,
     text = spec.read_text().replace("bfp8, bfp16", "bfp8").replace("1 GB/s, ", "")
     path = tmp_path / "sweep.yaml"
     path.write_text(text.replace("[false, true]", "[false]"))
-    monkeypatch.setattr("search.sweep.run.attempt", deadly.attempt)
+    monkeypatch.setattr("bfpsim.search.sweep.run.attempt", deadly.attempt)
     results = sweep(path, tmp_path / "store", workers=2)
     errors = {one.point.axes[0][1]: one.error for one in results}
     died = "its worker died, also when it had no other point: killed, or out of memory"
@@ -148,7 +148,7 @@ def test_a_point_that_kills_its_workers_is_recorded_and_no_other(spec, tmp_path,
 
 
 def test_workers_with_other_code_are_refused(spec, tmp_path, monkeypatch):
-    monkeypatch.setattr("search.sweep.run.attempt", deadly.other_code)
+    monkeypatch.setattr("bfpsim.search.sweep.run.attempt", deadly.other_code)
     with pytest.raises(SweepError, match="workers run another version of bfpsim's code; allowed"):
         sweep(spec, tmp_path / "store", workers=1)
     assert rows(tmp_path / "store") == 0

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from workloads import WorkloadError, load_workload, save_workload
-from workloads.builder import NetworkBuilder
+from bfpsim.workloads import WorkloadError, load_workload, save_workload
+from bfpsim.workloads.builder import NetworkBuilder
 
 YAML = """\
 name: tiny

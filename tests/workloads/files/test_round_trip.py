@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from tests.workloads.networks_random import networks, random_network
-from workloads import (
+from bfpsim.workloads import (
     OPS,
     ConvLayer,
     Network,
@@ -21,8 +20,9 @@ from workloads import (
     names,
     save_workload,
 )
-from workloads.files.network_csv import HEADER
-from workloads.files.row import Row, needed_values, network_of
+from bfpsim.workloads.files.network_csv import HEADER
+from bfpsim.workloads.files.row import Row, needed_values, network_of
+from tests.workloads.networks_random import networks, random_network
 
 SUFFIXES = ("yaml", "yml", "csv")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import WorkloadError, load_workload
-from workloads.files.scale_sim import read_scale_sim
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.files.scale_sim import read_scale_sim
 
 HEADER = (
     "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, "

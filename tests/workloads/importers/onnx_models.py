@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import Node
-from workloads.importers.imported import Imported
+from bfpsim.workloads import Node
+from bfpsim.workloads.importers.imported import Imported
 
 Values = NDArray[np.float64]
 Host = Callable[[Node, list[Values]], Values]

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bfpsim.workloads import NetworkBuilder, WorkloadError
+from bfpsim.workloads.importers.onnx.graph import import_onnx
 from tests.workloads.importers.onnx_models import Model
-from workloads import NetworkBuilder, WorkloadError
-from workloads.importers.onnx_graph import import_onnx
 
 T, HEADS, C = 7, 3, 4
 WIDTH = HEADS * C

@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.importers import onnx_file
+from bfpsim.workloads.importers.onnx.graph import import_onnx
 from tests.workloads.importers.onnx_models import LIGHT, Model
-from workloads import WorkloadError
-from workloads.importers import onnx_file
-from workloads.importers.onnx_graph import import_onnx
 
 
 @pytest.fixture

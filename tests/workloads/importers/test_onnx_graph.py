@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import Pool, WorkloadError
+from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.transposed import phases
 from tests.workloads.importers.onnx_models import Model, evaluate, execute, nhwc, whole
-from workloads import Pool, WorkloadError
-from workloads.importers.onnx_graph import import_onnx
-from workloads.transposed import phases
 
 
 @pytest.fixture

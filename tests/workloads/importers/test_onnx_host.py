@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.importers.onnx.graph import import_onnx
 from tests.workloads.importers.onnx_models import Model, execute, nhwc, whole
-from workloads import WorkloadError
-from workloads.importers.onnx_graph import import_onnx
 
 
 @pytest.fixture

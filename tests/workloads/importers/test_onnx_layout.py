@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.importers.onnx_layout import Layout
+from bfpsim.workloads.importers.onnx.layout import Layout
 
 
 def tensor(memory, dims, layout):

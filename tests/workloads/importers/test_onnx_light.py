@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, shape_inference
 
+from bfpsim.workloads.importers.onnx.graph import import_onnx
 from tests.workloads.importers.onnx_models import LIGHT, TORCH, execute, nhwc
-from workloads.importers.onnx_graph import import_onnx
 
 NETWORKS = sorted(path.name for path in LIGHT.glob("*.onnx"))
 

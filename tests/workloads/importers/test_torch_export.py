@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workloads.importers.torch_export import export
-from workloads.layer import WorkloadError
+from bfpsim.workloads.importers.torch.export import export
+from bfpsim.workloads.layer import WorkloadError
 
 
 class Branching(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils._pytree import tree_leaves
 
-from workloads import WorkloadError
-from workloads.importers.torch_decompose import attention, einsum
-from workloads.importers.torch_graph import Captured, capture
+from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.importers.torch.decompose import attention, einsum
+from bfpsim.workloads.importers.torch.graph import Captured, capture
 
 
 def settled(module: nn.Module) -> nn.Module:

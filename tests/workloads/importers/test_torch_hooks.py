@@ -7,9 +7,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations
 from torch.utils.flop_counter import FlopCounterMode
 
-from workloads import WorkloadError
-from workloads.importers.torch_graph import capture
-from workloads.importers.torch_hooks import count_macs, difference
+from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.importers.torch.graph import capture
+from bfpsim.workloads.importers.torch.hooks import count_macs, difference
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations, parametrize
 
-from sim.host import infer
+from bfpsim.sim.host import infer
+from bfpsim.workloads import ConvLayer, Network, Pool, WorkloadError, phases, resnet18
+from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.torch.module import import_module_function, import_torch
+from bfpsim.workloads.networks.vit import vit
 from tests.workloads.importers.onnx_models import Model
-from workloads import ConvLayer, Network, Pool, WorkloadError, phases, resnet18
-from workloads.importers.onnx_graph import import_onnx
-from workloads.importers.torch_module import import_module_function, import_torch
-from workloads.networks.vit import vit
 
 
 def by_name(network: Network) -> dict[str, ConvLayer]:

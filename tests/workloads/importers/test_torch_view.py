@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.importers.torch_view import View
+from bfpsim.workloads.importers.torch.view import View
 
 
 def elements(view: View) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import Network, Node
+from bfpsim.workloads import Network, Node
 
 Layer = tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads import Network
+from bfpsim.workloads import Network
 
 Key = tuple[object, ...]
 

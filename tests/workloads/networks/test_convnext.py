@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.networks.convnext import convnext
 from tests.workloads.networks.oracle import (
     count,
     layers_of_module,
@@ -13,8 +15,6 @@ from tests.workloads.networks.oracle import (
     values,
     weights,
 )
-from workloads import WorkloadError, load_workload
-from workloads.networks.convnext import convnext
 
 
 class ChannelNorm(nn.Module):

@@ -2,9 +2,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bfpsim.workloads import NetworkBuilder
+from bfpsim.workloads.networks.deformable import deformable_attention, encoder_layer
 from tests.workloads.networks.reference import Deformable, layers_in_torch, layers_of, macs_of
-from workloads import NetworkBuilder
-from workloads.networks.deformable import deformable_attention, encoder_layer
 
 
 def attend(queries: int, keys: int, width: int, inner: int | None, **counts: int):

@@ -4,6 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from bfpsim.workloads import Network, NetworkBuilder, Node, WorkloadError, googlenet, load_workload
+from bfpsim.workloads.importers.torch.module import import_torch
+from bfpsim.workloads.networks.mobilenet import mobilenetv2
+from bfpsim.workloads.networks.vit import pooled_vit
+from bfpsim.workloads.training.family import FAMILIES
+from bfpsim.workloads.training.fold import fold_batch_norm
+from bfpsim.workloads.training.models.mobilenet import eca_kernel
 from tests.workloads.networks.oracle import (
     count,
     layers_of_module,
@@ -11,13 +18,6 @@ from tests.workloads.networks.oracle import (
     macs,
     weights,
 )
-from workloads import Network, NetworkBuilder, Node, WorkloadError, googlenet, load_workload
-from workloads.importers.torch_module import import_torch
-from workloads.networks.mobilenet import mobilenetv2
-from workloads.networks.vit import pooled_vit
-from workloads.training.family import FAMILIES
-from workloads.training.fold import fold_batch_norm
-from workloads.training.models.mobilenet import eca_kernel
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.networks.mask_dino import mask_dino_instance, mask_dino_semantic
 from tests.workloads.networks.reference import (
     Attention,
     Deformable,
@@ -15,8 +17,6 @@ from tests.workloads.networks.reference import (
     unread,
     weights_of,
 )
-from workloads import WorkloadError, load_workload
-from workloads.networks.mask_dino import mask_dino_instance, mask_dino_semantic
 
 CHANNELS = {"resnet50": (256, 512, 1024, 2048), "swin-large": (192, 384, 768, 1536)}
 

@@ -3,6 +3,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.networks.one_peace import one_peace_detection, one_peace_segmentation
 from tests.workloads.networks.reference import (
     Attention,
     Deformable,
@@ -16,8 +18,6 @@ from tests.workloads.networks.reference import (
     unread,
     weights_of,
 )
-from workloads import WorkloadError, load_workload
-from workloads.networks.one_peace import one_peace_detection, one_peace_segmentation
 
 WIDTH, HIDDEN, HEADS = 1536, 6144, 24
 

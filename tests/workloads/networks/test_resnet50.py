@@ -3,6 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.networks.resnet import resnet50
 from tests.workloads.networks.oracle import (
     count,
     layers_of_module,
@@ -11,8 +13,6 @@ from tests.workloads.networks.oracle import (
     values,
     weights,
 )
-from workloads import WorkloadError, load_workload
-from workloads.networks.resnet import resnet50
 
 
 class Block(nn.Module):

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import Network, NetworkBuilder
+from bfpsim.workloads.networks.swin import swin, swin_large
 from tests.workloads.networks.reference import Product, layers_in_torch, layers_of, macs_of, map_of
-from workloads import Network, NetworkBuilder
-from workloads.networks.swin import swin, swin_large
 
 
 class Block(nn.Module):

@@ -3,6 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.networks.vit import vit
 from tests.workloads.networks.oracle import (
     Product,
     count,
@@ -12,8 +14,6 @@ from tests.workloads.networks.oracle import (
     values,
     weights,
 )
-from workloads import WorkloadError, load_workload
-from workloads.networks.vit import vit
 
 
 class Attention(nn.Module):

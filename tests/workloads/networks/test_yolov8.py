@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads import WorkloadError, load_workload
+from bfpsim.workloads.networks.yolov8 import SCALES, yolov8, yolov8_seg
 from tests.workloads.networks.oracle import (
     count,
     layers_of_module,
@@ -13,8 +15,6 @@ from tests.workloads.networks.oracle import (
     values,
     weights,
 )
-from workloads import WorkloadError, load_workload
-from workloads.networks.yolov8 import SCALES, yolov8, yolov8_seg
 
 # source: ultralytics 8.4.190, cfg/models/v8/yolov8.yaml: from, repeats, module, channels.
 TABLE = """

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from workloads.networks.mobilenet import HEAD, STAGES, STEM
-from workloads.training.models.start import check_width, start_convolutions
+from bfpsim.workloads.networks.mobilenet import HEAD, STAGES, STEM
+from bfpsim.workloads.training.models.start import check_width, start_convolutions
 
 
 class Eca(nn.Module):

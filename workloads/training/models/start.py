@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from workloads.layer import WorkloadError
+from bfpsim.workloads.layer import WorkloadError
 
 
 def check_width(name: str, width: int, multiple: int) -> None:

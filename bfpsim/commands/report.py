@@ -1,0 +1,50 @@
+"""The `report` command: a sweep's store as tables, figures and one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bfpsim.commands.arguments import one_of
+
+
+def report(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="A file of results that `sweep` wrote.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Write tables, figures and report.html here.")
+    ],
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SPEC", help="The sweep's YAML file: only its points, and what is missing."
+        ),
+    ] = None,
+    accuracy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A CSV file with label, energy_pj and accuracy_loss, to draw one over the other.",
+        ),
+    ] = None,
+) -> None:
+    """Show what a sweep found: tables, figures, and one page with both that works offline.
+
+    Buffer size, energy by level and tensor, stalls, roofline, models against simulation. A sweep
+    that is empty, running or failed in part is reported as far as it is, and what is missing said.
+    """
+    one_of(False, False, out)
+    from rich.console import Console
+
+    from bfpsim.reports.store.write import write_report
+
+    with Console(stderr=True).status("reading") as status:
+        written = write_report(store, out, sweep=sweep, accuracy=accuracy, progress=status.update)
+    counts = {"points": written.points, "failed": written.failed, "missing": written.missing}
+    told = ", ".join(
+        f"{count:,} {name}" for name, count in counts.items() if count or name == "points"
+    )
+    print(f"wrote report.html and {len(written.files) - 1} tables and figures to {out}: {told}")

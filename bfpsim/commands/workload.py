@@ -1,0 +1,99 @@
+"""The `workload` commands: what networks there are, what one consists of, and importing one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bfpsim.commands.arguments import (
+    ArchName,
+    Csv,
+    FormatName,
+    Json,
+    NetworkName,
+    Out,
+    ShapeOption,
+    load,
+    one_of,
+    shapes,
+)
+from bfpsim.commands.emit import catalog_report, emit, print_table, workload_report
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from bfpsim.workloads import Network
+
+workload_app = typer.Typer(help="Networks: list, show, import.", no_args_is_help=True)
+
+
+@workload_app.command("list")
+def list_workloads(as_json: Json = False, as_csv: Csv = False, out: Out = None) -> None:
+    """Name the shipped networks: input, layers by kind, MACs, weights."""
+    from bfpsim.workloads import load_workload, names
+
+    one_of(as_json, as_csv, out)
+    emit(catalog_report(map(load_workload, names())), as_json, as_csv, out)
+
+
+@workload_app.command("show")
+def show(
+    network: NetworkName,
+    arch: ArchName = "edge-64k",
+    format: FormatName = "bfp8",
+    shape: ShapeOption = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    out: Out = None,
+) -> None:
+    """List a network's layers, their sums by kind, and what is not modelled.
+
+    Of each layer: dimensions, MACs, tensor sizes, the DRAM traffic that no mapping avoids, MACs per
+    bit of it, and whether that leaves it bound by the array or by the DRAM. With --out, the
+    roofline as PNG too.
+    """
+    one_of(as_json, as_csv, out)
+    spec, net, formats = load(arch, network, format, shape)
+    emit(workload_report(net, spec, formats), as_json, as_csv, out)
+
+
+@workload_app.command("import")
+def import_workload(
+    source: NetworkName,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the files into this folder.")],
+    shape: ShapeOption = None,
+) -> None:
+    """Write a network as NAME.yaml and NAME.csv, and its weights as NAME.safetensors.
+
+    Weights are written if all layers have some; the files are what the other commands read.
+    """
+    from bfpsim.reports.workload import catalog_frame, catalog_table, host_frame, host_table
+    from bfpsim.workloads import load_with_weights, save_weights, save_workload
+
+    one_of(False, False, out)
+    network, weights = load_with_weights(source, shapes(shape))
+    out.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^\w.-]+", "-", network.name).strip("-.") or "network"
+    files = [f"{stem}.yaml", f"{stem}.csv"]
+    for file in files:
+        save_workload(network, out / file)
+    missing = _without(network, weights)
+    if weights and not missing:
+        files.append(f"{stem}.safetensors")
+        save_weights(out / files[-1], network, weights)
+    print_table(catalog_table(catalog_frame([network])))
+    if len(host := host_frame(network)):
+        print_table(host_table(host))
+    print(f"wrote {', '.join(files)} to {out}")
+    if missing:
+        some = ", ".join(missing) if weights else "any layer"
+        print(f"no weights written: there are none of {some}")
+
+
+def _without(network: Network, weights: Container[str]) -> list[str]:
+    """Layers that need weights and have none; a product of two activations needs none."""
+    layers = (node for node in network.nodes if node.layer is not None and node.op != "matmul")
+    return [node.name for node in layers if node.name not in weights]

@@ -1,0 +1,48 @@
+"""Number formats: which there are, how tensors are stored in them, and exact sums of them."""
+
+from bfpsim.quant.formats.blocks import activation_block, weight_block
+from bfpsim.quant.formats.format import (
+    BFP,
+    Format,
+    FormatError,
+    LayerFormats,
+    PartialSums,
+    Plain,
+    Rounding,
+    candidates,
+    parse_format,
+)
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
+from bfpsim.quant.formats.packing import pack, unpack
+from bfpsim.quant.formats.quantize import (
+    Quantized,
+    dequantize,
+    quantize,
+    quantize_activation,
+    quantize_weight,
+    top_exponent,
+)
+
+__all__ = [
+    "BFP",
+    "ActivationLayout",
+    "Format",
+    "FormatError",
+    "LayerFormats",
+    "PartialSums",
+    "Plain",
+    "Quantized",
+    "Rounding",
+    "WeightLayout",
+    "activation_block",
+    "candidates",
+    "dequantize",
+    "pack",
+    "parse_format",
+    "quantize",
+    "quantize_activation",
+    "quantize_weight",
+    "top_exponent",
+    "unpack",
+    "weight_block",
+]

@@ -1,0 +1,1 @@
+"""What formats cost a network: accuracy, sensitivities, comparisons."""

@@ -1,0 +1,1 @@
+"""Torch modules with every operand of a product quantised."""

@@ -1,0 +1,233 @@
+"""Tensors quantised and back: what a network computes with, in its own floats.
+
+The rule is that of `quant.formats.quantize`, bit for bit, rounded once to the tensor's
+dtype. On the CPU float32 goes through compiled kernels (`quant.torch.kernels`); other devices and
+float64 through torch operators (`quant.torch.operators`).
+"""
+
+import math
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bfpsim.quant.formats import BFP, Format, FormatError, Plain, Rounding
+from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
+from bfpsim.quant.torch.axes import Blocks
+from bfpsim.quant.torch.operators import by_operators
+
+
+class Gradient(Enum):
+    """What passes back through quantisation, whose own derivative is zero almost everywhere."""
+
+    STRAIGHT_THROUGH = "straight-through"
+    """dy/dx = 1."""
+    CLIPPED = "clipped"
+    """dy/dx = 1, and 0 where the rounded mantissa was beyond +-(2^(m-1) - 1)."""
+
+
+def fake_quantize(
+    tensor: Tensor,
+    fmt: Format,
+    blocks: Blocks,
+    top_exponent: int | None = None,
+    *,
+    seed: int | None = None,
+    gradient: Gradient = Gradient.STRAIGHT_THROUGH,
+    out: Tensor | None = None,
+    name: str = "tensor",
+) -> Tensor:
+    """Quantise and dequantise: a tensor of the same shape, dtype and memory format.
+
+    tensor: float32 or float64. Fastest and without a copy: float32 on the CPU, contiguous or, for
+        `CHANNELS`, channels last in memory
+    blocks: `CHANNELS`, `LAST`, `WEIGHT` or another axis (`quant.torch.axes`); plain ones have none
+    top_exponent: E_top; None takes the tensor's own (`calibrated_top`)
+    seed: of stochastic rounding, 0..2^63-1; needed there and only there. What an element becomes
+        depends on the seed and its position, not on memory format, device or threads
+    out: where to put the result, of the tensor's shape, dtype and device; may be the tensor itself.
+        It saves fresh memory, and has no gradient
+    name: of the tensor, for error messages
+
+    Raises FormatError for NaN or infinity and for what is not allowed above; `out` then holds
+    nothing of use.
+    """
+    _check(tensor, fmt, blocks, top_exponent, seed, name)
+
+    def run(into: Tensor, saturated: Tensor | None) -> None:
+        _quantize(tensor.detach(), into, saturated, fmt, blocks, top_exponent, seed or 0, name)
+
+    if out is not None:
+        if (out.shape, out.dtype, out.device) != (tensor.shape, tensor.dtype, tensor.device):
+            raise FormatError(
+                f"{name}: out is {out.dtype} {tuple(out.shape)} on {out.device}; allowed: "
+                f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            )
+        if torch.is_grad_enabled() and (tensor.requires_grad or out.requires_grad):
+            raise FormatError(f"{name}: out= has no gradient; allowed: under torch.no_grad()")
+        run(out, None)
+        return out
+    result: Tensor = _FakeQuantize.apply(tensor, run, gradient)  # type: ignore[no-untyped-call]
+    return result
+
+
+def calibrated_top(tensor: Tensor, name: str = "tensor") -> int:
+    """E_top of a tensor: floor(log2(max |x|)), held to 8 bits; 0 if all are zero.
+
+    Raises FormatError for NaN or infinity.
+    """
+    if tensor.numel() == 0:
+        return 0
+    values = _memory_view(tensor.detach())(tensor.detach())  # torch is slow on other orders
+    low, high = (float(v) for v in torch.aminmax(values))
+    largest = max(-low, high)
+    if not math.isfinite(largest):
+        check_finite(tensor, name)
+    if largest == 0:
+        return 0
+    return max(TOP_MIN, min(TOP_MAX, math.frexp(largest)[1] - 1))
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, tensor: Tensor, run: Callable[[Tensor, Tensor | None], None], gradient: Gradient
+    ) -> Tensor:
+        out = torch.empty_like(tensor)
+        clipped = gradient is Gradient.CLIPPED and tensor.requires_grad
+        saturated = torch.empty_like(tensor, dtype=torch.bool) if clipped else None
+        run(out, saturated)
+        ctx.save_for_backward(saturated)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        (saturated,) = ctx.saved_tensors
+        grad: Tensor = grads[0]
+        return grad if saturated is None else grad.masked_fill(saturated, 0), None, None
+
+
+def _quantize(
+    tensor: Tensor,
+    out: Tensor,
+    saturated: Tensor | None,
+    fmt: Format,
+    blocks: Blocks,
+    top: int | None,
+    seed: int,
+    name: str,
+) -> None:
+    if tensor.numel() == 0:
+        return
+    if isinstance(fmt, Plain) and fmt.is_float:
+        check_finite(tensor, name)
+        narrow = tensor.to(torch.float16 if fmt.bits == 16 else torch.float32)
+        if saturated is not None:
+            saturated.copy_(narrow.isinf())
+        largest = torch.finfo(narrow.dtype).max
+        out.copy_(narrow.clamp_(-largest, largest) if narrow is not tensor else tensor)
+        return
+    top = calibrated_top(tensor, name) if top is None else top
+    if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+        if not _compiled(tensor, out, saturated, fmt, blocks, top, seed):
+            check_finite(tensor, name)
+        return
+    check_finite(tensor, name)
+    values, clipped = by_operators(tensor, fmt, blocks, top, seed)
+    out.copy_(values)
+    if saturated is not None:
+        saturated.copy_(clipped)
+
+
+# --- compiled: float32 on the CPU ---------------------------------------------------------------
+
+
+def _memory_view(tensor: Tensor) -> Callable[[Tensor], Tensor]:
+    """How to look at a tensor so that it is contiguous: as it is, or channels last."""
+    if tensor.dim() >= 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous():
+        return lambda t: t.movedim(1, -1)
+    return lambda t: t
+
+
+def _compiled(
+    tensor: Tensor,
+    out: Tensor,
+    saturated: Tensor | None,
+    fmt: Format,
+    blocks: Blocks,
+    top: int,
+    seed: int,
+) -> bool:
+    """False if a value is not finite."""
+    from bfpsim.quant.torch import kernels  # numba; float64 and other devices do without
+
+    view = _memory_view(tensor)
+    last = view(tensor) is not tensor
+    if last and isinstance(fmt, BFP) and (blocks.taps or blocks.axis % tensor.dim() != 1):
+        view, last = (lambda t: t), False  # blocks that no kernel walks: contiguous copies
+    source = view(tensor).contiguous().view(-1).numpy()
+    written = [(t, view(t).contiguous()) for t in (out, saturated) if t is not None]
+    target, *masks = (buffer.view(-1).numpy() for _, buffer in written)
+    if isinstance(fmt, Plain):
+        rule = kernels.Rule(top, top, fmt.bits, Rounding.NEAREST_EVEN)
+        alone = True
+    else:
+        lowest = top - (1 << fmt.exponent_bits) + 1
+        rule = kernels.Rule(lowest, top, fmt.mantissa_bits, fmt.rounding, seed)
+        _, channels, inner = blocks.extents(tensor.shape)
+        size = min(fmt.block_size, channels)
+        reordered = last and fmt.rounding is Rounding.STOCHASTIC  # draws go by logical position
+        alone = size == 1 and not blocks.taps and not reordered
+    run: Callable[..., int]
+    if alone:  # every element: lanes of one channel
+        run, shape = kernels.fake_quantize_lanes, (1, tensor.numel(), 1)
+    elif blocks.taps:
+        run, shape = kernels.fake_quantize_runs, (channels * inner, size * inner, 1)
+    elif last or inner == 1:
+        run, shape = kernels.fake_quantize_runs, (channels, size, inner)
+    else:
+        run, shape = kernels.fake_quantize_lanes, (channels, inner, size)
+    largest = run(
+        source, target, masks[0] if masks else None, rule, *shape, torch.get_num_threads()
+    )
+    for wanted, buffer in written:
+        if buffer.data_ptr() != wanted.data_ptr():
+            view(wanted).copy_(buffer)
+    return largest < kernels.INFINITY
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def _check(
+    tensor: Tensor, fmt: Format, blocks: Blocks, top: int | None, seed: int | None, name: str
+) -> None:
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
+    if isinstance(fmt, BFP):
+        dims = tensor.dim()
+        if not (dims >= 2 if blocks.taps else -dims <= blocks.axis < dims):
+            needed = "at least 2 axes" if blocks.taps else f"an axis {blocks.axis}"
+            raise FormatError(f"{name}: shape {tuple(tensor.shape)}; allowed: {needed}")
+    whole = isinstance(top, int) and not isinstance(top, bool)
+    if top is not None and not (whole and TOP_MIN <= top <= TOP_MAX):
+        raise FormatError(f"{name}: E_top={top!r}; allowed: a whole number {TOP_MIN}..{TOP_MAX}")
+    stochastic = isinstance(fmt, BFP) and fmt.rounding is Rounding.STOCHASTIC
+    if stochastic and (seed is None or not 0 <= seed < 1 << 63):
+        raise FormatError(f"{name}: stochastic rounding with seed={seed!r}; allowed: 0..2^63-1")
+    if seed is not None and not stochastic:
+        raise FormatError(f"{name}: seed={seed!r} with {fmt}; allowed: with stochastic rounding")
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raise FormatError, naming the tensor, if it holds NaN or infinity."""
+    finite = tensor.isfinite()
+    bad = tensor.numel() - int(finite.sum())
+    if bad:
+        first = tuple((~finite).nonzero()[0].tolist())
+        raise FormatError(
+            f"{name}: {bad} of {tensor.numel()} values are NaN or infinite, the first at {first}; "
+            "allowed: finite values"
+        )

@@ -1,0 +1,247 @@
+"""The part of an ONNX graph that its outputs need, with every tensor's shape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+from onnx import helper, inliner, numpy_helper, shape_inference
+
+from bfpsim.workloads.importers.onnx.constants import Constants
+from bfpsim.workloads.importers.onnx.file import (
+    LARGEST_SHAPE,
+    Dims,
+    OnnxFile,
+    is_onnx,
+    one_line,
+    reads,
+)
+from bfpsim.workloads.layer import WorkloadError
+
+# What stands before each complaint of onnx's shape inference, with the operator's type.
+_COMPLAINT = "(op_type:"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is left of an ONNX graph when constants and what no output needs are gone.
+
+    nodes: operators in execution order
+    inputs, outputs: names of tensors that are no constants
+    dims: tensor -> shape, constants included
+    readers: tensor -> the operators that read it; the graph's outputs are read by `None`
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dims: Mapping[str, Dims]
+    constants: Constants
+    readers: Mapping[str, tuple[onnx.NodeProto | None, ...]]
+
+    def dynamic(self, node: onnx.NodeProto) -> list[str]:
+        """Return the operator's inputs that are no constants, in order."""
+        return [name for name in node.input if name and name not in self.constants]
+
+    def attribute(self, node: onnx.NodeProto, name: str, default: Any) -> Any:
+        """Return an attribute's value, text as str, or the default if it is left out."""
+        for attribute in node.attribute:
+            if attribute.name == name:
+                value = helper.get_attribute_value(attribute)
+                return value.decode() if isinstance(value, bytes) else value
+        return default
+
+    def axis(self, node: onnx.NodeProto, rank: int, default: int) -> int:
+        """Return the attribute ``axis``, counted from the front."""
+        return int(self.attribute(node, "axis", default)) % max(1, rank)
+
+    def permutation(self, node: onnx.NodeProto, rank: int) -> list[int]:
+        """Return the attribute ``perm``; `WorkloadError` if it is no order of the axes."""
+        permutation = list(self.attribute(node, "perm", list(reversed(range(rank)))))
+        if sorted(permutation) != list(range(rank)):
+            raise WorkloadError(
+                f"{node.op_type} {node.output[0]!r}: perm={permutation} must be an order of the "
+                f"{rank} axes"
+            )
+        return permutation
+
+
+def resolve(file: OnnxFile) -> Graph:
+    """Infer every shape.
+
+    Where onnx's inference stops at a shape that is computed, the computation is evaluated and
+    inference run again; where it knows no rule, the shape that the file declares is taken.
+    Raises `WorkloadError` if there is none, or one is without elements.
+    """
+    declared = _take_declared(file)
+    assumed: dict[str, onnx.ValueInfoProto] = {}
+    file = _inline_attention(file)
+    while True:
+        model, reason = _infer(file.model)
+        file = replace(file, model=model)
+        dims = _known(model.graph)
+        constants = Constants(file, dims)
+        nodes, wanted = _needed(model.graph, constants)
+        unknown = [node for node in nodes if _open(node, wanted, dims)]
+        if not unknown:
+            return _graph(model.graph, nodes, dims, constants)
+        blameless = [
+            n for n in unknown if not is_onnx(n) or f"{_COMPLAINT}{n.op_type}" not in reason
+        ]
+        if not _store(model.graph, unknown, constants) and not _assume(
+            blameless, declared, assumed
+        ):
+            raise WorkloadError(_unresolved(len(model.graph.node), unknown, reason))
+        _forget(model.graph, assumed.values())
+
+
+def _take_declared(file: OnnxFile) -> dict[str, onnx.ValueInfoProto]:
+    """Remove what the file says of shapes: it holds only for the inputs it was written for."""
+    graph = file.model.graph
+    declared = {}
+    for value in (*graph.value_info, *graph.output):
+        shape = value.type.tensor_type.shape
+        extents = [file.extents.get(d.dim_param, d.dim_value) for d in shape.dim]
+        if value.type.tensor_type.HasField("shape") and min(extents, default=1) > 0:
+            kind = value.type.tensor_type.elem_type
+            declared[value.name] = helper.make_tensor_value_info(value.name, kind, extents)
+    _forget(graph, [])
+    return declared
+
+
+def _forget(graph: onnx.GraphProto, assumed: Iterable[onnx.ValueInfoProto]) -> None:
+    """Leave no shape in the graph but its inputs' and those that are assumed."""
+    del graph.value_info[:]
+    graph.value_info.extend(assumed)
+    inputs = {value.name for value in graph.input}
+    for output in graph.output:
+        if output.type.HasField("tensor_type") and output.name not in inputs:
+            output.type.tensor_type.ClearField("shape")
+
+
+def _inline_attention(file: OnnxFile) -> OnnxFile:
+    """Write attention out as the products that it is made of."""
+    if not any(n.op_type == "Attention" and is_onnx(n) for n in file.model.graph.node):
+        return file
+    model, _ = _infer(file.model)  # which products they are depends on ranks
+    try:
+        model = inliner.inline_selected_functions(
+            model, [("", "Attention")], inline_schema_functions=True
+        )
+    except Exception as error:  # of no common class
+        raise WorkloadError(f"Attention cannot be written out: {one_line(error)}") from None
+    return replace(file, model=model)
+
+
+def _infer(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """Return the model with shapes, and what strict inference found wrong with it, if anything."""
+    reason = ""
+    for strict in (True, False):
+        try:
+            return shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True), reason
+        except shape_inference.InferenceError as error:
+            reason = one_line(error)
+        except Exception as error:  # of no common class: onnx's C++ raises what it likes
+            reason = one_line(error)
+            break
+    raise WorkloadError(f"shapes cannot be inferred: {reason}")
+
+
+def _known(graph: onnx.GraphProto) -> dict[str, Dims]:
+    known = {}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    known.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
+    return known
+
+
+def _needed(
+    graph: onnx.GraphProto, constants: Constants
+) -> tuple[tuple[onnx.NodeProto, ...], set[str]]:
+    """Return the operators that outputs depend on, but constants' own, and the tensors read."""
+    wanted = {output.name for output in graph.output}
+    nodes = []
+    for node in reversed(graph.node):
+        if any(name in wanted and name not in constants for name in node.output):
+            nodes.append(node)
+            wanted.update(reads(node))
+    return tuple(reversed(nodes)), wanted
+
+
+def _open(node: onnx.NodeProto, wanted: set[str], dims: Mapping[str, Dims]) -> list[str]:
+    """Return the operator's outputs that are read but have no shape yet."""
+    return [name for name in node.output if name in wanted and name not in dims]
+
+
+def _store(graph: onnx.GraphProto, unknown: list[onnx.NodeProto], constants: Constants) -> bool:
+    """Store what is computed of constants for operators without an output shape; False if nothing.
+
+    Such an operator may say its output's shape by its value, which inference could not see.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    changed = False
+    for name in dict.fromkeys(name for node in unknown for name in node.input):
+        if name in constants and name not in stored:
+            array = constants.array(name)
+            maker = next(node for node in graph.node if name in node.output)
+            if array.size <= LARGEST_SHAPE and len(maker.output) == 1:
+                graph.initializer.append(numpy_helper.from_array(array, name))
+                graph.node.remove(maker)
+                changed = True
+    return changed
+
+
+def _assume(
+    unknown: list[onnx.NodeProto],
+    declared: Mapping[str, onnx.ValueInfoProto],
+    assumed: dict[str, onnx.ValueInfoProto],
+) -> bool:
+    """Take what the file declares of outputs of unknown shape; False if that is nothing new."""
+    names = [name for node in unknown for name in node.output]
+    new = {name: declared[name] for name in names if name in declared and name not in assumed}
+    assumed.update(new)
+    return bool(new)
+
+
+def _unresolved(total: int, unknown: list[onnx.NodeProto], reason: str) -> str:
+    """Say which operators have no output shape, but not those that only stand behind them."""
+    lost = {name for node in unknown for name in node.output}
+    first = [n for n in unknown if not is_onnx(n) or not lost.intersection(reads(n))]
+    counts = Counter(n.op_type if is_onnx(n) else f"{n.op_type} ({n.domain})" for n in first)
+    named = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    # What one operator lacks, those behind it lack too: only the first complaint says something.
+    because = ": " + _COMPLAINT.join(reason.split(_COMPLAINT)[:2]).strip() if reason else ""
+    return (
+        f"the output shapes of {named} cannot be inferred, {len(first)} of the graph's {total} "
+        f"nodes ({100 * len(first) / total:.1f}%){because}"
+    )
+
+
+def _graph(
+    graph: onnx.GraphProto,
+    nodes: tuple[onnx.NodeProto, ...],
+    dims: dict[str, Dims],
+    constants: Constants,
+) -> Graph:
+    readers: dict[str, tuple[onnx.NodeProto | None, ...]] = {}
+    for node in nodes:
+        for name in dict.fromkeys(reads(node)):
+            readers[name] = (*readers.get(name, ()), node)
+            if name in constants and name not in dims:
+                dims[name] = constants.array(name).shape
+            elif name in dims and name not in constants and 0 in dims[name]:
+                raise WorkloadError(
+                    f"tensor {name!r} has shape {dims[name]}: every dimension must be >= 1"
+                )
+    outputs = [output.name for output in graph.output if output.name not in constants]
+    if not outputs:
+        raise WorkloadError("no output depends on an input")
+    for name in outputs:
+        readers[name] = (*readers.get(name, ()), None)
+    inputs = [v.name for v in graph.input if v.name in readers and v.name not in constants]
+    return Graph(nodes, tuple(inputs), tuple(outputs), dims, constants, readers)

@@ -1,0 +1,1 @@
+"""Torch modules as networks, by way of `torch.export`."""

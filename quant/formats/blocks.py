@@ -10,17 +10,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.quant.formats.format import BFP, Format
+from bfpsim.quant.formats.format import Format
 
 Shape = tuple[int, ...]
 
 
 def activation_block(fmt: Format, shape: Shape) -> Shape:
-    """Elements per block of an (N, H, W, channels) tensor: BS channels of one pixel.
-
-    A plain format has a single block, the tensor.
-    """
-    return (1, 1, 1, fmt.block_size) if isinstance(fmt, BFP) else shape
+    """Elements per block of an (N, H, W, channels) tensor: BS channels of one pixel."""
+    return (1, 1, 1, fmt.block_size)
 
 
 def weight_block(fmt: Format, shape: Shape) -> Shape:
@@ -29,8 +26,6 @@ def weight_block(fmt: Format, shape: Shape) -> Shape:
     BS input channels x R x S of one filter; where a group has one input channel, BS filters of
     R x S.
     """
-    if not isinstance(fmt, BFP):
-        return shape
     _, channels, r, s = shape
     return (fmt.block_size, 1, r, s) if channels == 1 else (1, fmt.block_size, r, s)
 

@@ -69,6 +69,11 @@ class BFP:
         """Width that a multiplier sees [bit]."""
         return self.mantissa_bits
 
+    @property
+    def is_float(self) -> bool:
+        """False: the stored fields are integers."""
+        return False
+
     def __str__(self) -> str:
         tail = "" if self.rounding is Rounding.NEAREST_EVEN else f"-{self.rounding.value}"
         return f"bfp{self.bits}e{self.exponent_bits}b{self.block_size}{tail}"
@@ -76,7 +81,7 @@ class BFP:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Words without an exponent field.
+    """Words without a shared exponent: to the rules of blocks, one element and a code of 0 bits.
 
     32 and 16 are IEEE 754 binary32 and binary16; every other width from 2 to 31 is a
     two's-complement integer with one power-of-two scale per tensor. `Plain(32)` is the paper's
@@ -105,8 +110,18 @@ class Plain:
 
     @property
     def exponent_bits(self) -> int:
-        """No exponent is stored apart from the word."""
+        """Width of a block's exponent code: 0, none is stored [bit]."""
         return 0
+
+    @property
+    def block_size(self) -> int:
+        """Elements of a block: 1."""
+        return 1
+
+    @property
+    def rounding(self) -> Rounding:
+        """To the nearest word, ties to even."""
+        return Rounding.NEAREST_EVEN
 
     def __str__(self) -> str:
         return f"plain{self.bits}"
@@ -128,8 +143,13 @@ class PartialSums:
 
     @property
     def exponent_bits(self) -> int:
-        """No exponent is stored apart from the word."""
+        """Width of a block's exponent code: 0, none is stored [bit]."""
         return 0
+
+    @property
+    def block_size(self) -> int:
+        """Elements of a block: 1."""
+        return 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.quant.formats.format import BFP, Format, PartialSums
+from bfpsim.quant.formats.format import Format, PartialSums
 
 Interval = tuple[int, int]
 """Half-open range of indices."""
@@ -67,6 +67,12 @@ class Row:
     def runs(self, intervals: Sequence[Interval]) -> Runs:
         """Codes of every touched block and the cells of the intervals (ordered, disjoint)."""
         return _row_runs(self, tuple(intervals))
+
+
+def _row(cells: int, elements: int, fmt: Format | PartialSums) -> Row:
+    """Cells of as many elements in blocks; where codes have 0 bits, nothing parts the blocks."""
+    block = fmt.block_size if fmt.exponent_bits else cells
+    return Row(cells, elements * fmt.mantissa_bits, block, fmt.exponent_bits)
 
 
 @lru_cache(maxsize=4096)
@@ -129,8 +135,7 @@ class ActivationLayout:
     def row(self) -> Row:
         """A pixel as cells of one mantissa per channel."""
         channels = self.shape[3]
-        block = self.fmt.block_size if isinstance(self.fmt, BFP) else channels
-        return Row(channels, self.fmt.mantissa_bits, block, self.fmt.exponent_bits)
+        return _row(channels, 1, self.fmt)
 
     @property
     def bits(self) -> int:
@@ -198,8 +203,7 @@ class WeightLayout:
         """A filter as cells of R x S mantissas per channel; depthwise, the tensor as filters."""
         filters, channels, r, s = self.shape
         cells = filters if self.depthwise else channels
-        block = self.fmt.block_size if isinstance(self.fmt, BFP) else cells
-        return Row(cells, r * s * self.fmt.mantissa_bits, block, self.fmt.exponent_bits)
+        return _row(cells, r * s, self.fmt)
 
     @property
     def bits(self) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.quant.formats.blocks import Shape
-from bfpsim.quant.formats.format import BFP, Format, FormatError, PartialSums, Plain
+from bfpsim.quant.formats.format import Format, FormatError, PartialSums
 from bfpsim.quant.formats.layout import ActivationLayout, Addresses, WeightLayout
 from bfpsim.quant.formats.quantize import Quantized
 
@@ -37,7 +37,7 @@ def write_fields(
 
 def interpret(fields: NDArray[np.int64], fmt: Format) -> NDArray[np.int64]:
     """Raw fields as `Quantized` holds them: two's complement as integers, IEEE patterns as are."""
-    if isinstance(fmt, Plain) and fmt.is_float:
+    if fmt.is_float:
         return fields
     half = 1 << (fmt.mantissa_bits - 1)
     return (fields ^ half) - half
@@ -94,13 +94,13 @@ def _all_addresses(layout: ActivationLayout | WeightLayout) -> tuple[Addresses, 
     if isinstance(layout, ActivationLayout):
         n, h, w, c = layout.shape
         fields = layout.field_addresses((0, n), (0, h), (0, w), [(0, c)])
-        if not isinstance(fmt, BFP):
+        if not fmt.exponent_bits:
             return fields, none
         blocks = np.arange(-(-c // fmt.block_size))
         return fields, layout.code_addresses((0, n), (0, h), (0, w), blocks)
     filters, c, _, _ = layout.shape
     fields = layout.field_addresses([(0, filters)], (0, c))
-    if not isinstance(fmt, BFP):
+    if not fmt.exponent_bits:
         return fields, none
     cells = filters if layout.depthwise else c
     codes = layout.code_addresses(np.arange(filters), np.arange(-(-cells // fmt.block_size)))

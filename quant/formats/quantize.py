@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bfpsim.quant.formats.blocks import Shape, activation_block, block_maxima, spread, weight_block
-from bfpsim.quant.formats.format import Format, FormatError, Plain, Rounding
+from bfpsim.quant.formats.format import Format, FormatError, Rounding
 
 TOP_MIN, TOP_MAX = -128, 127
 """E_top is an 8-bit two's-complement integer, one per tensor."""
@@ -18,7 +18,7 @@ class Quantized:
     """A tensor as its stored fields.
 
     fields: int64, the tensor's shape: mantissas (BFP, plain integers) or IEEE bit patterns
-    codes: int64, one exponent code per block: distance below `top`; empty for plain formats
+    codes: int64, one exponent code per block: distance below `top`; none where a code has 0 bits
     top: E_top, the exponent that code 0 stands for
     fmt, block: the format, and the elements per block along each axis
     """
@@ -37,11 +37,10 @@ class Quantized:
     @property
     def storage_bits(self) -> int:
         """Mantissas, exponent codes, and E_top once [bit]."""
-        has_top = not (isinstance(self.fmt, Plain) and self.fmt.is_float)
         return (
             self.fields.size * self.fmt.mantissa_bits
             + self.codes.size * self.fmt.exponent_bits
-            + TOP_BITS * has_top
+            + TOP_BITS * (not self.fmt.is_float)
         )
 
 
@@ -77,7 +76,7 @@ def quantize(
     Raises FormatError for NaN or infinity, naming the tensor.
     """
     x = _finite(values, name)
-    if isinstance(fmt, Plain) and fmt.is_float:
+    if fmt.is_float:
         return Quantized(_ieee_bits(x, fmt), _NO_CODES, 0, fmt, block)
     if top is None:
         top = top_exponent(x)
@@ -85,32 +84,29 @@ def quantize(
     if not whole or not TOP_MIN <= top <= TOP_MAX:
         raise FormatError(f"{name}: E_top={top!r}; allowed: a whole number {TOP_MIN}..{TOP_MAX}")
     m = fmt.mantissa_bits
-    if isinstance(fmt, Plain):
-        codes, exponent = _NO_CODES, np.full((1,) * x.ndim, top, np.int64)
-        rounding = Rounding.NEAREST_EVEN
-    else:
+    codes, exponent = _NO_CODES, np.full((1,) * x.ndim, top, np.int64)
+    if fmt.exponent_bits:
         largest_code = (1 << fmt.exponent_bits) - 1
         maxima = block_maxima(np.abs(x), block)
         codes = np.where(
             maxima > 0, np.clip(top - exponents(maxima), 0, largest_code), largest_code
         ).astype(np.int64)
         exponent = spread(top - codes, block, x.shape)
-        rounding = fmt.rounding
     with np.errstate(over="ignore", under="ignore"):
         scaled = np.ldexp(x, (m - 2) - exponent)
     limit = float((1 << (m - 1)) - 1)
-    mantissas = np.clip(_round(scaled, rounding, rng), -limit, limit).astype(np.int64)
+    mantissas = np.clip(_round(scaled, fmt.rounding, rng), -limit, limit).astype(np.int64)
     return Quantized(mantissas, codes, top, fmt, block)
 
 
 def dequantize(q: Quantized) -> NDArray[np.float64]:
     """The values that the fields stand for, exact in float64."""
-    if isinstance(q.fmt, Plain) and q.fmt.is_float:
+    if q.fmt.is_float:
         if q.fmt.bits == 32:
             return q.fields.astype(np.uint32).view(np.float32).astype(np.float64)
         return q.fields.astype(np.uint16).view(np.float16).astype(np.float64)
     scale = q.top - (q.fmt.mantissa_bits - 2)
-    if isinstance(q.fmt, Plain):
+    if not q.fmt.exponent_bits:
         return np.ldexp(q.fields.astype(np.float64), scale)
     return np.ldexp(q.fields.astype(np.float64), scale - spread(q.codes, q.block, q.shape))
 
@@ -152,7 +148,7 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return x
 
 
-def _ieee_bits(x: NDArray[np.float64], fmt: Plain) -> NDArray[np.int64]:
+def _ieee_bits(x: NDArray[np.float64], fmt: Format) -> NDArray[np.int64]:
     with np.errstate(over="ignore", under="ignore"):
         if fmt.bits == 32:
             single = np.clip(x, np.finfo(np.float32).min, np.finfo(np.float32).max)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bfpsim.quant.formats import BFP, Format, FormatError, Plain, Rounding
+from bfpsim.quant.formats import Format, FormatError, Rounding
 from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
 from bfpsim.quant.torch.axes import Blocks
 from bfpsim.quant.torch.operators import by_operators
@@ -121,7 +121,7 @@ def _quantize(
 ) -> None:
     if tensor.numel() == 0:
         return
-    if isinstance(fmt, Plain) and fmt.is_float:
+    if fmt.is_float:
         check_finite(tensor, name)
         narrow = tensor.to(torch.float16 if fmt.bits == 16 else torch.float32)
         if saturated is not None:
@@ -165,17 +165,15 @@ def _compiled(
 
     view = _memory_view(tensor)
     last = view(tensor) is not tensor
-    if last and isinstance(fmt, BFP) and (blocks.taps or blocks.axis % tensor.dim() != 1):
+    if last and fmt.exponent_bits and (blocks.taps or blocks.axis % tensor.dim() != 1):
         view, last = (lambda t: t), False  # blocks that no kernel walks: contiguous copies
     source = view(tensor).contiguous().view(-1).numpy()
     written = [(t, view(t).contiguous()) for t in (out, saturated) if t is not None]
     target, *masks = (buffer.view(-1).numpy() for _, buffer in written)
-    if isinstance(fmt, Plain):
-        rule = kernels.Rule(top, top, fmt.bits, Rounding.NEAREST_EVEN)
-        alone = True
-    else:
-        lowest = top - (1 << fmt.exponent_bits) + 1
-        rule = kernels.Rule(lowest, top, fmt.mantissa_bits, fmt.rounding, seed)
+    lowest = top - (1 << fmt.exponent_bits) + 1
+    rule = kernels.Rule(lowest, top, fmt.mantissa_bits, fmt.rounding, seed)
+    alone = True
+    if fmt.exponent_bits:
         _, channels, inner = blocks.extents(tensor.shape)
         size = min(fmt.block_size, channels)
         reordered = last and fmt.rounding is Rounding.STOCHASTIC  # draws go by logical position
@@ -206,7 +204,7 @@ def _check(
 ) -> None:
     if tensor.dtype not in (torch.float32, torch.float64):
         raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
-    if isinstance(fmt, BFP):
+    if fmt.exponent_bits:
         dims = tensor.dim()
         if not (dims >= 2 if blocks.taps else -dims <= blocks.axis < dims):
             needed = "at least 2 axes" if blocks.taps else f"an axis {blocks.axis}"
@@ -214,7 +212,7 @@ def _check(
     whole = isinstance(top, int) and not isinstance(top, bool)
     if top is not None and not (whole and TOP_MIN <= top <= TOP_MAX):
         raise FormatError(f"{name}: E_top={top!r}; allowed: a whole number {TOP_MIN}..{TOP_MAX}")
-    stochastic = isinstance(fmt, BFP) and fmt.rounding is Rounding.STOCHASTIC
+    stochastic = fmt.rounding is Rounding.STOCHASTIC
     if stochastic and (seed is None or not 0 <= seed < 1 << 63):
         raise FormatError(f"{name}: stochastic rounding with seed={seed!r}; allowed: 0..2^63-1")
     if seed is not None and not stochastic:

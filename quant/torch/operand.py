@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bfpsim.quant.baselines.quantizer import Quantizer
-from bfpsim.quant.formats import BFP, Format, FormatError, Rounding
+from bfpsim.quant.formats import Format, FormatError, Rounding
 from bfpsim.quant.formats.quantize import TOP_BITS
 from bfpsim.quant.torch.axes import WEIGHT, Blocks
 from bfpsim.quant.torch.fake_quantize import Gradient, calibrated_top, fake_quantize
@@ -119,7 +119,7 @@ class Operand(nn.Module):
         if not isinstance(coding, Format):
             result: Tensor = _StraightThrough.apply(tensor, coding, self.blocks, self.name)  # type: ignore[no-untyped-call]
             return result
-        if isinstance(coding, BFP) and coding.rounding is Rounding.STOCHASTIC:
+        if coding.rounding is Rounding.STOCHASTIC:
             raise FormatError(
                 f"{self.name}: {coding} rounds stochastically; allowed: a deterministic rounding"
             )
@@ -178,9 +178,7 @@ class TransposedWeight(Operand):
         """What all phases take [bit]."""
         parts = [self._turned(tensor[taps]) for taps in self._phases(tensor)]
         bits = sum(super(TransposedWeight, self).stored_bits(part) for part in parts)
-        own_top = isinstance(self.coding, BFP) or (
-            isinstance(self.coding, Format) and not self.coding.is_float
-        )
+        own_top = isinstance(self.coding, Format) and not self.coding.is_float
         return bits - (len(parts) - 1) * TOP_BITS * own_top
 
     def _phases(self, tensor: Tensor) -> Iterator[tuple[slice, ...]]:
@@ -212,8 +210,8 @@ class _StraightThrough(torch.autograd.Function):
 def format_bits(fmt: Format, shape: Sequence[int], blocks: Blocks) -> int:
     """Mantissas, exponent codes and E_top of a whole tensor [bit]."""
     bits = math.prod(shape) * fmt.mantissa_bits
-    if isinstance(fmt, BFP):
+    if fmt.exponent_bits:
         outer, channels, inner = blocks.extents(shape)
         codes = outer * -(-channels // fmt.block_size) * (1 if blocks.taps else inner)
-        return bits + codes * fmt.exponent_bits + TOP_BITS
-    return bits if fmt.is_float else bits + TOP_BITS
+        bits += codes * fmt.exponent_bits
+    return bits + TOP_BITS * (not fmt.is_float)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bfpsim.quant.formats import BFP, Format, Rounding
+from bfpsim.quant.formats import Format, Rounding
 from bfpsim.quant.torch.axes import Blocks
 
 
@@ -17,19 +17,17 @@ def by_operators(
     """
     m = fmt.mantissa_bits
     values = tensor.double()
-    if isinstance(fmt, BFP):
+    if fmt.exponent_bits:
         unit = _block_exponents(values, fmt, blocks, top) - (m - 2)
-        rounding = fmt.rounding
     else:
         unit = torch.tensor(top - (m - 2), device=tensor.device)
-        rounding = Rounding.NEAREST_EVEN
-    rounded = _rounded(values * _power_of_two(-unit), rounding, seed)
+    rounded = _rounded(values * _power_of_two(-unit), fmt.rounding, seed)
     limit = float((1 << (m - 1)) - 1)
     kept = rounded.clamp(-limit, limit) * _power_of_two(unit)
     return kept.to(tensor.dtype), rounded.abs() > limit
 
 
-def _block_exponents(values: Tensor, fmt: BFP, blocks: Blocks, top: int) -> Tensor:
+def _block_exponents(values: Tensor, fmt: Format, blocks: Blocks, top: int) -> Tensor:
     outer, channels, inner = blocks.extents(values.shape)
     size = min(fmt.block_size, channels)
     magnitudes = values.abs().reshape(outer, channels, inner)

@@ -21,12 +21,12 @@ from bfpsim.quant.formats.blocks import block_maxima, grid, spread, touched
 )
 def test_weights_share_an_exponent_across_channels_or_depthwise_filters(shape, block) -> None:
     assert weight_block(BFP(8, 3, 16), shape) == block
-    assert weight_block(Plain(8), shape) == shape
+    assert weight_block(Plain(8), shape) == (1, 1, *shape[2:])  # a block of one
 
 
 def test_activations_share_an_exponent_across_channels_of_a_pixel() -> None:
     assert activation_block(BFP(8, 3, 24), (2, 5, 7, 100)) == (1, 1, 1, 24)
-    assert activation_block(Plain(32), (2, 5, 7, 100)) == (2, 5, 7, 100)
+    assert activation_block(Plain(32), (2, 5, 7, 100)) == (1, 1, 1, 1)
 
 
 shapes = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 7)), min_size=1, max_size=4)

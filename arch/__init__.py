@@ -10,7 +10,18 @@ from bfpsim.arch.load import (
     replace_all,
     shipped,
 )
-from bfpsim.arch.spec import Arch, Axis, Dma, Dram, PEArray, SplitSram, Sram, Stationary, Tensor
+from bfpsim.arch.spec import (
+    Arch,
+    Axis,
+    Dma,
+    Dram,
+    Level,
+    PEArray,
+    SplitSram,
+    Sram,
+    Stationary,
+    Tensor,
+)
 
 __all__ = [
     "Arch",
@@ -18,6 +29,7 @@ __all__ = [
     "Axis",
     "Dma",
     "Dram",
+    "Level",
     "PEArray",
     "SplitSram",
     "Sram",

@@ -212,6 +212,18 @@ def _sram_kind(value: object) -> str:
     return "SplitSram" if split else "Sram"
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level of the memory hierarchy, as traffic is counted at it.
+
+    name: keys traffic
+    pj_per_bit: by tensor that it holds, per bit read or written [pJ/bit]
+    """
+
+    name: str
+    pj_per_bit: Mapping[Tensor, float]
+
+
 class Arch(Part):
     """A whole accelerator.
 
@@ -248,6 +260,15 @@ class Arch(Part):
     def dram_latency_cycles(self) -> int:
         """DRAM latency, rounded up [cycle]."""
         return math.ceil(self.dram.latency * self.clock)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The memory hierarchy, outermost first: `dram:` and `sram:`."""
+        tensors: tuple[Tensor, ...] = ("I", "W", "O")
+        return (
+            Level("DRAM", dict.fromkeys(tensors, self.dram.energy)),
+            Level("SRAM", {tensor: self.buffer(tensor).pj_per_bit for tensor in tensors}),
+        )
 
     @property
     def shared(self) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch, ArchError, dump_arch, load_arch
+    from bfpsim.mapping.models import predict
     from bfpsim.mapping.nest import Mapping, MappingError
-    from bfpsim.mapping.predict import predict
     from bfpsim.quant.formats import (
         BFP,
         FormatError,
@@ -81,7 +81,7 @@ _HOME = {
     "bfpsim.search.sweep.spec": ("SweepError",),
     "bfpsim.search.store": ("StoreError",),
     "bfpsim.mapping.nest": ("Mapping", "MappingError"),
-    "bfpsim.mapping.predict": ("predict",),
+    "bfpsim.mapping.models": ("predict",),
     "bfpsim.quant.formats": (
         "BFP",
         "FormatError",

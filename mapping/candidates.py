@@ -13,14 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.profiles import array_input_bits, array_weight_bits, axis_sums, fold_sums
-from bfpsim.mapping.ragged import Vector
-from bfpsim.mapping.tile_bits import channel_tables, result_tables, weight_tables
-from bfpsim.mapping.windows import window_profile
+from bfpsim.mapping.closed.array import axis_sums, fold_sums, input_reads, weight_reads
+from bfpsim.mapping.closed.exact import (
+    Cell,
+    largest,
+    tile_sizes,
+    totals,
+    whole_blocks,
+    window_sums,
+)
+from bfpsim.mapping.closed.grid import Grid, leaves_of
+from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
 Objective = Literal["dram", "energy", "latency"]
+
+
+def grid_of(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective = "dram"
+) -> Grid:
+    """The grid of all tile sizes that can be part of a best mapping for an objective."""
+    return Grid(layer, arch, formats, candidate_sizes(layer, arch, [formats], objective))
 
 
 def candidate_sizes(
@@ -78,33 +92,36 @@ class _Costs:
     ) -> None:
         self._layer, self._arch, self._formats = layer, arch, formats
         self._sizes, self._array_counts = sizes, array_counts
+        leaves, array = leaves_of(layer, sizes), arch.pe_array
+        tiles = {t: tile_sizes(t, layer, leaves, Cell.of(formats.of(t))) for t in ("I", "W", "O")}
         g, k, c = (sizes[dim] for dim in "GKC")
         one = np.ones(1, np.int64)
-        pixel, pixel_largest = channel_tables(layer, g, c, formats.I)
-        results, whole_blocks = result_tables(layer, g, k, formats.O)
-        of_gc = [pixel["every", "every"], pixel_largest]
-        of_gk = [results, 1 - whole_blocks.astype(np.int64)]
+        of_gc = [each("GC", leaves, tiles["I"]["GC"]) for each in (totals, largest)]
+        whole = whole_blocks(layer, g, k, formats.O.block_size).astype(np.int64)
+        of_gk = [largest("GK", leaves, tiles["O"]["GK"]), 1 - whole]
         of_c: list[Vector] = []
         if layer.C == 1:  # blocks of filters
-            of_gk += [table[:, :, 0] for table in weight_tables(layer, g, k, one, formats.W)]
+            filters = tiles["W"]["GKRS"]
+            of_gk += [each("GKRS", leaves, filters)[:, :, 0, 0] for each in (totals, largest)]
         else:  # in proportion to the filters, so those of one suffice
-            of_c += [table[0, 0] for table in weight_tables(layer, one, one, c, formats.W)]
+            of_c += [each("CRS", leaves, tiles["W"]["CRS"])[:, 0, 0] for each in (totals, largest)]
         if array_counts:
-            array = arch.pe_array
-            of_gc.append(array_input_bits(layer, array, formats.I, g, c))
+            of_gc.append(input_reads(layer, array, formats.I, g, c).bits(formats.I))
             if layer.C == 1:
-                of_gk.append(array_weight_bits(layer, array, formats.W, g, k, one)[:, :, 0])
+                reads = weight_reads(layer, array, formats.W, g, k, one)
+                of_gk.append(reads.bits(formats.W)[:, :, 0])
             else:
-                of_c.append(array_weight_bits(layer, array, formats.W, one, one, c)[0, 0])
-        folds = fold_sums(layer, arch.pe_array, c)
+                reads = weight_reads(layer, array, formats.W, one, one, c)
+                of_c.append(reads.bits(formats.W)[0, 0])
+        folds = fold_sums(layer, array, c)
         of_c += [folds.largest, folds.every] if array_counts else [folds.largest]
         self._columns = {
             "G": [column for table in (*of_gc, *of_gk) for column in table.T],
             "K": [column for table in of_gk for column in table],
             "C": [column for table in of_gc for column in table] + of_c,
             "N": [],
-            "P": self._window("P"),
-            "Q": self._window("Q"),
+            "P": window_sums(layer, "P", leaves["P"]),
+            "Q": window_sums(layer, "Q", leaves["Q"]),
         }
 
     def of(self, dim: str) -> Vector:
@@ -113,8 +130,3 @@ class _Costs:
         if self._array_counts:
             columns.append(axis_sums(self._layer, self._arch.pe_array, dim, self._sizes[dim]))
         return np.stack(columns, axis=1)
-
-    def _window(self, dim: str) -> list[Vector]:
-        """Of P or Q: a sweep that slides and one that does not, and what clipping spares."""
-        p = window_profile(self._layer, dim, self._sizes[dim])
-        return [p.every, p.first + p.fresh, p.largest, -p.same, -p.wrapped]

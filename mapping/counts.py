@@ -25,15 +25,15 @@ COLUMNS = (
 )
 
 
-Level = Literal["DRAM", "SRAM"]
 Direction = Literal["read", "write"]
 Kind = Literal["mantissa", "exponent", "psum", "burst"]
+KINDS: tuple[Kind, ...] = ("mantissa", "exponent", "psum", "burst")
 
 
 class Flow(NamedTuple):
-    """One row's key: at `level` (DRAM, SRAM), `tensor` (I, W, O) in `direction` (read, write)."""
+    """One row's key: at the level of a name, `tensor` (I, W, O) in `direction` (read, write)."""
 
-    level: Level
+    level: str
     tensor: Tensor
     direction: Direction
     kind: Kind
@@ -44,7 +44,7 @@ class Counts(dict[Flow, Fraction | int]):
 
     def add(
         self,
-        level: Level,
+        level: str,
         tensor: Tensor,
         direction: Direction,
         kind: Kind,
@@ -66,7 +66,7 @@ class Counts(dict[Flow, Fraction | int]):
 
     def total(
         self,
-        level: Level | None = None,
+        level: str | None = None,
         tensor: Tensor | None = None,
         direction: Direction | None = None,
         kind: Kind | None = None,
@@ -80,13 +80,17 @@ class Counts(dict[Flow, Fraction | int]):
         )
 
 
-def order_of(flow: Flow) -> tuple[int, ...]:
-    """Sort key: DRAM before SRAM, then I W O, read before write, then kind."""
-    return (
-        ("DRAM", "SRAM").index(flow.level),
-        "IWO".index(flow.tensor),
-        ("read", "write").index(flow.direction),
-        ("mantissa", "exponent", "psum", "burst").index(flow.kind),
+def ordered(counts: Mapping[Flow, Fraction | int], arch: Arch) -> list[Flow]:
+    """The flows, outer levels before inner ones, then I W O, read before write, then by kind."""
+    names = [level.name for level in arch.levels]
+    return sorted(
+        counts,
+        key=lambda flow: (
+            names.index(flow.level),
+            "IWO".index(flow.tensor),
+            ("read", "write").index(flow.direction),
+            KINDS.index(flow.kind),
+        ),
     )
 
 
@@ -98,8 +102,8 @@ def number(bits: Fraction | int) -> int | float:
 
 def energy_pj(flow: Flow, bits: Fraction | int, arch: Arch) -> float:
     """Eq. 8 of BitQ for one row: bits x pJ/bit of its level and buffer."""
-    per_bit = arch.dram.energy if flow.level == "DRAM" else arch.buffer(flow.tensor).pj_per_bit
-    return float(number(bits)) * per_bit
+    level = next(level for level in arch.levels if level.name == flow.level)
+    return float(number(bits)) * level.pj_per_bit[flow.tensor]
 
 
 def to_frame(
@@ -114,7 +118,7 @@ def to_frame(
     records = [
         (network, layer, *flow, number(counts[flow]), energy_pj(flow, counts[flow], arch))
         for network, layer, counts in rows
-        for flow in sorted(counts, key=order_of)
+        for flow in ordered(counts, arch)
         if counts[flow]
     ]
     return pd.DataFrame.from_records(records, columns=list(COLUMNS))

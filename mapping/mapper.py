@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
-from bfpsim.mapping.candidates import Objective
-from bfpsim.mapping.dram_model import refetches, stored
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.candidates import Objective, grid_of
+from bfpsim.mapping.closed.exact import recurs
+from bfpsim.mapping.closed.leaves import Vector
+from bfpsim.mapping.closed.traffic import times
+from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
-from bfpsim.mapping.ragged import Vector
-from bfpsim.mapping.windows import window_profile
+from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
@@ -39,11 +39,7 @@ def orders(layer: ConvLayer) -> tuple[str, ...]:
     `ORDERS`; and where clipping to the map leaves all tiles of P (or Q) the same rows (columns), as
     it does under a dilation as large as the map, those in which I is kept for that reason.
     """
-    for dim in "PQ":
-        sizes = np.arange(1, layer.dims[dim] + 1)
-        if window_profile(layer, dim, sizes).wrapped.any():
-            return ORDERS + _CLIPPED
-    return ORDERS
+    return ORDERS + _CLIPPED if any(recurs(layer, dim) for dim in "PQ") else ORDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +124,17 @@ class _Candidates:
     ) -> None:
         self._layer, self._arch, self._objective = layer, arch, objective
         self._orders = orders(layer)
-        self._grid = grid = Grid.of(layer, arch, formats, objective)
+        self._grid = grid = grid_of(layer, arch, formats, objective)
         legal = grid.legal()
         if not legal.any():
             raise MappingError(grid.shortage())
         self._places = np.argwhere(legal)
         self._steps = np.broadcast_to(grid.steps, legal.shape)[legal]
-        self._dram = np.concatenate([grid.dram_bits(order)[legal] for order in self._orders])
-        self._rest: NDArray[Any] = np.zeros(0)  # SRAM energy, or busy cycles
+        outer = [grid.outer_bits(order) for order in self._orders]
+        self._outer = np.concatenate([sum(bits.values())[legal] for bits in outer])
+        self._rest: NDArray[Any] = np.zeros(0)  # energy of the level inside, or busy cycles
         if objective == "energy":
-            self._rest = np.concatenate([self._sram_pj(order)[legal] for order in self._orders])
+            self._rest = np.concatenate([self._inner_pj(bits)[legal] for bits in outer])
         elif objective == "latency":
             cycles = np.broadcast_to(grid.compute_cycles, legal.shape)[legal]
             self._rest = np.tile(cycles, len(self._orders))
@@ -162,15 +159,15 @@ class _Candidates:
 
     def _costs(self) -> NDArray[Any]:
         if self._objective == "dram":
-            return self._dram
+            return self._outer
         if self._objective == "energy":
-            energy: NDArray[Any] = self._dram * self._arch.dram.energy + self._rest
+            energy: NDArray[Any] = self._outer * self._arch.dram.energy + self._rest
             return energy
-        cycles: NDArray[Any] = np.maximum(self._rest, self._channel_cycles(self._dram))
+        cycles: NDArray[Any] = np.maximum(self._rest, self._channel_cycles(self._outer))
         return cycles
 
     def _cost(self, index: int, padding: int) -> float:
-        bits = int(self._dram[index]) + padding
+        bits = int(self._outer[index]) + padding
         if self._objective == "dram":
             return bits
         if self._objective == "energy":
@@ -189,10 +186,9 @@ class _Candidates:
         cycles: Vector = (-(-exact * rate.denominator // rate.numerator)).astype(np.int64)
         return cycles
 
-    def _sram_pj(self, order: str) -> NDArray[np.float64]:
-        by_tensor = self._grid.sram_bits_by_tensor(order)
+    def _inner_pj(self, outer: dict[Tensor, Any]) -> NDArray[np.float64]:
         energy = np.zeros(1)
-        for tensor, bits in by_tensor.items():
+        for tensor, bits in self._grid.inner_bits(outer).items():
             energy = energy + bits * self._arch.buffer(tensor).pj_per_bit
         return energy
 
@@ -227,9 +223,9 @@ class _Paddings:
         """Padding of all transfers [bit]; stops counting once the cost reaches `limit`."""
         burst, formats = self._arch.dram.burst, self._formats
         accumulator_bits, halo = self._arch.pe_array.accumulator_bits, self._arch.dma.halo
-        spills = 2 * (refetches(nest, "O") - 1)
+        spills = 2 * (times(nest, "O") - 1)
         parts: tuple[tuple[object, int, Callable[[], int]], ...] = (
-            (_tiles(nest, "W"), refetches(nest, "W"),
+            (_tiles(nest, "W"), times(nest, "W"),
              lambda: weight_padding(nest, formats.W, burst)),
             (("O", _tiles(nest, "O")), 1,
              lambda: result_padding(nest, formats.O, burst)),
@@ -239,11 +235,11 @@ class _Paddings:
              lambda: input_padding(nest, formats.I, burst, halo)),
         )  # fmt: skip
         total = 0
-        for key, times, count in parts:
-            if times and padded(total) < limit:
+        for key, repeats, count in parts:
+            if repeats and padded(total) < limit:
                 if key not in self._known:
                     self._known[key] = count()
-                total += times * self._known[key]
+                total += repeats * self._known[key]
         return total
 
 

@@ -1,22 +1,41 @@
 """Analytical data movement: the paper's model, the exact one, and the ladder between them.
 
-`paper` is Eq. 2-6 of BitQ, made precise as in MOpt (ASPLOS'21). `exact` is a closed form of the
+`paper` is Eq. 2-6 of BitQ, made precise as in MOpt (ASPLOS'21). `exact` is the closed form of the
 movement rules without bursts. They differ by effects that can each be switched on alone; with all
 of them the model equals the simulator bit for bit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
+from math import prod
+from typing import TYPE_CHECKING, Literal
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.array_model import array_totals, paper_array_counts
-from bfpsim.mapping.boxes import Volume, input_box, output_box, weight_box
-from bfpsim.mapping.capacity import check
-from bfpsim.mapping.counts import Counts, Direction
-from bfpsim.mapping.dram_model import EXACT, FULL, PAPER, Effect, dram_counts, stored
-from bfpsim.mapping.nest import DIMS, Mapping, Tensor, make_nest
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.traffic import (
+    EXACT,
+    FULL,
+    PAPER,
+    Effect,
+    Effects,
+    inner_counts,
+    outer_counts,
+    paper_inner_counts,
+    times,
+)
+from bfpsim.mapping.counts import Counts, Direction, to_frame
+from bfpsim.mapping.fit import check
+from bfpsim.mapping.nest import Mapping, Nest, Tensor, make_nest
+from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
+from bfpsim.mapping.window import Window
+from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.workloads import ConvLayer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "EXACT",
@@ -24,10 +43,20 @@ __all__ = [
     "PAPER",
     "Effect",
     "compulsory_counts",
+    "full_counts",
     "ladder",
     "model_counts",
+    "predict",
     "stored",
 ]
+
+
+def stored(layer: ConvLayer, arch: Arch) -> ConvLayer:
+    """The layer as stored off chip: with `padding: fetch`, padding is part of the tensor."""
+    if arch.dma.padding == "skip" or not any(layer.paddings):
+        return layer
+    top, bottom, left, right = layer.paddings
+    return replace(layer, padding=0, H=layer.height + top + bottom, W=layer.width + left + right)
 
 
 def model_counts(
@@ -35,88 +64,140 @@ def model_counts(
     arch: Arch,
     mapping: Mapping,
     formats: LayerFormats,
-    effects: frozenset[Effect],
+    effects: Effects,
 ) -> Counts:
-    """Bits moved by a legal mapping, at both levels, with the given effects modelled.
+    """Bits moved by a legal mapping, at every level, with the given effects modelled.
 
-    SRAM counts are the paper's array-side volume for `PAPER` and exact for any other set.
+    What the array exchanges is the paper's volume for `PAPER` and exact for any other set.
     Raises MappingError as `check` does.
     """
-    layer = stored(layer, arch)
-    nest = check(layer, arch, mapping, formats)
-    counts = dram_counts(nest, arch, formats, effects)
+    nest = check(stored(layer, arch), arch, mapping, formats)
+    counts = outer_counts(nest, arch, formats, effects)
+    if Effect.BURSTS in effects:
+        counts.merge(_burst_counts(nest, arch, formats))
     if effects == PAPER:
-        counts.merge(paper_array_counts(nest, arch, formats))
+        counts.merge(paper_inner_counts(nest, arch, formats))
     else:
-        dma_side(counts)
-        counts.merge(array_totals(nest, arch, formats).counts)
+        _pass_inwards(counts, arch)
+        counts.merge(inner_counts(nest, arch, formats)[0])
     return counts
+
+
+def full_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> tuple[Counts, int]:
+    """What the simulator moves for a nest of the stored layer, and the cycles that it computes."""
+    counts = outer_counts(nest, arch, formats, FULL)
+    counts.merge(_burst_counts(nest, arch, formats))
+    _pass_inwards(counts, arch)
+    inner, cycles = inner_counts(nest, arch, formats)
+    counts.merge(inner)
+    return counts, cycles
 
 
 def ladder(
     layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats
 ) -> list[tuple[str, Fraction, Fraction]]:
-    """DRAM bits from `paper` to simulated: (rung, bits it adds to those below, bits it adds alone).
+    """Off-chip bits from `paper` to simulated: (rung, bits it adds to those below, and alone).
 
     The first entry is ("paper", its total, its total); the second column sums to the total with
     bursts.
     """
-    layer = stored(layer, arch)
-    nest = check(layer, arch, mapping, formats)
+    nest = check(stored(layer, arch), arch, mapping, formats)
+    bursts = Fraction(_burst_counts(nest, arch, formats).total())
 
-    def dram(effects: Iterable[Effect]) -> Fraction:
-        return Fraction(dram_counts(nest, arch, formats, frozenset(effects)).total())
+    def moved(effects: Iterable[Effect]) -> Fraction:
+        given = frozenset(effects)
+        bits = Fraction(outer_counts(nest, arch, formats, given).total())
+        return bits + bursts if Effect.BURSTS in given else bits
 
-    paper = dram(PAPER)
+    paper = moved(PAPER)
     rungs = [("paper", paper, paper)]
     below = paper
     climbed: list[Effect] = []
     for effect in Effect:
         climbed.append(effect)
-        here = dram(climbed)
-        rungs.append((effect.value, here - below, dram([effect]) - paper))
+        here = moved(climbed)
+        rungs.append((effect.value, here - below, moved([effect]) - paper))
         below = here
     return rungs
 
 
-def dma_side(counts: Counts) -> None:
-    """What DMA fills into and drains from the SRAM: the payload that DRAM reads and writes."""
+def _pass_inwards(counts: Counts, arch: Arch) -> None:
+    """Count at the level inside what the outermost one reads and writes, bursts apart."""
+    outer, inner = (level.name for level in arch.levels[:2])
     for flow, bits in list(counts.items()):
-        if flow.level == "DRAM" and flow.kind != "burst":
+        if flow.level == outer and flow.kind != "burst":
             opposite: Direction = "write" if flow.direction == "read" else "read"
-            counts.add("SRAM", flow.tensor, opposite, flow.kind, bits)
+            counts.add(inner, flow.tensor, opposite, flow.kind, bits)
+
+
+def _burst_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> Counts:
+    """What whole bursts move beyond the payload."""
+    counts, burst, level = Counts(), arch.dram.burst, arch.levels[0].name
+    inputs = input_padding(nest, formats.I, burst, arch.dma.halo)
+    counts.add(level, "I", "read", "burst", inputs)
+    weights = weight_padding(nest, formats.W, burst) * times(nest, "W")
+    counts.add(level, "W", "read", "burst", weights)
+    counts.add(level, "O", "write", "burst", result_padding(nest, formats.O, burst))
+    spills = times(nest, "O") - 1
+    if spills:
+        sums = sums_padding(nest, arch.pe_array.accumulator_bits, burst) * spills
+        counts.add(level, "O", "write", "burst", sums)
+        counts.add(level, "O", "read", "burst", sums)
+    return counts
 
 
 def compulsory_counts(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Counts:
-    """DRAM payload that no mapping avoids: every needed element once, bursts apart.
+    """Off-chip payload that no mapping avoids: every needed element once, bursts apart.
 
     I's stored rows and columns that some output needs (not those that strides step over), W, and
     O as a result.
     """
-    layer = stored(layer, arch)
-    nest = make_nest(layer, Mapping())
-    at = dict.fromkeys(DIMS, 0)
-    needed = input_box(nest, at)._replace(h=(0, _lines(layer, "P")), w=(0, _lines(layer, "Q")))
+    layer, level = stored(layer, arch), arch.levels[0].name
+    grid = Grid.of_nest(make_nest(layer, Mapping()), arch, formats)
+    rows, cols = (Window.of(layer, d).lines(layer.dims[d]) for d in "PQ")
+    pixels = layer.N * rows * cols
+    n, p, q, outputs = layer.output_shape
     counts = Counts()
-    once: tuple[tuple[Tensor, Direction, Volume], ...] = (
-        ("I", "read", needed.volume(formats.I)),
-        ("W", "read", weight_box(nest, at).volume(formats.W)),
-        ("O", "write", output_box(nest, at).volume(formats.O)),
-    )
-    for tensor, direction, volume in once:
-        counts.add("DRAM", tensor, direction, "mantissa", volume.mantissa)
-        counts.add("DRAM", tensor, direction, "exponent", volume.exponent)
+
+    def once(tensor: Tensor, direction: Direction, mantissa: int, exponent: int) -> None:
+        counts.add(level, tensor, direction, "mantissa", mantissa)
+        counts.add(level, tensor, direction, "exponent", exponent)
+
+    once("I", "read", *_pixels(pixels, layer.G * layer.C, formats.I))
+    weights = prod(layer.weight_shape) * formats.W.mantissa_bits
+    once("W", "read", weights, grid.room["W"] - weights)
+    once("O", "write", *_pixels(n * p * q, outputs, formats.O))
     return counts
 
 
-def _lines(layer: ConvLayer, dim: str) -> int:
-    """Stored input rows (P) or columns (Q) that some output needs."""
-    axis, taps, before, extent = (
-        (0, layer.R, 0, layer.height) if dim == "P" else (1, layer.S, 2, layer.width)
-    )
-    lines = {
-        output * layer.strides[axis] + tap * layer.dilations[axis] - layer.paddings[before]
-        for output in range(layer.dims[dim])
-        for tap in range(taps)
-    }
-    return len(lines & set(range(extent)))
+def _pixels(pixels: int, channels: int, fmt: Format) -> tuple[int, int]:
+    """Mantissas and exponents of whole pixels [bit]."""
+    blocks = -(-channels // fmt.block_size)
+    return pixels * channels * fmt.mantissa_bits, pixels * blocks * fmt.exponent_bits
+
+
+def predict(
+    layer: ConvLayer,
+    arch: Arch,
+    mapping: Mapping,
+    formats: LayerFormats,
+    model: Literal["paper", "exact", "full"] = "exact",
+    *,
+    network: str = "",
+) -> pd.DataFrame:
+    """Bits moved by a mapping according to a model, without simulating it, as a table.
+
+    model: "paper" is Eq. 2-6 of BitQ; "exact" the closed form of the movement rules without
+        bursts; "full" with bursts, which equals the simulator bit for bit
+    network: the name that the table shows
+
+    Columns as `LayerResult.traffic`. The paper's bits may be fractions.
+    Raises MappingError for a mapping that is not legal, ValueError for another model.
+    """
+    if model not in _EFFECTS:
+        raise ValueError(f"model={model!r}; allowed: {', '.join(_EFFECTS)}")
+    counts = model_counts(layer, arch, mapping, formats, _EFFECTS[model])
+    return to_frame([(network, layer.name, counts)], arch)
+
+
+_EFFECTS = {"paper": PAPER, "exact": EXACT, "full": FULL}

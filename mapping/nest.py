@@ -1,6 +1,6 @@
 """Tiled loop nests: a tile size per dimension and the order of the loops between tiles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
@@ -8,12 +8,20 @@ from typing import Literal
 from bfpsim.workloads import ConvLayer
 
 DIMS = "NGKCPQ"
-"""The dimensions that are tiled at the DRAM level; R and S stay whole in a tile."""
+"""The dimensions that are tiled at the outermost boundary; R and S stay whole in a tile."""
+
+EVERY_DIM = DIMS + "RS"
+"""The dimensions that boundaries further inside may tile."""
 
 Tensor = Literal["I", "W", "O"]
 
-RELEVANT: dict[Tensor, str] = {"I": "NGCPQ", "W": "GKC", "O": "NGKPQ"}
-"""The tiled dimensions that each tensor's box depends on. C is the reduction of O."""
+TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
+
+RELEVANT: dict[Tensor, str] = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
+"""The dimensions that each tensor depends on."""
+
+REDUCTION = "CRS"
+"""The dimensions that O sums over."""
 
 
 class MappingError(ValueError):
@@ -62,15 +70,25 @@ def _known(dim: object, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One loop between tiles."""
+    """One loop between tiles.
+
+    trips: of a whole tile of the loop outside; the edge tile of that one may take fewer
+    tile: what one trip covers of the dimension [elements]
+    """
 
     dim: str
     trips: int
+    tile: int
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """A mapping applied to a layer: extents, tile sizes, trips, and the loops, outer to inner."""
+    """The loops of one or several boundaries, joined, over a layer.
+
+    extents: of every dimension
+    tile: size of the innermost tile per dimension; trips: innermost tiles per dimension
+    loops: outer to inner; a dimension may stand in it once per boundary
+    """
 
     layer: ConvLayer
     extents: dict[str, int]
@@ -79,38 +97,18 @@ class Nest:
     loops: tuple[Loop, ...]
 
     @property
+    def order(self) -> str:
+        """The dimensions of the loops, outer to inner."""
+        return "".join(loop.dim for loop in self.loops)
+
+    @property
     def steps(self) -> int:
         """Tile steps in the whole nest."""
-        return prod(loop.trips for loop in self.loops)
+        return prod(self.trips.values())
 
-    def span(self, dim: str, index: int) -> tuple[int, int]:
-        """The half-open range of `dim` that its tile number `index` covers."""
-        low = index * self.tile[dim]
-        return low, min(low + self.tile[dim], self.extents[dim])
-
-    def spans(self, dim: str) -> list[tuple[int, int]]:
-        """Every tile's range of `dim`, in order."""
-        return [self.span(dim, i) for i in range(self.trips[dim])]
-
-    def period(self, tensor: Tensor) -> int:
-        """Steps between changes of the tensor's loop indices (`steps` if they never change)."""
-        inside = 1
-        for loop in reversed(self.loops):
-            if loop.dim in RELEVANT[tensor]:
-                return inside
-            inside *= loop.trips
-        return inside
-
-    def indices(self, step: int) -> dict[str, int]:
-        """Tile number of every dimension at a step."""
-        at = dict.fromkeys(DIMS, 0)
-        for loop in reversed(self.loops):
-            step, at[loop.dim] = divmod(step, loop.trips)
-        return at
-
-    def walk(self) -> Iterator[dict[str, int]]:
-        """Tile numbers of every step, in order."""
-        return map(self.indices, range(self.steps))
+    def cuts(self, dim: str) -> tuple[int, ...]:
+        """Tile sizes of the loops over a dimension, outer to inner."""
+        return tuple(loop.tile for loop in self.loops if loop.dim == dim)
 
 
 def make_nest(layer: ConvLayer, mapping: Mapping) -> Nest:
@@ -120,16 +118,42 @@ def make_nest(layer: ConvLayer, mapping: Mapping) -> Nest:
     that `order` leaves out.
     """
     extents = layer.dims
-    tile = {dim: mapping.tile.get(dim, extents[dim]) for dim in DIMS}
-    for dim, size in tile.items():
+    for dim, size in mapping.tile.items():
         if size > extents[dim]:
             raise MappingError(f"{layer.name}: tile {dim}={size}; allowed: 1..{extents[dim]}")
-    trips = {dim: -(-extents[dim] // tile[dim]) for dim in DIMS}
-    for dim in DIMS:
-        if trips[dim] > 1 and dim not in mapping.order:
+    several = [d for d in DIMS if mapping.tile.get(d, extents[d]) < extents[d]]
+    for dim in several:
+        if dim not in mapping.order:
+            trips = -(-extents[dim] // mapping.tile[dim])
             raise MappingError(
-                f"{layer.name}: order={mapping.order!r} lacks {dim}, which has {trips[dim]} tiles; "
-                f"allowed: an order that holds {''.join(d for d in DIMS if trips[d] > 1)}"
+                f"{layer.name}: order={mapping.order!r} lacks {dim}, which has {trips} tiles; "
+                f"allowed: an order that holds {''.join(several)}"
             )
-    loops = tuple(Loop(dim, trips[dim]) for dim in mapping.order if trips[dim] > 1)
-    return Nest(layer, extents, tile, trips, loops)
+    return join(layer, [(mapping.order, mapping.tile)])
+
+
+def join(layer: ConvLayer, boundaries: Iterable[tuple[str, dict[str, int]]]) -> Nest:
+    """The nest of several boundaries over the same layer.
+
+    boundaries: (order, tile sizes) of each, outermost first. A dimension that `tile` lacks is not
+        cut there; one that `order` lacks, or whose tile is no smaller, has no loop there.
+    """
+    extents = layer.dims | {"R": layer.R, "S": layer.S}
+    tile, loops = dict(extents), []
+    for order, sizes in boundaries:
+        for dim in order:
+            size = sizes.get(dim, tile[dim])
+            if size < tile[dim]:
+                loops.append(Loop(dim, -(-tile[dim] // size), size))
+                tile[dim] = size
+    cuts = {d: [loop.tile for loop in loops if loop.dim == d] for d in extents}
+    trips = {d: _pieces(extents[d], cuts[d]) for d in extents}
+    return Nest(layer, extents, tile, trips, tuple(loops))
+
+
+def _pieces(extent: int, cuts: Sequence[int]) -> int:
+    """How many innermost tiles the loops over a dimension make."""
+    if not cuts:
+        return 1
+    whole, edge = divmod(extent, cuts[0])
+    return whole * _pieces(cuts[0], cuts[1:]) + (_pieces(edge, cuts[1:]) if edge else 0)

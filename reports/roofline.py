@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from bfpsim.mapping.pe_array import passes
+from bfpsim.mapping.array import passes
 from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bfpsim.arch.units import CAPACITY
-from bfpsim.mapping.counts import Counts, energy_pj, order_of
+from bfpsim.mapping.counts import Counts, energy_pj, ordered
 from bfpsim.mapping.models import Effect
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.sim.result import NetworkResult
@@ -44,7 +44,7 @@ def traffic_table(result: LayerResult | NetworkResult) -> Table:
     table = make_table(f"Traffic of {what} on {result.arch.name} [Mbit]", "level", "tensor", "")
     numbers(table, *_KINDS, "total", "energy\n[µJ]")
     previous = ""
-    for level, tensor, direction in dict.fromkeys(f[:3] for f in sorted(counts, key=order_of)):
+    for level, tensor, direction in dict.fromkeys(f[:3] for f in ordered(counts, result.arch)):
         if previous not in ("", level):
             table.add_section()
         bits = [counts.total(level, tensor, direction, kind) for kind in _KINDS]

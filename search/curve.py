@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bfpsim.arch import ArchError
-from bfpsim.mapping.dram_model import stored
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.mapper import orders
-from bfpsim.mapping.models import compulsory_counts
+from bfpsim.mapping.models import compulsory_counts, stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +45,14 @@ def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Ste
             "allowed: an architecture with one shared buffer"
         )
     kept = stored(layer, arch)
-    grid = Grid.of(kept, arch, formats)
-    shape = np.broadcast_shapes(grid.steps.shape, grid.resident_bits.shape)
+    grid = grid_of(kept, arch, formats)
+    resident = sum(grid.room.values())
+    shape = np.broadcast_shapes(grid.steps.shape, resident.shape)
     legal = np.broadcast_to(grid.whole_blocks, shape)
-    need = np.broadcast_to(grid.resident_bits, shape)[legal]
+    need = np.broadcast_to(resident, shape)[legal]
     least = np.full(shape, np.iinfo(np.int64).max)
     for order in orders(kept):
-        np.minimum(least, grid.dram_bits(order), out=least)
+        np.minimum(least, sum(grid.outer_bits(order).values()), out=least)
     return _staircase(need * (2 if arch.buffer("I").double_buffered else 1), least[legal])
 
 

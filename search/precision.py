@@ -78,13 +78,14 @@ def _cost(network: Network, arch: Arch, width: int, activations: bool) -> dict[s
         for layer in network.layers
     }
     result = simulate_network(network, arch, formats)
-    dram = result.traffic[result.traffic["level"] == "DRAM"]
+    outer, inner = (level.name for level in arch.levels)
+    dram = result.traffic[result.traffic["level"] == outer]
     weights = (dram["tensor"] == "W") & dram["layer"].isin(holders)
     energy = result.traffic.groupby("level")["energy_pj"].sum()
     return {
         "dram_bits": int(dram["bits"].sum()),
         "dram_weight_bits": int(dram.loc[weights, "bits"].sum()),
-        "dram_energy_pj": float(energy["DRAM"]),
-        "sram_energy_pj": float(energy["SRAM"]),
+        "dram_energy_pj": float(energy[outer]),
+        "sram_energy_pj": float(energy[inner]),
         "energy_pj": result.energy_pj,
     }

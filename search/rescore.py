@@ -90,7 +90,7 @@ def rescored(
 def simulated_cost(result: LayerResult, objective: Objective) -> float:
     """What a simulation says of an objective: DRAM bits, pJ, or cycles."""
     if objective == "dram":
-        return int(result.counts.total("DRAM"))
+        return int(result.counts.total(result.arch.levels[0].name))
     if objective == "energy":
         return result.energy_pj
     return result.cycles

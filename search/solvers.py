@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from bfpsim.mapping.mapper import best_mappings
-from bfpsim.mapping.solver import Solution, solve
+from bfpsim.mapping.solver.solve import Solution, solve
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,38 +14,28 @@ import numpy as np
 import simpy
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.capacity import check
-from bfpsim.mapping.counts import Counts, Direction
-from bfpsim.mapping.dram_model import stored
-from bfpsim.mapping.movement import input_fetch, output_visit, weight_fetch
-from bfpsim.mapping.nest import Mapping, Tensor
+from bfpsim.mapping.counts import KINDS, Counts, Direction
+from bfpsim.mapping.fit import check
+from bfpsim.mapping.models import stored
+from bfpsim.mapping.nest import TENSORS, Mapping, Tensor
+from bfpsim.mapping.steps.price import Moved, Priced, Stay, stays_of, steps_of
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.buffer import Memory, TileBuffer
 from bfpsim.sim.channel import Channel
+from bfpsim.sim.clock import Clock
+from bfpsim.sim.counters import Counters
 from bfpsim.sim.recurrence import Moment, Recurrence
-from bfpsim.sim.schedule import (
-    KINDS,
-    Moved,
-    Priced,
-    Stay,
-    input_stays,
-    output_stays,
-    steps,
-    tile_at,
-    weight_stays,
-)
 from bfpsim.sim.timeline import Activity, Stream, Timeline, Unit
 from bfpsim.workloads import ConvLayer
 
 if TYPE_CHECKING:
-    from bfpsim.mapping.boxes import Volume
     from bfpsim.sim.functional import Data
 
 Process = Generator[simpy.Event, None, None]
 
 _ENGINES: dict[Tensor, Unit] = {"I": "dma I", "W": "dma W", "O": "dma O"}
 _WAITS: dict[Tensor, Activity] = {"I": "wait I", "W": "wait W", "O": "wait O"}
-_FLOWS: tuple[tuple[Tensor, Direction], ...] = (
+_TRANSFERS: tuple[tuple[Tensor, Direction], ...] = (
     ("I", "read"),
     ("W", "read"),
     ("O", "read"),
@@ -98,11 +88,15 @@ class Accelerator:
         self._nest = nest = check(layer, arch, mapping, formats)
         self._data = data
         self._tally = Tally()
-        self._env = env = simpy.Environment()
+        self._env = env = Clock()
+        self._counters = Counters(
+            ["computing", "transfers", "channel busy"]
+            + [("stalled", tensor) for tensor in TENSORS]
+            + [(*transfer, kind) for transfer in _TRANSFERS for kind in KINDS]
+        )
         self._channel = Channel(env, arch.dram_bits_per_cycle)
-        names: dict[Tensor, str] = {"I": "SRAM I", "W": "SRAM W", "O": "SRAM O"}
-        if arch.shared:
-            names = dict.fromkeys(names, "SRAM")
+        inner = arch.levels[-1].name
+        names = {t: inner if arch.shared else f"{inner} {t}" for t in TENSORS}
         self._memories = {
             name: Memory(name, arch.buffer(tensor).capacity) for tensor, name in names.items()
         }
@@ -111,17 +105,14 @@ class Accelerator:
             for tensor, name in names.items()
         }
         self._stays: dict[Tensor, Priced[Stay]] = {
-            "I": input_stays(nest, arch, formats),
-            "W": weight_stays(nest, arch, formats),
-            "O": output_stays(nest, arch, formats),
+            tensor: stays_of(tensor, nest, arch, formats) for tensor in TENSORS
         }
-        self._steps = steps(nest, arch, formats)
+        self._steps = steps_of(nest, arch, formats)
         self._step = 0
         self._computed = np.zeros(len(self._steps.prices), np.int64)
         self._visits_computed = 0
         self._visit_computed: simpy.Event | None = None
         self._drains = 0
-        self._moved = dict.fromkeys(((*flow, kind) for flow in _FLOWS for kind in KINDS), 0)
         self._skipped = 0
         self._names: dict[simpy.Process, str] = {}
         self._recurrence = None
@@ -133,8 +124,8 @@ class Accelerator:
         """Run the layer to the last bit written."""
         env, tally = self._env, self._tally
         processes = {
-            "I": self._input_dma(),
-            "W": self._weight_dma(),
+            "I": self._fetch_dma("I"),
+            "W": self._fetch_dma("W"),
             "array": self._array(),
             "O": self._output_dma(),
         }
@@ -143,10 +134,15 @@ class Accelerator:
         env.run(until=last)
         self._count_transfers()
         self._count_array()
-        tally.cycles = self._now
-        draining = tally.cycles - tally.compute_cycles - sum(tally.stalls.values())
-        self._stall("O", tally.cycles - draining, tally.cycles, self._nest.steps - 1)
-        tally.dram_busy = self._channel.busy
+        counters, cycles = self._counters, self._now
+        stalled = sum(counters["stalled", tensor] for tensor in TENSORS)
+        draining = cycles - counters["computing"] - stalled
+        self._stall("O", cycles - draining, cycles, self._nest.steps - 1)
+        tally.cycles = cycles
+        tally.compute_cycles = counters["computing"]
+        tally.stalls = {tensor: counters["stalled", tensor] for tensor in TENSORS}
+        tally.transfers = counters["transfers"]
+        tally.dram_busy = counters["channel busy"]
         tally.peaks = {name: memory.peak for name, memory in self._memories.items()}
         tally.steps = self._nest.steps
         return tally
@@ -158,8 +154,12 @@ class Accelerator:
 
     # --- DMA engines: one process per tensor -----------------------------------------------------
 
-    def _input_dma(self) -> Process:
-        buffer, stays = self._buffers["I"], self._stays["I"]
+    def _fetch_dma(self, tensor: Tensor) -> Process:
+        """Bring the tiles of I or of W."""
+        buffer, stays = self._buffers[tensor], self._stays[tensor]
+        fetch = None
+        if self._data is not None:
+            fetch = self._data.fetch_input if tensor == "I" else self._data.fetch_weight
         while buffer.reserved < len(stays):
             while buffer.full:
                 yield buffer.vacancy()
@@ -167,25 +167,10 @@ class Accelerator:
             stay = stays[tile]
             buffer.reserve(stay.held)
             moved = stay.arrives
-            if self._data is not None:
-                fetch = input_fetch(self._nest, self._arch.dma.halo, tile)
-                moved = _copied(self._data.fetch_input(fetch), moved)
+            if fetch is not None:  # what was copied, in place of what was computed
+                moved = fetch(tile)._replace(burst=moved.burst)
             if moved.payload:
-                yield self._move("I", "read", moved, tile)
-            buffer.deliver()
-
-    def _weight_dma(self) -> Process:
-        buffer, stays = self._buffers["W"], self._stays["W"]
-        while buffer.reserved < len(stays):
-            while buffer.full:
-                yield buffer.vacancy()
-            tile = buffer.reserved
-            stay = stays[tile]
-            buffer.reserve(stay.held)
-            moved = stay.arrives
-            if self._data is not None:
-                moved = _copied(self._data.fetch_weight(weight_fetch(self._nest, tile)), moved)
-            yield self._move("W", "read", moved, tile)
+                yield self._move(tensor, "read", moved, tile)
             buffer.deliver()
 
     def _output_dma(self) -> Process:
@@ -199,8 +184,7 @@ class Accelerator:
             buffer.reserve(stay.held)
             moved = stay.arrives
             if self._data is not None:
-                restored = self._data.restore(output_visit(self._nest, tile))
-                moved = moved._replace(psum=restored)
+                moved = self._data.restore(tile)._replace(burst=moved.burst)
             if moved.payload:
                 yield self._move("O", "read", moved, tile)
             buffer.deliver()
@@ -215,19 +199,16 @@ class Accelerator:
         tile = buffer.released
         moved = self._stays["O"][tile].leaves
         if self._data is not None:
-            visit = output_visit(self._nest, tile)
-            if visit.finished:
-                moved = _copied(self._data.store(visit), moved)
-            else:
-                moved = moved._replace(psum=self._data.spill(visit))
+            moved = self._data.drain(tile)._replace(burst=moved.burst)
         self._drains += 1
         yield self._move("O", "write", moved, tile)
         buffer.release()
 
     def _move(self, tensor: Tensor, direction: Direction, moved: Moved, tile: int) -> simpy.Event:
         """Remember a transfer's bits, put it on the channel; the event of its completion."""
+        counters = self._counters
         for kind, part in zip(KINDS, moved, strict=True):
-            self._moved[tensor, direction, kind] += part
+            counters.add((tensor, direction, kind), part)
         bits = moved.payload + moved.burst
         start, end = self._channel.request(bits)
         now = int(self._env.now)
@@ -236,16 +217,21 @@ class Accelerator:
         timeline, skipped = self._tally.timeline, self._skipped
         timeline.add("dram", direction, start + skipped, end + skipped, bits, tile, tensor)
         timeline.add(_ENGINES[tensor], direction, now + skipped, done + skipped, bits, tile, tensor)
-        self._tally.transfers += 1
+        counters.add("transfers", 1)
+        counters.add("channel busy", end - start)
         return self._env.timeout(done - now)
 
     def _count_transfers(self) -> None:
-        """Count what every transfer moved, at both ends; burst padding stays at the DRAM."""
+        """Count what every transfer moved, at both ends; burst padding stays at the outer one."""
         counts = self._tally.counts
-        for (tensor, direction, kind), bits in self._moved.items():
-            counts.add("DRAM", tensor, direction, kind, bits)
-            if kind != "burst":
-                counts.add("SRAM", tensor, "write" if direction == "read" else "read", kind, bits)
+        outer, inner = (level.name for level in self._arch.levels)
+        for tensor, direction in _TRANSFERS:
+            other: Direction = "write" if direction == "read" else "read"
+            for kind in KINDS:
+                bits = self._counters[tensor, direction, kind]
+                counts.add(outer, tensor, direction, kind, bits)
+                if kind != "burst":
+                    counts.add(inner, tensor, other, kind, bits)
 
     # --- PE array --------------------------------------------------------------------------------
 
@@ -267,10 +253,10 @@ class Accelerator:
                 self._skip_repeats(self._recurrence)
             step = self._steps[self._step]
             if self._data is not None:
-                self._data.compute(self._step, tile_at(self._nest, self._step))
+                self._data.compute(self._step)
             self._computed[self._steps.kinds[self._step]] += 1
             cycles = step.traffic.cycles
-            tally.compute_cycles += cycles
+            self._counters.add("computing", cycles)
             begin = self._now
             tally.timeline.add("array", "compute", begin, begin + cycles, 0, self._step, "steps")
             yield self._env.timeout(cycles)
@@ -285,24 +271,24 @@ class Accelerator:
                     self._buffers[tensor].release()
 
     def _count_array(self) -> None:
-        """Count the SRAM traffic of every computed tile."""
-        counts = self._tally.counts
+        """Count what every computed tile exchanged with the innermost level."""
+        counts, level = self._tally.counts, self._arch.levels[-1].name
         for step, times in zip(self._steps.prices, self._computed.tolist(), strict=True):
-            one = step.traffic
-            counts.add("SRAM", "I", "read", "mantissa", one.input_mantissa * times)
-            counts.add("SRAM", "I", "read", "exponent", one.input_exponent * times)
-            counts.add("SRAM", "W", "read", "mantissa", one.weight_mantissa * times)
-            counts.add("SRAM", "W", "read", "exponent", one.weight_exponent * times)
+            one, (mantissa, exponent) = step.traffic, step.result
+            counts.add(level, "I", "read", "mantissa", one.input_mantissa * times)
+            counts.add(level, "I", "read", "exponent", one.input_exponent * times)
+            counts.add(level, "W", "read", "mantissa", one.weight_mantissa * times)
+            counts.add(level, "W", "read", "exponent", one.weight_exponent * times)
             sums = one.output_elements * self._arch.pe_array.accumulator_bits * times
-            counts.add("SRAM", "O", "read", "psum", (one.reduction_folds - 1 + step.resumes) * sums)
-            counts.add("SRAM", "O", "write", "psum", (one.reduction_folds - step.finishes) * sums)
-            counts.add("SRAM", "O", "write", "mantissa", step.result.mantissa * times)
-            counts.add("SRAM", "O", "write", "exponent", step.result.exponent * times)
+            counts.add(level, "O", "read", "psum", (one.reduction_folds - 1 + step.resumes) * sums)
+            counts.add(level, "O", "write", "psum", (one.reduction_folds - step.finishes) * sums)
+            counts.add(level, "O", "write", "mantissa", mantissa * times)
+            counts.add(level, "O", "write", "exponent", exponent * times)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""
         if end > begin:
-            self._tally.stalls[tensor] += end - begin
+            self._counters.add(("stalled", tensor), end - begin)
             self._tally.timeline.add("array", _WAITS[tensor], begin, end, 0, step, "steps")
 
     # --- recurrence ------------------------------------------------------------------------------
@@ -325,14 +311,7 @@ class Accelerator:
 
         Those are in it to find the moment at which it went on alike, not to prove that it did.
         """
-        now = self._env.now
-        # SimPy tells the time of the next event alone; who resumes when, and in which order at one
-        # time, is part of the state.
-        pending = tuple(
-            (when - now, self._names[resumed.__self__])  # type: ignore[attr-defined]
-            for when, _, _, event in sorted(self._env._queue)
-            for resumed in event.callbacks or ()
-        )
+        pending = tuple((wait, self._names[process]) for wait, process in self._env.pending())
         tiles = tuple(
             (
                 buffer.reserved - buffer.begun,
@@ -348,39 +327,25 @@ class Accelerator:
         return pending, self._channel.backlog, tiles, outputs, ahead
 
     def _moment(self) -> Moment:
-        tally, buffers = self._tally, self._buffers.values()
+        buffers, timeline = self._buffers.values(), self._tally.timeline
         return Moment(
             (self._step, *(buffer.released for buffer in buffers)),
             (self._step + 1, *(buffer.reserved + 1 for buffer in buffers)),
             self._now,
-            tally.timeline.rows,
-            len(tally.timeline),
-            (
-                tally.compute_cycles,
-                tally.transfers,
-                self._channel.busy,
-                *tally.stalls.values(),
-                *self._moved.values(),
-            ),
+            timeline.rows,
+            len(timeline),
+            self._counters.moment(),
         )
 
     def _skip(self, before: Moment, now: Moment, times: int) -> None:
         """Count what was done between two moments `times` times more, and go on behind it."""
-        tally = self._tally
         step, *tiles = (new - old for new, old in zip(now.done, before.done, strict=True))
         done = self._steps.kinds[before.done[0] : now.done[0]]
         self._computed += times * np.bincount(done, minlength=len(self._computed))
-        more = (times * (new - old) for new, old in zip(now.totals, before.totals, strict=True))
-        tally.compute_cycles += next(more)
-        tally.transfers += next(more)
-        self._channel.busy += next(more)
-        for tensor in tally.stalls:
-            tally.stalls[tensor] += next(more)
-        for flow in self._moved:
-            self._moved[flow] += next(more)
+        self._counters.repeat(before.totals, now.totals, times)
         cycles = now.cycle - before.cycle
         period: dict[Stream, int] = {"steps": step, **dict(zip(self._buffers, tiles, strict=True))}
-        tally.timeline.repeat(before.row, before.length, times, cycles, period)
+        self._tally.timeline.repeat(before.row, before.length, times, cycles, period)
         self._skipped += times * cycles
         self._step += times * step
         for buffer, count in zip(self._buffers.values(), tiles, strict=True):
@@ -392,8 +357,3 @@ class Accelerator:
 
     def _slots(self, tensor: Tensor) -> int:
         return 2 if self._arch.buffer(tensor).double_buffered else 1
-
-
-def _copied(volume: Volume, moved: Moved) -> Moved:
-    """What was copied, in place of what was computed; burst padding is not data."""
-    return Moved(*volume, burst=moved.burst)

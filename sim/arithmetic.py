@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.mapping.pe_array import Tile
+from bfpsim.mapping.steps.array import Tile
 from bfpsim.quant.formats.exact import ExactArray, from_float, matmul
 from bfpsim.workloads import ConvLayer
 

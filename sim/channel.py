@@ -19,8 +19,6 @@ class Channel:
         self._env = env
         self._rate = bits_per_cycle
         self._free_at = 0
-        self.busy = 0
-        """Cycles spent moving bits so far."""
 
     @property
     def backlog(self) -> int:
@@ -32,5 +30,4 @@ class Channel:
         start = max(int(self._env.now), self._free_at)
         cycles = -(-bits * self._rate.denominator // self._rate.numerator)
         self._free_at = start + cycles
-        self.busy += cycles
         return start, self._free_at

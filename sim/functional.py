@@ -6,12 +6,19 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.arch import PEArray
-from bfpsim.mapping.boxes import ActivationBox, Interval, Volume, input_cols, input_rows
-from bfpsim.mapping.movement import InputFetch, OutputVisit, WeightFetch
+from bfpsim.arch import Arch
 from bfpsim.mapping.nest import DIMS, Nest
-from bfpsim.mapping.pe_array import Tile
-from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.mapping.steps.array import Tile
+from bfpsim.mapping.steps.price import Moved
+from bfpsim.mapping.steps.tiles import (
+    ActivationBox,
+    input_tiles,
+    output_tiles,
+    unrolled,
+    weight_tiles,
+)
+from bfpsim.mapping.window import Interval, Window
+from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.quant.formats.blocks import activation_block
 from bfpsim.quant.formats.exact import ExactArray, from_float
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout, indices
@@ -45,13 +52,13 @@ class Data:
         self,
         nest: Nest,
         formats: LayerFormats,
-        array: PEArray,
+        arch: Arch,
         inputs: Quantized,
         weights: Quantized,
         top: int,
     ) -> None:
         layer = nest.layer
-        self._layer, self._formats, self._array = layer, formats, array
+        self._layer, self._formats, self._array = layer, formats, arch.pe_array
         self._input_top, self._weight_top, self._output_top = inputs.top, weights.top, top
         self._input_layout = ActivationLayout(layer.input_shape, formats.I)
         self._weight_layout = WeightLayout(layer.weight_shape, formats.W)
@@ -59,99 +66,111 @@ class Data:
         self._input_dram = image(inputs, self._input_layout)
         self._weight_dram = image(weights, self._weight_layout)
         self._output_dram = blank(self._output_layout.bits)
+        self._input_tiles = input_tiles(nest, arch.dma.halo)
+        self._weight_tiles = weight_tiles(nest)
+        self._output_tiles = output_tiles(nest)
+        _, self._steps = unrolled(nest, len(nest.loops))
         self._spilled: dict[ActivationBox, ExactArray] = {}
-        # Resident tiles by the step of their fetch or visit: one in use, one on its way.
+        # Resident tiles by their number: one in use, one on its way.
         self._inputs: dict[int, _InputTile] = {}
         self._weights: dict[int, ExactArray] = {}
         self._sums: dict[int, ExactArray | None] = {}
-        self._periods = (nest.period("I"), nest.period("W"), nest.period("O"))
         self.accumulator_width = 1
         """Bits, sign included, of the widest exact partial sum so far."""
 
-    def fetch_input(self, fetch: InputFetch) -> Volume:
+    def fetch_input(self, tile: int) -> Moved:
         """Copy the new part of an I tile; the rest is copied from the tile before."""
-        new, box, fmt, layout = fetch.new, fetch.box, self._formats.I, self._input_layout
+        new, box = self._input_tiles.fetched.at(tile), self._input_tiles.resident.at(tile)
+        fmt, layout = self._formats.I, self._input_layout
         at = layout.field_addresses(new.n, new.h, new.w, new.channels)
         fields = interpret(read_fields(self._input_dram, at, fmt.mantissa_bits), fmt)
         codes = np.empty((*fields.shape[:3], 0), np.int64)
-        if isinstance(fmt, BFP):
+        if fmt.exponent_bits:
             blocks = _blocks(new.channels, fmt.block_size)
             at = layout.code_addresses(new.n, new.h, new.w, blocks)
             codes = read_fields(self._input_dram, at, fmt.exponent_bits)
-        moved = Volume(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
+        moved = Moved(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
         if new != box:
-            before = self._inputs[max(self._inputs)]
+            before = self._inputs[tile - 1]
             fields = _slide(before.box, before.fields, box, new, fields)
             codes = _slide(before.box, before.codes, box, new, codes)
         values = _decode(fields, codes, fmt, self._input_top, indices(box.channels), axis=3)
-        _keep(self._inputs, fetch.step, _InputTile(box, fields, codes, from_float(values)))
+        _keep(self._inputs, tile, _InputTile(box, fields, codes, from_float(values)))
         return moved
 
-    def fetch_weight(self, fetch: WeightFetch) -> Volume:
+    def fetch_weight(self, tile: int) -> Moved:
         """Copy a W tile."""
-        box, fmt, layout = fetch.box, self._formats.W, self._weight_layout
+        box, fmt, layout = self._weight_tiles.at(tile), self._formats.W, self._weight_layout
         at = layout.field_addresses(box.filters, box.c)
         fields = interpret(read_fields(self._weight_dram, at, fmt.mantissa_bits), fmt)
         cut, axis = (box.filters, 0) if layout.depthwise else ((box.c,), 1)
         codes = np.empty(0, np.int64)
-        if isinstance(fmt, BFP):
+        if fmt.exponent_bits:
             blocks = _blocks(cut, fmt.block_size)
             at = layout.code_addresses(indices(box.filters), blocks)
             codes = read_fields(self._weight_dram, at, fmt.exponent_bits)
-        moved = Volume(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
+        moved = Moved(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
         codes = codes.reshape(-1, 1, 1, 1) if layout.depthwise else codes[..., None, None]
         values = _decode(fields, codes, fmt, self._weight_top, indices(cut), axis)
-        _keep(self._weights, fetch.step, from_float(values))
+        _keep(self._weights, tile, from_float(values))
         return moved
 
-    def restore(self, visit: OutputVisit) -> int:
+    def restore(self, tile: int) -> Moved:
         """Bring an O tile's partial sums back, or start it from nothing."""
-        sums = self._spilled.pop(visit.box) if visit.resumed else None
-        self._sums[visit.begin] = sums
-        return 0 if sums is None else sums.digits.size * self._array.accumulator_bits
+        box, resumed = self._output_tiles.resident.at(tile), self._output_tiles.resumed[tile]
+        sums = self._spilled.pop(box) if resumed else None
+        self._sums[tile] = sums
+        return Moved() if sums is None else self._as_sums(sums)
 
-    def compute(self, step: int, tile: Tile) -> None:
+    def compute(self, step: int) -> None:
         """Convolve the resident tiles and add to the resident sums."""
-        input_step, weight_step, visit = (step - step % period for period in self._periods)
-        inputs = self._inputs[input_step]
+        number_i, number_w, number_o = (
+            int(np.searchsorted(tiles.visits.begins, step, side="right")) - 1
+            for tiles in (self._input_tiles, self._weight_tiles, self._output_tiles)
+        )
+        tile = Tile(*(self._steps[dim].at(step) for dim in DIMS))
+        inputs = self._inputs[number_i]
         operands = Operands(
             inputs.values,
-            self._weights[weight_step],
+            self._weights[number_w],
             inputs.box.h[0],
             inputs.box.w[0],
             _block(self._formats.I),
             0 if self._weight_layout.depthwise else _block(self._formats.W),
         )
-        before = self._sums[visit]
+        before = self._sums[number_o]
         if self._array.accumulator == "fp32":
-            self._sums[visit] = accumulate_fp32(self._layer, tile, operands, before)
+            self._sums[number_o] = accumulate_fp32(self._layer, tile, operands, before)
             return
         product = convolve(self._layer, tile, operands)
         sums = product if before is None else before + product
         self.accumulator_width = max(self.accumulator_width, sums.width)
-        self._sums[visit] = sums
+        self._sums[number_o] = sums
 
-    def spill(self, visit: OutputVisit) -> int:
-        """Send an O tile's partial sums out.
+    def drain(self, tile: int) -> Moved:
+        """Send an O tile out: packed if it is finished, else its partial sums.
 
-        They move at `accumulator_bits` but keep every bit: `accumulator_width` tells whether the
+        Sums move at `accumulator_bits` but keep every bit: `accumulator_width` tells whether the
         hardware's accumulator could have.
         """
-        sums = self._take_sums(visit)
-        self._spilled[visit.box] = sums
-        return sums.digits.size * self._array.accumulator_bits
-
-    def store(self, visit: OutputVisit) -> Volume:
-        """Quantise a finished O tile and send it out packed."""
-        box, fmt, layout = visit.box, self._formats.O, self._output_layout
-        q = quantize_activation(self._take_sums(visit).to_float(), fmt, self._output_top)
+        fmt, layout = self._formats.O, self._output_layout
+        box, sums = self._output_tiles.resident.at(tile), self._sums.pop(tile)
+        if sums is None:
+            raise RuntimeError(f"O tile {box} left before it was computed")
+        if not self._output_tiles.finished[tile]:
+            self._spilled[box] = sums
+            return self._as_sums(sums)
+        q = quantize_activation(sums.to_float(), fmt, self._output_top)
         at = layout.field_addresses(box.n, box.h, box.w, box.channels)
         write_fields(self._output_dram, at, fmt.mantissa_bits, q.fields)
-        if isinstance(fmt, BFP):
+        if fmt.exponent_bits:
             blocks = _blocks(box.channels, fmt.block_size)
             at = layout.code_addresses(box.n, box.h, box.w, blocks)
             write_fields(self._output_dram, at, fmt.exponent_bits, q.codes)
-        return Volume(q.fields.size * fmt.mantissa_bits, q.codes.size * fmt.exponent_bits)
+        return Moved(q.fields.size * fmt.mantissa_bits, q.codes.size * fmt.exponent_bits)
+
+    def _as_sums(self, sums: ExactArray) -> Moved:
+        return Moved(psum=sums.digits.size * self._array.accumulator_bits)
 
     def output(self) -> Quantized:
         """The layer's result, unpacked from DRAM."""
@@ -160,17 +179,11 @@ class Data:
         block = activation_block(self._formats.O, layout.shape)
         return unpack(packed, layout, self._output_top, block)
 
-    def _take_sums(self, visit: OutputVisit) -> ExactArray:
-        sums = self._sums.pop(visit.begin)
-        if sums is None:
-            raise RuntimeError(f"O tile {visit.box} left before it was computed")
-        return sums
-
 
 def exact_output(layer: ConvLayer, inputs: Quantized, weights: Quantized) -> ExactArray:
     """The layer's exact sums, computed whole; for the calibration of E_top."""
     tile = Tile(*((0, layer.dims[dim]) for dim in DIMS))
-    rows, cols = input_rows(layer, tile.P), input_cols(layer, tile.Q)
+    rows, cols = (Window.of(layer, dim).interval((0, layer.dims[dim])) for dim in "PQ")
     values = dequantize(inputs)[:, slice(*rows), slice(*cols)]
     exact_weights = from_float(dequantize(weights))
     operands = Operands(from_float(values), exact_weights, rows[0], cols[0], 0, 0)
@@ -204,7 +217,7 @@ def _decode(
     fields: Fields, codes: Fields, fmt: Format, top: int, cells: Fields, axis: int
 ) -> NDArray[np.float64]:
     """Values of a tile; `cells` are the channels (or filters) along `axis` that blocks cut."""
-    if not isinstance(fmt, BFP):
+    if not fmt.exponent_bits:
         return dequantize(Quantized(fields, codes, top, fmt, fields.shape))
     block_of_cell = cells // fmt.block_size
     position = np.searchsorted(np.unique(block_of_cell), block_of_cell)
@@ -219,4 +232,4 @@ def _blocks(intervals: Sequence[Interval], size: int) -> Fields:
 
 
 def _block(fmt: Format) -> int:
-    return fmt.block_size if isinstance(fmt, BFP) else 0
+    return fmt.block_size if fmt.exponent_bits else 0

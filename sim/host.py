@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.mapping.boxes import input_cols, input_rows
+from bfpsim.mapping.window import Window
 from bfpsim.workloads import ConvLayer, LayerWeights, Network, Node, Pool, Shape, WorkloadError
 
 Values = NDArray[np.float64]
@@ -192,7 +192,7 @@ def _maxpool(values: Values, pool: Pool) -> Values:
 def convolve_float(layer: ConvLayer, inputs: Values, weights: Values) -> Values:
     """A float64 convolution of (N, H, W, channels) by (filters, C, R, S): (N, P, Q, filters)."""
     (sr, sc), (dr, dc) = layer.strides, layer.dilations
-    rows, cols = input_rows(layer, (0, layer.P)), input_cols(layer, (0, layer.Q))
+    rows, cols = (Window.of(layer, dim).interval((0, layer.dims[dim])) for dim in "PQ")
     height = (layer.P - 1) * sr + (layer.R - 1) * dr + 1
     width = (layer.Q - 1) * sc + (layer.S - 1) * dc + 1
     top, left = rows[0] + layer.paddings[0], cols[0] + layer.paddings[2]

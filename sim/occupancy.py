@@ -8,10 +8,11 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from bfpsim.mapping.capacity import check
-from bfpsim.mapping.dram_model import stored
-from bfpsim.mapping.nest import Tensor
-from bfpsim.sim.schedule import TENSORS, Priced, Stay, input_stays, output_stays, weight_stays
+from bfpsim.mapping.fit import check
+from bfpsim.mapping.models import stored
+from bfpsim.mapping.nest import TENSORS, Tensor
+from bfpsim.mapping.steps.price import Priced, Stay, stays_of
+from bfpsim.mapping.steps.tiles import visits_of
 
 if TYPE_CHECKING:
     from bfpsim.sim.result import LayerResult
@@ -29,18 +30,14 @@ def occupancy(
     """
     arch = result.arch
     nest = check(stored(result.layer, arch), arch, result.mapping, result.formats)
-    stays = {
-        "I": input_stays(nest, arch, result.formats),
-        "W": weight_stays(nest, arch, result.formats),
-        "O": output_stays(nest, arch, result.formats),
-    }
+    stays = {tensor: stays_of(tensor, nest, arch, result.formats) for tensor in TENSORS}
     changes: Changes = []
     engines = {
         tensor: _Engine(tensor, stays[tensor], 1 + arch.buffer(tensor).double_buffered, changes)
         for tensor in TENSORS
     }
     inputs: tuple[Tensor, ...] = ("I", "W")
-    periods = {tensor: nest.period(tensor) for tensor in inputs}
+    last_steps = {tensor: set((visits_of(nest, tensor).ends - 1).tolist()) for tensor in inputs}
     held: dict[Tensor, int] = dict.fromkeys(TENSORS, 0)
     for piece in islice(result.timeline, most):
         if piece.unit == "dram" or piece.activity.startswith("wait"):
@@ -48,8 +45,8 @@ def occupancy(
         # The others come in the order of their starts, and change nothing before.
         yield from _until(piece.start, changes, held)
         if piece.stream == "steps":
-            for tensor, period in periods.items():
-                if (piece.tile + 1) % period == 0:
+            for tensor, last in last_steps.items():
+                if piece.tile in last:
                     engines[tensor].release(piece.end)
         elif piece.activity == "write":
             engines[piece.stream].release(piece.end)

@@ -150,12 +150,13 @@ class NetworkResult:
             f"{len(self.layers)} layers, {self.cycles:,} cycles, {self.seconds * 1e3:,.2f} ms, "
             f"{self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
         )
+        outer, inner = (level.name for level in self.arch.levels)
         rows = [
             {
                 "layer": layer.layer.name,
                 "mapping": str(layer.mapping),
-                "dram_bits": int(layer.counts.total("DRAM")),
-                "sram_bits": int(layer.counts.total("SRAM")),
+                "dram_bits": int(layer.counts.total(outer)),
+                "sram_bits": int(layer.counts.total(inner)),
                 "energy_pj": layer.energy_pj,
                 "cycles": layer.cycles,
                 "compute_cycles": layer.compute_cycles,

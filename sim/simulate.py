@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bfpsim.mapping.capacity import check
-from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.fit import check
 from bfpsim.mapping.mapper import find_mapping
+from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.quant.formats import BFP, Format, FormatError, LayerFormats, Rounding
 from bfpsim.sim.accelerator import Accelerator, Tally
@@ -157,7 +157,7 @@ def _load(
             codes = np.pad(codes, around, constant_values=(1 << formats.I.exponent_bits) - 1)
         inputs = replace(inputs, fields=np.pad(inputs.fields, around), codes=codes)
     nest = check(kept, arch, mapping, formats)
-    return Data(nest, formats, arch.pe_array, inputs, weights, top)
+    return Data(nest, formats, arch, inputs, weights, top)
 
 
 def _operand(

@@ -151,14 +151,15 @@ def _validate_layer(result: LayerResult) -> LayerValidation:
     paper = model_counts(*point, PAPER)
     (_, below, _), *rungs = ladder(*point)
     times = result.repeats
+    outer, inner = (level.name for level in result.arch.levels)
     return LayerValidation(
         result.layer.name,
         below * times,
-        int(exact.total("DRAM")) * times,
-        int(result.counts.total("DRAM")),
+        int(exact.total(outer)) * times,
+        int(result.counts.total(outer)),
         {name: added * times for name, added, _ in rungs},
         {name: alone * times for name, _, alone in rungs},
-        Fraction(paper.total("SRAM")) * times,
-        int(exact.total("SRAM")) * times,
-        int(result.counts.total("SRAM")),
+        Fraction(paper.total(inner)) * times,
+        int(exact.total(inner)) * times,
+        int(result.counts.total(inner)),
     )

@@ -10,12 +10,12 @@ from operator import add
 from typing import Any
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.counts import Flow, Level, energy_pj
+from bfpsim.mapping.counts import Flow, energy_pj
 from bfpsim.mapping.nest import Tensor
 from bfpsim.search.sweep.record import TENSORS, LayerRecord
 from bfpsim.sim.validate import RUNGS
 
-LEVELS: tuple[Level, ...] = ("DRAM", "SRAM")
+LEVELS: tuple[str, ...] = ("DRAM", "SRAM")
 _PLACES = {
     (level, tensor): Flow(level, tensor, "read", "mantissa")  # all flows there cost the same
     for level in LEVELS
@@ -23,10 +23,10 @@ _PLACES = {
 }
 
 
-Prices = dict[tuple[Level, Tensor], float]
+Prices = dict[tuple[str, Tensor], float]
 
 
-def energy_column(level: Level, tensor: Tensor) -> str:
+def energy_column(level: str, tensor: Tensor) -> str:
     """The column with the energy of one tensor at one level [pJ]."""
     return f"{level.lower()}_{tensor}_energy_pj"
 
@@ -49,7 +49,7 @@ def measures(layers: Sequence[LayerRecord], arch: Arch, per_bit: Prices) -> dict
       (`energy_column`): each the correctly rounded sum of its flows. compulsory_energy_pj
     """
     bits, padding = dict.fromkeys(_PLACES, 0), 0
-    energies: dict[tuple[Level, Tensor], list[float]] = {place: [] for place in _PLACES}
+    energies: dict[tuple[str, Tensor], list[float]] = {place: [] for place in _PLACES}
     for layer in layers:
         for (level, tensor, _, kind), moved in layer.traffic.items():
             place, whole = (level, tensor), int(moved)

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.array import passes
 from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
-from bfpsim.mapping.pe_array import passes
-from bfpsim.mapping.ragged import Values
+from bfpsim.mapping.room import fits
 from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.search.bitwidth.dominance import undominated
 from bfpsim.search.bitwidth.space import TENSORS
@@ -113,14 +114,7 @@ class Costs:
         return cycles
 
     def _fits(self, i: int, w: int, room_o: Values) -> NDArray[np.bool_]:
-        arch = self.arch
-        room_i, room_w = self.room["I"][i], self.room["W"][w]
-        if arch.shared:
-            fits: NDArray[np.bool_] = room_o <= arch.usable_bits("I") - (room_i + room_w)
-        else:
-            alone = (room_i <= arch.usable_bits("I")) & (room_w <= arch.usable_bits("W"))
-            fits = alone & (room_o <= arch.usable_bits("O"))
-        return fits
+        return fits(self.arch, {"I": self.room["I"][i], "W": self.room["W"][w], "O": room_o})
 
     def at(self, mappings: NDArray[np.intp] | NDArray[np.bool_]) -> Costs:
         """The same for some of the mappings."""

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.ragged import Values
+from bfpsim.mapping.closed.leaves import Values
+from bfpsim.mapping.nest import TENSORS
+from bfpsim.mapping.room import fits
 
 _REFERENCES = 96
 
@@ -32,7 +34,8 @@ def undominated(
     busy: (mappings,): where it counts, too
     """
     weight = np.sum([values.mean(axis=0) for values in moved], axis=0)
-    anywhere = _fits(arch, np.stack([values.max(axis=0) for values in room]))
+    most = (values.max(axis=0) for values in room)
+    anywhere = fits(arch, dict(zip(TENSORS, most, strict=True)))
     left = np.lexsort((weight, ~anywhere))
     alive = np.ones(left.size, bool)
     at, compared = 0, 0
@@ -92,11 +95,3 @@ def _beaten(
         return np.asarray(beaten)
     more = least(room)
     return np.asarray(beaten & ((more.sum(axis=0) if arch.shared else more.min(axis=0)) >= 0))
-
-
-def _fits(arch: Arch, room: Values) -> NDArray[np.bool_]:
-    """Which mappings fit the buffers with so much room for each tensor: (3, mappings)."""
-    if arch.shared:
-        return np.asarray(room.sum(axis=0) <= arch.usable_bits("I"))
-    usable = np.array([[arch.usable_bits("I")], [arch.usable_bits("W")], [arch.usable_bits("O")]])
-    return np.asarray((room <= usable).all(axis=0))

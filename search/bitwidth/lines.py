@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.mapping.ragged import Values
+from bfpsim.mapping.closed.leaves import Values
 from bfpsim.quant.formats import BFP, Format
 
 

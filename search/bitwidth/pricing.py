@@ -9,22 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.array_model import array_totals
+from bfpsim.mapping.array import passes
 from bfpsim.mapping.candidates import Objective, candidate_sizes
-from bfpsim.mapping.capacity import check_output_blocks, footprint
-from bfpsim.mapping.dram_model import FULL, average_code_bits, dram_counts, stored
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.closed import paper
+from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.leaves import Values, Vector
 from bfpsim.mapping.mapper import orders
-from bfpsim.mapping.models import dma_side
-from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Nest, Tensor, make_nest
-from bfpsim.mapping.paper_grid import PaperGrid
-from bfpsim.mapping.pe_array import passes
-from bfpsim.mapping.ragged import Values, Vector
+from bfpsim.mapping.models import full_counts, stored
+from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Tensor, make_nest
+from bfpsim.mapping.room import fits
 from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.search.bitwidth.costs import Costs
 from bfpsim.search.bitwidth.dominance import undominated
 from bfpsim.search.bitwidth.lines import Lines, make_lines
-from bfpsim.search.bitwidth.space import TENSORS
 from bfpsim.workloads import ConvLayer
 
 Model = Literal["exact", "paper"]
@@ -51,13 +48,13 @@ def model_costs(
         raise MappingError(grids[0].shortage())
     tilings = _tilings(grids, possible, passes(arch.pe_array, ends[0]))
     counted = tilings.busy if objective == "latency" else None
-    paper = PaperGrid(kept, arch, sizes)
+    tiling = paper.of_sizes(kept, sizes)
     found: dict[Model, Costs] = {}
     for order in orders(kept):
         by_grid = [_exact_moved(grid, order, arch, objective, possible) for grid in grids]
         by_model: dict[Model, dict[Tensor, Values]] = {
             "exact": {t: np.stack([each[t] for each in by_grid]) for t in TENSORS},
-            "paper": _paper_moved(paper, order, kept, arch, lines.ends, objective, possible),
+            "paper": _paper_moved(tiling, order, arch, lines.ends, objective, possible),
         }
         for model, moved in by_model.items():
             rows = [moved[t] for t in TENSORS]
@@ -118,8 +115,8 @@ def _tilings(grids: Sequence[Grid], where: NDArray[np.bool_], one_pass: int) -> 
 
     first, places = grids[0], np.argwhere(where)
     return _Tilings(
-        np.stack([row(grid.input_bits) for grid in grids]),
-        np.stack([row(grid.weight_bits) for grid in grids]),
+        np.stack([row(grid.room["I"]) for grid in grids]),
+        np.stack([row(grid.room["W"]) for grid in grids]),
         np.stack([row(grid.result_bits) for grid in grids]),
         row(first.sum_bits),
         np.stack([row(grid.whole_blocks) for grid in grids]).astype(bool),
@@ -130,46 +127,35 @@ def _tilings(grids: Sequence[Grid], where: NDArray[np.bool_], one_pass: int) -> 
 
 def _possible(grids: Sequence[Grid], arch: Arch) -> NDArray[np.bool_]:
     """Tilings that are legal in some triple of formats."""
-    least = {
-        "I": np.minimum.reduce([grid.input_bits for grid in grids]),
-        "W": np.minimum.reduce([grid.weight_bits for grid in grids]),
-        "O": np.minimum.reduce([grid.output_bits for grid in grids]),
-    }
-    if arch.shared:
-        fits = least["I"] + least["W"] + least["O"] <= arch.usable_bits("I")
-    else:
-        fits = np.ones((1,) * len(DIMS), bool)
-        for tensor in TENSORS:
-            fits = fits & (least[tensor] <= arch.usable_bits(tensor))
+    least = {t: np.minimum.reduce([grid.room[t] for grid in grids]) for t in TENSORS}
     whole = np.logical_or.reduce([grid.whole_blocks for grid in grids])
-    possible: NDArray[np.bool_] = fits & whole
+    possible: NDArray[np.bool_] = fits(arch, least) & whole
     return np.broadcast_to(possible, np.broadcast_shapes(possible.shape, grids[0].steps.shape))
 
 
 def _exact_moved(
     grid: Grid, order: str, arch: Arch, objective: Objective, where: NDArray[np.bool_]
 ) -> dict[Tensor, Values]:
-    moved: dict[Tensor, Values] = {
-        t: bits.astype(float) for t, bits in grid.dram_bits_by_tensor(order).items()
-    }
+    outer = grid.outer_bits(order)
+    moved: dict[Tensor, Values] = {t: bits.astype(float) for t, bits in outer.items()}
     if objective == "energy":
-        sram = grid.sram_bits_by_tensor(order)
+        sram = grid.inner_bits(outer)
         moved = {t: _energy(moved[t], sram[t], t, arch) for t in TENSORS}
     return {t: np.broadcast_to(values, where.shape)[where] for t, values in moved.items()}
 
 
 def _paper_moved(
-    paper: PaperGrid,
+    tiling: paper.Tiling,
     order: str,
-    layer: ConvLayer,
     arch: Arch,
     formats: Sequence[Format],
     objective: Objective,
     where: NDArray[np.bool_],
 ) -> dict[Tensor, Values]:
-    dram = paper.dram_elements(order)
+    layer, loops = tiling.layer, "".join(d for d in order if tiling.layer.dims[d] > 1)
+    dram = {t: tiling.elements(t, loops) for t in TENSORS}
     if objective == "energy":
-        sram = paper.sram_elements()
+        sram = paper.array_elements(tiling, arch.pe_array)
         dram = {t: _energy(dram[t], sram[t], t, arch) for t in TENSORS}
     widths = {
         t: np.array([_width(fmt, layer.R * layer.S if t == "W" else 1) for fmt in formats])
@@ -182,7 +168,7 @@ def _paper_moved(
 
 def _width(fmt: Format, positions: int) -> float:
     """Bits per element by Eq. 6."""
-    return float(fmt.mantissa_bits + average_code_bits(fmt, positions))
+    return float(fmt.mantissa_bits + paper.code_bits(fmt, positions))
 
 
 def _energy(dram: Values, sram: Vector | Values, tensor: Tensor, arch: Arch) -> Values:
@@ -210,29 +196,17 @@ def burst_costs(
         nest = make_nest(kept, mapping)
         for row, fmt in enumerate(formats):
             uniform = LayerFormats.uniform(fmt)
-            counts = dram_counts(nest, arch, uniform, FULL)
-            dma_side(counts)
-            totals = array_totals(nest, arch, uniform)
-            counts.merge(totals.counts)
-            busy[column] = totals.cycles / passes(arch.pe_array, uniform)
-            need = footprint(nest, arch, uniform)
-            for tensor, bits in zip(TENSORS, (need.I, need.W, need.O), strict=True):
-                dram = float(counts.total("DRAM", tensor))
-                sram = float(counts.total("SRAM", tensor))
+            counts, cycles = full_counts(nest, arch, uniform)
+            busy[column] = cycles / passes(arch.pe_array, uniform)
+            tiling = Grid.of_nest(nest, arch, uniform)
+            for tensor in TENSORS:
+                dram, sram = (float(counts.total(level.name, tensor)) for level in arch.levels)
                 both = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
                 moved[tensor][row, column] = both if objective == "energy" else dram
-                room[tensor][row, column] = bits
-            whole[row, column] = _whole(nest, uniform)
+                room[tensor][row, column] = tiling.room[tensor]
+            whole[row, column] = tiling.whole_blocks
     tiles = np.array(
         [[m.tile.get(d, layer.dims[d]) for d in DIMS] for m in mappings], np.int64
     ).reshape(-1, len(DIMS))
     orders = np.array([mapping.order for mapping in mappings], np.str_)
     return Costs(layer, arch, objective, tuple(formats), moved, room, whole, busy, tiles, orders)
-
-
-def _whole(nest: Nest, formats: LayerFormats) -> bool:
-    try:
-        check_output_blocks(nest, formats)
-    except MappingError:
-        return False
-    return True

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import MappingError
-from bfpsim.mapping.ragged import Values
 from bfpsim.search.bitwidth.costs import Costs
 from bfpsim.search.bitwidth.space import TENSORS, Space, Triple
 

@@ -18,10 +18,10 @@ from math import isclose
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
-from bfpsim.mapping.ragged import Values
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.bitwidth.allocation import SAME, Allocation
 from bfpsim.search.bitwidth.costs import Costs

@@ -13,9 +13,9 @@ import numpy as np
 
 from bfpsim.arch import Arch, dump_arch
 from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
-from bfpsim.mapping.ragged import Values
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.bitwidth.allocation import (
     Allocation,

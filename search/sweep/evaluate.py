@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import Objective
-from bfpsim.mapping.counts import Counts, order_of
+from bfpsim.mapping.counts import Counts, ordered
 from bfpsim.mapping.mapper import Model, find_mapping
 from bfpsim.mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
 from bfpsim.mapping.nest import Mapping, MappingError, Tensor
@@ -125,7 +125,7 @@ def _record(result: LayerResult, ladder: bool) -> LayerRecord:
         compute_cycles=result.compute_cycles,
         dram_busy_cycles=result.dram_busy_cycles,
         stalls=result.stalls,
-        traffic=Counts({flow: int(counts[flow]) for flow in sorted(counts, key=order_of)}),
+        traffic=Counts({flow: int(counts[flow]) for flow in ordered(counts, result.arch)}),
         compulsory={tensor: bits * times for tensor, bits in floor.items()},
         models=None if models is None else models.scaled(times),
     )
@@ -134,17 +134,19 @@ def _record(result: LayerResult, ladder: bool) -> LayerRecord:
 @lru_cache(_REMEMBERED)
 def _compulsory(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> dict[Tensor, int]:
     counts = compulsory_counts(layer, arch, formats)
-    return {tensor: int(counts.total("DRAM", tensor)) for tensor in TENSORS}
+    outer = arch.levels[0].name
+    return {tensor: int(counts.total(outer, tensor)) for tensor in TENSORS}
 
 
 @lru_cache(_REMEMBERED)
 def _models(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Models:
     exact = model_counts(layer, arch, mapping, formats, EXACT)
     paper = model_counts(layer, arch, mapping, formats, PAPER)
+    outer, inner = (level.name for level in arch.levels)
     return Models(
-        int(exact.total("DRAM")),
-        Fraction(paper.total("DRAM")),
-        int(exact.total("SRAM")),
-        Fraction(paper.total("SRAM")),
+        int(exact.total(outer)),
+        Fraction(paper.total(outer)),
+        int(exact.total(inner)),
+        Fraction(paper.total(inner)),
         {rung: added for rung, added, _ in ladder(layer, arch, mapping, formats)[1:]},
     )

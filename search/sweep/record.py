@@ -14,7 +14,7 @@ from typing import Any
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import Objective
-from bfpsim.mapping.counts import Counts, Flow, Kind, Level, energy_pj
+from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.nest import Tensor
 
 TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
@@ -85,11 +85,11 @@ class Record:
         """Cycles of all layers, one after the other."""
         return sum(layer.cycles for layer in self.layers)
 
-    def bits(self, level: Level, kind: Kind | None = None) -> int:
+    def bits(self, level: str, kind: Kind | None = None) -> int:
         """Simulated bits of a level, of one kind or all, burst padding included."""
         return sum(int(layer.traffic.total(level, kind=kind)) for layer in self.layers)
 
-    def energy_pj(self, level: Level | None = None) -> float:
+    def energy_pj(self, level: str | None = None) -> float:
         """Eq. 8 over all layers, of one level or both, correctly rounded [pJ]."""
         return math.fsum(
             energy_pj(flow, bits, self.arch)
@@ -101,7 +101,7 @@ class Record:
     def cost(self, objective: Objective) -> float:
         """What an objective sums up to: DRAM bits, pJ, or cycles."""
         if objective == "dram":
-            return self.bits("DRAM")
+            return self.bits(self.arch.levels[0].name)
         return self.energy_pj() if objective == "energy" else self.cycles
 
     def to_json(self) -> str:

@@ -119,20 +119,21 @@ def sums(record: Record) -> dict[str, Any]:
     stalls = {f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS}
     floors = {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS}
     compulsory = sum(floors.values())
+    outer, inner = (level.name for level in arch.levels)
     return {
         "macs": sum(layer.macs for layer in layers),
         "cycles": record.cycles,
         "compute_cycles": sum(layer.compute_cycles for layer in layers),
         **stalls,
         "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
-        "dram_bits": record.bits("DRAM"),
-        "dram_payload_bits": record.bits("DRAM") - record.bits("DRAM", "burst"),
-        "sram_bits": record.bits("SRAM"),
+        "dram_bits": record.bits(outer),
+        "dram_payload_bits": record.bits(outer) - record.bits(outer, "burst"),
+        "sram_bits": record.bits(inner),
         **{f"compulsory_{tensor}_bits": bits for tensor, bits in floors.items()},
         "compulsory_bits": compulsory,
         **_models([layer.models for layer in layers]),
-        "dram_energy_pj": record.energy_pj("DRAM"),
-        "sram_energy_pj": record.energy_pj("SRAM"),
+        "dram_energy_pj": record.energy_pj(outer),
+        "sram_energy_pj": record.energy_pj(inner),
         "energy_pj": record.energy_pj(),
         "compulsory_energy_pj": compulsory * arch.dram.energy,
         "seconds": float(record.cycles / arch.clock),

@@ -14,15 +14,17 @@ from typing import Literal, cast
 import numpy as np
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.capacity import check
-from bfpsim.mapping.dram_model import EXACT, dram_counts, stored
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.candidates import grid_of
+from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.products import Products, over_sizes
+from bfpsim.mapping.closed.traffic import EXACT, outer_counts
+from bfpsim.mapping.fit import check
 from bfpsim.mapping.mapper import ORDERS, orders
+from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError
-from bfpsim.mapping.solver_integer import IntegerTiling
-from bfpsim.mapping.solver_relaxed import RealTiling
-from bfpsim.mapping.solver_scip import FEASIBILITY
-from bfpsim.mapping.solver_terms import Terms
+from bfpsim.mapping.solver.integer import IntegerTiling
+from bfpsim.mapping.solver.relaxed import RealTiling
+from bfpsim.mapping.solver.scip import FEASIBILITY
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
@@ -123,12 +125,13 @@ class _Problem:
 
     def __init__(self, layer: ConvLayer, arch: Arch, formats: LayerFormats) -> None:
         self._layer, self._arch, self._formats = layer, arch, formats
-        grid = Grid.of(layer, arch, formats)
+        grid = grid_of(layer, arch, formats)
         self._legal = grid.legal()
         if not self._legal.any():
             raise MappingError(grid.shortage())
         self._steps = np.broadcast_to(grid.steps, self._legal.shape)
-        self._terms = Terms(layer, arch, formats)
+        self._sizes, self._whole_blocks = grid.sizes, grid.whole_blocks[0, :, :, 0, 0, 0]
+        self._sums = Grid(layer, arch, formats, grid.sizes, over_sizes)
 
     def integer(self, order: str, seconds: float) -> Solution:
         """The exact model's optimum of a class."""
@@ -136,8 +139,8 @@ class _Problem:
         largest = cast(Place, tuple(size - 1 for size in self._legal.shape))
         place = self._rounded(order, largest)
         mapping, known = self._priced(order, place)
-        cost = self._terms.dram_bits(order)
-        model = IntegerTiling(self._terms, cost, self._arch, known)
+        cost = self._cost(order)
+        model = IntegerTiling(self._sums, self._whole_blocks, cost, self._arch, known)
         found, claimed, bound, status = model.solve(seconds - (perf_counter() - start))
         if found is not None:
             place = tuple(found[d] for d in DIMS)
@@ -165,13 +168,17 @@ class _Problem:
             )
         near = {d: float(size) for d, size in self._layer.dims.items()} | (tile or {})
         tolerance = 1 + 1e-6  # SCIP's 15.9999999 is 16
-        down = (np.searchsorted(self._terms.sizes[d], near[d] * tolerance, "right") for d in DIMS)
+        down = (np.searchsorted(self._sizes[d], near[d] * tolerance, "right") for d in DIMS)
         place = self._rounded(order, tuple(max(0, int(i) - 1) for i in down))
         mapping, bits = self._priced(order, place)
         bound = max(0.0, bound * (1 - 1e-6))
         took = perf_counter() - start
         gap = _gap(objective, bound)
         return Solution(mapping, bits, objective, bound, gap, took, status, order)
+
+    def _cost(self, order: str) -> Products:
+        """Payload under a loop order [bit]."""
+        return sum(self._sums.outer_bits(order).values(), Products(())).merged()
 
     def _rounded(self, order: str, place: Place) -> Place:
         """A legal place: the fewest steps among tiles no larger, then enlarged while that helps."""
@@ -181,7 +188,7 @@ class _Problem:
         steps = self._steps[tuple(slice(0, size) for size in below.shape)]
         fewest = np.argmin(np.where(below, steps, np.iinfo(np.int64).max))
         here = tuple(int(i) for i in np.unravel_index(fewest, below.shape))
-        cost = self._terms.dram_bits(order)
+        cost = self._cost(order)
 
         def bits(at: Place) -> int:
             return cost.at(dict(zip(DIMS, at, strict=True)))
@@ -203,9 +210,9 @@ class _Problem:
 
     def _priced(self, order: str, place: Place) -> tuple[Mapping, int]:
         """The mapping at a place, and its payload by the exact model [bit]."""
-        dims, sizes = self._layer.dims, self._terms.sizes
+        dims, sizes = self._layer.dims, self._sizes
         every = {d: int(sizes[d][i]) for d, i in zip(DIMS, place, strict=True)}
         tile = {d: size for d, size in every.items() if size < dims[d]}
         mapping = Mapping("".join(d for d in order if d in tile), tile)
         nest = check(self._layer, self._arch, mapping, self._formats)
-        return mapping, int(dram_counts(nest, self._arch, self._formats, EXACT).total())
+        return mapping, int(outer_counts(nest, self._arch, self._formats, EXACT).total())

@@ -7,12 +7,15 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.leaves import Vector
+from bfpsim.mapping.closed.products import Products
 from bfpsim.mapping.nest import DIMS
-from bfpsim.mapping.ragged import Vector
-from bfpsim.mapping.solver_scip import Outcome, run_scip
-from bfpsim.mapping.solver_terms import Products, Terms
+from bfpsim.mapping.room import claims
+from bfpsim.mapping.solver.scip import Outcome, run_scip
 
 _JOINT = ("P", "Q")
 """Both cut every tensor but W: choosing their sizes jointly makes areas, and trips, exact."""
@@ -29,14 +32,18 @@ class IntegerTiling:
     divided by their largest entry, so that every share lies in 0..1 and SCIP's tolerances mean the
     same everywhere. Nothing is rounded but floats: for whole choices the model is exact.
 
+    grid: of sums of products; whole_blocks: by sizes of G and K, whether O's blocks stay whole
+    cost: of the loop order [bit]
     limit: no more than this many bits [bit]; the cost of some legal mapping
     """
 
-    def __init__(self, terms: Terms, cost: Products, arch: Arch, limit: int) -> None:
+    def __init__(
+        self, grid: Grid, whole_blocks: NDArray[np.bool_], cost: Products, arch: Arch, limit: int
+    ) -> None:
         import pyomo.environ as pyo
 
         self.model = pyo.ConcreteModel()
-        self._sizes = {d: len(sizes) for d, sizes in terms.sizes.items() if len(sizes) > 1}
+        self._sizes = {d: len(sizes) for d, sizes in grid.sizes.items() if len(sizes) > 1}
         choices = [(d, i) for d, count in self._sizes.items() for i in range(count)]
         self.model.choice = pyo.Var(choices, domain=pyo.Binary)
         self.model.share = pyo.VarList(domain=pyo.NonNegativeReals)
@@ -45,8 +52,9 @@ class IntegerTiling:
             self._rule(sum(self._choices(dim)) == 1)
         self._joint = self._pairs() if all(d in self._sizes for d in _JOINT) else {}
         self._known: dict[tuple[tuple[str, bytes], ...], tuple[Any, float]] = {}
-        self._fit(terms, arch)
-        self._end_on_blocks(terms)
+        for claim in claims(arch, grid.room):
+            self._at_most_one(self._sum(claim.taken, claim.usable))
+        self._end_on_blocks(whole_blocks)
         self._unit = limit
         bits = self._sum(cost, self._unit)
         if not isinstance(bits, float):  # else every tiling costs the same
@@ -72,22 +80,13 @@ class IntegerTiling:
     def _choices(self, dim: str) -> list[Any]:
         return [self.model.choice[dim, i] for i in range(self._sizes[dim])]
 
-    def _fit(self, terms: Terms, arch: Arch) -> None:
-        tiles = terms.footprints()
-        if arch.shared:
-            together = sum(tiles.values(), Products(()))
-            self._at_most_one(self._sum(together, arch.usable_bits("I")))
-            return
-        for tensor, bits in tiles.items():
-            self._at_most_one(self._sum(bits, arch.usable_bits(tensor)))
-
     def _at_most_one(self, share: Any) -> None:
         if not isinstance(share, float):  # a lone float has been judged with the legal tilings
             self._rule(share <= 1)
 
-    def _end_on_blocks(self, terms: Terms) -> None:
+    def _end_on_blocks(self, whole_blocks: NDArray[np.bool_]) -> None:
         """Pairs of G and K tiles that cut a block of O exclude each other."""
-        for g, whole in enumerate(terms.whole_blocks):
+        for g, whole in enumerate(whole_blocks):
             cut = np.flatnonzero(~whole)
             if not len(cut):
                 continue

@@ -1,7 +1,4 @@
-"""What one tile costs in the PE array: cycles, and bits exchanged with the SRAM.
-
-Rows and columns each unroll one dimension, or a fused one such as PQ or CRS; the array runs
-through it in folds of its size. The other dimensions run in time, one step a cycle.
+"""What one tile costs in the PE array: cycles, and bits exchanged with the innermost memory.
 
 - A stationary operand is read once per fold. A streaming one is read every cycle; an axis that it
   does not depend on broadcasts it.
@@ -22,17 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import PEArray
-from bfpsim.mapping.boxes import Interval, channel_intervals
-from bfpsim.mapping.nest import DIMS
-from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.mapping.array import STATIONARY, Sizes, folds, in_time, passes, reduction_folds
+from bfpsim.mapping.nest import DIMS, RELEVANT, Tensor
+from bfpsim.mapping.steps.tiles import channel_intervals
+from bfpsim.mapping.window import Interval, Window
+from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.quant.formats.blocks import touched
 from bfpsim.workloads import ConvLayer
-
-_DEPENDS = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
-_STATIONARY = {"weight": "W", "input": "I", "output": "O"}
-REDUCTION = "CRS"
-Sizes = dict[str, int]
-"""Extent of every loop dimension, R and S included."""
 
 
 class Tile(NamedTuple):
@@ -58,128 +51,50 @@ class ArrayTraffic(NamedTuple):
     reduction_folds: int
 
 
-def passes(array: PEArray, formats: LayerFormats) -> int:
-    """Passes of a multiplication whose operands are wider than `mac_bits`, taken piecewise."""
-    return prod(-(-f.significand_bits // array.mac_bits) for f in (formats.I, formats.W))
-
-
-def folds(axis_dims: str, axis_size: int, sizes: Sizes) -> int:
-    """Times the axis must be filled to cover its (fused) dimension."""
-    return -(-prod(sizes[d] for d in axis_dims) // axis_size)
-
-
-def reduction_folds(array: PEArray, sizes: Sizes) -> int:
-    """Contributions to one output that leave the array apart from each other."""
-    if array.stationary == "output":
-        return 1
-    unrolled = array.rows.dim + array.cols.dim
-    in_time = prod(sizes[d] for d in REDUCTION if d not in unrolled)
-    in_space = prod(
-        folds(axis.dim, axis.size, sizes)
-        for axis in (array.rows, array.cols)
-        if axis.dim[0] in REDUCTION
-    )
-    return in_time * in_space
-
-
-def tile_sizes(layer: ConvLayer, tile: Tile) -> Sizes:
-    """Extent of every dimension in a tile, R and S included."""
-    sizes = {dim: high - low for dim, (low, high) in zip(DIMS, tile, strict=True)}
-    return sizes | {"R": layer.R, "S": layer.S}
-
-
 def array_traffic(
     layer: ConvLayer, tile: Tile, array: PEArray, formats: LayerFormats
 ) -> ArrayTraffic:
     """Cycles and operand bits of one tile. See the module's text for the rules."""
-    return traffic_of(
-        tile_sizes(layer, tile),
-        row_taps(layer, tile.P),
-        col_taps(layer, tile.Q),
-        input_codes(layer, tile, array, formats.I),
-        weight_codes(layer, tile, array, formats.W),
-        array,
-        formats,
-    )
+    sizes: Sizes = {dim: high - low for dim, (low, high) in zip(DIMS, tile, strict=True)}
+    sizes |= {"R": layer.R, "S": layer.S}
+    axes, timed = (array.rows, array.cols), in_time(array)
 
-
-def traffic_of(
-    sizes: Sizes,
-    rows: Sequence[int],
-    cols: Sequence[int],
-    input_code_reads: Sequence[Sequence[int]],
-    weight_code_reads: int,
-    array: PEArray,
-    formats: LayerFormats,
-) -> ArrayTraffic:
-    """`array_traffic` from a tile's ingredients.
-
-    rows, cols: per filter tap, the outputs that read a stored element with it. The operands of I
-    are linear in both, so the sums over several tiles of one size give those tiles' sum.
-    """
-    axes = (array.rows, array.cols)
-    unrolled = array.rows.dim + array.cols.dim
-    in_time = [d for d in sizes if d not in unrolled]
-
-    def repeats(tensor: str) -> int:
+    def repeats(tensor: Tensor) -> int:
         """How often the array goes through the tensor's tile."""
-        depends = _DEPENDS[tensor]
+        depends = RELEVANT[tensor]
         broadcast = prod(folds(a.dim, a.size, sizes) for a in axes if a.dim[0] not in depends)
-        if _STATIONARY[array.stationary] == tensor:
+        if STATIONARY[array.stationary] == tensor:
             return broadcast
-        return broadcast * prod(sizes[d] for d in in_time if d not in depends)
+        return broadcast * prod(sizes[d] for d in timed if d not in depends)
 
-    cycles = prod(folds(a.dim, a.size, sizes) for a in axes) * prod(sizes[d] for d in in_time)
+    # Per filter row (column), the outputs that read a stored element with it.
+    rows, cols = Window.of(layer, "P").uses(tile.P), Window.of(layer, "Q").uses(tile.Q)
     images = repeats("I") * sizes["N"]
     codes = sum(
         code * rows[r] * cols[s]
-        for r, line in enumerate(input_code_reads)
+        for r, line in enumerate(input_codes(layer, tile, array, formats.I))
         for s, code in enumerate(line)
     )
     channels = sizes["G"] * sizes["C"]
     weights = channels * sizes["K"] * sizes["R"] * sizes["S"]
+    weight_reads = weight_codes(layer, tile, array, formats.W)
+    cycles = prod(folds(a.dim, a.size, sizes) for a in axes) * prod(sizes[d] for d in timed)
     return ArrayTraffic(
         cycles=cycles * passes(array, formats),
         input_mantissa=images * channels * sum(rows) * sum(cols) * formats.I.mantissa_bits,
         input_exponent=images * codes * formats.I.exponent_bits,
         weight_mantissa=repeats("W") * weights * formats.W.mantissa_bits,
-        weight_exponent=repeats("W") * weight_code_reads * formats.W.exponent_bits,
-        output_elements=prod(sizes[d] for d in _DEPENDS["O"]),
+        weight_exponent=repeats("W") * weight_reads * formats.W.exponent_bits,
+        output_elements=prod(sizes[d] for d in RELEVANT["O"]),
         reduction_folds=reduction_folds(array, sizes),
     )
-
-
-def row_taps(layer: ConvLayer, p: Interval) -> tuple[int, ...]:
-    """Per filter row, how many of the output rows read a stored input row with it."""
-    s, d, before = layer.strides[0], layer.dilations[0], layer.paddings[0]
-    return valid_taps(p, s, layer.R, d, before, layer.height)
-
-
-def col_taps(layer: ConvLayer, q: Interval) -> tuple[int, ...]:
-    """Per filter column, how many of the output columns read a stored input column with it."""
-    s, d, before = layer.strides[1], layer.dilations[1], layer.paddings[2]
-    return valid_taps(q, s, layer.S, d, before, layer.width)
-
-
-@lru_cache(maxsize=4096)
-def valid_taps(
-    outputs: Interval, stride: int, taps: int, dilation: int, before: int, extent: int
-) -> tuple[int, ...]:
-    """Per filter tap, how many outputs of the range read a stored element with it, not padding."""
-    counts = []
-    for tap in range(taps):
-        offset = tap * dilation - before  # input index = output * stride + offset
-        first = max(outputs[0], -(offset // stride))
-        end = min(outputs[1], (extent - 1 - offset) // stride + 1)
-        counts.append(max(0, end - first))
-    return tuple(counts)
 
 
 def input_codes(
     layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format
 ) -> Sequence[Sequence[int]]:
     """Exponent reads per im2col pixel, for each filter position (r, s): folds x blocks used."""
-    if not isinstance(fmt, BFP):
+    if not fmt.exponent_bits:
         return [[0] * layer.S] * layer.R
     if not any(set(a.dim) & {"G", "C"} for a in (array.rows, array.cols)):
         blocks = touched(channel_intervals(tile.G, tile.C, layer.C), fmt.block_size)
@@ -212,7 +127,7 @@ def _input_code_folds(
 
 def weight_codes(layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format) -> int:
     """Exponent reads for one pass over the tile's weights: folds x blocks used."""
-    if not isinstance(fmt, BFP):
+    if not fmt.exponent_bits:
         return 0
     axes = ((array.rows.dim, array.rows.size), (array.cols.dim, array.cols.size))
     taps = (layer.R, layer.S)

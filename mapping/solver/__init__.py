@@ -1,0 +1,1 @@
+"""The tiling problem given to SCIP: to a proven integer optimum, or as the paper relaxes it."""

@@ -1,0 +1,298 @@
+"""What every tile of a nest takes and moves in bits, and what every step costs: rules 4 to 6.
+
+A stream is a tensor's tiles in the order they come, or the nest's steps. Two of a stream are of one
+kind if they have the same price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bfpsim.mapping.array import reduction_folds
+from bfpsim.mapping.nest import DIMS, TENSORS, Nest, Tensor
+from bfpsim.mapping.steps.array import ArrayTraffic, Tile, array_traffic
+from bfpsim.mapping.steps.bursts import Layout, Place, filter_place, padding
+from bfpsim.mapping.steps.tiles import (
+    Boxes,
+    Channels,
+    Mask,
+    Ranges,
+    Vector,
+    distinct,
+    input_tiles,
+    output_tiles,
+    unrolled,
+    visits_of,
+    weight_tiles,
+)
+from bfpsim.mapping.window import Window
+from bfpsim.quant.formats import ActivationLayout, Format, LayerFormats, PartialSums, WeightLayout
+from bfpsim.quant.formats.blocks import touched
+
+if TYPE_CHECKING:
+    from bfpsim.arch import Arch
+
+T = TypeVar("T")
+_AHEAD = 16
+
+
+class Moved(NamedTuple):
+    """Bits of one transfer, by kind."""
+
+    mantissa: int = 0
+    exponent: int = 0
+    psum: int = 0
+    burst: int = 0
+
+    @property
+    def payload(self) -> int:
+        """Bits without burst padding."""
+        return self.mantissa + self.exponent + self.psum
+
+
+NOTHING = Moved()
+
+
+class Stay(NamedTuple):
+    """A tile's stay in its buffer: the bits it takes there, what arrives and what leaves."""
+
+    held: int
+    arrives: Moved
+    leaves: Moved
+
+
+class Step(NamedTuple):
+    """A tile step: what the array does, and which tensors' tiles it is the first or last use of.
+
+    resumes: it adds to partial sums
+    finishes: it ends their reduction; `result`: mantissa and exponent bits of the tile then, else 0
+    """
+
+    traffic: ArrayTraffic
+    resumes: bool
+    finishes: bool
+    result: tuple[int, int]
+    begins: tuple[Tensor, ...]
+    ends: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Priced(Generic[T]):
+    """A stream: `kinds[i]` is the kind of its number i, and each kind has one `price`."""
+
+    kinds: NDArray[np.int64]
+    prices: tuple[T, ...]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def ahead(self, number: int) -> bytes:
+        """The next few kinds from a number on, to tell places of the nest apart."""
+        return self.kinds[number : number + _AHEAD].tobytes()
+
+    def __getitem__(self, number: int) -> T:
+        price: T = self.prices[self.kinds[number]]
+        return price
+
+
+def stays_of(tensor: Tensor, nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
+    """Price the tiles of a tensor of the layer as stored."""
+    stays = {"I": _input_stays, "W": _weight_stays, "O": _output_stays}[tensor]
+    return stays(nest, arch, formats)
+
+
+def sums_in_buffer(nest: Nest, arch: Arch) -> bool:
+    """Whether unfinished sums ever lie in the buffer of O: C is cut, or the array's leave it."""
+    return nest.trips["C"] > 1 or reduction_folds(arch.pe_array, nest.tile) > 1
+
+
+def _input_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
+    tiles = input_tiles(nest, arch.dma.halo)
+    layout = ActivationLayout(nest.layer.input_shape, formats.I)
+    mantissa, exponent = _volumes(tiles.resident, formats.I)
+    return _stays(mantissa + exponent, arrives=_transfers(tiles.fetched, layout, formats.I, arch))
+
+
+def _weight_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
+    tiles, fmt, burst = weight_tiles(nest), formats.W, arch.dram.burst
+    layout = WeightLayout(nest.layer.weight_shape, fmt)
+    filters, codes = _cells(tiles.filters, fmt if layout.depthwise else None)
+    filters, codes = filters[tiles.filters.which], codes[tiles.filters.which]
+    if not layout.depthwise:
+        blocks = (tiles.c.high - 1) // fmt.block_size - tiles.c.low // fmt.block_size + 1
+        codes = filters * blocks
+    mantissa = filters * tiles.c.lengths * tiles.taps * fmt.mantissa_bits
+    exponent = codes * fmt.exponent_bits
+    arrives = [mantissa, exponent, np.zeros_like(mantissa), np.zeros_like(mantissa)]
+    if burst > 1:
+        firsts, number = distinct([tiles.filters.which, *tiles.c])
+        boxes = [tiles.at(int(first)) for first in firsts]
+        if layout.depthwise:
+            each = [layout.runs(box.filters, box.c).burst_padding(burst) for box in boxes]
+            padded = np.array(each, np.int64)
+        else:
+            owner = np.repeat(np.arange(len(boxes)), [len(box.filters) for box in boxes])
+            place = filter_place(np.array([f for box in boxes for f in box.filters]).T)
+            ranges = dict.fromkeys(box.c for box in boxes)
+            which = {c: i for i, c in enumerate(ranges)}
+            of_box = np.array([which[box.c] for box in boxes])[owner]
+            padded = np.zeros(len(boxes), np.int64)
+            of_runs = padding(layout, [(c,) for c in ranges], of_box, place, burst)
+            np.add.at(padded, owner, of_runs)
+        arrives[3] = padded[number]
+    return _stays(mantissa + exponent, arrives=arrives)
+
+
+def _output_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
+    """While sums lie in the buffer a tile takes the larger of its sums and its results."""
+    tiles, shape = output_tiles(nest), nest.layer.output_shape
+    accumulator = PartialSums(arch.pe_array.accumulator_bits)
+    result = _transfers(tiles.resident, ActivationLayout(shape, formats.O), formats.O, arch)
+    elements, _ = _volumes(tiles.resident, PartialSums(1))
+    sums = [elements * 0, elements * 0, elements * accumulator.mantissa_bits, elements * 0]
+    partial = tiles.resumed | ~tiles.finished
+    if partial.any():
+        layout = ActivationLayout(shape, accumulator)
+        sums[3] = _padding(tiles.resident, layout, arch.dram.burst)
+    held = result[0] + result[1]
+    if sums_in_buffer(nest, arch):
+        held = np.maximum(held, sums[2])
+    return _stays(
+        held,
+        arrives=[np.where(tiles.resumed, own, 0) for own in sums],
+        leaves=[
+            np.where(tiles.finished, own, other) for own, other in zip(result, sums, strict=True)
+        ],
+    )
+
+
+def _stays(
+    held: Vector, arrives: Sequence[Vector], leaves: Sequence[Vector] | None = None
+) -> Priced[Stay]:
+    columns = [held, *arrives, *(leaves or ())]
+    firsts, kinds = distinct(columns)
+    rows = np.stack([np.broadcast_to(c, held.shape)[firsts] for c in columns], axis=1).tolist()
+    prices = (Stay(row[0], Moved(*row[1:5]), Moved(*row[5:])) for row in rows)
+    return Priced(kinds, tuple(prices))
+
+
+def _transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> list[Vector]:
+    """Bits of moving each box, by kind."""
+    mantissa, exponent = _volumes(boxes, fmt)
+    padded = _padding(boxes, layout, arch.dram.burst)
+    return [mantissa, exponent, np.zeros_like(mantissa), padded]
+
+
+def _padding(boxes: Boxes, layout: Layout, burst: int) -> Vector:
+    """Burst padding of each box; boxes that recur are priced once."""
+    channels = boxes.channels
+    if burst == 1:
+        return np.zeros(len(channels.which), np.int64)
+    edges = [*boxes.n, *boxes.h, *boxes.w]
+    firsts, number = distinct([channels.which, *edges])
+    n, h, w = (Ranges(own.low[firsts], own.high[firsts]) for own in (boxes.n, boxes.h, boxes.w))
+    which = channels.which[firsts]
+    return padding(layout, channels.intervals, which, Place(n, h, w), burst)[number]
+
+
+def _volumes(boxes: Boxes, fmt: Format | PartialSums) -> tuple[Vector, Vector]:
+    """Mantissas of each box's elements, and exponents of every block it touches [bit]."""
+    elements, codes = _cells(boxes.channels, fmt)
+    which, pixels = boxes.channels.which, boxes.pixels
+    return (
+        pixels * (elements * fmt.mantissa_bits)[which],
+        pixels * (codes * fmt.exponent_bits)[which],
+    )
+
+
+def _cells(channels: Channels, fmt: Format | PartialSums | None) -> tuple[Vector, Vector]:
+    """Channels of each distinct pair of ranges, and the blocks that they touch."""
+    groups, inner = channels.groups, channels.inner
+    elements = groups.lengths * inner.lengths
+    if fmt is None or not fmt.exponent_bits:
+        return elements, np.zeros_like(elements)
+    low = groups.low * channels.per_group + inner.low
+    high = (groups.high - 1) * channels.per_group + inner.high
+    blocks = (high - 1) // fmt.block_size - low // fmt.block_size + 1
+    for pair in np.flatnonzero((groups.lengths > 1) & (inner.lengths < channels.per_group)):
+        blocks[pair] = touched(channels.intervals[pair], fmt.block_size)
+    return elements, blocks
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def steps_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Step]:
+    """Price the steps of a nest of the layer as stored."""
+    layer = nest.layer
+    _, ranges = unrolled(nest, len(nest.loops))
+    resumes, finishes = ranges["C"].low > 0, ranges["C"].high == layer.C
+    visits = {tensor: visits_of(nest, tensor) for tensor in TENSORS}
+    begins = {tensor: _marked(nest.steps, own.begins) for tensor, own in visits.items()}
+    ends = {tensor: _marked(nest.steps, own.ends - 1) for tensor, own in visits.items()}
+    # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
+    columns = [
+        ranges["N"].lengths,
+        *(ranges[dim].low for dim in "GKC"),
+        *(_alike(ranges[dim], Window.of(layer, dim).uses) for dim in "PQ"),
+        resumes,
+        finishes,
+        *begins.values(),
+        *ends.values(),
+    ]
+    firsts, number = distinct([np.asarray(column, np.int64) for column in columns])
+
+    def price(step: int) -> Step:
+        tile = Tile(*(ranges[dim].at(step) for dim in DIMS))
+        result = (0, 0)
+        if finishes[step]:
+            result = result_bits(tile, formats.O, layer.K)
+        return Step(
+            array_traffic(layer, tile, arch.pe_array, formats),
+            bool(resumes[step]),
+            bool(finishes[step]),
+            result,
+            tuple(tensor for tensor in TENSORS if begins[tensor][step]),
+            tuple(tensor for tensor in TENSORS if ends[tensor][step]),
+        )
+
+    prices = [price(int(first)) for first in firsts]
+    kinds = {one: kind for kind, one in enumerate(dict.fromkeys(prices))}
+    return Priced(np.array([kinds[one] for one in prices], np.int64)[number], tuple(kinds))
+
+
+def result_bits(tile: Tile, fmt: Format, per_group: int) -> tuple[int, int]:
+    """Mantissas and exponents of a finished tile of O [bit]."""
+    n, p, q = (high - low for low, high in (tile.N, tile.P, tile.Q))
+    groups, filters = (Ranges(np.array([low]), np.array([high])) for low, high in (tile.G, tile.K))
+    one = Channels(groups, filters, np.zeros(1, np.int64), per_group)
+    elements, codes = _cells(one, fmt)
+    pixels = n * p * q
+    return (
+        pixels * int(elements[0]) * fmt.mantissa_bits,
+        pixels * int(codes[0]) * fmt.exponent_bits,
+    )
+
+
+def _marked(steps: int, at: Vector) -> Mask:
+    marked = np.zeros(steps, bool)
+    marked[at] = True
+    return marked
+
+
+def _alike(ranges: Ranges, uses: Callable[[tuple[int, int]], tuple[int, ...]]) -> Vector:
+    """A number per range; equal ones are as long and meet the same padding."""
+    lows, which = np.unique(ranges.low, return_inverse=True)
+    highs = np.zeros_like(lows)
+    highs[which] = ranges.high
+    known: dict[object, int] = {}
+    kinds = [
+        known.setdefault((high - low, uses((low, high))), len(known))
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
+    ]
+    return np.array(kinds, np.int64)[which]

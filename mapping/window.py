@@ -1,0 +1,81 @@
+"""The window of a convolution: which input rows (columns) a range of output rows (columns) needs.
+
+The one formula of the house. It works on whole numbers, fractions and arrays alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from bfpsim.workloads import ConvLayer
+
+Interval = tuple[int, int]
+T = TypeVar("T")
+
+
+class Window(NamedTuple):
+    """How P slides over the input's rows under R, or Q over its columns under S.
+
+    taps: of the filter; before: padding ahead of the first stored row (column)
+    extent: stored rows (columns)
+    """
+
+    stride: int
+    taps: int
+    dilation: int
+    before: int
+    extent: int
+
+    @classmethod
+    def of(cls, layer: ConvLayer, dim: str) -> Window:
+        """The window of P or Q."""
+        axis = "PQ".index(dim)
+        taps, extent = ((layer.R, layer.height), (layer.S, layer.width))[axis]
+        stride, dilation = layer.strides[axis], layer.dilations[axis]
+        return cls(stride, taps, dilation, layer.paddings[2 * axis], extent)
+
+    def span(self, outputs: Any, taps: Any = None) -> Any:
+        """Rows that so many outputs reach over with so many taps (all), padding included."""
+        taps = self.taps if taps is None else taps
+        return (outputs - 1) * self.stride + (taps - 1) * self.dilation + 1
+
+    def reach(self, low: Any, high: Any, first: Any = 0, end: Any = None) -> tuple[Any, Any]:
+        """The rows that outputs low .. high reach over with taps first .. end, padding included.
+
+        The half-open range may begin below 0 and end beyond what is stored.
+        """
+        start = low * self.stride + first * self.dilation - self.before
+        return start, start + self.span(high - low, None if end is None else end - first)
+
+    def stored(self, low: Any, high: Any, first: Any = 0, end: Any = None) -> tuple[Any, Any]:
+        """The stored ones of those rows; (0, 0) if all of them are padding. Of arrays, or ints."""
+        start, stop = self.reach(low, high, first, end)
+        start, stop = np.maximum(start, 0), np.minimum(stop, self.extent)
+        some = start < stop
+        return start * some, stop * some
+
+    def interval(self, outputs: Interval) -> Interval:
+        """The stored rows that a range of outputs needs."""
+        low, high = self.stored(*outputs)
+        return int(low), int(high)
+
+    def uses(self, outputs: Interval) -> tuple[int, ...]:
+        """Per tap, how many outputs of a range read a stored row with it, not padding."""
+        counts = []
+        for tap in range(self.taps):
+            offset = tap * self.dilation - self.before  # input index = output * stride + offset
+            first = max(outputs[0], -(offset // self.stride))
+            end = min(outputs[1], (self.extent - 1 - offset) // self.stride + 1)
+            counts.append(max(0, end - first))
+        return tuple(counts)
+
+    def lines(self, outputs: int) -> int:
+        """Stored rows that some of the first so many outputs read: not those strided over."""
+        read = {
+            output * self.stride + tap * self.dilation - self.before
+            for output in range(outputs)
+            for tap in range(self.taps)
+        }
+        return len(read & set(range(self.extent)))

@@ -10,7 +10,7 @@ import time
 import simpy
 
 from bfpsim.arch import load_arch
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.mapper import ORDERS, find_mapping
 from bfpsim.mapping.models import EXACT, FULL, PAPER, model_counts
 from bfpsim.mapping.nest import Mapping
@@ -51,10 +51,10 @@ def mapper(network, formats):
         print(f"  model {model}: {time.perf_counter() - start:.2f} s")
     tilings = seconds = 0.0
     for layer, _ in network.unique_layers:
-        grid = Grid.of(layer, arch, formats)
+        grid = grid_of(layer, arch, formats)
         start = time.perf_counter()
         for order in ORDERS:
-            tilings += grid.dram_bits(order).size
+            tilings += sum(grid.outer_bits(order).values()).size
         seconds += time.perf_counter() - start
     print(
         f"  {tilings:,.0f} mappings priced in {seconds:.3f} s: {tilings / seconds:,.0f} per second"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from bfpsim.arch import Arch
+from bfpsim.mapping.closed.exact import whole_blocks
 from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, make_nest
 from bfpsim.mapping.room import claims
@@ -43,11 +46,12 @@ def shortage(need: Footprint, arch: Arch) -> dict[str, int]:
     return {one.buffer: one.taken - one.usable for one in wanted if one.taken > one.usable}
 
 
-def check_output_blocks(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
+def check_output_blocks(nest: Nest, formats: LayerFormats) -> None:
     """Raise MappingError if an O tile cuts a block: its exponent needs all of its channels."""
-    if Grid.of_nest(nest, arch, formats).whole_blocks:
-        return
     block, layer = formats.O.block_size, nest.layer
+    g, k = (np.array([nest.tile[dim]]) for dim in "GK")
+    if whole_blocks(layer, g, k, block).all():
+        return
     low, high = next(
         (low, high)
         for low, high in _channel_ranges(nest)
@@ -83,7 +87,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     resident tiles do not fit: the message says what is short, and what would fit.
     """
     nest = make_nest(layer, mapping)
-    check_output_blocks(nest, arch, formats)
+    check_output_blocks(nest, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
     if short:

@@ -22,8 +22,8 @@ from bfpsim.mapping.closed.traffic import (
     Effect,
     Effects,
     inner_counts,
-    outer_counts,
     paper_inner_counts,
+    payload_counts,
     times,
 )
 from bfpsim.mapping.counts import Counts, Direction, to_frame
@@ -46,6 +46,7 @@ __all__ = [
     "full_counts",
     "ladder",
     "model_counts",
+    "outer_counts",
     "predict",
     "stored",
 ]
@@ -73,8 +74,6 @@ def model_counts(
     """
     nest = check(stored(layer, arch), arch, mapping, formats)
     counts = outer_counts(nest, arch, formats, effects)
-    if Effect.BURSTS in effects:
-        counts.merge(_burst_counts(nest, arch, formats))
     if effects == PAPER:
         counts.merge(paper_inner_counts(nest, arch, formats))
     else:
@@ -83,10 +82,17 @@ def model_counts(
     return counts
 
 
+def outer_counts(nest: Nest, arch: Arch, formats: LayerFormats, effects: Effects) -> Counts:
+    """Bits moved at the outermost level for a nest of the stored layer, with effects modelled."""
+    counts = payload_counts(nest, arch, formats, effects)
+    if Effect.BURSTS in effects:
+        counts.merge(_burst_counts(nest, arch, formats))
+    return counts
+
+
 def full_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> tuple[Counts, int]:
     """What the simulator moves for a nest of the stored layer, and the cycles that it computes."""
     counts = outer_counts(nest, arch, formats, FULL)
-    counts.merge(_burst_counts(nest, arch, formats))
     _pass_inwards(counts, arch)
     inner, cycles = inner_counts(nest, arch, formats)
     counts.merge(inner)
@@ -106,7 +112,7 @@ def ladder(
 
     def moved(effects: Iterable[Effect]) -> Fraction:
         given = frozenset(effects)
-        bits = Fraction(outer_counts(nest, arch, formats, given).total())
+        bits = Fraction(payload_counts(nest, arch, formats, given).total())
         return bits + bursts if Effect.BURSTS in given else bits
 
     paper = moved(PAPER)

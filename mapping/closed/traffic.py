@@ -41,7 +41,7 @@ EXACT: Effects = frozenset(Effect) - {Effect.BURSTS}
 FULL: Effects = frozenset(Effect)
 
 
-def outer_counts(nest: Nest, arch: Arch, formats: LayerFormats, effects: Effects) -> Counts:
+def payload_counts(nest: Nest, arch: Arch, formats: LayerFormats, effects: Effects) -> Counts:
     """Payload at the outermost level of a nest of the stored layer, with some effects modelled.
 
     Fractions where the paper's real-valued trips leave them; whole numbers with all of `EXACT`.

@@ -185,8 +185,10 @@ def input_tiles(nest: Nest, halo: Halo) -> InputTiles:
                 slides |= alone & changed[dim] & adjacent
             slides[:1] = False
             low[edge] = np.where(slides, np.maximum(own.low, _before(own.high)), own.low)
+    # Of a box that is still there, no row is new.
     new_h = Ranges(low["h"], np.where(still, low["h"], np.maximum(h.high, low["h"])))
-    new_w = Ranges(low["w"], np.maximum(w.high, low["w"]))
+    left = np.where(still, w.low, low["w"])
+    new_w = Ranges(left, np.maximum(w.high, left))
     return InputTiles(visits, resident, Boxes(ranges["N"], new_h, new_w, channels))
 
 

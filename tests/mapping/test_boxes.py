@@ -4,16 +4,6 @@ import random
 
 import pytest
 
-from bfpsim.mapping.boxes import (
-    ActivationBox,
-    WeightBox,
-    channel_intervals,
-    input_box,
-    input_cols,
-    input_rows,
-    output_box,
-    weight_box,
-)
 from bfpsim.mapping.nest import Mapping, make_nest
 from bfpsim.quant.formats import BFP
 from bfpsim.workloads import ConvLayer
@@ -25,6 +15,16 @@ from tests.mapping.oracle import (
     output_elements,
     weight_bits,
     weight_elements,
+)
+from tests.mapping.walk import (
+    ActivationBox,
+    WeightBox,
+    channel_intervals,
+    input_box,
+    input_cols,
+    input_rows,
+    output_box,
+    weight_box,
 )
 
 

@@ -6,14 +6,20 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfpsim.mapping.box_padding import Boxes, padding
-from bfpsim.mapping.boxes import channel_intervals
-from bfpsim.mapping.bursts import input_padding, result_padding, sums_padding, weight_padding
-from bfpsim.mapping.movement import input_fetches, output_visits, weight_fetches
 from bfpsim.mapping.nest import make_nest
+from bfpsim.mapping.steps.bursts import (
+    Place,
+    input_padding,
+    padding,
+    result_padding,
+    sums_padding,
+    weight_padding,
+)
+from bfpsim.mapping.steps.tiles import Ranges
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums, Plain
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from tests.generate import random_layer, random_mapping
+from tests.mapping.walk import channel_intervals, input_fetches, output_visits, weight_fetches
 
 formats = st.one_of(
     st.builds(BFP, st.integers(7, 9), st.integers(2, 5), st.integers(1, 6)),
@@ -40,8 +46,8 @@ def test_every_box_is_padded_as_its_runs_are(shape, groups, per_group, fmt, burs
         for extent in shape
     ]
     every = [(n, h, w) for n in ranges[0] for h in ranges[1] for w in ranges[2]]
-    n, h, w = (tuple(np.array(axis).T) for axis in zip(*every, strict=True))
-    found = padding(layout, [channels], np.zeros(len(every), int), Boxes(n, h, w), burst)
+    place = Place(*(Ranges(*np.array(axis).T) for axis in zip(*every, strict=True)))
+    found = padding(layout, [channels], np.zeros(len(every), int), place, burst)
     expected = [layout.runs(*box, channels).burst_padding(burst) for box in every]
     assert found.tolist() == expected
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.capacity import Footprint, check, check_output_blocks, footprint, shortage
+from bfpsim.mapping.fit import Footprint, check, check_output_blocks, footprint, shortage
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.nest import Mapping, MappingError, make_nest
 from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain

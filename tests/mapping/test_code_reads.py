@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from bfpsim.mapping.code_reads import input_code_reads, weight_code_reads
-from bfpsim.mapping.pe_array import Tile, col_taps, input_codes, row_taps, weight_codes
+from bfpsim.mapping.closed.array import input_reads, weight_reads
+from bfpsim.mapping.steps.array import Tile, input_codes, weight_codes
+from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import BFP
 from tests.generate import random_arch, random_layer
 
@@ -24,19 +25,19 @@ def test_a_table_is_the_sum_over_tiles(seed: int) -> None:
     block_size = rng.choice([1, 2, 3, 4, 8])
     fmt = BFP(8, 4, block_size)
     groups, filters, channels = (range(1, layer.dims[d] + 1) for d in "GKC")
-    rows, cols = row_taps(layer, (0, layer.P)), col_taps(layer, (0, layer.Q))
-    read = input_code_reads(layer, array, block_size, tuple(groups), tuple(channels))
+    rows, cols = (Window.of(layer, d).uses((0, layer.dims[d])) for d in "PQ")
+    read = input_reads(layer, array, fmt, np.array(groups), np.array(channels)).codes
     for g, c in np.ndindex(read.shape):
-        assert read[g, c] == sum(
+        assert read[g, c] == layer.N * sum(
             count * rows[r] * cols[s]
             for of_g in spans(layer.G, g + 1)
             for of_c in spans(layer.C, c + 1)
             for r, line in enumerate(input_codes(layer, ONE._replace(G=of_g, C=of_c), array, fmt))
             for s, count in enumerate(line)
         )
-    read = weight_code_reads(
-        layer, array, block_size, tuple(groups), tuple(filters), tuple(channels)
-    )
+    read = weight_reads(
+        layer, array, fmt, np.array(groups), np.array(filters), np.array(channels)
+    ).codes
     for g, k, c in np.ndindex(len(groups), len(filters), len(channels)):
         assert np.broadcast_to(read, (len(groups), len(filters), len(channels)))[g, k, c] == sum(
             weight_codes(layer, ONE._replace(G=of_g, K=of_k, C=of_c), array, fmt)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from bfpsim.arch import load_arch, replace
-from bfpsim.mapping.array_model import array_totals
-from bfpsim.mapping.capacity import check, footprint
+from bfpsim.mapping.candidates import grid_of
+from bfpsim.mapping.closed.traffic import inner_counts
 from bfpsim.mapping.counts import energy_pj
-from bfpsim.mapping.dram_model import EXACT, FULL, dram_counts, stored
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.fit import check, footprint
 from bfpsim.mapping.mapper import ORDERS, best_mappings, find_mapping, orders
-from bfpsim.mapping.models import model_counts
+from bfpsim.mapping.models import EXACT, FULL, model_counts, outer_counts, stored
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer, load_workload
@@ -33,7 +32,7 @@ def brute_force(layer, arch, formats, effects) -> dict[Mapping, int]:
                 nest = check(kept, arch, mapping, formats)
             except MappingError:
                 break  # legality does not depend on the order
-            found[mapping] = int(dram_counts(nest, arch, formats, effects).total())
+            found[mapping] = int(outer_counts(nest, arch, formats, effects).total())
     return found
 
 
@@ -61,7 +60,7 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
         return
     found = find_mapping(layer, arch, formats)
     nest = check(stored(layer, arch), arch, found, formats)
-    assert dram_counts(nest, arch, formats, EXACT).total() == min(every.values())
+    assert outer_counts(nest, arch, formats, EXACT).total() == min(every.values())
 
 
 @pytest.mark.parametrize("seed", range(36))
@@ -69,16 +68,16 @@ def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> Non
     """Of every candidate size under every order of `orders`, each priced alone."""
     layer, arch, formats = small_case(seed, "64 bit")
     kept = stored(layer, arch)
-    grid, costs = Grid.of(kept, arch, formats), []
+    grid, costs = grid_of(kept, arch, formats), []
     for at in np.argwhere(grid.legal()):
         for order in orders(kept):
             mapping = Mapping(order, dict(zip(DIMS, grid.tile(at), strict=True)))
             nest = check(kept, arch, mapping, formats)
-            costs.append(dram_counts(nest, arch, formats, FULL).total())
+            costs.append(outer_counts(nest, arch, formats, FULL).total())
     if costs:
         (found,) = best_mappings(layer, arch, formats, 1, model="full")
         nest = check(kept, arch, found.mapping, formats)
-        assert found.cost == dram_counts(nest, arch, formats, FULL).total() == min(costs)
+        assert found.cost == outer_counts(nest, arch, formats, FULL).total() == min(costs)
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency"])
@@ -94,7 +93,7 @@ def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:
         else:
             nest = check(kept, arch, mapping, formats)
             channel = math.ceil(counts.total("DRAM") / arch.dram_bits_per_cycle)
-            costs.append(max(array_totals(nest, arch, formats).cycles, channel))
+            costs.append(max(inner_counts(nest, arch, formats)[1], channel))
     if costs:
         (found,) = best_mappings(layer, arch, formats, 1, objective)
         assert found.cost == pytest.approx(min(costs), rel=1e-12)
@@ -133,11 +132,11 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
     layer, formats, arch = random_layer(rng, 6), random_formats(rng), random_arch(rng)
     arch = tight(arch, int(2 ** rng.uniform(8, 15)))
     kept = stored(layer, arch)
-    grid = Grid.of(kept, arch, formats, rng.choice(["dram", "energy", "latency"]))
+    grid = grid_of(kept, arch, formats, rng.choice(["dram", "energy", "latency"]))
     legal = grid.legal()
     order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
-    bits = np.broadcast_to(grid.dram_bits(order), legal.shape)
-    sram = grid.sram_bits_by_tensor(order)
+    bits = np.broadcast_to(sum(grid.outer_bits(order).values()), legal.shape)
+    sram = grid.inner_bits(grid.outer_bits(order))
     cycles = np.broadcast_to(grid.compute_cycles, legal.shape)
     for _ in range(15):
         at = tuple(rng.randrange(size) for size in legal.shape)
@@ -152,7 +151,7 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
         assert counts.total("DRAM") == bits[at]
         for tensor in ("I", "W", "O"):
             assert counts.total("SRAM", tensor) == np.broadcast_to(sram[tensor], legal.shape)[at]
-        assert array_totals(nest, arch, formats).cycles == cycles[at]
+        assert inner_counts(nest, arch, formats)[1] == cycles[at]
 
 
 def test_the_best_known_mapping_of_conv2_x_is_found() -> None:
@@ -161,7 +160,7 @@ def test_the_best_known_mapping_of_conv2_x_is_found() -> None:
     arch = replace(load_arch("edge-64k"), "pe_array.accumulator_bits", 16)
     formats = LayerFormats.uniform(Plain(16))
     nest = check(layer, arch, find_mapping(layer, arch, formats), formats)
-    assert dram_counts(nest, arch, formats, EXACT).total() <= 668_160 * 16
+    assert outer_counts(nest, arch, formats, EXACT).total() <= 668_160 * 16
 
 
 def test_more_memory_never_moves_more() -> None:
@@ -175,7 +174,7 @@ def test_more_memory_never_moves_more() -> None:
         except MappingError:
             assert not moved
             continue
-        moved.append(int(dram_counts(nest, arch, formats, FULL).total()))
+        moved.append(int(outer_counts(nest, arch, formats, FULL).total()))
     assert len(moved) > 30
     assert moved == sorted(moved, reverse=True)
 
@@ -247,9 +246,12 @@ def test_where_all_windows_read_the_same_rows_c_may_be_outside_k(layer, halo: st
         least = min(bits for m, bits in every.items() if needs[m] <= capacity)
         (found,) = best_mappings(layer, arch, formats, 1)
         assert found.cost == least
-        grid = Grid.of(layer, arch, formats)
+        grid = grid_of(layer, arch, formats)
         legal = grid.legal()
-        few = [np.broadcast_to(grid.dram_bits(o), legal.shape)[legal].min() for o in ORDERS]
+        few = [
+            np.broadcast_to(sum(grid.outer_bits(o).values()), legal.shape)[legal].min()
+            for o in ORDERS
+        ]
         better |= found.cost < min(few)
     assert better or layer.name != "rows"
 

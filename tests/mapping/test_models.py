@@ -8,13 +8,11 @@ from fractions import Fraction
 import pytest
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.boxes import output_box
-from bfpsim.mapping.capacity import check
 from bfpsim.mapping.counts import Counts, Flow
+from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import EXACT, FULL, PAPER, Effect, ladder, model_counts, stored
-from bfpsim.mapping.movement import input_fetches, output_visits, weight_fetches
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError
-from bfpsim.mapping.pe_array import Tile, array_traffic
+from bfpsim.mapping.steps.array import Tile, array_traffic
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums, Plain
 from bfpsim.quant.formats.layout import ActivationLayout, Runs, WeightLayout
 from bfpsim.workloads import ConvLayer
@@ -26,6 +24,14 @@ from tests.generate import (
     random_mapping,
 )
 from tests.mapping.oracle import count_steps, dram_counts, with_padding_stored
+from tests.mapping.walk import (
+    input_fetches,
+    odometer,
+    output_box,
+    output_visits,
+    span,
+    weight_fetches,
+)
 
 Case = tuple[ConvLayer, Arch, Mapping, LayerFormats]
 WORDS = LayerFormats.uniform(Plain(16))
@@ -128,8 +134,8 @@ def walk(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) 
             transfer("O", "write", results.runs(*visit.box), volume._asdict())
         else:
             transfer("O", "write", spilled, {"psum": spilled.bits})
-    for at in nest.walk():
-        tile = Tile(*(nest.span(d, at[d]) for d in DIMS))
+    for at in odometer(nest):
+        tile = Tile(*(span(nest, d, at[d]) for d in DIMS))
         one = array_traffic(layer, tile, arch.pe_array, formats)
         begins, ends = at["C"] == 0, at["C"] == nest.trips["C"] - 1
         elements = one.output_elements
@@ -383,7 +389,7 @@ def test_timeloop_on_conv1d(
         (*tensor, "mantissa"): count for tensor, count in zip(tensors, moved, strict=True)
     }
     nest = check(layer, arch, mapping, WORDS)
-    tiles = (Tile(*(nest.span(d, at[d]) for d in DIMS)) for at in nest.walk())
+    tiles = (Tile(*(span(nest, d, at[d]) for d in DIMS)) for at in odometer(nest))
     # IEEE words of 16 bit have significands of 11, so a 16-bit multiplier takes one pass
     assert sum(array_traffic(layer, t, arch.pe_array, WORDS).cycles for t in tiles) == cycles
 

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from bfpsim.mapping.movement import Halo, input_fetches, output_visits, weight_fetches
 from bfpsim.mapping.nest import Mapping, make_nest
 from bfpsim.quant.formats import BFP, Format
 from bfpsim.workloads import ConvLayer
@@ -18,6 +17,7 @@ from tests.mapping.oracle import (
     weight_bits,
 )
 from tests.mapping.test_boxes import elements, weights
+from tests.mapping.walk import Halo, input_fetches, output_visits, weight_fetches
 
 
 def small_cases(seed: int, wanted: int) -> list[tuple[random.Random, ConvLayer, Mapping]]:

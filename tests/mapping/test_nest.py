@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from bfpsim.mapping.nest import RELEVANT, Loop, Mapping, MappingError, make_nest
+from bfpsim.mapping.nest import Loop, Mapping, MappingError, make_nest
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_formats, random_layer, random_mapping
+from tests.mapping import walk
 from tests.mapping.oracle import odometer
 
 LAYER = ConvLayer("conv", K=8, C=6, P=5, Q=4, R=3, S=3)
@@ -53,10 +54,10 @@ def test_a_mapping_that_does_not_suit_the_layer(
 
 def test_a_loop_with_one_trip_does_not_exist() -> None:
     nest = make_nest(LAYER, Mapping("QGKNCP", {"K": 3, "C": 6, "P": 5, "Q": 1}))
-    assert nest.loops == (Loop("Q", 4), Loop("K", 3))
+    assert nest.loops == (Loop("Q", 4, 1), Loop("K", 3, 3))
     assert nest.steps == 12
-    assert nest.spans("K") == [(0, 3), (3, 6), (6, 8)]
-    assert nest.spans("C") == [(0, 6)]
+    assert walk.spans(nest, "K") == [(0, 3), (3, 6), (6, 8)]
+    assert walk.spans(nest, "C") == [(0, 6)]
 
 
 def test_equal_mappings_hash_equal_however_their_tiles_are_written() -> None:
@@ -73,12 +74,12 @@ def test_the_nest_turns_like_an_odometer(seed: int) -> None:
     nest = make_nest(layer, mapping)
     steps = list(odometer(layer, mapping))
     assert nest.steps == len(steps)
-    walked = list(nest.walk())
+    walked = list(walk.odometer(nest))
     assert walked == [{d: step.at[d] for d in "NGKCPQ"} for step in steps]
     for at, step in zip(walked, steps, strict=True):
-        assert all(range(*nest.span(d, at[d])) == step.ranges[d] for d in "NGKCPQ")
-    for tensor, dims in RELEVANT.items():
+        assert all(range(*walk.span(nest, d, at[d])) == step.ranges[d] for d in "NGKCPQ")
+    for tensor, dims in walk.RELEVANT.items():
         changes = [0] + [
             i for i in range(1, len(walked)) if any(walked[i][d] != walked[i - 1][d] for d in dims)
         ]
-        assert changes == list(range(0, nest.steps, nest.period(tensor)))
+        assert changes == list(range(0, nest.steps, walk.period(nest, tensor)))

@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bfpsim.mapping.array_model import paper_array_counts
-from bfpsim.mapping.dram_model import PAPER, dram_counts
+from bfpsim.mapping.closed.paper import array_elements, of_sizes
+from bfpsim.mapping.closed.traffic import PAPER, paper_inner_counts
+from bfpsim.mapping.models import outer_counts
 from bfpsim.mapping.nest import DIMS, Mapping, make_nest
-from bfpsim.mapping.paper_grid import PaperGrid
 from bfpsim.quant.formats import LayerFormats, Plain
 from tests.generate import random_arch, random_layer
 
@@ -19,16 +19,20 @@ def test_every_point_of_the_grid_equals_the_scalar_model(seed: int) -> None:
     rng = random.Random(seed)
     layer, arch = random_layer(rng, 6), random_arch(rng)
     sizes = {d: np.arange(1, layer.dims[d] + 1) for d in DIMS}
-    grid = PaperGrid(layer, arch, sizes)
+    tiling = of_sizes(layer, sizes)
     order = "".join(rng.sample(DIMS, 6))
     shape = tuple(len(sizes[d]) for d in DIMS)
-    dram, sram = grid.dram_elements(order), grid.sram_elements()
+    dram = {t: tiling.elements(t, order) for t in "IWO"}
+    sram = array_elements(tiling, arch.pe_array)
     words = LayerFormats.uniform(Plain(8))
     for _ in range(10):
         at = tuple(rng.randrange(size) for size in shape)
         tile = {d: int(sizes[d][i]) for d, i in zip(DIMS, at, strict=True)}
         nest = make_nest(layer, Mapping(order, tile))
-        wanted = dram_counts(nest, arch, words, PAPER), paper_array_counts(nest, arch, words)
+        wanted = (
+            outer_counts(nest, arch, words, PAPER),
+            paper_inner_counts(nest, arch, words),
+        )
         for tensor in ("I", "W", "O"):
             for elements, counts in zip((dram, sram), wanted, strict=True):
                 found = np.broadcast_to(elements[tensor], shape)[at]

@@ -6,7 +6,7 @@ import pytest
 
 from bfpsim.arch import PEArray
 from bfpsim.mapping.nest import DIMS
-from bfpsim.mapping.pe_array import Tile, array_traffic, passes
+from bfpsim.mapping.steps.array import Tile, array_traffic, passes
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer
 from tests.generate import (

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from bfpsim.arch import load_arch, replace
-from bfpsim.mapping.capacity import check
-from bfpsim.mapping.dram_model import EXACT, PAPER, dram_counts, stored
-from bfpsim.mapping.grid import Grid
+from bfpsim.mapping.candidates import grid_of
+from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.products import Products, over_sizes
+from bfpsim.mapping.closed.traffic import EXACT, PAPER
+from bfpsim.mapping.fit import check
 from bfpsim.mapping.mapper import ORDERS, best_mappings, orders
+from bfpsim.mapping.models import outer_counts, stored
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError
-from bfpsim.mapping.solver import solve
-from bfpsim.mapping.solver_terms import Terms
+from bfpsim.mapping.solver.solve import solve
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_arch, random_formats, random_layer, tight
@@ -36,17 +38,17 @@ def random_case(seed: int):
 def is_optimal(layer, arch, formats, solution) -> None:
     """The mapper's optimum in every class, proven, at mappings that cost what is claimed."""
     kept = stored(layer, arch)
-    grid = Grid.of(kept, arch, formats)
+    grid = grid_of(kept, arch, formats)
     legal = grid.legal()
     assert [s.order for s in solution.per_class] == list(orders(kept))
     for s in (*solution.per_class, solution):
         nest = check(kept, arch, s.mapping, formats)
-        assert dram_counts(nest, arch, formats, EXACT).total() == s.dram_bits == s.objective
+        assert outer_counts(nest, arch, formats, EXACT).total() == s.dram_bits == s.objective
         assert s.status == "optimal"
         assert s.dram_bits * (1 - 2e-9) - 1 < s.bound <= s.dram_bits
         assert s.gap == (s.dram_bits - s.bound) / s.dram_bits
     for s in solution.per_class:
-        least = np.broadcast_to(grid.dram_bits(s.order), legal.shape)[legal].min()
+        least = np.broadcast_to(sum(grid.outer_bits(s.order).values()), legal.shape)[legal].min()
         assert s.dram_bits == least
     (found,) = best_mappings(layer, arch, formats, 1)
     assert solution.dram_bits == found.cost
@@ -57,24 +59,24 @@ def test_the_tables_say_what_the_grid_says(seed: int) -> None:
     """Groups, strides, dilations, and boxes that clipping makes equal included."""
     rng, layer, arch, formats = random_case(seed)
     kept = stored(layer, arch)
-    grid, terms = Grid.of(kept, arch, formats), Terms(kept, arch, formats)
+    grid = grid_of(kept, arch, formats)
+    sums = Grid(kept, arch, formats, grid.sizes, over_sizes)
     order = rng.choice([*ORDERS, "".join(rng.sample(DIMS, 6))])
     shape = grid.legal().shape
-    bits = np.broadcast_to(grid.dram_bits(order), shape)
-    tiles = {"I": grid.input_bits, "W": grid.weight_bits, "O": grid.output_bits}
-    cost, footprints = terms.dram_bits(order), terms.footprints()
+    bits = np.broadcast_to(sum(grid.outer_bits(order).values()), shape)
+    cost = sum(sums.outer_bits(order).values(), Products(())).merged()
     places = list(np.ndindex(shape))
     for at in rng.sample(places, min(len(places), 40)):
         place = dict(zip(DIMS, at, strict=True))
         assert cost.at(place) == bits[at]
-        for tensor, tile in tiles.items():
-            assert footprints[tensor].at(place) == np.broadcast_to(tile, shape)[at]
+        for tensor, tile in grid.room.items():
+            assert sums.room[tensor].at(place) == np.broadcast_to(tile, shape)[at]
 
 
 @pytest.mark.parametrize("seed", [s for s in range(12) if s not in (6, 11)])  # ten seconds each
 def test_scip_proves_the_optimum_of_small_layers(seed: int) -> None:
     _, layer, arch, formats = random_case(seed)
-    if Grid.of(stored(layer, arch), arch, formats).legal().any():
+    if grid_of(stored(layer, arch), arch, formats).legal().any():
         is_optimal(layer, arch, formats, solve(layer, arch, formats))
         return
     with pytest.raises(MappingError, match="no mapping fits"):
@@ -113,7 +115,7 @@ def paper_costs(layer, arch, formats) -> list[float]:
                 nest = check(kept, arch, Mapping("".join(order), tile), formats)
             except MappingError:
                 break  # legality does not depend on the order
-            costs.append(float(dram_counts(nest, arch, formats, PAPER).total()))
+            costs.append(float(outer_counts(nest, arch, formats, PAPER).total()))
     return costs
 
 
@@ -148,7 +150,7 @@ def test_the_relaxation_rounds_to_a_legal_mapping(layer: ConvLayer) -> None:
     solution = solve(layer, arch, BFP8, solver="relaxed")
     for s in (*solution.per_class, solution):
         nest = check(layer, arch, s.mapping, BFP8)
-        assert dram_counts(nest, arch, BFP8, EXACT).total() == s.dram_bits
+        assert outer_counts(nest, arch, BFP8, EXACT).total() == s.dram_bits
         assert s.status == "optimal"
     assert solution.dram_bits >= best_mappings(layer, arch, BFP8, 1)[0].cost
     assert solution.bound == min(s.bound for s in solution.per_class)

@@ -6,14 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfpsim.mapping.boxes import channel_intervals, input_cols, input_rows
 from bfpsim.mapping.candidates import undominated
-from bfpsim.mapping.ragged import Tiles
-from bfpsim.mapping.tile_bits import axis_bits, result_tables
-from bfpsim.mapping.windows import window_profile
+from bfpsim.mapping.closed import exact
+from bfpsim.mapping.closed.leaves import Leaves
 from bfpsim.quant.formats import BFP, Plain
 from bfpsim.quant.formats.blocks import touched
 from bfpsim.workloads import ConvLayer
+from tests.mapping.walk import channel_intervals, input_cols, input_rows
 
 
 def spans(extent, size):
@@ -31,21 +30,28 @@ formats = st.one_of(
 )
 def test_every_tile_is_counted_as_its_intervals_are(groups, per_group, fmt, positions):
     g_sizes, sizes = np.arange(1, groups + 1), np.arange(1, per_group + 1)
-    found = axis_bits(groups, per_group, g_sizes, sizes, fmt, positions)
+    leaves = {"G": Leaves.of_sizes(groups, g_sizes), "K": Leaves.of_sizes(per_group, sizes)}
+    layer = ConvLayer("x", K=per_group, C=1, P=1, Q=1, G=groups, R=positions)
+    leaves |= {"R": Leaves.nested(positions, ()), "S": Leaves.nested(1, ())}
+    (bits_of_tiles,) = exact.tile_sizes("W", layer, leaves, exact.Cell.of(fmt)).values()
+    alone = exact.disjoint("GKRS", leaves, bits_of_tiles, lambda _, table: table[:, :, 0, 0]).single
+    most = exact.largest("GKRS", leaves, bits_of_tiles)[:, :, 0, 0]
     for i, g_size in enumerate(g_sizes):
         for j, size in enumerate(sizes):
             bits = np.array([
                 [
                     sum(b - a for a, b in tile) * positions * fmt.mantissa_bits
-                    + (touched(tile, fmt.block_size) * fmt.exponent_bits
-                       if isinstance(fmt, BFP) else 0)
+                    + touched(tile, fmt.block_size) * fmt.exponent_bits
                     for c in spans(per_group, size)
                     for tile in [channel_intervals(g, c, per_group)]
                 ]
                 for g in spans(groups, g_size)
             ])  # fmt: skip
-            expected = (bits.sum(), bits[0].sum(), bits[:, 0].sum(), bits[0, 0], bits.max())
-            assert tuple(table[i, j] for table in found) == expected
+            one_g, one_k = len(spans(groups, g_size)) == 1, len(spans(per_group, size)) == 1
+            for (outside_g, outside_k), table in {d[:2]: t for d, t in alone.items()}.items():
+                lonely = (outside_g or one_g) and (outside_k or one_k)
+                assert table[i, j] == bits.sum() * lonely
+            assert most[i, j] == bits.max()
 
 
 @settings(max_examples=200, deadline=None)
@@ -53,7 +59,7 @@ def test_every_tile_is_counted_as_its_intervals_are(groups, per_group, fmt, posi
 def test_tiles_of_the_output_are_legal_where_no_cut_falls_inside_a_block(groups, filters, block):
     layer = ConvLayer("x", K=filters, C=1, P=1, Q=1, G=groups)
     g_sizes, sizes = np.arange(1, groups + 1), np.arange(1, filters + 1)
-    _, legal = result_tables(layer, g_sizes, sizes, BFP(8, 3, block))
+    legal = exact.whole_blocks(layer, g_sizes, sizes, block)
     for i, g_size in enumerate(g_sizes):
         for j, size in enumerate(sizes):
             owner = np.empty(groups * filters, int)
@@ -86,22 +92,21 @@ def test_windows_are_those_of_the_boxes(outputs, taps, stride, dilation, before,
                           dilation=(1, dilation), padding=(0, 0, before, after))  # fmt: skip
     reach = input_rows if dim == "P" else input_cols
     sizes = np.arange(1, outputs + 1)
-    found = window_profile(layer, dim, sizes)
+    found = exact.window_sums(layer, dim, Leaves.of_sizes(outputs, sizes))
+    every, sweep, most, same, wrapped = found
     for at, size in enumerate(sizes):
         tiles = [reach(layer, span) for span in spans(outputs, size)]
         elements = [set(range(*tile)) for tile in tiles]
         lengths = [len(each) for each in elements]
-        assert found.trips[at] == len(tiles)
-        assert found.every[at] == sum(lengths)
-        assert found.first[at] == lengths[0]
-        assert found.rest[at] == sum(lengths[1:])
-        assert found.largest[at] == max(lengths)
-        assert found.fresh[at] == sum(
+        assert every[at] == sum(lengths)
+        assert most[at] == max(lengths)
+        fresh = sum(
             len({x for x in new if not old or x > max(old)}) for old, new in pairwise(elements)
         )
-        assert found.same[at] == sum(len(new) for old, new in pairwise(elements) if old == new)
+        assert sweep[at] == lengths[0] + fresh
+        assert -same[at] == sum(len(new) for old, new in pairwise(elements) if old == new)
         wraps = len(tiles) > 1 and elements[0] == elements[-1]
-        assert found.wrapped[at] == (lengths[0] if wraps else 0)
+        assert -wrapped[at] == (lengths[0] if wraps else 0)
 
 
 @settings(max_examples=300, deadline=None)
@@ -127,10 +132,26 @@ def test_undominated_rows_are_those_that_no_other_row_makes_superfluous(rows):
 
 
 def test_tiles_of_several_sizes_stand_one_behind_another():
-    tiles = Tiles.of(5, np.array([2, 5, 3]))
+    tiles = Leaves.of_sizes(5, np.array([2, 5, 3]))
     assert list(zip(tiles.low.tolist(), tiles.high.tolist(), strict=True)) == [
         (0, 2), (2, 4), (4, 5), (0, 5), (0, 3), (3, 5),
     ]  # fmt: skip
-    assert tiles.trips.tolist() == [3, 1, 2]
-    assert tiles.sum(np.array([1, 2, 3, 4, 5, 6])).tolist() == [6, 4, 11]
-    assert tiles.max(np.array([1, 2, 3, 4, 6, 5])).tolist() == [3, 4, 6]
+    assert [tiles.rounds(outside).tolist() for outside in (0, 1)] == [[1, 1, 1], [3, 1, 2]]
+    assert tiles.sums(np.array([1, 2, 3, 4, 5, 6]), tiles.starts[-1]).tolist() == [6, 4, 11]
+    assert tiles.largest(np.array([1, 2, 3, 4, 6, 5])).tolist() == [3, 4, 6]
+    assert tiles.single(0).tolist() == [False, False, False, True, False, False]
+    old, new = tiles.advances(0)
+    assert (old.tolist(), new.tolist()) == ([0, 1, 4], [1, 2, 5])
+
+
+def test_nested_loops_cut_edge_tiles_likewise():
+    """7 in tiles of 3, each in tiles of 2: 2 1 | 2 1 | 1, with own trips at the edge."""
+    tiles = Leaves.nested(7, (3, 2))
+    assert tiles.lengths.tolist() == [2, 1, 2, 1, 1]
+    assert [start.tolist() for start in tiles.starts] == [[0], [0, 2, 4], [0, 1, 2, 3, 4]]
+    assert [tiles.rounds(outside).item() for outside in range(3)] == [1, 3, 5]
+    assert tiles.single(1).tolist() == [False, False, False, False, True]
+    old, new = tiles.wraps(1)  # another loop between the two: from the last to the first of each
+    assert (old.tolist(), new.tolist()) == ([1, 3, 4], [0, 2, 4])
+    old, new = tiles.advances(0)  # the outer loop goes on
+    assert (old.tolist(), new.tolist()) == ([1, 3], [2, 4])

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from bfpsim.arch import load_arch, replace
+from bfpsim.mapping.models import predict
 from bfpsim.mapping.nest import Mapping
-from bfpsim.mapping.predict import predict
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.reports.workload import (
     catalog_frame,

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from bfpsim.arch import load_arch
-from bfpsim.mapping.capacity import check
+from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import EXACT, FULL, ladder, model_counts, stored
 from bfpsim.mapping.nest import Mapping, MappingError
 from bfpsim.quant.formats import BFP, LayerFormats

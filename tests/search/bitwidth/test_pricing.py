@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from bfpsim.arch import replace
-from bfpsim.mapping.capacity import check, footprint
-from bfpsim.mapping.dram_model import stored
+from bfpsim.mapping.fit import check, footprint
 from bfpsim.mapping.mapper import best_mappings, orders
-from bfpsim.mapping.models import PAPER, model_counts
+from bfpsim.mapping.models import PAPER, model_counts, stored
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, make_nest
 from bfpsim.quant.formats import BFP, LayerFormats, candidates
 from bfpsim.search.bitwidth import pricing

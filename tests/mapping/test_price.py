@@ -6,15 +6,23 @@ import numpy as np
 import pytest
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.boxes import ActivationBox, Volume, channel_intervals
-from bfpsim.mapping.movement import input_fetches, output_visits, weight_fetches
 from bfpsim.mapping.nest import DIMS, Mapping, make_nest
-from bfpsim.mapping.pe_array import Tile, array_traffic
+from bfpsim.mapping.steps.array import Tile, array_traffic
+from bfpsim.mapping.steps.price import stays_of, steps_of
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
-from bfpsim.sim.schedule import input_stays, output_stays, steps, weight_stays
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.mapping.walk import (
+    ActivationBox,
+    Volume,
+    channel_intervals,
+    input_fetches,
+    odometer,
+    output_visits,
+    span,
+    weight_fetches,
+)
 
 
 def case(seed: int):
@@ -37,7 +45,7 @@ def padding(layout: ActivationLayout | WeightLayout, arch: Arch, box: tuple) -> 
 def test_inputs(seed: int) -> None:
     nest, arch, formats = case(seed)
     layout = ActivationLayout(nest.layer.input_shape, formats.I)
-    stays = input_stays(nest, arch, formats)
+    stays = stays_of("I", nest, arch, formats)
     fetches = list(input_fetches(nest, arch.dma.halo))
     assert len(stays) == len(fetches)
     for tile, fetch in enumerate(fetches):
@@ -52,7 +60,7 @@ def test_inputs(seed: int) -> None:
 def test_weights(seed: int) -> None:
     nest, arch, formats = case(seed)
     layout = WeightLayout(nest.layer.weight_shape, formats.W)
-    stays = weight_stays(nest, arch, formats)
+    stays = stays_of("W", nest, arch, formats)
     fetches = list(weight_fetches(nest))
     assert len(stays) == len(fetches)
     for tile, fetch in enumerate(fetches):
@@ -67,7 +75,7 @@ def test_outputs(seed: int) -> None:
     width = arch.pe_array.accumulator_bits
     results = ActivationLayout(nest.layer.output_shape, formats.O)
     sums = ActivationLayout(nest.layer.output_shape, PartialSums(width))
-    stays = output_stays(nest, arch, formats)
+    stays = stays_of("O", nest, arch, formats)
     visits = list(output_visits(nest))
     assert len(stays) == len(visits)
     for tile, visit in enumerate(visits):
@@ -85,15 +93,15 @@ def test_outputs(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(120))
 def test_steps(seed: int) -> None:
     nest, arch, formats = case(seed)
-    priced = steps(nest, arch, formats)
+    priced = steps_of(nest, arch, formats)
     assert len(priced) == nest.steps
     fetched = {
         "I": {fetch.step for fetch in input_fetches(nest, arch.dma.halo)},
         "W": {fetch.step for fetch in weight_fetches(nest)},
         "O": {visit.begin for visit in output_visits(nest)},
     }
-    for number, at in enumerate(nest.walk()):
-        tile = Tile(*(nest.span(dim, at[dim]) for dim in DIMS))
+    for number, at in enumerate(odometer(nest)):
+        tile = Tile(*(span(nest, dim, at[dim]) for dim in DIMS))
         step, last = priced[number], at["C"] == nest.trips["C"] - 1
         channels = channel_intervals(tile.G, tile.K, nest.layer.K)
         result = ActivationBox(tile.N, tile.P, tile.Q, channels).volume(formats.O)
@@ -111,7 +119,8 @@ def test_long_loops_have_few_kinds() -> None:
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     nest = make_nest(layer, Mapping("KP", {"K": 32, "P": 3}))
     arch = random_arch(random.Random(0), burst="32 B")
-    kinds = [part(nest, arch, formats).kinds for part in (input_stays, output_stays, steps)]
+    streams = (*(stays_of(t, nest, arch, formats) for t in "IO"), steps_of(nest, arch, formats))
+    kinds = [stream.kinds for stream in streams]
     assert [len(each) for each in kinds] == [668, 668, 668]
     # 996 bit a tile: 64 places in a burst of 256 bit, with two paddings; the last tile is shorter.
     assert all(each.max() < 8 for each in kinds)

@@ -87,6 +87,24 @@ def times(nest: Nest, tensor: Tensor) -> int:
     return int(moved(nest.order, axes, idle)) if axes else 1
 
 
+def moved_cells(
+    nest: Nest, tensor: Tensor, cell: exact.Cell, sliding: bool, clipped: bool = True
+) -> int:
+    """Cells of a tensor that become resident over a nest of any number of boundaries.
+
+    Of O that is every visit of its tiles: what is resident once, and the rest read back.
+    sliding: whether the overlap of neighbouring boxes of I stays; clipped: whether padding is left
+        out
+    """
+    leaves = {d: Leaves.nested(nest.extents[d], nest.cuts(d)) for d in nest.extents}
+    axes = exact.axes_of(tensor, nest.layer, leaves, cell, sliding, whole_number, clipped)
+    idle = {d: exact.repeats(d, leaves[d], whole_number) for d in exact.IDLE[tensor]}
+    cells = moved(nest.order, axes, idle)
+    if tensor == "I":
+        cells -= coincidences(nest.order, axes, idle) or 0
+    return int(cells)
+
+
 class _Tiles:
     """The tiles of a nest with one boundary, as a set of effects sees them."""
 
@@ -101,23 +119,15 @@ class _Tiles:
         effects = self._effects
         if tensor == "I" and Effect.HALO in effects:
             whole = effects | {Effect.EDGES}
-            overlap = self._fetched_exactly(cell) - self._moved("I", cell, whole)
+            clipped = Effect.PADDING in effects
+            fetched = moved_cells(self._nest, "I", cell, self._sliding, clipped)
+            overlap = fetched - self._moved("I", cell, whole)
             return self._moved("I", cell, effects) + overlap
         return self._moved(tensor, cell, effects)
 
     def visited(self) -> Any:
         """Elements of O over all visits of its tiles."""
         return self._moved("O", exact.ELEMENTS, self._effects)
-
-    def _fetched_exactly(self, cell: exact.Cell) -> int:
-        """Cells of I that rule 3 moves."""
-        order, idle = self._nest.order, {"K": exact.repeats("K", self._leaves["K"], whole_number)}
-        axes = exact.axes_of(
-            "I", self._nest.layer, self._leaves, cell, self._sliding, whole_number,
-            clipped=Effect.PADDING in self._effects,
-        )  # fmt: skip
-        spared = coincidences(order, axes, idle)
-        return int(moved(order, axes, idle) - (spared or 0))
 
     def _moved(self, tensor: Tensor, cell: exact.Cell, effects: Effects) -> Any:
         """Cells that move if a sweep of P or Q brings what a widened tile holds."""

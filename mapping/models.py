@@ -21,9 +21,9 @@ from bfpsim.mapping.closed.traffic import (
     PAPER,
     Effect,
     Effects,
+    Payload,
     inner_counts,
     paper_inner_counts,
-    payload_counts,
     times,
 )
 from bfpsim.mapping.counts import Counts, Direction, to_frame
@@ -84,7 +84,7 @@ def model_counts(
 
 def outer_counts(nest: Nest, arch: Arch, formats: LayerFormats, effects: Effects) -> Counts:
     """Bits moved at the outermost level for a nest of the stored layer, with effects modelled."""
-    counts = payload_counts(nest, arch, formats, effects)
+    counts = Payload(nest, arch, formats).counts(effects)
     if Effect.BURSTS in effects:
         counts.merge(_burst_counts(nest, arch, formats))
     return counts
@@ -109,10 +109,11 @@ def ladder(
     """
     nest = check(stored(layer, arch), arch, mapping, formats)
     bursts = Fraction(_burst_counts(nest, arch, formats).total())
+    payload = Payload(nest, arch, formats)
 
     def moved(effects: Iterable[Effect]) -> Fraction:
         given = frozenset(effects)
-        bits = Fraction(payload_counts(nest, arch, formats, given).total())
+        bits = Fraction(payload.counts(given).total())
         return bits + bursts if Effect.BURSTS in given else bits
 
     paper = moved(PAPER)

@@ -93,13 +93,11 @@ class ArrayProfile:
 
     input_repeats: passes over I, summed over the tiles of K
     weight_repeats: passes over W, over N, P and Q (N, P, Q)
-    folds: contributions to an output, by the tiles of C
     cycles: factors of the busy cycles of G, K and C (with R and S); pixel_cycles: (N, P, Q)
     """
 
     input_repeats: Vector
     weight_repeats: Vector
-    folds: FoldSums
     cycles: dict[str, Vector]
     pixel_cycles: Vector
 
@@ -112,7 +110,6 @@ def array_profile(layer: ConvLayer, array: PEArray, sizes: Mapping[str, Vector])
     return ArrayProfile(
         repeats,
         _pixel_sums(layer, array, sizes, timed=array.stationary != "weight"),
-        fold_sums(layer, array, sizes["C"]),
         {dim: axis_sums(layer, array, dim, sizes[dim]) for dim in "GKC"},
         _pixel_sums(layer, array, sizes, timed=True),
     )

@@ -160,7 +160,7 @@ def _summed(
     """Values at some leaves of each dimension (all), summed by size; an array axis for each."""
     for axis, dim in enumerate(dims):
         own = leaves[dim]
-        values = own.sums(values, own.starts[-1] if at is None else at[axis], axis)
+        values = own.totals(values, axis) if at is None else own.sums(values, at[axis], axis)
     return values
 
 
@@ -296,20 +296,27 @@ def whole_blocks(
 
 
 def axes_of(
-    tensor: Tensor,
+    tensor: Tensor, layer: ConvLayer, leaves: Mapping[str, Leaves], cell: Cell, lift: Lift[T]
+) -> list[Axis[T]]:
+    """The axes of a tensor; of I, without the windows of rows and columns."""
+    return [
+        disjoint(dims, leaves, sizes, lift)
+        for dims, sizes in tile_sizes(tensor, layer, leaves, cell).items()
+        if dims not in ("PR", "QS")
+    ]
+
+
+def window_axes(
     layer: ConvLayer,
     leaves: Mapping[str, Leaves],
-    cell: Cell,
     sliding: bool,
     lift: Lift[T],
     clipped: bool = True,
 ) -> list[Axis[T]]:
-    """The axes of a tensor; of I, the windows of rows and columns come last."""
+    """The windows of I: its rows and its columns."""
     return [
         windows(dims, Window.of(layer, dims[0]), leaves, sliding, lift, clipped)
-        if dims in ("PR", "QS")
-        else disjoint(dims, leaves, sizes, lift)
-        for dims, sizes in tile_sizes(tensor, layer, leaves, cell).items()
+        for dims in ("PR", "QS")
     ]
 
 

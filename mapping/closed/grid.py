@@ -21,8 +21,10 @@ from bfpsim.mapping.array import passes
 from bfpsim.mapping.closed import exact
 from bfpsim.mapping.closed.array import (
     ArrayProfile,
+    FoldSums,
     Reads,
     array_profile,
+    fold_sums,
     input_reads,
     weight_reads,
 )
@@ -120,7 +122,7 @@ class Grid:
 
         They do when C is cut into tiles, or when the array's sums leave it between folds.
         """
-        return (self.sizes["C"] < self._layer.C) | (self._profile.folds.largest > 1)
+        return (self.sizes["C"] < self._layer.C) | (self._folds.largest > 1)
 
     def _lengths(self, dim: str) -> Vector:
         """Of the longest tile of a dimension, by its sizes."""
@@ -215,10 +217,11 @@ class Grid:
     def _axes(self) -> dict[Tensor, list[Axis[Any]]]:
         sliding = self._arch.dma.halo == "sliding"
         cells = self._cells | {"O": exact.ELEMENTS}
-        return {
-            t: exact.axes_of(t, self._layer, self._leaves, cells[t], sliding, self._lift)
-            for t in TENSORS
+        axes = {
+            t: exact.axes_of(t, self._layer, self._leaves, cells[t], self._lift) for t in TENSORS
         }
+        axes["I"] += exact.window_axes(self._layer, self._leaves, sliding, self._lift)
+        return axes
 
     @cached_property
     def _repeats(self) -> dict[str, Repeats[Any]]:
@@ -265,7 +268,7 @@ class Grid:
     @property
     def contributions(self) -> Any:
         """Contributions to an output that leave the array apart, over all tiles of C."""
-        return self._lift("C", self._profile.folds.every)
+        return self._lift("C", self._folds.every)
 
     @cached_property
     def compute_cycles(self) -> Any:
@@ -273,6 +276,10 @@ class Grid:
         cycles = _product(self._lift(d, self._profile.cycles[d]) for d in "GKC")
         cycles = cycles * self._lift("NPQ", self._profile.pixel_cycles)
         return cycles * passes(self._arch.pe_array, self._formats)
+
+    @cached_property
+    def _folds(self) -> FoldSums:
+        return fold_sums(self._layer, self._arch.pe_array, self.sizes["C"])
 
     @cached_property
     def _profile(self) -> ArrayProfile:

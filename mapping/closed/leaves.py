@@ -99,6 +99,11 @@ class Leaves:
         sums: Vector = np.diff(np.take(running, edges, axis=axis), axis=axis)
         return sums
 
+    def totals(self, values: Vector, axis: int = 0) -> Vector:
+        """Values of all leaves, summed by size."""
+        totals: Vector = np.add.reduceat(values, self.starts[0], axis=axis)
+        return totals
+
     def largest(self, values: Vector, axis: int = 0) -> Vector:
         """Maxima over the leaves of each size."""
         most: Vector = np.maximum.reduceat(values, self.starts[0], axis=axis)

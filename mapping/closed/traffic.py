@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from fractions import Fraction
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.closed import exact, paper
@@ -13,7 +13,7 @@ from bfpsim.mapping.closed.grid import Grid, whole_number
 from bfpsim.mapping.closed.leaves import Leaves
 from bfpsim.mapping.closed.movement import Axis, Repeats, coincidences, moved
 from bfpsim.mapping.counts import Counts, Direction
-from bfpsim.mapping.nest import DIMS, RELEVANT, TENSORS, Nest, Tensor
+from bfpsim.mapping.nest import EVERY_DIM, RELEVANT, TENSORS, Nest, Tensor
 from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import LayerFormats
 
@@ -41,127 +41,172 @@ EXACT: Effects = frozenset(Effect) - {Effect.BURSTS}
 FULL: Effects = frozenset(Effect)
 
 
-def payload_counts(nest: Nest, arch: Arch, formats: LayerFormats, effects: Effects) -> Counts:
-    """Payload at the outermost level of a nest of the stored layer, with some effects modelled.
+class Payload:
+    """What a nest with one boundary moves at the outermost level, bursts apart, by any effects.
 
-    Fractions where the paper's real-valued trips leave them; whole numbers with all of `EXACT`.
+    nest: of the layer as stored
     """
-    level, counts = arch.levels[0].name, Counts()
-    tiles = _Tiles(nest, arch, effects)
-    for tensor in ("I", "W"):
-        fmt = formats.of(tensor)
-        positions = nest.layer.R * nest.layer.S if tensor == "W" else 1
-        kinds = {
-            "mantissa": (exact.ELEMENTS, Fraction(fmt.mantissa_bits)),
-            "exponent": (exact.ELEMENTS, paper.code_bits(fmt, positions)),
-        }
+
+    def __init__(self, nest: Nest, arch: Arch, formats: LayerFormats) -> None:
+        self._nest, self._arch, self._formats = nest, arch, formats
+        self._leaves = leaves_of_nest(nest)
+        self._sizes: dict[tuple[Tensor, exact.Cell], dict[str, int]] = {}
+        self._known: dict[object, Any] = {}
+
+    def counts(self, effects: Effects) -> Counts:
+        """Bits per flow, with some effects modelled.
+
+        Fractions where the paper's real-valued trips leave them; whole numbers with all of `EXACT`.
+        """
+        level, counts, layer = self._arch.levels[0].name, Counts(), self._nest.layer
+        for tensor in ("I", "W"):
+            fmt = self._formats.of(tensor)
+            positions = layer.R * layer.S if tensor == "W" else 1
+            moved = self._moved(tensor, exact.ELEMENTS, effects)
+            counts.add(level, tensor, "read", "mantissa", moved * fmt.mantissa_bits)
+            if Effect.BLOCKS not in effects:
+                codes = moved * paper.code_bits(fmt, positions)
+            elif fmt.exponent_bits:
+                blocks = exact.Cell(0, 1, fmt.block_size)
+                codes = self._moved(tensor, blocks, effects) * fmt.exponent_bits
+            else:
+                codes = 0
+            counts.add(level, tensor, "read", "exponent", codes)
+        fmt, elements = self._formats.O, prod(layer.output_shape)
+        codes = elements * paper.code_bits(fmt)
         if Effect.BLOCKS in effects:
-            blocks = exact.Cell(0, 1, fmt.block_size)
-            kinds["exponent"] = (blocks, Fraction(fmt.exponent_bits))
-        for kind, (cell, bits) in kinds.items():
-            if bits:
-                counts.add(level, tensor, "read", kind, tiles.fetched(tensor, cell) * bits)  # type: ignore[arg-type]
-    fmt, elements = formats.O, prod(nest.layer.output_shape)
-    codes = elements * paper.code_bits(fmt)
-    if Effect.BLOCKS in effects:
-        channels = nest.layer.output_shape[3]
-        blocks_of_O = elements // channels * -(-channels // fmt.block_size)
-        codes = Fraction(blocks_of_O * fmt.exponent_bits)
-    times = Fraction(tiles.visited()) / elements
-    results = Fraction(1) if Effect.PARTIAL_SUMS in effects else times
-    counts.add(level, "O", "write", "mantissa", elements * fmt.mantissa_bits * results)
-    counts.add(level, "O", "write", "exponent", codes * results)
-    if Effect.PARTIAL_SUMS in effects:
-        sums = (times - 1) * elements * arch.pe_array.accumulator_bits
-        counts.add(level, "O", "write", "psum", sums)
-        counts.add(level, "O", "read", "psum", sums)
-    return counts
+            channels = layer.output_shape[3]
+            codes = elements // channels * -(-channels // fmt.block_size) * fmt.exponent_bits
+        visited = self._moved("O", exact.ELEMENTS, effects)
+        results = Fraction(1) if Effect.PARTIAL_SUMS in effects else Fraction(visited, elements)
+        counts.add(level, "O", "write", "mantissa", elements * fmt.mantissa_bits * results)
+        counts.add(level, "O", "write", "exponent", codes * results)
+        if Effect.PARTIAL_SUMS in effects:
+            sums = (visited - elements) * self._arch.pe_array.accumulator_bits
+            counts.add(level, "O", "write", "psum", sums)
+            counts.add(level, "O", "read", "psum", sums)
+        return counts
+
+    def _moved(self, tensor: Tensor, cell: exact.Cell, effects: Effects) -> Any:
+        """Cells of I and W that are fetched; of O, over all visits of its tiles."""
+        effects = effects & _SHAPING[tensor]
+        key = (tensor, cell, effects)
+        if key not in self._known:
+            self._known[key] = self._model(tensor, cell, effects - {Effect.HALO})
+            if Effect.HALO in effects:
+                self._known[key] += self._overlap(cell, effects)
+        return self._known[key]
+
+    def _overlap(self, cell: exact.Cell, effects: Effects) -> Any:
+        """Cells of I that rule 3 moves beyond what widened tiles hold, edges counted."""
+        key = (cell, Effect.PADDING in effects)
+        if key not in self._known:
+            clipped = Effect.PADDING in effects
+            fetched = _moved_cells(self._nest, "I", self._leaves, cell, self._windows(clipped))
+            whole = (effects | {Effect.EDGES}) - {Effect.HALO}
+            self._known[key] = fetched - self._moved("I", cell, whole)
+        return self._known[key]
+
+    def _windows(self, clipped: bool) -> list[Axis[Any]]:
+        if ("windows", clipped) not in self._known:
+            sliding = self._arch.dma.halo == "sliding"
+            self._known["windows", clipped] = exact.window_axes(
+                self._nest.layer, self._leaves, sliding, whole_number, clipped
+            )
+        return cast(list[Axis[Any]], self._known["windows", clipped])
+
+    def _model(self, tensor: Tensor, cell: exact.Cell, effects: Effects) -> Any:
+        """Cells that move if a sweep of P or Q brings what a widened tile holds."""
+        nest = self._nest
+        looped = [loop.dim for loop in nest.loops]
+        axes = []
+        for dims, size in self._totals(tensor, cell).items():
+            present = "".join(d for d in dims if d in looped)
+            if dims in ("PR", "QS"):
+                axes.append(self._window(dims[0], present, effects))
+            else:
+                axes.append(paper.equal_tiles(present, size, _PRESENT))
+        trips = {d: self._trips(d, effects) for d in looped if d not in RELEVANT[tensor]}
+        return moved(nest.order, axes, {d: Repeats([1, t], (), ()) for d, t in trips.items()})
+
+    def _totals(self, tensor: Tensor, cell: exact.Cell) -> dict[str, int]:
+        """All tiles of a tensor together, along each axis."""
+        if (tensor, cell) not in self._sizes:
+            sizes = exact.tile_sizes(tensor, self._nest.layer, self._leaves, cell)
+            self._sizes[tensor, cell] = {dims: int(of.sum()) for dims, of in sizes.items()}
+        return self._sizes[tensor, cell]
+
+    def _trips(self, dim: str, effects: Effects) -> Fraction | int:
+        """Extent / tile as the paper has it, or whole tiles."""
+        if Effect.EDGES in effects:
+            return self._nest.trips[dim]
+        return Fraction(self._nest.extents[dim], self._nest.tile[dim])
+
+    def _window(self, dim: str, present: str, effects: Effects) -> Axis[Any]:
+        """Rows of P, or columns of Q."""
+        nest, window, own = self._nest, Window.of(self._nest.layer, dim), self._leaves[dim]
+        extent, padded = nest.extents[dim], Effect.PADDING in effects
+        every: Any = window.span(nest.tile[dim]) * self._trips(dim, effects)
+        if Effect.EDGES in effects:
+            every = int(window.span(own.lengths).sum())
+        swept = window.span(extent)
+        if padded:  # what is not stored
+            start, stop = window.stored(own.low, own.high)
+            every -= int((window.span(own.lengths) - (stop - start)).sum())
+            low, high = window.interval((0, extent))
+            swept = high - low
+        return paper.equal_tiles(present, every, _PRESENT, {dim: swept})
+
+
+_PRESENT = dict.fromkeys(EVERY_DIM, 0)
+"""No dimension's loop is absent."""
+
+_SHAPING: dict[Tensor, Effects] = {
+    "I": frozenset({Effect.EDGES, Effect.PADDING, Effect.HALO}),
+    "W": frozenset({Effect.EDGES}),
+    "O": frozenset({Effect.EDGES}),
+}
+"""The effects that change how many cells of a tensor move."""
 
 
 def times(nest: Nest, tensor: Tensor) -> int:
     """How often the whole of W or O moves in a nest with one boundary."""
     loops = [loop.dim for loop in nest.loops]
-    absent = dict.fromkeys(loops, 0)
-    axes = [paper.equal_tiles(d, 1, absent) for d in loops if d in RELEVANT[tensor]]
+    axes = [paper.equal_tiles(d, 1, _PRESENT) for d in loops if d in RELEVANT[tensor]]
     idle = {d: Repeats([1, nest.trips[d]], (), ()) for d in loops if d not in RELEVANT[tensor]}
     return int(moved(nest.order, axes, idle)) if axes else 1
 
 
-def moved_cells(
-    nest: Nest, tensor: Tensor, cell: exact.Cell, sliding: bool, clipped: bool = True
-) -> int:
+def leaves_of_nest(nest: Nest) -> dict[str, Leaves]:
+    """The innermost tiles of every dimension."""
+    return {d: Leaves.nested(extent, nest.cuts(d)) for d, extent in nest.extents.items()}
+
+
+def moved_cells(nest: Nest, tensor: Tensor, cell: exact.Cell, sliding: bool) -> int:
     """Cells of a tensor that become resident over a nest of any number of boundaries.
 
     Of O that is every visit of its tiles: what is resident once, and the rest read back.
-    sliding: whether the overlap of neighbouring boxes of I stays; clipped: whether padding is left
-        out
+    sliding: whether the overlap of neighbouring boxes of I stays
     """
-    leaves = {d: Leaves.nested(nest.extents[d], nest.cuts(d)) for d in nest.extents}
-    axes = exact.axes_of(tensor, nest.layer, leaves, cell, sliding, whole_number, clipped)
-    idle = {d: exact.repeats(d, leaves[d], whole_number) for d in exact.IDLE[tensor]}
+    leaves = leaves_of_nest(nest)
+    windows = exact.window_axes(nest.layer, leaves, sliding, whole_number) if tensor == "I" else []
+    return _moved_cells(nest, tensor, leaves, cell, windows)
+
+
+def _moved_cells(
+    nest: Nest,
+    tensor: Tensor,
+    leaves: dict[str, Leaves],
+    cell: exact.Cell,
+    windows: list[Axis[Any]],
+) -> int:
+    axes = [*exact.axes_of(tensor, nest.layer, leaves, cell, whole_number), *windows]
+    loops = set(nest.order)
+    idle = {d: exact.repeats(d, leaves[d], whole_number) for d in exact.IDLE[tensor] if d in loops}
     cells = moved(nest.order, axes, idle)
-    if tensor == "I":
+    if windows:
         cells -= coincidences(nest.order, axes, idle) or 0
     return int(cells)
-
-
-class _Tiles:
-    """The tiles of a nest with one boundary, as a set of effects sees them."""
-
-    def __init__(self, nest: Nest, arch: Arch, effects: Effects) -> None:
-        self._nest, self._effects = nest, effects
-        self._sliding = arch.dma.halo == "sliding"
-        self._leaves = {d: Leaves.nested(nest.extents[d], nest.cuts(d)) for d in nest.extents}
-        self._absent = {d: int(not nest.cuts(d)) for d in nest.extents}
-
-    def fetched(self, tensor: Tensor, cell: exact.Cell) -> Any:
-        """Cells of I or W that move."""
-        effects = self._effects
-        if tensor == "I" and Effect.HALO in effects:
-            whole = effects | {Effect.EDGES}
-            clipped = Effect.PADDING in effects
-            fetched = moved_cells(self._nest, "I", cell, self._sliding, clipped)
-            overlap = fetched - self._moved("I", cell, whole)
-            return self._moved("I", cell, effects) + overlap
-        return self._moved(tensor, cell, effects)
-
-    def visited(self) -> Any:
-        """Elements of O over all visits of its tiles."""
-        return self._moved("O", exact.ELEMENTS, self._effects)
-
-    def _moved(self, tensor: Tensor, cell: exact.Cell, effects: Effects) -> Any:
-        """Cells that move if a sweep of P or Q brings what a widened tile holds."""
-        nest, leaves = self._nest, self._leaves
-        axes = []
-        for dims, sizes in exact.tile_sizes(tensor, nest.layer, leaves, cell).items():
-            if dims in ("PR", "QS"):
-                axes.append(self._window(dims, effects))
-            else:
-                axes.append(paper.equal_tiles(dims, Fraction(int(sizes.sum())), self._absent))
-        trips = {d: self._trips(d, effects) for d in DIMS if d not in RELEVANT[tensor]}
-        return moved(nest.order, axes, {d: Repeats([1, t], (), ()) for d, t in trips.items()})
-
-    def _trips(self, dim: str, effects: Effects) -> Fraction:
-        """Extent / tile as the paper has it, or whole tiles."""
-        if Effect.EDGES in effects:
-            return Fraction(self._nest.trips[dim])
-        return Fraction(self._nest.extents[dim], self._nest.tile[dim])
-
-    def _window(self, dims: str, effects: Effects) -> Axis[Any]:
-        nest, dim = self._nest, dims[0]
-        window, own = Window.of(nest.layer, dim), self._leaves[dim]
-
-        def padding(low: Any, high: Any) -> Any:
-            """Rows of the ranges that are not stored."""
-            start, stop = window.stored(low, high)
-            return (window.span(high - low) - (stop - start)) * (Effect.PADDING in effects)
-
-        every = window.span(Fraction(nest.tile[dim])) * self._trips(dim, effects)
-        if Effect.EDGES in effects:
-            every = Fraction(int(window.span(own.lengths).sum()))
-        every -= int(padding(own.low, own.high).sum())
-        swept = Fraction(window.span(nest.extents[dim]) - int(padding(0, nest.extents[dim])))
-        return paper.equal_tiles(dims, every, self._absent, {dim: swept})
 
 
 def inner_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> tuple[Counts, int]:

@@ -17,7 +17,7 @@ from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.products import Products, over_sizes
-from bfpsim.mapping.closed.traffic import EXACT, payload_counts
+from bfpsim.mapping.closed.traffic import EXACT, Payload
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.mapper import ORDERS, orders
 from bfpsim.mapping.models import stored
@@ -215,4 +215,4 @@ class _Problem:
         tile = {d: size for d, size in every.items() if size < dims[d]}
         mapping = Mapping("".join(d for d in order if d in tile), tile)
         nest = check(self._layer, self._arch, mapping, self._formats)
-        return mapping, int(payload_counts(nest, self._arch, self._formats, EXACT).total())
+        return mapping, int(Payload(nest, self._arch, self._formats).counts(EXACT).total())

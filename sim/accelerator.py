@@ -18,7 +18,7 @@ from bfpsim.mapping.counts import KINDS, Counts, Direction
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import TENSORS, Mapping, Tensor
-from bfpsim.mapping.steps.price import Moved, Priced, Stay, stays_of, steps_of
+from bfpsim.mapping.steps.price import Moved, streams_of
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.buffer import Memory, TileBuffer
 from bfpsim.sim.channel import Channel
@@ -104,10 +104,8 @@ class Accelerator:
             tensor: TileBuffer(env, self._memories[name], self._slots(tensor))
             for tensor, name in names.items()
         }
-        self._stays: dict[Tensor, Priced[Stay]] = {
-            tensor: stays_of(tensor, nest, arch, formats) for tensor in TENSORS
-        }
-        self._steps = steps_of(nest, arch, formats)
+        streams = streams_of(nest, arch, formats)
+        self._stays, self._steps = streams.stays, streams.steps
         self._step = 0
         self._computed = np.zeros(len(self._steps.prices), np.int64)
         self._visits_computed = 0

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import simpy
 from simpy.events import NORMAL, Event, EventPriority
 
-_MOST = 64
+_MOST = 16
 
 
 class Clock(simpy.Environment):
     """An environment that keeps what is scheduled, in the order in which it will be processed."""
 
     def __init__(self) -> None:
-        self._scheduled: list[tuple[int, EventPriority, int, Event]] = []
+        self._scheduled: list[tuple[float, EventPriority, int, Event]] = []
         self._number = 0
         super().__init__()
 
@@ -23,12 +23,12 @@ class Clock(simpy.Environment):
         super().schedule(event, priority, delay)
         if len(self._scheduled) > _MOST:
             self._scheduled = [one for one in self._scheduled if not one[-1].processed]
-        self._scheduled.append((int(self.now + delay), priority, self._number, event))
         self._number += 1
+        self._scheduled.append((self.now + delay, priority, self._number, event))
 
     def pending(self) -> Iterator[tuple[int, simpy.Process]]:
         """Who resumes, how many cycles from now, in order."""
         self._scheduled = sorted(one for one in self._scheduled if not one[-1].processed)
         for when, _, _, event in self._scheduled:
             for resumed in event.callbacks or ():
-                yield when - int(self.now), resumed.__self__  # type: ignore[attr-defined]
+                yield int(when - self.now), resumed.__self__  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import TENSORS, Tensor
-from bfpsim.mapping.steps.price import Priced, Stay, stays_of
+from bfpsim.mapping.steps.price import Priced, Stay, streams_of
 from bfpsim.mapping.steps.tiles import visits_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def occupancy(
     """
     arch = result.arch
     nest = check(stored(result.layer, arch), arch, result.mapping, result.formats)
-    stays = {tensor: stays_of(tensor, nest, arch, result.formats) for tensor in TENSORS}
+    stays = streams_of(nest, arch, result.formats).stays
     changes: Changes = []
     engines = {
         tensor: _Engine(tensor, stays[tensor], 1 + arch.buffer(tensor).double_buffered, changes)

@@ -14,20 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.mapping.array import reduction_folds
-from bfpsim.mapping.nest import DIMS, TENSORS, Nest, Tensor
+from bfpsim.mapping.nest import DIMS, Nest, Tensor
 from bfpsim.mapping.steps.array import ArrayTraffic, Tile, array_traffic
 from bfpsim.mapping.steps.bursts import Layout, Place, filter_place, padding
 from bfpsim.mapping.steps.tiles import (
     Boxes,
     Channels,
+    InputTiles,
     Mask,
+    OutputTiles,
     Ranges,
     Vector,
+    Visits,
+    WeightTiles,
     distinct,
     input_tiles,
     output_tiles,
     unrolled,
-    visits_of,
     weight_tiles,
 )
 from bfpsim.mapping.window import Window
@@ -100,10 +103,35 @@ class Priced(Generic[T]):
         return price
 
 
-def stays_of(tensor: Tensor, nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
-    """Price the tiles of a tensor of the layer as stored."""
-    stays = {"I": _input_stays, "W": _weight_stays, "O": _output_stays}[tensor]
-    return stays(nest, arch, formats)
+@dataclass(frozen=True)
+class Streams:
+    """All that a nest of the layer as stored moves and computes: tiles by tensor, and steps."""
+
+    stays: dict[Tensor, Priced[Stay]]
+    steps: Priced[Step]
+
+
+def streams_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Streams:
+    """Price the tiles of every tensor, and the steps."""
+    inputs, weights, outputs = (
+        input_tiles(nest, arch.dma.halo),
+        weight_tiles(nest),
+        output_tiles(nest),
+    )
+    result = _transfers(
+        outputs.resident, ActivationLayout(nest.layer.output_shape, formats.O), formats.O, arch
+    )
+    stays: dict[Tensor, Priced[Stay]] = {
+        "I": _input_stays(inputs, nest, arch, formats),
+        "W": _weight_stays(weights, nest, arch, formats),
+        "O": _output_stays(outputs, result, nest, arch),
+    }
+    visits: dict[Tensor, Visits] = {
+        "I": inputs.visits,
+        "W": weights.visits,
+        "O": outputs.visits,
+    }
+    return Streams(stays, _steps(visits, result, nest, arch, formats))
 
 
 def sums_in_buffer(nest: Nest, arch: Arch) -> bool:
@@ -111,15 +139,16 @@ def sums_in_buffer(nest: Nest, arch: Arch) -> bool:
     return nest.trips["C"] > 1 or reduction_folds(arch.pe_array, nest.tile) > 1
 
 
-def _input_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
-    tiles = input_tiles(nest, arch.dma.halo)
+def _input_stays(tiles: InputTiles, nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
     layout = ActivationLayout(nest.layer.input_shape, formats.I)
     mantissa, exponent = _volumes(tiles.resident, formats.I)
     return _stays(mantissa + exponent, arrives=_transfers(tiles.fetched, layout, formats.I, arch))
 
 
-def _weight_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
-    tiles, fmt, burst = weight_tiles(nest), formats.W, arch.dram.burst
+def _weight_stays(
+    tiles: WeightTiles, nest: Nest, arch: Arch, formats: LayerFormats
+) -> Priced[Stay]:
+    fmt, burst = formats.W, arch.dram.burst
     layout = WeightLayout(nest.layer.weight_shape, fmt)
     filters, codes = _cells(tiles.filters, fmt if layout.depthwise else None)
     filters, codes = filters[tiles.filters.which], codes[tiles.filters.which]
@@ -148,16 +177,17 @@ def _weight_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]
     return _stays(mantissa + exponent, arrives=arrives)
 
 
-def _output_stays(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
-    """While sums lie in the buffer a tile takes the larger of its sums and its results."""
-    tiles, shape = output_tiles(nest), nest.layer.output_shape
+def _output_stays(tiles: OutputTiles, result: list[Vector], nest: Nest, arch: Arch) -> Priced[Stay]:
+    """While sums lie in the buffer a tile takes the larger of its sums and its results.
+
+    result: bits of each tile as a result, by kind
+    """
     accumulator = PartialSums(arch.pe_array.accumulator_bits)
-    result = _transfers(tiles.resident, ActivationLayout(shape, formats.O), formats.O, arch)
     elements, _ = _volumes(tiles.resident, PartialSums(1))
     sums = [elements * 0, elements * 0, elements * accumulator.mantissa_bits, elements * 0]
     partial = tiles.resumed | ~tiles.finished
     if partial.any():
-        layout = ActivationLayout(shape, accumulator)
+        layout = ActivationLayout(nest.layer.output_shape, accumulator)
         sums[3] = _padding(tiles.resident, layout, arch.dram.burst)
     held = result[0] + result[1]
     if sums_in_buffer(nest, arch):
@@ -227,12 +257,17 @@ def _cells(channels: Channels, fmt: Format | PartialSums | None) -> tuple[Vector
 # --- steps --------------------------------------------------------------------------------------
 
 
-def steps_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Step]:
-    """Price the steps of a nest of the layer as stored."""
+def _steps(
+    visits: dict[Tensor, Visits],
+    result: list[Vector],
+    nest: Nest,
+    arch: Arch,
+    formats: LayerFormats,
+) -> Priced[Step]:
+    """result: bits of each visit of O as a result, by kind"""
     layer = nest.layer
     _, ranges = unrolled(nest, len(nest.loops))
     resumes, finishes = ranges["C"].low > 0, ranges["C"].high == layer.C
-    visits = {tensor: visits_of(nest, tensor) for tensor in TENSORS}
     begins = {tensor: _marked(nest.steps, own.begins) for tensor, own in visits.items()}
     ends = {tensor: _marked(nest.steps, own.ends - 1) for tensor, own in visits.items()}
     # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
@@ -246,37 +281,33 @@ def steps_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Step]:
         *ends.values(),
     ]
     firsts, number = distinct([np.asarray(column, np.int64) for column in columns])
-
-    def price(step: int) -> Step:
-        tile = Tile(*(ranges[dim].at(step) for dim in DIMS))
-        result = (0, 0)
-        if finishes[step]:
-            result = result_bits(tile, formats.O, layer.K)
-        return Step(
-            array_traffic(layer, tile, arch.pe_array, formats),
-            bool(resumes[step]),
-            bool(finishes[step]),
-            result,
-            tuple(tensor for tensor in TENSORS if begins[tensor][step]),
-            tuple(tensor for tensor in TENSORS if ends[tensor][step]),
+    visit = np.searchsorted(visits["O"].begins, firsts, side="right") - 1
+    mantissas, exponents = (own[visit] * finishes[firsts] for own in result[:2])
+    rows = zip(
+        *(ranges[dim].low[firsts].tolist() for dim in DIMS),
+        *(ranges[dim].high[firsts].tolist() for dim in DIMS),
+        strict=True,
+    )
+    flags = [[own[firsts].tolist() for own in edge.values()] for edge in (begins, ends)]
+    prices = []
+    for kind, row in enumerate(rows):
+        tile = Tile(*zip(row[:6], row[6:], strict=True))
+        first, last = (
+            tuple(t for t, own in zip(visits, edge, strict=True) if own[kind]) for edge in flags
         )
-
-    prices = [price(int(first)) for first in firsts]
+        step = firsts[kind]
+        prices.append(
+            Step(
+                array_traffic(layer, tile, arch.pe_array, formats),
+                bool(resumes[step]),
+                bool(finishes[step]),
+                (int(mantissas[kind]), int(exponents[kind])),
+                first,
+                last,
+            )
+        )
     kinds = {one: kind for kind, one in enumerate(dict.fromkeys(prices))}
     return Priced(np.array([kinds[one] for one in prices], np.int64)[number], tuple(kinds))
-
-
-def result_bits(tile: Tile, fmt: Format, per_group: int) -> tuple[int, int]:
-    """Mantissas and exponents of a finished tile of O [bit]."""
-    n, p, q = (high - low for low, high in (tile.N, tile.P, tile.Q))
-    groups, filters = (Ranges(np.array([low]), np.array([high])) for low, high in (tile.G, tile.K))
-    one = Channels(groups, filters, np.zeros(1, np.int64), per_group)
-    elements, codes = _cells(one, fmt)
-    pixels = n * p * q
-    return (
-        pixels * int(elements[0]) * fmt.mantissa_bits,
-        pixels * int(codes[0]) * fmt.exponent_bits,
-    )
 
 
 def _marked(steps: int, at: Vector) -> Mask:

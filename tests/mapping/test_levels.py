@@ -14,7 +14,7 @@ import pytest
 from bfpsim.mapping.closed import exact
 from bfpsim.mapping.closed.traffic import moved_cells
 from bfpsim.mapping.nest import Nest, join
-from bfpsim.mapping.steps.price import stays_of
+from bfpsim.mapping.steps.price import streams_of
 from bfpsim.mapping.steps.tiles import input_tiles, output_tiles, unrolled, weight_tiles
 from bfpsim.quant.formats import BFP, Format, LayerFormats
 from bfpsim.workloads import ConvLayer
@@ -195,9 +195,10 @@ def test_tiles_are_priced_as_their_elements(seed: int) -> None:
     for rng, layer, boundaries in cases(1000 + seed, 30):
         formats = LayerFormats(random_format(rng), random_format(rng), BFP(8, 3, 1))
         nest, wanted = join(layer, boundaries), literal(layer, boundaries, "sliding")
+        stays = streams_of(nest, arch, formats).stays
         for tensor, sets in (("I", wanted.inputs), ("W", wanted.weights)):
             fmt: Format = formats.of(tensor)
-            priced = stays_of(tensor, nest, arch, formats)
+            priced = stays[tensor]
             for number, box in enumerate(sets):
                 codes = blocks(layer, tensor, box, fmt.block_size) * fmt.exponent_bits
                 moved = priced[number].arrives

@@ -8,7 +8,7 @@ import pytest
 from bfpsim.arch import Arch
 from bfpsim.mapping.nest import DIMS, Mapping, make_nest
 from bfpsim.mapping.steps.array import Tile, array_traffic
-from bfpsim.mapping.steps.price import stays_of, steps_of
+from bfpsim.mapping.steps.price import streams_of
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from bfpsim.workloads import ConvLayer
@@ -45,7 +45,7 @@ def padding(layout: ActivationLayout | WeightLayout, arch: Arch, box: tuple) -> 
 def test_inputs(seed: int) -> None:
     nest, arch, formats = case(seed)
     layout = ActivationLayout(nest.layer.input_shape, formats.I)
-    stays = stays_of("I", nest, arch, formats)
+    stays = streams_of(nest, arch, formats).stays["I"]
     fetches = list(input_fetches(nest, arch.dma.halo))
     assert len(stays) == len(fetches)
     for tile, fetch in enumerate(fetches):
@@ -60,7 +60,7 @@ def test_inputs(seed: int) -> None:
 def test_weights(seed: int) -> None:
     nest, arch, formats = case(seed)
     layout = WeightLayout(nest.layer.weight_shape, formats.W)
-    stays = stays_of("W", nest, arch, formats)
+    stays = streams_of(nest, arch, formats).stays["W"]
     fetches = list(weight_fetches(nest))
     assert len(stays) == len(fetches)
     for tile, fetch in enumerate(fetches):
@@ -75,7 +75,7 @@ def test_outputs(seed: int) -> None:
     width = arch.pe_array.accumulator_bits
     results = ActivationLayout(nest.layer.output_shape, formats.O)
     sums = ActivationLayout(nest.layer.output_shape, PartialSums(width))
-    stays = stays_of("O", nest, arch, formats)
+    stays = streams_of(nest, arch, formats).stays["O"]
     visits = list(output_visits(nest))
     assert len(stays) == len(visits)
     for tile, visit in enumerate(visits):
@@ -93,7 +93,7 @@ def test_outputs(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(120))
 def test_steps(seed: int) -> None:
     nest, arch, formats = case(seed)
-    priced = steps_of(nest, arch, formats)
+    priced = streams_of(nest, arch, formats).steps
     assert len(priced) == nest.steps
     fetched = {
         "I": {fetch.step for fetch in input_fetches(nest, arch.dma.halo)},
@@ -119,7 +119,8 @@ def test_long_loops_have_few_kinds() -> None:
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     nest = make_nest(layer, Mapping("KP", {"K": 32, "P": 3}))
     arch = random_arch(random.Random(0), burst="32 B")
-    streams = (*(stays_of(t, nest, arch, formats) for t in "IO"), steps_of(nest, arch, formats))
+    priced = streams_of(nest, arch, formats)
+    streams = (priced.stays["I"], priced.stays["O"], priced.steps)
     kinds = [stream.kinds for stream in streams]
     assert [len(each) for each in kinds] == [668, 668, 668]
     # 996 bit a tile: 64 places in a burst of 256 bit, with two paddings; the last tile is shorter.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from bfpsim.quant.formats import FormatError, parse_format
+from bfpsim.quant.formats.ties import OperandKey
 from bfpsim.quant.study.sensitivity import Sensitivity, divergence
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode
-from bfpsim.quant.torch.tied import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def check_additivity(
     baseline = _outputs(model, inputs, batch, Mode.FLOAT)
     for number in range(choices):
         best = 1 + int(rng.integers(len(formats)))
-        chosen: dict[Place, str] = {}
+        chosen: dict[OperandKey, str] = {}
         for group, fmts in zip(groups, ranked, strict=True):
             fmt = fmts[int(rng.integers(best))]
             chosen.update(dict.fromkeys(group, fmt))

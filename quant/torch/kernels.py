@@ -2,8 +2,8 @@
 
 `fake_quantize_runs` is for blocks that are contiguous in memory (channels last, tokens, weights),
 `fake_quantize_lanes` for blocks across rows (channels first): there, neighbouring pixels are done
-side by side. A kernel is compiled the first time its rounding and block size are asked for, and
-kept on disk. It releases the GIL: a tensor is split over threads, and no result depends on how.
+side by side. A kernel is compiled at the first use of its rounding and block size, and kept on
+disk. It releases the GIL: a tensor is split over threads, and no result depends on how.
 
 A tile whose blocks all have a normal unit is done in float32, where multiplying by a power of two
 is exact; any other (values near the ends of the exponent range, mantissas wider than float32's) in
@@ -14,9 +14,11 @@ float64, where it always is.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -26,7 +28,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from bfpsim.quant.formats import Rounding
-from bfpsim.quant.torch.threads import split
+
+Result = TypeVar("Result")
 
 INFINITY = 0x7F800000
 """Bits of float32 infinity: magnitudes from here on are not finite."""
@@ -77,7 +80,7 @@ def fake_quantize_runs(
     """Quantise rows of `row` elements in blocks of `block` contiguous ones, the last one short.
 
     source, target: flat, of the same length; target may be source
-    saturated: where to mark clipped elements, if wanted
+    saturated: where to mark clipped elements, or None
     pixels: rows per image where the rows are pixels of channels-last images: the draws of
     stochastic rounding go by the logical position, channels first
 
@@ -129,6 +132,28 @@ def _parallel(
 
 
 _NO_MASK = np.empty(0, np.bool_)
+
+
+# --- threads ------------------------------------------------------------------------------------
+# numba's own parallel loops do not survive a fork, and do not ask torch how many threads to take.
+
+
+def split(part: Callable[[int, int], Result], units: int, threads: int) -> list[Result]:
+    """What ``part(first, end)`` returns for the pieces of ``range(units)``, in their order.
+
+    part: releases Python's lock, as kernels compiled with ``nogil`` do
+    """
+    if threads == 1:
+        return [part(0, units)]
+    pieces = max(min(units, 4 * threads), 1)  # some to spare: threads seldom advance evenly
+    edges = [units * i // pieces for i in range(pieces + 1)]
+    return list(_pool(os.getpid(), threads).map(part, edges, edges[1:]))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """One per process: the threads of a parent do not live on in its fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="quantize")
 
 
 # --- one number ---------------------------------------------------------------------------------

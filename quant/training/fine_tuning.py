@@ -32,7 +32,7 @@ from torch.optim import SGD
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.study.accuracy import classify, keeping_modes, title
 from bfpsim.quant.study.datasets import Dataset
-from bfpsim.quant.torch.digest import tensor_digest
+from bfpsim.quant.torch.model import tensor_digest
 from bfpsim.workloads.files.atomic import write_atomic
 from bfpsim.workloads.layer import WorkloadError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bfpsim.quant.baselines.boxes import fixed_point, run, scaled, shared_axis
+from bfpsim.quant.baselines.boxes import fixed_point, quantize_boxes, run, shared_axis
 from bfpsim.quant.formats import BFP, FormatError
 from bfpsim.quant.formats.blocks import Blocks, Shape, block_count
 from bfpsim.quant.formats.quantize import TOP_BITS, TOP_MAX
@@ -87,7 +87,7 @@ class HBFP:
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
         box = _hbfp_box(tensor, blocks, name)
-        return scaled(tensor, box, fixed_point(self.mantissa_bits), name)
+        return quantize_boxes(tensor, box, fixed_point(self.mantissa_bits), name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per input or tile."""
@@ -137,7 +137,7 @@ class FlexBlock:
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
         box = _flexblock_box(tensor, blocks, name)
-        return scaled(tensor, box, fixed_point(self.mode), name)
+        return quantize_boxes(tensor, box, fixed_point(self.mode), name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per box."""
@@ -195,7 +195,7 @@ class FAST:
         return self._choose(tensor, blocks, name)[1]
 
     def mantissa_bits(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> int:
-        """What the tensor is stored with, its sign not counted: 2 or 4 [bit]."""
+        """Width of the stored mantissas without their signs: 2 or 4 [bit]."""
         return self._choose(tensor, blocks, name)[0]
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
@@ -274,8 +274,10 @@ class DBPS:
         return name if self == DBPS(self.width) else f"{name}-{self.zero_limit:g}"
 
     def _candidates(self) -> list[BFP]:
-        """From the fewest bits to the most, whatever the tensor: half the width saves more than
-        blocks of 8 cost."""
+        """The formats from the fewest bits to the most.
+
+        The order is the same for every tensor: half the width saves more than blocks of 8 cost.
+        """
         return [
             BFP(mantissa_bits + EXPONENT_BITS, EXPONENT_BITS, size)
             for mantissa_bits in (self.width // 2, self.width)

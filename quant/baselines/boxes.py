@@ -81,7 +81,7 @@ def fixed_point(mantissa_bits: int) -> Grid:
     return Grid(0, 0, mantissa_bits - 2, largest, 0, TOP_MIN, TOP_MAX)
 
 
-def scaled(tensor: Tensor, box: Shape, grid: Grid, name: str) -> Tensor:
+def quantize_boxes(tensor: Tensor, box: Shape, grid: Grid, name: str) -> Tensor:
     """Round to the nearest values of the grid, ties to even, each box under its scale.
 
     Zeros have no sign in the result.
@@ -89,14 +89,14 @@ def scaled(tensor: Tensor, box: Shape, grid: Grid, name: str) -> Tensor:
     Raises FormatError for NaN, infinity and dtypes other than float32 and float64.
     """
     if tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.dim() <= _AXES:
-        result = _compiled(tensor.detach(), box, grid)
+        result = _by_kernel(tensor.detach(), box, grid)
         if result is not None:
             return result
     return by_operators(doubles(tensor, name), box, grid).to(tensor.dtype)
 
 
 def by_operators(values: Tensor, box: Shape, grid: Grid) -> Tensor:
-    """`scaled` of float64, in torch operators."""
+    """`quantize_boxes` of float64, in torch operators."""
     exponents = floor_log2(block_maxima(values.abs(), box)) - grid.shift
     scale = power_of_two(exponents.clamp(grid.scale_min, grid.scale_max))
     scale = spread(scale, box, values.shape)
@@ -106,8 +106,8 @@ def by_operators(values: Tensor, box: Shape, grid: Grid) -> Tensor:
     return ((elements / unit).round() * unit).clamp(-grid.largest, grid.largest) * scale + 0.0
 
 
-def _compiled(tensor: Tensor, box: Shape, grid: Grid) -> Tensor | None:
-    """None if a value is not finite."""
+def _by_kernel(tensor: Tensor, box: Shape, grid: Grid) -> Tensor | None:
+    """`quantize_boxes` of float32 on the CPU, compiled; None if a value is not finite."""
     import numpy as np
 
     from bfpsim.quant.baselines.kernels import scale_boxes  # numba
@@ -147,5 +147,5 @@ def _merge(shape: Sequence[int], box: Shape) -> tuple[Shape, Shape]:
             whole = lengths[axis + 1] >= inner
             sizes[axis : axis + 2] = [sizes[axis] * inner]
             lengths[axis : axis + 2] = [min(lengths[axis], shape[axis]) * inner if whole else 1]
-    missing = (1,) * (_AXES - len(sizes))
-    return (*missing, *sizes), (*missing, *lengths)
+    ones = (1,) * (_AXES - len(sizes))
+    return (*ones, *sizes), (*ones, *lengths)

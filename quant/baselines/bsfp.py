@@ -57,7 +57,7 @@ class BSFP:
 
     @property
     def activations(self) -> MSFP:
-        """What activations are stored in."""
+        """The format of activations."""
         return MSFP(8 + self.coarse_bits + self.fine_bits)
 
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:

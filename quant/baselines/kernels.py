@@ -122,7 +122,7 @@ def _run(values, out, row, unit, per_unit, fraction_bits, binades, largest):
 
 @njit(inline="always")
 def _round(row, fraction_bits, binades):
-    """To whole numbers, ties to even, in wider units from 2^(fraction_bits + 1) on."""
+    """Round to whole numbers, ties to even, in wider units from 2^(fraction_bits + 1) on."""
     if binades == 0:
         for m in range(len(row)):
             row[m] = (row[m] + ROUND) - ROUND
@@ -193,9 +193,9 @@ def _superpose(vectors, result, bits, tops, mantissas, binades):
         best[:] = 0.0
         least = np.inf
         for _ in range(SHORTLIST):
-            chosen = int(np.argmin(errors))
-            errors[chosen] = np.inf
-            scale, sign = scales[chosen >> 1], chosen & 1
+            nearest = int(np.argmin(errors))
+            errors[nearest] = np.inf
+            scale, sign = scales[nearest >> 1], nearest & 1
             _nearest(values, scale, bits[0], sign, coarse)
             _sides(values, scale, bits[0], sign, below, above)
             least = _add_fine(values, coarse, below, above, bits[1], tops[1], mantissas, binades,
@@ -217,7 +217,7 @@ def _fill_scales(values, bits, top, mantissas, binades, scales):
 
 @njit(inline="always")
 def _range(bits, sign):
-    """Of two's-complement subwords; times -1 under a negative scale."""
+    """The range of two's-complement subwords; times -1 under a negative scale."""
     half = float(1 << (bits - 1))
     return -half + sign, half - 1 + sign
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bfpsim.quant.baselines.boxes import Grid, run, scaled
+from bfpsim.quant.baselines.boxes import Grid, quantize_boxes, run
 from bfpsim.quant.formats.blocks import Blocks, block_count
 
 BLOCK_SIZE = 32
@@ -71,7 +71,8 @@ class MX:
 
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
-        return scaled(tensor, run(tensor.shape, blocks, BLOCK_SIZE, name), self.element.grid, name)
+        box = run(tensor.shape, blocks, BLOCK_SIZE, name)
+        return quantize_boxes(tensor, box, self.element.grid, name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per block."""

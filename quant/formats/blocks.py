@@ -88,7 +88,7 @@ def weight_block(fmt: Format, shape: Shape) -> Shape:
 
 
 def block_count(shape: Sequence[int], box: Shape) -> int:
-    """How many boxes hold a tensor of `shape`."""
+    """Count the boxes that hold a tensor of `shape`."""
     return math.prod(-(-size // length) for size, length in zip(shape, box, strict=True))
 
 
@@ -115,7 +115,7 @@ def block_maxima(values: NDArray[np.float64], box: Shape) -> NDArray[np.float64]
 
 
 def touched(intervals: Iterable[tuple[int, int]], length: int) -> int:
-    """How many blocks of `length` the union of ordered, disjoint half-open intervals touches."""
+    """Count the blocks of `length` that ordered, disjoint half-open intervals touch."""
     count, last = 0, -1
     for low, high in intervals:
         if low < high:

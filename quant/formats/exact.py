@@ -37,8 +37,8 @@ class ExactArray:
 
     def __add__(self, other: "ExactArray") -> "ExactArray":
         exponent = min(self.exponent, other.exponent)
-        a = _shifted(self, exponent, room=1)
-        b = _shifted(other, exponent, room=1)
+        a = _shift(self, exponent, room=1)
+        b = _shift(other, exponent, room=1)
         if a.dtype != b.dtype:
             a, b = a.astype(object), b.astype(object)
         return ExactArray(a + b, exponent)
@@ -119,7 +119,7 @@ def _narrow(digits: NDArray[Any]) -> NDArray[Any]:
     return digits.astype(np.int64) if array.width <= 62 else digits
 
 
-def _shifted(a: ExactArray, exponent: int, room: int) -> NDArray[Any]:
+def _shift(a: ExactArray, exponent: int, room: int) -> NDArray[Any]:
     """Digits at a finer scale, with `room` bits of headroom."""
     shift = a.exponent - exponent
     if not a.digits.any():

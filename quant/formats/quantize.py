@@ -84,9 +84,9 @@ def quantize(
         ).astype(np.int64)
         exponent = spread(top - codes, block, x.shape)
     with np.errstate(over="ignore", under="ignore"):
-        scaled = np.ldexp(x, (m - 2) - exponent)
+        units = np.ldexp(x, (m - 2) - exponent)
     limit = float((1 << (m - 1)) - 1)
-    mantissas = np.clip(_round(scaled, fmt.rounding, rng), -limit, limit).astype(np.int64)
+    mantissas = np.clip(_round(units, fmt.rounding, rng), -limit, limit).astype(np.int64)
     return Quantized(mantissas, codes, top, fmt, block)
 
 

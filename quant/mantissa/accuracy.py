@@ -154,11 +154,11 @@ def measure_tolerance(
     check_weights(name, stored_weights(model, some[:1]))
     formats = [MiniFloat(max(EXPONENT_BITS), m, rounding) for m in WIDTHS]
     frame = measure_accuracy(model, dataset, formats, activations, batch=batch, progress=progress)
-    attentive = any(site.kind == "matmul" for site in model.sites)
+    has_attention = any(site.kind == "matmul" for site in model.sites)
     about = {
         "model": name,
         "family": type(module).__name__,
-        "kind": TRANSFORMER if attentive else CONVOLUTIONAL,
+        "kind": TRANSFORMER if has_attention else CONVOLUTIONAL,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
     return pd.DataFrame(about, index=frame.index).join(frame)

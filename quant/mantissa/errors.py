@@ -57,8 +57,8 @@ def find_units(module: nn.Module, sites: Sequence[Site]) -> tuple[Unit, ...]:
 
     The rule, from the outside in: the module itself, lists (``Sequential``, ``ModuleList``,
     ``ModuleDict``) and what holds a list with two or more members of two or more layers each (an
-    encoder, a stage) are looked into; any other submodule with two or more layers is a block;
-    every other layer is a unit of its own.
+    encoder, a stage) are no blocks, but their members may be; any other submodule with two or more
+    layers is a block; every other layer is a unit of its own.
 
     module: what was captured
     sites: of the capture
@@ -69,20 +69,20 @@ def find_units(module: nn.Module, sites: Sequence[Site]) -> tuple[Unit, ...]:
     for site in stored:
         path = _holder(site, paths)
         members.setdefault(path or site.name, []).append(site)
-    attentive = {_holder(site, paths) for site in sites if site.kind == "matmul"}
+    attention_in = {_holder(site, paths) for site in sites if site.kind == "matmul"}
     return tuple(
         Unit(
             name,
             tuple(site.name for site in layers),
             name if name in paths else "",
-            name in attentive,
+            name in attention_in,
         )
         for name, layers in members.items()
     )
 
 
 def under(path: str, ancestor: str) -> bool:
-    """Whether a submodule's path is an ancestor's, or lies in it; "" holds every path."""
+    """True if a submodule's path is an ancestor's, or lies in it; "" holds every path."""
     return path == ancestor or not ancestor or path.startswith(f"{ancestor}.")
 
 
@@ -176,8 +176,8 @@ def drop(exact: Tensor, quantized: Tensor) -> float:
     """
     one, other = (tensor.double().flatten(1) for tensor in (exact, quantized))
     similarity = cosine_similarity(one, other, dim=1, eps=1e-300)
-    alike = torch.where((one == other).all(1), 1.0, similarity)
-    return float((1 - alike.clamp(max=1)).mean())
+    similarity = torch.where((one == other).all(1), 1.0, similarity)
+    return float((1 - similarity.clamp(max=1)).mean())
 
 
 class _Run(fx.Interpreter):
@@ -201,13 +201,13 @@ class _Run(fx.Interpreter):
 
 def _outputs(model: QuantizedModel, units: Sequence[Unit]) -> dict[fx.Node, str]:
     """The node that computes each unit's output: the last in it that anything reads."""
-    stored = {model.operand(site.name, "O"): site.name for site in model.sites}
+    layer_of = {model.operand(site.name, "O"): site.name for site in model.sites}
     last: dict[str, fx.Node] = {}
     behind: dict[fx.Node, str] = {}  # O of a layer, and the sum with its bias
     for node in model.graph_module.graph.nodes:
         called = model.graph_module.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(called, Operand) and called in stored:
-            behind[node] = stored[called]
+        if isinstance(called, Operand) and called in layer_of:
+            behind[node] = layer_of[called]
         elif not node.meta and node.args and node.args[0] in behind:
             behind[node] = behind[node.args[0]]
         for unit in units:

@@ -70,7 +70,7 @@ class MiniFloat:
 
     @property
     def bias(self) -> int:
-        """What an exponent code is above its exponent; the largest exponent, too."""
+        """The difference between an exponent code and its exponent; the largest exponent, too."""
         return (1 << (self.exponent_bits - 1)) - 1
 
     @property

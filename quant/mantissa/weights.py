@@ -115,7 +115,7 @@ class Span:
 
     @property
     def width(self) -> int:
-        """How many exponents there are."""
+        """The number of exponents."""
         return self.high - self.low + 1
 
     @property
@@ -155,7 +155,7 @@ def histogram(values: NDArray[Any], bins: int = BINS) -> pd.DataFrame:
 
 
 def exponent_counts(values: NDArray[Any]) -> dict[int, int]:
-    """How many values have each exponent floor(log2 |w|), from the lowest on; zeros have none."""
+    """Count the values of each exponent floor(log2 |w|), from the lowest on; zeros have none."""
     magnitudes = np.abs(values[values != 0].astype(np.float64))
     exponents, counts = np.unique(np.frexp(magnitudes)[1] - 1, return_counts=True)
     return {int(e): int(n) for e, n in zip(exponents, counts, strict=True)}

@@ -82,12 +82,12 @@ def least_divergence(
             with torch.no_grad():
                 errors = (operand.quantize(value, fmt) - value for fmt in formats)
                 costs[key] = [fisher.divergence(key, e, operand.stored, run) for e in errors]
-    chosen: dict[OperandKey, Coding] = {}
+    choice: dict[OperandKey, Coding] = {}
     for group in model.stored_tensors:
         totals = [sum(costs[operand][i] for operand in group) for i in range(len(formats))]
         best = formats[totals.index(min(totals))]
-        chosen.update(dict.fromkeys(group, best))
-    return model.codings(chosen)
+        choice.update(dict.fromkeys(group, best))
+    return model.codings(choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Original:
-    """What the float network gives: its top-1, and the outputs of the first `sample` images."""
+    """The float network's top-1, and its outputs for the first `sample` images."""
 
     top1: float
     outputs: Tensor
@@ -161,13 +161,13 @@ def compare_formats(
             storage = model.measure([some[:1]])
             noise = model.measure([some])
             totals = {"W": [0, 0], "IO": [0, 0]}
-            counted = set()
+            copies = set()
             for (site, tensor), one in storage.items():
                 operand = model.operand(site, tensor)
                 # A W that several products read is stored once in each of its codings.
                 copy = (first[site] if operand.stored else site, tensor, operand.coding)
-                if copy not in counted:
-                    counted.add(copy)
+                if copy not in copies:
+                    copies.add(copy)
                     total = totals["W" if operand.stored else "IO"]
                     total[0] += one.bits
                     total[1] += one.elements

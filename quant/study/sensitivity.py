@@ -1,4 +1,4 @@
-"""What each operand's format costs: one swapped into the float network at a time.
+"""The cost of each operand's format: one operand at a time is swapped into the float network.
 
 `Sensitivity` is the table: per product, tensor and format the divergence of the outputs, the
 operand's noise, the images lost, and an estimate of the divergence from a single backward pass. The
@@ -243,7 +243,7 @@ class FloatRun(fx.Interpreter):
         self._values = dict(self.env)
 
     def value(self, key: OperandKey) -> Tensor:
-        """What reaches an operand."""
+        """Return the value that reaches an operand."""
         source = self._nodes[key].args[0]
         assert isinstance(source, fx.Node)
         value: Tensor = self._values[source]

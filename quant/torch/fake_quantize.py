@@ -20,7 +20,7 @@ from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
 
 
 class Gradient(Enum):
-    """What passes back through quantisation, whose own derivative is zero almost everywhere."""
+    """The gradient of quantisation, whose own derivative is zero almost everywhere."""
 
     STRAIGHT_THROUGH = "straight-through"
     """dy/dx = 1."""
@@ -131,7 +131,7 @@ def _quantize(
         return
     top = calibrated_top(tensor, name) if top is None else top
     if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
-        if not _compiled(tensor, out, saturated, fmt, blocks, top, seed):
+        if not _by_kernel(tensor, out, saturated, fmt, blocks, top, seed):
             check_finite(tensor, name)
         return
     check_finite(tensor, name)
@@ -145,13 +145,13 @@ def _quantize(
 
 
 def _memory_view(tensor: Tensor) -> Callable[[Tensor], Tensor]:
-    """How to look at a tensor so that it is contiguous: as it is, or channels last."""
+    """The view in which a tensor is contiguous: as it is, or channels last."""
     if tensor.dim() >= 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous():
         return lambda t: t.movedim(1, -1)
     return lambda t: t
 
 
-def _compiled(
+def _by_kernel(
     tensor: Tensor,
     out: Tensor,
     saturated: Tensor | None,
@@ -160,7 +160,7 @@ def _compiled(
     top: int,
     seed: int,
 ) -> bool:
-    """False if a value is not finite."""
+    """Fill `out` and `saturated` by compiled kernels; False if a value is not finite."""
     from bfpsim.quant.torch import kernels  # numba; float64 and other devices do without
 
     view = _memory_view(tensor)

@@ -52,7 +52,7 @@ _ROUNDINGS = {
 
 
 class Rule(NamedTuple):
-    """What exponents and mantissas may be.
+    """The range of exponents, and how mantissas are rounded.
 
     lowest, highest: the exponents that a code can name
     mantissa_bits: m, sign included [bit]
@@ -139,7 +139,7 @@ _NO_MASK = np.empty(0, np.bool_)
 
 
 def split(part: Callable[[int, int], Result], units: int, threads: int) -> list[Result]:
-    """What ``part(first, end)`` returns for the pieces of ``range(units)``, in their order.
+    """Run ``part(first, end)`` for pieces of ``range(units)``; the results in their order.
 
     part: releases Python's lock, as kernels compiled with ``nogil`` do
     """
@@ -174,7 +174,7 @@ def _draw(seed, index):
 
 
 @njit
-def _rounded(x, draw, rounding):
+def _round(x, draw, rounding):
     """A whole number in x's type, never -0; infinity stays."""
     zero, one, half = type(x)(0), type(x)(1), type(x)(0.5)
     if rounding == _NEAREST_EVEN:
@@ -203,7 +203,7 @@ def _exponent(largest, lowest, highest):
 
 @njit
 def _is_wide(exponent, m):
-    """Whether float32 cannot do: the unit 2^(E-m+2), its inverse or a mantissa does not fit."""
+    """True if float32 is too narrow for the unit 2^(E-m+2), its inverse or a mantissa."""
     return m > 25 or exponent < m - 128 or exponent > m + 124
 
 
@@ -218,7 +218,7 @@ def _narrow(source, target, saturated, exponents, draws, m, rounding, masked):
         unit = np.int32(exponents[i] - below)
         scale = np.int32(np.int32(127 - unit) << np.int32(23)).view(np.float32)
         draw = draws[i] if rounding == _STOCHASTIC else np.float32(0)
-        mantissa = _rounded(source[i] * scale, draw, rounding)
+        mantissa = _round(source[i] * scale, draw, rounding)
         if masked:
             saturated[i] = abs(mantissa) > limit
         mantissa = min(max(mantissa, -limit), limit)
@@ -232,7 +232,7 @@ def _wide(source, target, saturated, exponents, draws, m, rounding, masked):
         unit = np.int64(exponents[i]) - (m - 2)
         scale = np.int64((1023 - unit) << 52).view(np.float64)
         draw = np.float64(draws[i]) if rounding == _STOCHASTIC else 0.0
-        mantissa = _rounded(np.float64(source[i]) * scale, draw, rounding)
+        mantissa = _round(np.float64(source[i]) * scale, draw, rounding)
         if masked:
             saturated[i] = abs(mantissa) > limit
         mantissa = min(max(mantissa, -limit), limit)

@@ -39,7 +39,7 @@ _ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"
 
 @dataclass(frozen=True, slots=True)
 class Codings:
-    """What I, W and O of one product are stored in; None is float32, left as it is."""
+    """The codings of I, W and O of one product; None is float32, left as it is."""
 
     I: Coding | None = None  # noqa: E741 - the tensor's name in the field
     W: Coding | None = None
@@ -93,7 +93,7 @@ class QuantizedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are, to which inputs are moved; the CPU if there are none."""
+        """The device of the parameters, to which inputs are moved; the CPU if there are none."""
         tensors = chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
@@ -134,7 +134,7 @@ class QuantizedModel(nn.Module):
             operand.coding = codings[name].of(tensor)
 
     def choice(self) -> dict[str, Codings]:
-        """What each product's operands are stored in now."""
+        """Each product's codings now."""
         return {
             site.name: Codings(*(self._operands[site.name, tensor].coding for tensor in TENSORS))
             for site in self.sites
@@ -332,7 +332,7 @@ def _operands(site: Site, rest: list[Any]) -> dict[TensorName, Operand]:
 
 
 def _taps(captured: Captured, site: Site) -> int:
-    """How many dimensions a convolution's window has."""
+    """The number of dimensions of a convolution's window."""
     return len(captured.shapes[site.node]) - 2
 
 

@@ -49,7 +49,7 @@ Coding = Format | Quantizer
 
 
 class Mode(Enum):
-    """What an operand does with the tensors that pass through it."""
+    """An operand's treatment of the tensors that pass through it."""
 
     FLOAT = "float"
     """Nothing."""
@@ -158,7 +158,7 @@ class Operand(nn.Module):
         return shape[self.blocks.channel_axis(shape)]
 
     def stored_bits(self, tensor: Tensor) -> int:
-        """What the tensor takes in the operand's coding, E_top included [bit]."""
+        """Storage of the tensor in the operand's coding, E_top included [bit]."""
         coding = self.coding
         if coding is None:
             return tensor.numel() * FLOAT_BITS
@@ -201,14 +201,14 @@ class TransposedWeight(Operand):
         return super().channels((self._groups * second, first // self._groups, *taps))
 
     def stored_bits(self, tensor: Tensor) -> int:
-        """What all phases take [bit]."""
+        """Storage of all phases [bit]."""
         phases = [self._transpose(tensor[taps]) for taps in self._phases(tensor)]
         bits = sum(super(TransposedWeight, self).stored_bits(phase) for phase in phases)
         own_top = isinstance(self.coding, Format) and not self.coding.is_float
         return bits - (len(phases) - 1) * TOP_BITS * own_top
 
     def _phases(self, tensor: Tensor) -> Iterator[tuple[slice, ...]]:
-        """Where each phase's taps are; none of a phase that the kernel does not reach."""
+        """The taps of each phase as slices; no phase that the kernel does not reach."""
         starts = (
             range(min(step, n)) for step, n in zip(self._stride, tensor.shape[2:], strict=True)
         )

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 from bfpsim.quant.baselines import BASELINES
-from bfpsim.quant.study.comparison import compare_formats, evaluate_original
+from bfpsim.quant.study.comparison import TABLE_3, compare_formats, evaluate_original, parse_policy
 from bfpsim.quant.study.datasets import FASHION_MNIST, read_idx_dataset
-from bfpsim.quant.study.policies import TABLE_3, parse_policy
 from bfpsim.quant.torch.model import quantize_model
 from bfpsim.quant.training.fine_tuning import fine_tune
 from bfpsim.workloads.training.fashion import DEBIAN_FOLDER

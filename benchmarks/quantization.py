@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bfpsim.quant.formats import BFP
-from bfpsim.quant.torch.axes import CHANNELS
+from bfpsim.quant.formats.blocks import CHANNELS
 from bfpsim.quant.torch.fake_quantize import fake_quantize
 
 SHAPE = (32, 128, 64, 64)

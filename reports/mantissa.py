@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from bfpsim.quant.mantissa.distribution import Span
+    from bfpsim.quant.mantissa.weights import Span
 
 SHOWN = (23, 10, 7, 5, 4, 3, 2, 1, 0)
 """Mantissa widths of the terminal's table; files have all."""

@@ -6,7 +6,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bfpsim.quant.mantissa.tolerance import TRANSFORMER, WIDTHS
+from bfpsim.quant.mantissa.accuracy import TRANSFORMER, WIDTHS
 from bfpsim.reports.mantissa import points
 from bfpsim.reports.style import (
     BLUE,
@@ -30,7 +30,7 @@ _SHOWN = (3, 2, 1, 0)
 
 
 def tolerance_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `quant.mantissa.tolerance.tolerances` returns."""
+    """What `quant.mantissa.accuracy.tolerances` returns."""
     table = make_table(title, "network", "family", "kind", gap=1)
     numbers(table, "parameters", "top-1 in\nFP32 [%]", "fewest m", "m at the\nlimit")
     numbers(table, *(f"loss, m={m}\n[points]" for m in _SHOWN))

@@ -27,7 +27,7 @@ def test_the_floors_hold() -> None:
         ),
         ("import bfpsim.arch", ("pint", "ruamel")),
         ("import bfpsim.workloads", ("onnx", "torch", "safetensors.torch")),
-        ("import bfpsim.quant, bfpsim.quant.torch.axes", ("numba", "llvmlite", "torch")),
+        ("import bfpsim.quant.formats.ties", ("numba", "llvmlite", "torch")),
         ("import bfpsim.quant.torch.fake_quantize", ("numba", "llvmlite")),
     ],
 )

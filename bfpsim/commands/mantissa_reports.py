@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from bfpsim.arch import Arch
     from bfpsim.quant.formats import Rounding
-    from bfpsim.quant.mantissa.distribution import Weights
     from bfpsim.quant.mantissa.minifloat import MiniFloat
+    from bfpsim.quant.mantissa.weights import Weights
     from bfpsim.quant.study.datasets import Dataset
     from bfpsim.workloads import Network
 
@@ -54,10 +54,8 @@ def study(
     formats: of single blocks, which are compared on the first `unit_images`
     """
     from bfpsim.quant.mantissa.accuracy import fewest_bits, grid, measure_accuracy
-    from bfpsim.quant.mantissa.distribution import check_weights
-    from bfpsim.quant.mantissa.errors import measure_errors
-    from bfpsim.quant.mantissa.units import find_units
-    from bfpsim.quant.mantissa.weights import stored_weights
+    from bfpsim.quant.mantissa.errors import find_units, measure_errors
+    from bfpsim.quant.mantissa.weights import check_weights, stored_weights
     from bfpsim.reports import mantissa as show
     from bfpsim.reports.precision import energy_table, plot_energy
 
@@ -124,7 +122,7 @@ def study(
 def study_weights(name: str, network: Network, weights: Weights, asked: Question) -> Report:
     """A network that is not run: its weights' distribution, and the energy at each width."""
     from bfpsim.quant.mantissa.accuracy import grid
-    from bfpsim.quant.mantissa.distribution import check_weights
+    from bfpsim.quant.mantissa.weights import check_weights
     from bfpsim.reports.precision import energy_table, plot_energy
 
     check_weights(name, weights)
@@ -164,7 +162,7 @@ def _together(tables: Sequence[Any]) -> Group:
 
 
 def _distribution(name: str, weights: Weights) -> Report:
-    from bfpsim.quant.mantissa.distribution import (
+    from bfpsim.quant.mantissa.weights import (
         check_weights,
         exponent_histogram,
         exponent_span,
@@ -200,7 +198,7 @@ def compare(modules: Mapping[str, nn.Module], images: Dataset, asked: Question) 
     """Several networks: what each mantissa width costs them, against their size."""
     import pandas as pd
 
-    from bfpsim.quant.mantissa.tolerance import WIDTHS, measure_tolerance, tolerances
+    from bfpsim.quant.mantissa.accuracy import WIDTHS, measure_tolerance, tolerances
     from bfpsim.reports.tolerance import plot_tolerance, tolerance_table
 
     parts = []

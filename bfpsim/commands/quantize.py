@@ -162,8 +162,7 @@ def _comparison(
 ) -> Report:
     import pandas as pd
 
-    from bfpsim.quant.study.comparison import compare_formats, evaluate_original
-    from bfpsim.quant.study.policies import parse_policy
+    from bfpsim.quant.study.comparison import compare_formats, evaluate_original, parse_policy
     from bfpsim.reports.quantization import accuracy_table, noise_table
 
     policies: dict[str, Choice] = {name: parse_policy(name, model, some[:100]) for name in names}

@@ -279,8 +279,7 @@ def accuracy(
                    workers, training, qat)  # fmt: skip
     import pandas as pd
 
-    from bfpsim.quant.study.comparison import compare_formats
-    from bfpsim.quant.study.policies import BITQ, TABLE_3, parse_policy
+    from bfpsim.quant.study.comparison import BITQ, TABLE_3, compare_formats, parse_policy
     from bfpsim.reports.quantization import accuracy_table
 
     chosen: dict[str, Chosen | Mapping[str, Chosen]] = {}

@@ -84,7 +84,7 @@ def trained_model(
 
 
 def _digest(model: QuantizedModel, images: Dataset) -> str:
-    from bfpsim.quant.torch.digest import tensor_digest
+    from bfpsim.quant.torch.model import tensor_digest
 
     def named() -> Iterator[tuple[str, Any]]:
         yield from model.state_dict().items()

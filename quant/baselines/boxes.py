@@ -1,18 +1,28 @@
-"""Which elements share a scale, as boxes of a tensor."""
+"""Boxes of elements under a power-of-two scale: the rule of MX, HBFP and FlexBlock.
+
+float32 on the CPU goes through a compiled kernel, everything else through torch operators; both
+compute in float64, where every step but the rounding is exact, and give the same bits.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from bfpsim.quant.formats import FormatError
-from bfpsim.quant.torch.axes import Blocks
-from bfpsim.quant.torch.fake_quantize import check_finite
+from bfpsim.quant.formats.blocks import Blocks, Shape
+from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
+from bfpsim.quant.torch.fake_quantize import (
+    block_maxima,
+    check_dtype,
+    check_finite,
+    floor_log2,
+    power_of_two,
+    spread,
+)
 
-Box = tuple[int, ...]
-"""Elements that share a scale, along each axis. The last box of an axis may be short."""
+_AXES = 4  # of the kernel
 
 
 def shared_axis(shape: Sequence[int], blocks: Blocks, name: str) -> int:
@@ -23,24 +33,13 @@ def shared_axis(shape: Sequence[int], blocks: Blocks, name: str) -> int:
 
     Raises FormatError for an axis that is not there.
     """
-    dims = len(shape)
-    if not (dims >= 2 if blocks.taps else -dims <= blocks.axis < dims):
-        needed = "at least 2 axes" if blocks.taps else f"an axis {blocks.axis}"
-        raise FormatError(f"{name}: shape {tuple(shape)}; allowed: {needed}")
-    if blocks.taps:
-        return 0 if shape[1] == 1 else 1
-    return blocks.axis % dims
+    blocks.check(shape, name)
+    return blocks.channel_axis(shape)
 
 
-def run(shape: Sequence[int], blocks: Blocks, size: int, name: str) -> Box:
-    """`size` consecutive elements along the shared axis."""
-    axis = shared_axis(shape, blocks, name)
-    return tuple(size if i == axis else 1 for i in range(len(shape)))
-
-
-def box_count(shape: Sequence[int], box: Box) -> int:
-    """How many boxes hold a tensor of `shape`."""
-    return math.prod(-(-size // length) for size, length in zip(shape, box, strict=True))
+def run(shape: Sequence[int], blocks: Blocks, size: int, name: str) -> Shape:
+    """The box of `size` consecutive elements along the shared axis."""
+    return Blocks(shared_axis(shape, blocks, name)).box(shape, size)
 
 
 def doubles(tensor: Tensor, name: str) -> Tensor:
@@ -48,30 +47,105 @@ def doubles(tensor: Tensor, name: str) -> Tensor:
 
     Raises FormatError for NaN, infinity and dtypes other than float32 and float64.
     """
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
+    check_dtype(tensor, name)
     check_finite(tensor, name)
     return tensor.detach().double()
 
 
-def floor_log2(magnitudes: Tensor) -> Tensor:
-    """floor(log2(x)) of positive x, from the float's exponent bits; of 0 it is -1."""
-    return torch.frexp(magnitudes).exponent.long() - 1
+class Grid(NamedTuple):
+    """The values that an element can take under scale 1, and the scales.
+
+    exponent_min, exponent_max: of an element; equal for fixed point
+    fraction_bits: behind the leading bit; an element of exponent e is a multiple of
+        2^(e - fraction_bits)
+    largest: magnitude, at which values saturate
+    shift: the scale's exponent is that of the box's largest magnitude less this
+    scale_min, scale_max: to which that is held
+    """
+
+    exponent_min: int
+    exponent_max: int
+    fraction_bits: int
+    largest: float
+    shift: int
+    scale_min: int
+    scale_max: int
 
 
-def power_of_two(exponents: Tensor) -> Tensor:
-    """2^e in float64 for e in -1022..1023, from its bits: `pow` need not be exact."""
-    return ((exponents + 1023) << 52).view(torch.float64)
+def fixed_point(mantissa_bits: int) -> Grid:
+    """Signed mantissas, sign included, under an 8-bit exponent: block floating point.
+
+    E = floor(log2(max |x|)); x / 2^(E - (m-2)) saturates at +-(2^(m-1) - 1).
+    """
+    largest = ((1 << (mantissa_bits - 1)) - 1) / (1 << (mantissa_bits - 2))
+    return Grid(0, 0, mantissa_bits - 2, largest, 0, TOP_MIN, TOP_MAX)
 
 
-def box_maxima(magnitudes: Tensor, box: Box) -> Tensor:
-    """For each element, the largest value of its box: axis by axis, as maxima allow."""
-    out = magnitudes
-    for axis, (size, length) in enumerate(zip(magnitudes.shape, box, strict=True)):
-        if length > 1 and size > 1:
-            before, after = out.shape[:axis], out.shape[axis + 1 :]
-            padded = functional.pad(out, [0, 0] * len(after) + [0, -size % length])
-            runs = padded.reshape(*before, -(-size // length), length, *after)
-            largest = runs.amax(axis + 1, keepdim=True).expand_as(runs)
-            out = largest.flatten(axis, axis + 1).narrow(axis, 0, size)
-    return out
+def quantize_boxes(tensor: Tensor, box: Shape, grid: Grid, name: str) -> Tensor:
+    """Round to the nearest values of the grid, ties to even, each box under its scale.
+
+    Zeros have no sign in the result.
+
+    Raises FormatError for NaN, infinity and dtypes other than float32 and float64.
+    """
+    if tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.dim() <= _AXES:
+        result = _by_kernel(tensor.detach(), box, grid)
+        if result is not None:
+            return result
+    return by_operators(doubles(tensor, name), box, grid).to(tensor.dtype)
+
+
+def by_operators(values: Tensor, box: Shape, grid: Grid) -> Tensor:
+    """`quantize_boxes` of float64, in torch operators."""
+    exponents = floor_log2(block_maxima(values.abs(), box)) - grid.shift
+    scale = power_of_two(exponents.clamp(grid.scale_min, grid.scale_max))
+    scale = spread(scale, box, values.shape)
+    elements = values / scale
+    own = floor_log2(elements.abs()).clamp(grid.exponent_min, grid.exponent_max)
+    unit = power_of_two(own - grid.fraction_bits)
+    return ((elements / unit).round() * unit).clamp(-grid.largest, grid.largest) * scale + 0.0
+
+
+def _by_kernel(tensor: Tensor, box: Shape, grid: Grid) -> Tensor | None:
+    """`quantize_boxes` of float32 on the CPU, compiled; None if a value is not finite."""
+    import numpy as np
+
+    from bfpsim.quant.baselines.kernels import scale_boxes  # numba
+
+    if not tensor.numel():
+        return torch.empty_like(tensor)
+    shape, lengths = _merge(tensor.shape, box)
+    source = tensor.contiguous().reshape(shape).numpy()
+    target = np.empty_like(source)
+    least = grid.exponent_min - grid.fraction_bits
+    finite = scale_boxes(
+        source,
+        source.view(np.int32),
+        target,
+        lengths,
+        grid.shift,
+        grid.scale_min,
+        grid.scale_max,
+        grid.fraction_bits,
+        least,
+        grid.exponent_max - grid.exponent_min,
+        math.ldexp(grid.largest, -least),
+    )
+    result = torch.from_numpy(target).reshape(tensor.shape)
+    return torch.empty_like(tensor).copy_(result) if finite else None
+
+
+def _merge(shape: Sequence[int], box: Shape) -> tuple[Shape, Shape]:
+    """Return the shape and box with four axes, the last ones as long as may be: rows are quick.
+
+    Two axes are one where no box has more than one of either, or boxes hold the inner one whole.
+    """
+    sizes, lengths = list(shape), list(box)
+    for axis in range(len(sizes) - 2, -1, -1):
+        inner = sizes[axis + 1]
+        if lengths[axis] == lengths[axis + 1] == 1 or lengths[axis + 1] >= inner:
+            whole = lengths[axis + 1] >= inner
+            sizes[axis : axis + 2] = [sizes[axis] * inner]
+            lengths[axis : axis + 2] = [min(lengths[axis], shape[axis]) * inner if whole else 1]
+    ones = (1,) * (_AXES - len(sizes))
+    return (*ones, *sizes), (*ones, *lengths)

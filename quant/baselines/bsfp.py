@@ -1,35 +1,25 @@
 """BSFP: weights as the sum of two subword vectors, each with a low-bit float scale."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bfpsim.quant.baselines.boxes import (
-    box_count,
-    doubles,
-    floor_log2,
-    power_of_two,
-    run,
-    shared_axis,
+from bfpsim.quant.baselines.block_floats import MSFP
+from bfpsim.quant.baselines.boxes import doubles, run, shared_axis
+from bfpsim.quant.baselines.subwords import (
+    SCALE_EXPONENT_BITS,
+    SCALE_MANTISSA_BITS,
+    VECTOR,
+    Pair,
+    by_operators,
 )
-from bfpsim.quant.baselines.msfp import MSFP
 from bfpsim.quant.formats import FormatError
+from bfpsim.quant.formats.blocks import Blocks, block_count
 from bfpsim.quant.formats.quantize import TOP_BITS, TOP_MAX, TOP_MIN
-from bfpsim.quant.torch.axes import Blocks
+from bfpsim.quant.torch.fake_quantize import floor_log2
 
-VECTOR = 16
-"""Weights under one pair of scales."""
-
-STEPS = (1, 0, -1)
-"""Binades of a scale, from the one whose subwords just reach the largest value."""
-
-SHORTLIST = 4
-"""Coarse scales for which fine ones are looked for."""
-
-SCALE_MANTISSA_BITS, SCALE_EXPONENT_BITS = 3, 3
 SCALE_BITS = 1 + SCALE_MANTISSA_BITS + SCALE_EXPONENT_BITS
 _LARGEST_MANTISSA = 2 - 2.0**-SCALE_MANTISSA_BITS
 
@@ -67,7 +57,7 @@ class BSFP:
 
     @property
     def activations(self) -> MSFP:
-        """What activations are stored in."""
+        """The format of activations."""
         return MSFP(8 + self.coarse_bits + self.fine_bits)
 
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
@@ -81,20 +71,20 @@ class BSFP:
         size = values.shape[-1]
         padded = functional.pad(values, (0, -size % VECTOR))
         vectors = padded.reshape(-1, VECTOR)
-        coarse_top = _held(int(floor_log2(vectors.abs().max())) - self.coarse_bits + 2)
-        tops = coarse_top, _held(coarse_top - self.fine_bits + 1)
+        coarse_top = _clamp(int(floor_log2(vectors.abs().max())) - self.coarse_bits + 2)
+        tops = coarse_top, _clamp(coarse_top - self.fine_bits + 1)
         bits = self.coarse_bits, self.fine_bits
         reach = _LARGEST_MANTISSA * sum(2.0 ** (tops[i] + bits[i] - 1) for i in range(2))
         search = by_kernel if vectors.device.type == "cpu" else by_operators
-        kept = search(vectors.clamp(-reach, reach), bits, tops).reshape(padded.shape)
+        sums = search(vectors.clamp(-reach, reach), bits, tops).reshape(padded.shape)
         largest = torch.finfo(tensor.dtype).max  # float32's is below the nearest sum, 2^128
-        return kept[..., :size].movedim(-1, axis).clamp(-largest, largest).to(tensor.dtype)
+        return sums[..., :size].movedim(-1, axis).clamp(-largest, largest).to(tensor.dtype)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: two scales more per vector, and two references once."""
         if not blocks.taps:
             return self.activations.bits(tensor, blocks)
-        vectors = box_count(tensor.shape, run(tensor.shape, blocks, VECTOR, "tensor"))
+        vectors = block_count(tensor.shape, run(tensor.shape, blocks, VECTOR, "tensor"))
         elements = tensor.numel() * (self.coarse_bits + self.fine_bits)
         return elements + vectors * 2 * SCALE_BITS + 2 * TOP_BITS
 
@@ -104,80 +94,19 @@ class BSFP:
         return f"bsfp{total}" if even else f"bsfp{total}-{self.coarse_bits}-{self.fine_bits}"
 
 
-def _held(top: int) -> int:
-    """A reference, held to 8 bits."""
+def _clamp(top: int) -> int:
+    """Clamp a reference to 8 bits."""
     return max(TOP_MIN, min(TOP_MAX, top))
 
 
-Pair = tuple[int, int]
-"""Of the coarse and of the fine subwords."""
-
-
-def by_operators(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
-    """The nearest sums that the search finds to (vectors, 16) in float64, in torch operators.
-
-    bits: widths of the subwords; tops: exponents of their largest scales
-    """
-    scales = list(_scales(vectors, bits[0], tops[0]))
-    errors = [_error(vectors, _scaled(vectors, s, bits[0])) for s in scales]
-    order = torch.cat(errors, 1).argsort(dim=1, stable=True)
-    coarse = torch.cat(scales, 1)
-    best, least = vectors, torch.full_like(vectors[:, :1], torch.inf)
-    for rank in range(SHORTLIST):
-        scale = coarse.gather(1, order[:, rank : rank + 1])
-        below, above = _scaled_sides(vectors, scale, bits[0])
-        rest = vectors - _scaled(vectors, scale, bits[0])
-        for fine in _scales(rest, bits[1], tops[1]):
-            low = below + _scaled(vectors - below, fine, bits[1])
-            high = above + _scaled(vectors - above, fine, bits[1])
-            kept = torch.where((low - vectors).abs() <= (high - vectors).abs(), low, high)
-            error = _error(vectors, kept)
-            best = torch.where(error < least, kept, best)
-            least = torch.minimum(error, least)
-    return best + 0.0  # no -0
-
-
 def by_kernel(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
-    """`by_operators` of vectors on the CPU, compiled."""
+    """Return what `by_operators` gives, of vectors on the CPU; compiled."""
     import numpy as np
 
-    from bfpsim.quant.baselines.subwords import superpose
+    from bfpsim.quant.baselines.kernels import superpose  # numba
 
     source = vectors.contiguous().numpy()
-    kept = np.empty_like(source)
+    sums = np.empty_like(source)
     mantissas, binades = 1 << SCALE_MANTISSA_BITS, 1 << SCALE_EXPONENT_BITS
-    superpose(source, kept, bits, tops, mantissas, binades, torch.get_num_threads())
-    return torch.from_numpy(kept)
-
-
-def _scales(vectors: Tensor, bits: int, top: int) -> Iterator[Tensor]:
-    """Low-bit floats around those whose subwords just reach the vectors' maxima: (vectors, 1)."""
-    reach = floor_log2(vectors.abs().amax(1, keepdim=True)) - (bits - 1)
-    lowest = top - (1 << SCALE_EXPONENT_BITS) + 1
-    for step in STEPS:
-        power = power_of_two((reach + step).clamp(lowest, top))
-        for mantissa in range(1 << SCALE_MANTISSA_BITS):
-            magnitude = (1 + mantissa / (1 << SCALE_MANTISSA_BITS)) * power
-            yield magnitude
-            yield -magnitude
-
-
-def _scaled(vectors: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """The nearest two's-complement subwords, times their scale."""
-    half = 1 << (bits - 1)
-    return (vectors / scale).round().clamp(-half, half - 1) * scale
-
-
-def _scaled_sides(vectors: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The subwords on both sides, times their scale."""
-    half = 1 << (bits - 1)
-    down = (vectors / scale).floor()
-    return down.clamp(-half, half - 1) * scale, (down + 1).clamp(-half, half - 1) * scale
-
-
-def _error(vectors: Tensor, kept: Tensor) -> Tensor:
-    """The sum of squared differences, halves added to halves, so that every device agrees."""
-    errors = (vectors - kept).square()
-    while (size := errors.shape[1]) > 1:
-        errors = errors[:, : size // 2] + errors[:, size // 2 :]
-    return errors
+    superpose(source, sums, bits, tops, mantissas, binades, torch.get_num_threads())
+    return torch.from_numpy(sums)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bfpsim.quant.baselines.boxes import box_count, run
-from bfpsim.quant.baselines.scaled import Grid, scaled
-from bfpsim.quant.torch.axes import Blocks
+from bfpsim.quant.baselines.boxes import Grid, quantize_boxes, run
+from bfpsim.quant.formats.blocks import Blocks, block_count
 
 BLOCK_SIZE = 32
 SCALE_BITS = 8
@@ -72,12 +71,13 @@ class MX:
 
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
-        return scaled(tensor, run(tensor.shape, blocks, BLOCK_SIZE, name), self.element.grid, name)
+        box = run(tensor.shape, blocks, BLOCK_SIZE, name)
+        return quantize_boxes(tensor, box, self.element.grid, name)
 
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: 8 more per block."""
         box = run(tensor.shape, blocks, BLOCK_SIZE, "tensor")
-        return tensor.numel() * self.element.bits + SCALE_BITS * box_count(tensor.shape, box)
+        return tensor.numel() * self.element.bits + SCALE_BITS * block_count(tensor.shape, box)
 
     def __str__(self) -> str:
         return f"mx{self.element}"

@@ -1,145 +1,79 @@
-"""Compiled: BSFP's search for two vectors of subwords and their scales."""
+"""BSFP's search for two vectors of subwords and their scales, in torch operators."""
 
-# numba's decorators and the compiled functions are untyped.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+from collections.abc import Iterator
 
-import math
+import torch
+from torch import Tensor
 
-import numpy as np
-from numba import njit
-from numpy.typing import NDArray
+from bfpsim.quant.torch.fake_quantize import floor_log2, power_of_two
 
-from bfpsim.quant.baselines.bsfp import SHORTLIST, STEPS, VECTOR, Pair
-from bfpsim.quant.baselines.kernels import ROUND
-from bfpsim.quant.torch.threads import split
+VECTOR = 16
+"""Weights under one pair of scales."""
 
-_ALONE = 64
-"""Fewer vectors are not worth a second thread."""
+STEPS = (1, 0, -1)
+"""Binades of a scale, from the one whose subwords just reach the largest value."""
+
+SHORTLIST = 4
+"""Coarse scales for which fine ones are looked for."""
+
+SCALE_MANTISSA_BITS, SCALE_EXPONENT_BITS = 3, 3
+
+Pair = tuple[int, int]
+"""A number for the coarse subwords, and one for the fine ones."""
 
 
-def superpose(
-    vectors: NDArray[np.float64],
-    kept: NDArray[np.float64],
-    bits: Pair,
-    tops: Pair,
-    mantissas: int,
-    binades: int,
-    threads: int = 1,
-) -> None:
-    """Fill `kept` with what `quant.baselines.bsfp.by_operators` gives.
+def by_operators(vectors: Tensor, bits: Pair, tops: Pair) -> Tensor:
+    """Return the nearest sums that the search finds to (vectors, 16), in float64.
 
-    vectors, kept: (n, VECTOR)
-    bits, tops: of the coarse and the fine subwords: width, and exponent of their largest scale
-    mantissas, binades: how many a scale has
-    threads: over which vectors are split; no result depends on it
+    bits: widths of the subwords; tops: exponents of their largest scales
     """
-
-    def part(first: int, end: int) -> None:
-        _superpose(vectors[first:end], kept[first:end], bits, tops, mantissas, binades)
-
-    split(part, len(vectors), threads if len(vectors) >= _ALONE else 1)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _superpose(vectors, kept, bits, tops, mantissas, binades):
-    """A scale and its negative share their quotients: they differ in where subwords saturate."""
-    for n in range(len(vectors)):
-        values, best = vectors[n], kept[n]
-        scales = np.empty(len(STEPS) * mantissas)
-        errors = np.empty(2 * len(scales))
-        coarse, below, above = np.empty(VECTOR), np.empty(VECTOR), np.empty(VECTOR)
-        work = np.empty((5, VECTOR))
-        _fill_scales(values, bits[0], tops[0], mantissas, binades, scales)
-        for c in range(len(scales)):
-            for sign in range(2):
-                _nearest(values, scales[c], bits[0], sign, coarse)
-                errors[2 * c + sign] = _error(values, coarse, work[0])
-        best[:] = 0.0
-        least = np.inf
-        for _ in range(SHORTLIST):
-            chosen = int(np.argmin(errors))
-            errors[chosen] = np.inf
-            scale, sign = scales[chosen >> 1], chosen & 1
-            _nearest(values, scale, bits[0], sign, coarse)
-            _sides(values, scale, bits[0], sign, below, above)
-            least = _add_fine(values, coarse, below, above, bits[1], tops[1], mantissas, binades,
-                              least, best, work)  # fmt: skip
+    scales = list(_scales(vectors, bits[0], tops[0]))
+    errors = [_error(vectors, _nearest(vectors, s, bits[0])) for s in scales]
+    order = torch.cat(errors, 1).argsort(dim=1, stable=True)
+    coarse = torch.cat(scales, 1)
+    best, least = vectors, torch.full_like(vectors[:, :1], torch.inf)
+    for rank in range(SHORTLIST):
+        scale = coarse.gather(1, order[:, rank : rank + 1])
+        below, above = _sides(vectors, scale, bits[0])
+        rest = vectors - _nearest(vectors, scale, bits[0])
+        for fine in _scales(rest, bits[1], tops[1]):
+            low = below + _nearest(vectors - below, fine, bits[1])
+            high = above + _nearest(vectors - above, fine, bits[1])
+            nearer = torch.where((low - vectors).abs() <= (high - vectors).abs(), low, high)
+            error = _error(vectors, nearer)
+            best = torch.where(error < least, nearer, best)
+            least = torch.minimum(error, least)
+    return best + 0.0  # no -0
 
 
-@njit(inline="always")
-def _fill_scales(values, bits, top, mantissas, binades, scales):
-    """Positive scales, in the order in which they are tried."""
-    most = 0.0
-    for i in range(VECTOR):
-        most = max(most, abs(values[i]))
-    reach = math.frexp(most)[1] - 1 - (bits - 1)
-    for s in range(len(STEPS)):
-        exponent = min(max(reach + STEPS[s], top - binades + 1), top)
-        for m in range(mantissas):
-            scales[s * mantissas + m] = math.ldexp(1 + m / mantissas, exponent)
+def _scales(vectors: Tensor, bits: int, top: int) -> Iterator[Tensor]:
+    """Low-bit floats around those whose subwords just reach the vectors' maxima: (vectors, 1)."""
+    reach = floor_log2(vectors.abs().amax(1, keepdim=True)) - (bits - 1)
+    lowest = top - (1 << SCALE_EXPONENT_BITS) + 1
+    for step in STEPS:
+        power = power_of_two((reach + step).clamp(lowest, top))
+        for mantissa in range(1 << SCALE_MANTISSA_BITS):
+            magnitude = (1 + mantissa / (1 << SCALE_MANTISSA_BITS)) * power
+            yield magnitude
+            yield -magnitude
 
 
-@njit(inline="always")
-def _range(bits, sign):
-    """Of two's-complement subwords; times -1 under a negative scale."""
-    half = float(1 << (bits - 1))
-    return -half + sign, half - 1 + sign
+def _nearest(vectors: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """The nearest two's-complement subwords, times their scale."""
+    half = 1 << (bits - 1)
+    return (vectors / scale).round().clamp(-half, half - 1) * scale
 
 
-@njit(inline="always")
-def _nearest(values, scale, bits, sign, out):
-    """The nearest subwords, times their scale."""
-    low, high = _range(bits, sign)
-    for i in range(VECTOR):
-        quotient = (values[i] / scale + ROUND) - ROUND
-        out[i] = min(max(quotient, low), high) * scale
+def _sides(vectors: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The subwords on both sides, times their scale."""
+    half = 1 << (bits - 1)
+    down = (vectors / scale).floor()
+    return down.clamp(-half, half - 1) * scale, (down + 1).clamp(-half, half - 1) * scale
 
 
-@njit(inline="always")
-def _sides(values, scale, bits, sign, below, above):
-    """The subwords below and above, times their scale; a negative scale swaps them."""
-    low, high = _range(bits, sign)
-    turned = 1.0 - 2.0 * sign
-    for i in range(VECTOR):
-        down = turned * np.floor(turned * values[i] / scale)
-        below[i] = min(max(down, low), high) * scale
-        above[i] = min(max(down + turned, low), high) * scale
-
-
-@njit(inline="always")
-def _add_fine(values, coarse, below, above, bits, top, mantissas, binades, least, best, work):
-    """Take the best fine scale into `best` if it has less than the least error; that error."""
-    fold, rest, lows, highs, trial = work[0], work[1], work[2], work[3], work[4]
-    for i in range(VECTOR):
-        rest[i] = values[i] - coarse[i]
-    scales = np.empty(len(STEPS) * mantissas)
-    _fill_scales(rest, bits, top, mantissas, binades, scales)
-    for c in range(len(scales)):
-        scale = scales[c]
-        for i in range(VECTOR):
-            lows[i] = ((values[i] - below[i]) / scale + ROUND) - ROUND
-            highs[i] = ((values[i] - above[i]) / scale + ROUND) - ROUND
-        for sign in range(2):
-            low, high = _range(bits, sign)
-            for i in range(VECTOR):
-                one = below[i] + min(max(lows[i], low), high) * scale
-                other = above[i] + min(max(highs[i], low), high) * scale
-                nearer = abs(one - values[i]) <= abs(other - values[i])
-                trial[i] = one if nearer else other
-            error = _error(values, trial, fold)
-            if error < least:
-                least = error
-                for i in range(VECTOR):
-                    best[i] = trial[i] + 0.0  # no -0
-    return least
-
-
-@njit(inline="always")
-def _error(values, kept, fold):
-    """The sum of squared differences, halves added to halves."""
-    for i in range(8):
-        first, second = values[i] - kept[i], values[i + 8] - kept[i + 8]
-        fold[i] = first * first + second * second
-    for i in range(4):
-        fold[i] += fold[i + 4]
-    return (fold[0] + fold[2]) + (fold[1] + fold[3])
+def _error(vectors: Tensor, sums: Tensor) -> Tensor:
+    """The sum of squared differences, halves added to halves, so that every device agrees."""
+    errors = (vectors - sums).square()
+    while (size := errors.shape[1]) > 1:
+        errors = errors[:, : size // 2] + errors[:, size // 2 :]
+    return errors

@@ -3,12 +3,14 @@
 from bfpsim.quant.formats.blocks import activation_block, weight_block
 from bfpsim.quant.formats.format import (
     BFP,
+    TENSORS,
     Format,
     FormatError,
     LayerFormats,
     PartialSums,
     Plain,
     Rounding,
+    TensorName,
     candidates,
     parse_format,
 )
@@ -25,6 +27,7 @@ from bfpsim.quant.formats.quantize import (
 
 __all__ = [
     "BFP",
+    "TENSORS",
     "ActivationLayout",
     "Format",
     "FormatError",
@@ -33,6 +36,7 @@ __all__ = [
     "Plain",
     "Quantized",
     "Rounding",
+    "TensorName",
     "WeightLayout",
     "activation_block",
     "candidates",

@@ -37,15 +37,11 @@ class ExactArray:
 
     def __add__(self, other: "ExactArray") -> "ExactArray":
         exponent = min(self.exponent, other.exponent)
-        a = _shifted(self, exponent, room=1)
-        b = _shifted(other, exponent, room=1)
+        a = _shift(self, exponent, room=1)
+        b = _shift(other, exponent, room=1)
         if a.dtype != b.dtype:
             a, b = a.astype(object), b.astype(object)
         return ExactArray(a + b, exponent)
-
-    def reshape(self, *shape: int) -> "ExactArray":
-        """The same values in another shape."""
-        return ExactArray(self.digits.reshape(*shape), self.exponent)
 
     def to_float(self) -> NDArray[np.float64]:
         """Values as float64, rounded to odd where 53 bits do not suffice.
@@ -57,7 +53,7 @@ class ExactArray:
         if self.digits.dtype != object and self.width <= _DOUBLE + 1:
             return np.ldexp(self.digits.astype(np.float64), self.exponent)
         pairs = [_round_to_odd(int(d)) for d in self.digits.ravel()]
-        odd = np.array([kept for kept, _ in pairs], np.float64).reshape(self.shape)
+        odd = np.array([digits for digits, _ in pairs], np.float64).reshape(self.shape)
         dropped = np.array([drop for _, drop in pairs], np.int64).reshape(self.shape)
         return np.ldexp(odd, dropped + self.exponent)
 
@@ -123,7 +119,7 @@ def _narrow(digits: NDArray[Any]) -> NDArray[Any]:
     return digits.astype(np.int64) if array.width <= 62 else digits
 
 
-def _shifted(a: ExactArray, exponent: int, room: int) -> NDArray[Any]:
+def _shift(a: ExactArray, exponent: int, room: int) -> NDArray[Any]:
     """Digits at a finer scale, with `room` bits of headroom."""
     shift = a.exponent - exponent
     if not a.digits.any():
@@ -140,7 +136,7 @@ def _round_to_odd(value: int) -> tuple[int, int]:
     drop = magnitude.bit_length() - _DOUBLE
     if drop <= 0:
         return value, 0
-    kept = magnitude >> drop
-    if kept << drop != magnitude:
-        kept |= 1
-    return (-kept if value < 0 else kept), drop
+    odd = magnitude >> drop
+    if odd << drop != magnitude:
+        odd |= 1
+    return (-odd if value < 0 else odd), drop

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+TensorName = Literal["I", "W", "O"]
+"""Which tensor of a layer: its input, its weights or its output."""
+TENSORS: tuple[TensorName, ...] = ("I", "W", "O")
+
 
 class FormatError(ValueError):
     """A format that cannot exist, or data that a format cannot hold."""
@@ -160,8 +164,8 @@ class LayerFormats:
     W: Format
     O: Format  # noqa: E741
 
-    def of(self, tensor: Literal["I", "W", "O"]) -> Format:
-        """The format of tensor "I", "W" or "O"."""
+    def of(self, tensor: TensorName) -> Format:
+        """The format of one of the tensors."""
         return {"I": self.I, "W": self.W, "O": self.O}[tensor]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Where every bit of a packed tensor lies in DRAM.
+"""Layouts: the address of every bit of a packed tensor.
 
 Activations are NHWC. Each pixel is a sequence of blocks, and each block is its exponent code
 followed by its mantissas. Weights are KRSC, blocked: each filter is a sequence of blocks, and each

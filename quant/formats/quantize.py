@@ -34,15 +34,6 @@ class Quantized:
         """The tensor's shape."""
         return self.fields.shape
 
-    @property
-    def storage_bits(self) -> int:
-        """Mantissas, exponent codes, and E_top once [bit]."""
-        return (
-            self.fields.size * self.fmt.mantissa_bits
-            + self.codes.size * self.fmt.exponent_bits
-            + TOP_BITS * (not self.fmt.is_float)
-        )
-
 
 def exponents(magnitudes: NDArray[np.float64]) -> NDArray[np.int64]:
     """floor(log2(x)) of positive x, from the float's exponent field; of 0 it is meaningless."""
@@ -93,9 +84,9 @@ def quantize(
         ).astype(np.int64)
         exponent = spread(top - codes, block, x.shape)
     with np.errstate(over="ignore", under="ignore"):
-        scaled = np.ldexp(x, (m - 2) - exponent)
+        units = np.ldexp(x, (m - 2) - exponent)
     limit = float((1 << (m - 1)) - 1)
-    mantissas = np.clip(_round(scaled, fmt.rounding, rng), -limit, limit).astype(np.int64)
+    mantissas = np.clip(_round(units, fmt.rounding, rng), -limit, limit).astype(np.int64)
     return Quantized(mantissas, codes, top, fmt, block)
 
 

@@ -1,21 +1,19 @@
-"""A network's accuracy in every FP(e, m), without training."""
+"""Accuracy in FP(e, m) without training: of one network in every format, of many in narrow ones."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import nn
 
 from bfpsim.quant.formats import Rounding
 from bfpsim.quant.mantissa.minifloat import EXPONENT_BITS, MANTISSA_BITS, MiniFloat
-from bfpsim.quant.mantissa.weights import stored_weights
+from bfpsim.quant.mantissa.weights import check_weights, stored_weights
 from bfpsim.quant.study.accuracy import accuracy_loss, logits_of, top_k
 from bfpsim.quant.study.datasets import Dataset
-from bfpsim.quant.torch.model import Codings, QuantizedModel
+from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model, tensor_digest
 from bfpsim.quant.torch.operand import Mode
 
 if TYPE_CHECKING:
@@ -24,7 +22,14 @@ if TYPE_CHECKING:
 POINT = 0.01
 """One point of accuracy, as a share of the images."""
 SLACK = 1e-9
-"""Of comparisons with it: shares of images are counted exactly, their difference is not."""
+"""Allowance in comparisons with it: shares of images are exact, their difference is not."""
+
+WIDTHS = (10, 7, 6, 5, 4, 3, 2, 1, 0)
+"""Mantissa bits of `measure_tolerance`: those of TF32, those of BF16, and all below."""
+CONVOLUTIONAL, TRANSFORMER = "convolutional", "transformer"
+
+
+# --- one network in every format -----------------------------------------------------------------
 
 
 def grid(rounding: Rounding = Rounding.NEAREST_EVEN) -> list[MiniFloat]:
@@ -39,11 +44,11 @@ def codings_in(model: QuantizedModel, fmt: MiniFloat, activations: bool) -> dict
 
     A product of activations, as in attention, has no weights.
     """
-    chosen = {}
+    codings = {}
     for site in model.sites:
         weights = Codings() if site.kind == "matmul" else Codings(W=fmt)
-        chosen[site.name] = Codings.uniform(fmt) if activations else weights
-    return chosen
+        codings[site.name] = Codings.uniform(fmt) if activations else weights
+    return codings
 
 
 def measure_accuracy(
@@ -55,7 +60,7 @@ def measure_accuracy(
     batch: int = 100,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """Top-1 and top-5 of the network in each format; the model's choice stays as it is.
+    """Measure top-1 and top-5 of the network in each format; the model's choice stays as it is.
 
     Formats that leave the same weights, as those with an exponent wider than any weight needs do,
     are evaluated once, unless activations are in them, too.
@@ -75,16 +80,18 @@ def measure_accuracy(
         ks = (1, min(5, classes))
         original = top_k(model, dataset, ks[:1], batch)[1]
     weights = stored_weights(model, image)
-    known: dict[object, dict[int, float]] = {}
+    scores_of: dict[object, dict[int, float]] = {}
     rows: list[dict[str, Any]] = []
     with model.keeping_choice():
         for fmt in formats:
-            key = fmt if activations else _digest(weights, fmt)
-            if key not in known:
+            tensors = ((layer, torch.from_numpy(w)) for layer, w in weights.items())
+            rounded = ((layer, fmt.rounded(tensor) + 0.0) for layer, tensor in tensors)
+            key = fmt if activations else tensor_digest(rounded)
+            if key not in scores_of:
                 model.choose(codings_in(model, fmt, activations), tied=False)
                 with model.in_mode(Mode.QUANTIZE):
-                    known[key] = top_k(model, dataset, ks, batch)
-            scores = known[key]
+                    scores_of[key] = top_k(model, dataset, ks, batch)
+            scores = scores_of[key]
             rows.append(
                 {
                     "format": str(fmt),
@@ -99,14 +106,6 @@ def measure_accuracy(
             if progress is not None:
                 progress(str(fmt))
     return pd.DataFrame(rows)
-
-
-def _digest(weights: Mapping[str, NDArray[np.float32]], fmt: MiniFloat) -> bytes:
-    """Of the weights in a format: equal ones have an equal digest."""
-    digest = hashlib.sha256()
-    for layer in weights.values():
-        digest.update((fmt.rounded(torch.from_numpy(layer)) + 0.0).numpy().tobytes())
-    return digest.digest()
 
 
 def fewest_bits(curve: pd.DataFrame, bits: str, within: float = POINT) -> int | None:
@@ -125,3 +124,87 @@ def fewest_bits(curve: pd.DataFrame, bits: str, within: float = POINT) -> int | 
             break
         fewest = int(row[bits])
     return fewest
+
+
+# --- networks of several sizes and families ------------------------------------------------------
+
+
+def measure_tolerance(
+    name: str,
+    module: nn.Module,
+    dataset: Dataset,
+    rounding: Rounding = Rounding.NEAREST_EVEN,
+    activations: bool = False,
+    *,
+    batch: int = 100,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Measure the accuracy of a network at each of `WIDTHS`, with the widest exponent.
+
+    activations, batch, progress: as in `measure_accuracy`
+
+    Returns its rows behind the columns model (the name), family (the module's class), kind
+    (``transformer`` if it multiplies activations with each other, else ``convolutional``) and
+    parameters (how many). Raises as `quantize_model`, `check_weights` and `measure_accuracy` do.
+    """
+    import pandas as pd
+
+    some = dataset.batch(range(min(4, len(dataset)))).inputs
+    model = quantize_model(module, some, None, [], name=name)
+    check_weights(name, stored_weights(model, some[:1]))
+    formats = [MiniFloat(max(EXPONENT_BITS), m, rounding) for m in WIDTHS]
+    frame = measure_accuracy(model, dataset, formats, activations, batch=batch, progress=progress)
+    has_attention = any(site.kind == "matmul" for site in model.sites)
+    about = {
+        "model": name,
+        "family": type(module).__name__,
+        "kind": TRANSFORMER if has_attention else CONVOLUTIONAL,
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+    }
+    return pd.DataFrame(about, index=frame.index).join(frame)
+
+
+def tolerances(frame: pd.DataFrame, within: float = POINT) -> pd.DataFrame:
+    """A row per network of `measure_tolerance`'s rows, families together, small networks first.
+
+    Columns: model, family, kind, parameters, top1_fp32, fewest_mantissa_bits (see `fewest_bits`),
+    bits_at_limit (see `crossing`), and loss_m10 ... loss_m0 (share of the images). The two are
+    missing where even the widest loses more than `within`.
+    """
+    import pandas as pd
+
+    rows = []
+    for _, own in frame.groupby("model", sort=False):
+        first = own.iloc[0]
+        losses = own.set_index("mantissa_bits")["accuracy_loss"]
+        rows.append(
+            {
+                **first[["model", "family", "kind", "parameters"]],
+                "top1_fp32": first["top1"] + first["accuracy_loss"],
+                "fewest_mantissa_bits": fewest_bits(own, "mantissa_bits", within),
+                "bits_at_limit": crossing(losses, within),
+                **{f"loss_m{m}": losses[m] for m in WIDTHS},
+            }
+        )
+    table = pd.DataFrame(rows).astype({"fewest_mantissa_bits": "Int64", "bits_at_limit": float})
+    return table.sort_values(["kind", "family", "parameters"], ignore_index=True)
+
+
+def crossing(losses: pd.Series[float], within: float = POINT) -> float | None:
+    """The mantissa width, as a real number, at which the loss passes `within`.
+
+    It is interpolated between the fewest bits that suffice and the next width below, whose loss is
+    larger: a finer measure than the whole number. losses: by mantissa bits.
+
+    0 if all widths down to 0 suffice, None if none does.
+    """
+    wider: tuple[int, float] | None = None
+    for m in sorted(losses.index, reverse=True):
+        loss = float(losses[m])
+        if loss > within + SLACK:
+            if wider is None:
+                return None
+            above, less = wider
+            return float(m + (above - m) * (loss - within) / (loss - less))
+        wider = (m, loss)
+    return None if wider is None else float(wider[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bfpsim.quant.baselines.boxes import doubles, shared_axis
 from bfpsim.quant.formats import FormatError, Rounding
-from bfpsim.quant.torch.axes import Blocks
+from bfpsim.quant.formats.blocks import Blocks
 
 EXPONENT_BITS = range(2, 9)
 MANTISSA_BITS = range(24)
@@ -70,18 +70,8 @@ class MiniFloat:
 
     @property
     def bias(self) -> int:
-        """What an exponent code is above its exponent; the largest exponent, too."""
+        """The difference between an exponent code and its exponent; the largest exponent, too."""
         return (1 << (self.exponent_bits - 1)) - 1
-
-    @property
-    def largest(self) -> float:
-        """The largest finite number."""
-        return (2 - 2.0**-self.mantissa_bits) * 2.0**self.bias
-
-    @property
-    def least(self) -> float:
-        """The least positive number: a subnormal one if there is a mantissa bit."""
-        return 2.0 ** (1 - self.bias - self.mantissa_bits)
 
     @property
     def element_bits(self) -> int:
@@ -89,7 +79,7 @@ class MiniFloat:
         return 1 + self.exponent_bits + self.mantissa_bits
 
     def rounded(self, tensor: Tensor) -> Tensor:
-        """The values converted to the format and back: same shape, dtype and device.
+        """Convert the values to the format and back: same shape, dtype and device.
 
         A conversion as IEEE 754 has it, in one rounding: zeros keep their sign, infinities and NaNs
         stay. tensor: float32 or float64.
@@ -110,8 +100,8 @@ class MiniFloat:
         if self.rounding is Rounding.NEAREST_EVEN:
             # The last bit kept. A number without mantissa bits ends in its exponent, whose code is
             # odd where the holder's is: both biases are odd.
-            kept = torch.where(below > 0, significand, magnitude)
-            addend = ((1 << dropped) >> 1) - 1 + ((kept >> dropped) & 1)
+            odd = torch.where(below > 0, significand, magnitude)
+            addend = ((1 << dropped) >> 1) - 1 + ((odd >> dropped) & 1)
             addend = torch.where(dropped == 0, 0, addend)
         whole = ((significand + addend) >> dropped) << dropped
         # A carry out of the significand is one more in the exponent's field.
@@ -162,7 +152,7 @@ def parse_minifloat(text: str, rounding: Rounding = Rounding.NEAREST_EVEN) -> Mi
     name = text.strip().lower()
     if name in NAMED:
         return replace(NAMED[name], rounding=rounding)
-    found = re.fullmatch(r"e([0-9]{1,2})m([0-9]{1,2})", name)
-    if found is None:
+    widths = re.fullmatch(r"e([0-9]{1,2})m([0-9]{1,2})", name)
+    if widths is None:
         raise FormatError(f"minifloat {text!r}; allowed: {', '.join(NAMED)}, or such as e5m2")
-    return MiniFloat(int(found[1]), int(found[2]), rounding)
+    return MiniFloat(int(widths[1]), int(widths[2]), rounding)

@@ -1,1 +1,1 @@
-"""What formats cost a network: accuracy, sensitivities, comparisons."""
+"""Studies of what formats cost a network: accuracy, sensitivities, comparisons."""

@@ -1,4 +1,4 @@
-"""How good a module is at its task, and what quantisation takes from it."""
+"""A module's accuracy on labelled images, and what quantisation takes from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +16,6 @@ from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.workloads.layer import WorkloadError
 
 BATCH = 100
-
-
-class Evaluator(Protocol):
-    """A module's score, 0..1, higher is better: top-1 accuracy, box AP, mIoU or another.
-
-    The same module gives the same score every time, and is left as it was.
-    """
-
-    def __call__(self, module: nn.Module) -> float:
-        """The module's score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +45,10 @@ def top_k(
     batch: int = BATCH,
     progress: Callable[[str], None] | None = None,
 ) -> dict[int, float]:
-    """For each k, the share of images whose label is among the k largest logits, from one pass.
+    """Measure, for each k, the share of images whose label is among the k largest logits.
 
-    Of equal logits a class wins over those after it. The module runs in evaluation mode without
-    gradients, on the device of its parameters, and gets its modes back.
+    Of equal logits a class wins over those after it. The module runs once per image, in evaluation
+    mode without gradients, on the device of its parameters, and gets its modes back.
 
     batch, progress: as in `TopK`
 
@@ -69,7 +58,7 @@ def top_k(
     if len(dataset) == 0:
         raise WorkloadError("dataset of 0 images; allowed: at least one")
     correct = dict.fromkeys(ks, 0)
-    done = 0
+    images = 0
     with keeping_modes(module), torch.no_grad():
         module.eval()
         for part in batches(dataset, batch):
@@ -78,21 +67,21 @@ def top_k(
             for k in ks:
                 if not 1 <= k <= classes:
                     raise WorkloadError(f"top-{k} of {classes} classes; allowed: 1..{classes}")
-            unordered = logits.isnan().any(1)
-            if unordered.any():
-                at = done + int(unordered.long().argmax())
+            has_nan = logits.isnan().any(1)
+            if has_nan.any():
+                at = images + int(has_nan.long().argmax())
                 raise FormatError(f"logits of image {at} hold NaN; allowed: numbers")
             rank = ranks(logits, labels)
             for k in correct:
                 correct[k] += int((rank < k).sum())
-            done += len(labels)
+            images += len(labels)
             if progress is not None:
-                progress(f"{done} of {len(dataset)} images")
-    return {k: count / done for k, count in correct.items()}
+                progress(f"{images} of {len(dataset)} images")
+    return {k: count / images for k, count in correct.items()}
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before each label: int64 (n,), of logits (n, classes), labels (n,).
+    """Count the classes before each label: int64 (n,), of logits (n, classes), labels (n,).
 
     A class comes before another if its logit is larger, or equal and its number smaller.
     """
@@ -125,16 +114,16 @@ def logits_of(module: nn.Module, inputs: Tensor) -> Tensor:
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     logits, count = module(inputs.to(device)), len(inputs)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        output = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise WorkloadError(
-            f"module {title(module)}: output {got} for {count} images; allowed: one tensor "
+            f"module {title(module)}: output {output} for {count} images; allowed: one tensor "
             f"({count}, classes)"
         )
     return logits
 
 
 def title(module: nn.Module) -> str:
-    """What messages call a module: a quantised one's title, of any other its class."""
+    """The name of a module in messages: a quantised one's title, of any other its class."""
     return module.title if isinstance(module, QuantizedModel) else type(module).__name__
 
 

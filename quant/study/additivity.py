@@ -1,4 +1,4 @@
-"""Whether what single operands cost adds up: predicted against measured, over mixed choices."""
+"""A check that the costs of single operands add up: predicted against measured, mixed choices."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from bfpsim.quant.formats import FormatError, parse_format
+from bfpsim.quant.formats.ties import OperandKey
 from bfpsim.quant.study.sensitivity import Sensitivity, divergence
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode
-from bfpsim.quant.torch.tied import Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,12 +88,12 @@ def check_additivity(
     baseline = _outputs(model, inputs, batch, Mode.FLOAT)
     for number in range(choices):
         best = 1 + int(rng.integers(len(formats)))
-        chosen: dict[Place, str] = {}
+        choice: dict[OperandKey, str] = {}
         for group, fmts in zip(groups, ranked, strict=True):
             fmt = fmts[int(rng.integers(best))]
-            chosen.update(dict.fromkeys(group, fmt))
-        parts = [costs[*operand, fmt] for operand, fmt in chosen.items()]
-        coded = model.codings({place: parse_format(fmt) for place, fmt in chosen.items()})
+            choice.update(dict.fromkeys(group, fmt))
+        parts = [costs[*operand, fmt] for operand, fmt in choice.items()]
+        coded = model.codings({key: parse_format(fmt) for key, fmt in choice.items()})
         with model.keeping_choice():
             model.choose(coded)
             outputs = _outputs(model, inputs, batch, Mode.QUANTIZE)

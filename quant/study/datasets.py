@@ -19,7 +19,8 @@ from bfpsim.workloads.idx import read_idx
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.shipped import shipped_images
 
-Layout = Literal["NHW", "NHWC", "NCHW"]
+ImageAxes = Literal["NHW", "NHWC", "NCHW"]
+"""The order of the axes of stored images: n, rows, columns, channels."""
 
 _CHANNELS = (1, 3)  # grey, RGB
 # What numpy raises for files that are cut, changed, encrypted or something else.
@@ -55,7 +56,7 @@ def batches(dataset: Dataset, size: int) -> Iterator[Batch]:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """What a module wants its pixels shifted by and divided by: one number per channel, or for all.
+    """A module's normalisation of pixels: mean and divisor, one number per channel, or for all.
 
     Both are in the unit of pixels scaled to 0..1. Raises WorkloadError for numbers that are not
     finite, a std that is not above 0, or two lengths.
@@ -76,8 +77,8 @@ class Normalisation:
                     allowed = "finite numbers" + (" above 0" if key == "std" else "")
                     raise WorkloadError(f"normalisation: {key} {value}; allowed: {allowed}")
 
-    def applied(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
-        """(pixels - mean) / std as float32, of pixels (n, channels, H, W).
+    def apply(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Tensor:
+        """Return (pixels - mean) / std as float32, of pixels (n, channels, H, W).
 
         uint8 pixels are scaled from 0..255 to 0..1 first; float32 ones are taken as they are.
 
@@ -106,7 +107,7 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayDataset:
-    """Images held in memory, normalised when a batch is asked for.
+    """Images in memory, normalised batch by batch.
 
     pixels: uint8 or float32 (n, channels, H, W)
     labels: integers (n,)
@@ -154,7 +155,7 @@ class ArrayDataset:
                 f"{self.name}: image {at} holds NaN or infinity; allowed: finite pixels"
             )
         try:
-            self.normalisation.applied(self.pixels[:1])  # refuses another number of channels
+            self.normalisation.apply(self.pixels[:1])  # refuses another number of channels
         except WorkloadError as error:
             raise WorkloadError(f"{self.name}: {error}") from None
 
@@ -163,9 +164,9 @@ class ArrayDataset:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The images at these indices, in this order."""
-        chosen = list(indices)
-        labels = torch.from_numpy(self.labels[chosen].astype(np.int64))
-        return Batch(self.normalisation.applied(self.pixels[chosen]), labels)
+        at = list(indices)
+        labels = torch.from_numpy(self.labels[at].astype(np.int64))
+        return Batch(self.normalisation.apply(self.pixels[at]), labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ def read_npz_dataset(
     path: str | Path,
     normalisation: Normalisation,
     classes: int | None = None,
-    layout: Layout | None = None,
+    layout: ImageAxes | None = None,
 ) -> ArrayDataset:
     """Images and labels from the arrays ``images`` and ``labels`` of a numpy ``.npz`` file.
 
@@ -244,25 +245,25 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
-            found = list(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else None
-            arrays = {name: loaded[name] for name in names if found and name in found}
+            own = list(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else None
+            arrays = {name: loaded[name] for name in names if own and name in own}
     except _DAMAGED as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise WorkloadError(
             f"{path}: cannot be read as an .npz file: {' '.join(str(reason).split())}"
         ) from None
-    if found is None:
+    if own is None:
         raise WorkloadError(f"{path}: is one array (.npy); allowed: an .npz file")
     for name in names:
         if name not in arrays:
-            held = ", ".join(map(repr, found)) or "none"
+            others = ", ".join(map(repr, own)) or "none"
             raise WorkloadError(
-                f"{path}: has no array {name!r}, only {held}; allowed: 'images' and 'labels'"
+                f"{path}: has no array {name!r}, only {others}; allowed: 'images' and 'labels'"
             )
     return arrays
 
 
-def _channels_first(owner: str, images: NDArray[Any], layout: Layout | None) -> NDArray[Any]:
+def _channels_first(owner: str, images: NDArray[Any], layout: ImageAxes | None) -> NDArray[Any]:
     if layout is not None and images.ndim != len(layout):
         raise WorkloadError(
             f"{owner}: images of shape {images.shape} are not {layout}; allowed: {len(layout)} axes"

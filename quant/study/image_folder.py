@@ -1,4 +1,4 @@
-"""Folders of image files, one folder per class, decoded when they are asked for."""
+"""Folders of image files, one folder per class, decoded batch by batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How images of any size become images of one size, as torchvision's evaluation does it.
+    """Resizing and cropping to one size, as torchvision's evaluation does it.
 
     resize: length of the shorter side [pixel], by bilinear filtering (antialiased); the longer one
         keeps the proportions, rounded down. None: as it is
@@ -41,8 +41,8 @@ class Fit:
         if self.resize is not None and self.crop is not None and self.crop > self.resize:
             raise WorkloadError(f"crop={self.crop}; allowed: 1..{self.resize}, resize's length")
 
-    def applied(self, image: Image.Image) -> Image.Image:
-        """The image resized and cropped.
+    def apply(self, image: Image.Image) -> Image.Image:
+        """Resize and crop the image.
 
         Raises WorkloadError if it is smaller than the crop.
         """
@@ -69,7 +69,7 @@ class ImageFolder:
 
     files: in the dataset's order
     labels: of each file, an index into ``classes``
-    channels: 1 for grey (ITU-R 601 luma), 3 for RGB; transparency is left out
+    channels: 1 for grey (ITU-R 601 luma), 3 for RGB; transparency does not count
     """
 
     files: tuple[Path, ...]
@@ -88,25 +88,25 @@ class ImageFolder:
         Raises WorkloadError, naming the file, for one that is no whole image of 8 bits per channel,
         and if two images, fitted, differ in size.
         """
-        chosen = [self.files[index] for index in indices]
-        pixels = [self._decoded(path) for path in chosen]
-        for path, each in zip(chosen, pixels, strict=True):
+        files = [self.files[index] for index in indices]
+        pixels = [self._decode(path) for path in files]
+        for path, each in zip(files, pixels, strict=True):
             if each.shape != pixels[0].shape:
                 sizes = [f"{width}x{height}" for _, height, width in (each.shape, pixels[0].shape)]
                 raise WorkloadError(
-                    f"{path}: {sizes[0]} pixels; allowed: {sizes[1]}, as {chosen[0]}, or resize "
+                    f"{path}: {sizes[0]} pixels; allowed: {sizes[1]}, as {files[0]}, or resize "
                     "and crop"
                 )
         labels = torch.tensor([self.labels[index] for index in indices], dtype=torch.int64)
-        return Batch(self.normalisation.applied(np.stack(pixels)), labels)
+        return Batch(self.normalisation.apply(np.stack(pixels)), labels)
 
-    def _decoded(self, path: Path) -> NDArray[np.uint8]:
-        """uint8 (channels, H, W)."""
+    def _decode(self, path: Path) -> NDArray[np.uint8]:
+        """Read a file's pixels: uint8 (channels, H, W)."""
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise WorkloadError(f"mode {image.mode}; allowed: 8 bits per channel")
-                fitted = self.fit.applied(image.convert(_MODES[self.channels]))
+                fitted = self.fit.apply(image.convert(_MODES[self.channels]))
         except WorkloadError as error:
             raise WorkloadError(f"{path}: {error}") from None
         except UnidentifiedImageError:
@@ -135,14 +135,14 @@ def read_image_folder(
     root = Path(root)
     if channels not in _MODES:
         raise WorkloadError(f"channels={channels}; allowed: 1 (grey) or 3 (RGB)")
-    normalisation.applied(np.zeros((1, channels, 1, 1), np.uint8))  # refuses other lengths
+    normalisation.apply(np.zeros((1, channels, 1, 1), np.uint8))  # refuses other lengths
     files: list[Path] = []
     labels: list[int] = []
-    classes = [path for path in _listed(root) if path.is_dir()]
+    classes = [path for path in _entries(root) if path.is_dir()]
     if not classes:
         raise WorkloadError(f"{root}: has no folder; allowed: one folder of images per class")
     for label, folder in enumerate(classes):
-        own = [path for path in _listed(folder) if path.suffix.lower() in SUFFIXES]
+        own = [path for path in _entries(folder) if path.suffix.lower() in SUFFIXES]
         if not own:
             raise WorkloadError(f"{folder}: has no image; allowed: files {', '.join(SUFFIXES)}")
         files += own
@@ -151,7 +151,7 @@ def read_image_folder(
     return ImageFolder(tuple(files), tuple(labels), names, normalisation, fit, channels)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

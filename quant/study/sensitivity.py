@@ -1,8 +1,9 @@
-"""What each operand's format costs: one swapped into the float network at a time.
+"""The cost of each operand's format: one operand at a time is swapped into the float network.
 
-Per product, tensor and format: the divergence of the outputs, the operand's noise, the images lost,
-and an estimate of the divergence from a single backward pass. The search adds these up over a
-network; `additivity` says how far that holds.
+`Sensitivity` is the table: per product, tensor and format the divergence of the outputs, the
+operand's noise, the images lost, and an estimate of the divergence from a single backward pass. The
+search adds these up over a network; `additivity` says how far that holds. `FloatRun` starts the
+network at a swapped operand, `Fisher` makes the estimate.
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.quant.formats import BFP, Format, FormatError
-from bfpsim.quant.study.fisher import Fisher
-from bfpsim.quant.torch.float_run import FloatRun
+from bfpsim.quant.formats.ties import OperandKey
+from bfpsim.quant.study.accuracy import logits_of
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode, Operand, sqnr_db
-from bfpsim.quant.torch.tied import Place
 from bfpsim.workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Sensitivity:
 
 
 def _number(cell: str, row: int, column: str) -> float:
-    """The number in a cell; raises ValueError, which says where it is, if that is none."""
+    """Return the number in a cell; raises ValueError, which says where it is, if that is none."""
     kind = _NUMBERS[column]
     try:
         number = int(cell) if kind == "a whole number" else float(cell)
@@ -119,7 +119,7 @@ def measure_sensitivity(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Sensitivity:
-    """Measure every operand in every format, one at a time.
+    """Measure every operand in every format, one at a time. Each run starts at the swapped operand.
 
     model: calibrated; its choice is the same afterwards
     inputs, labels: images as the module takes them, and their classes int64
@@ -128,7 +128,7 @@ def measure_sensitivity(
     batch: images at a time; the float network's values on them are kept
     seed: of the labels that the Fisher estimate draws from the network's own probabilities
 
-    Each run starts at the swapped operand. Raises FormatError as the model does.
+    Raises FormatError as the model does.
     """
     import pandas as pd
 
@@ -141,13 +141,13 @@ def measure_sensitivity(
             run, fisher = FloatRun(model, x), Fisher(model, x, seed + start)
             right += int((run.logits.argmax(1) == y).sum())
             for key, operand in model.operands.items():
-                known: dict[Format, _Sums] = {}
+                of_format: dict[Format, _Sums] = {}
                 for fmt in formats:
-                    alike = _effective(fmt, operand, run.value(key))
-                    if alike not in known:
-                        known[alike] = _measured(run, fisher, key, operand, fmt, y)
-                    row = (*key, fmt)
-                    sums[row] = sums[row] + known[alike] if row in sums else known[alike]
+                    effective = _effective(fmt, operand, run.value(key))
+                    if effective not in of_format:
+                        of_format[effective] = _measure(run, fisher, key, operand, fmt, y)
+                    row, own = (*key, fmt), of_format[effective]
+                    sums[row] = sums[row] + own if row in sums else own
                     if row not in bits:
                         operand.coding = fmt
                         value = run.value(key)
@@ -162,7 +162,7 @@ def measure_sensitivity(
             str(fmt),
             total.kl / n,
             sqnr_db(total.signal, total.error),
-            total.lost / n,
+            total.losses / n,
             total.fisher / n,
             bits[layer, tensor, fmt],
         )
@@ -173,28 +173,28 @@ def measure_sensitivity(
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Over the images of one or more batches."""
+    """Sums over the images of one or more batches; losses: images that are no longer right."""
 
     kl: float
     signal: float
     error: float
-    lost: int
+    losses: int
     fisher: float
 
     def __add__(self, other: _Sums) -> _Sums:
         return _Sums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-def _measured(
-    run: FloatRun, fisher: Fisher, key: Place, operand: Operand, fmt: Format, labels: Tensor
+def _measure(
+    run: FloatRun, fisher: Fisher, key: OperandKey, operand: Operand, fmt: Format, labels: Tensor
 ) -> _Sums:
     """One operand in one format, on the images of a run."""
     value = run.value(key)
     operand.coding = fmt
     with torch.no_grad():
-        quantized = operand.quantized(value, fmt)
+        quantized = operand.quantize(value, fmt)
     error = quantized - value
-    logits = run.swapped(key, quantized)
+    logits = run.swap(key, quantized)
     right = int((run.logits.argmax(1) == labels).sum()) - int((logits.argmax(1) == labels).sum())
     return _Sums(
         divergence(logits, run.logits),
@@ -216,3 +216,116 @@ def _effective(fmt: Format, operand: Operand, value: Tensor) -> Format:
     if not isinstance(fmt, BFP):
         return fmt
     return replace(fmt, block_size=min(fmt.block_size, operand.channels(value.shape)))
+
+
+# --- runs of the float network -------------------------------------------------------------------
+
+
+class FloatRun(fx.Interpreter):
+    """A batch's values in the float network, all of them; runs that start in the middle of it.
+
+    logits: what the network gives
+
+    The model's operands must be off.
+    """
+
+    def __init__(self, model: QuantizedModel, inputs: Tensor) -> None:
+        super().__init__(model.graph_module, garbage_collect_values=False)
+        self._inputs = inputs.to(model.device)
+        self._graph: fx.Graph = model.graph_module.graph
+        paths = {module: path for path, module in model.graph_module.named_modules()}
+        nodes = {node.target: node for node in self._graph.nodes if node.op == "call_module"}
+        self._nodes: dict[OperandKey, fx.Node] = {
+            key: nodes[paths[operand]] for key, operand in model.operands.items()
+        }
+        with torch.no_grad():
+            self.logits: Tensor = self.run(self._inputs)
+        self._values = dict(self.env)
+
+    def value(self, key: OperandKey) -> Tensor:
+        """Return the value that reaches an operand."""
+        source = self._nodes[key].args[0]
+        assert isinstance(source, fx.Node)
+        value: Tensor = self._values[source]
+        return value.detach()
+
+    def swap(self, key: OperandKey, value: Tensor) -> Tensor:
+        """Return what the network gives if an operand gives ``value``."""
+        at = self._nodes[key]
+        before = {}
+        for node in self._graph.nodes:
+            if node is at:
+                break
+            before[node] = self._values[node]
+        before[at] = value
+        with torch.no_grad():
+            logits: Tensor = self.run(self._inputs, initial_env=before)
+        return logits
+
+    def product(self, site: str, weight: Tensor) -> Tensor:
+        """Return what the product of a site gives for another W, without a bias."""
+        node = self._nodes[site, "O"].args[0]
+        assert isinstance(node, fx.Node)
+        left, _, *rest = node.args
+        assert isinstance(left, fx.Node)
+        call: Any = node.target
+        with torch.no_grad():
+            result: Tensor = call(self._values[left], weight, *rest)
+        return result
+
+
+class Fisher:
+    """Estimates what an error in a tensor does to the network's output, from one backward pass.
+
+    It holds the gradients of the network's own log-likelihood on a batch. With g the gradient of
+    -log p(label), labels drawn from the network's own p, the KL divergence that a small error d of
+    a tensor makes is half the mean of (g . d)^2, p's Fisher information in that direction. The
+    errors of an activation's elements count as independent, which leaves the sum of g^2 d^2. An
+    error of a stored W meets every position of every image: it goes through O, undivided.
+
+    seed: of the labels, drawn on the CPU
+
+    Parameters need not require a gradient, and keep the ones that they have. Raises WorkloadError
+    as `quant.study.accuracy.logits_of`.
+    """
+
+    def __init__(self, model: QuantizedModel, inputs: Tensor, seed: int) -> None:
+        tensors: dict[OperandKey, Tensor] = {}
+
+        def keep(key: OperandKey) -> Callable[[Any, Any, Tensor], Tensor]:
+            def hook(operand: Any, inputs: Any, result: Tensor) -> Tensor:
+                # A copy: what other products read too has other gradients there.
+                own = result.clone() if result.requires_grad else result.clone().requires_grad_()
+                tensors[key] = own
+                return own
+
+            return hook
+
+        hooks = [
+            operand.register_forward_hook(keep(key)) for key, operand in model.operands.items()
+        ]
+        try:
+            with torch.enable_grad():
+                logits = logits_of(model, inputs.detach())
+                probabilities = logits.detach().cpu().softmax(1)
+                generator = torch.Generator().manual_seed(seed)
+                draws = torch.multinomial(probabilities, 1, generator=generator)
+                labels = draws[:, 0].to(logits.device)
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # Not `backward`, which would add to the parameters' own gradients.
+        gradients = torch.autograd.grad(loss, [*tensors.values()], materialize_grads=True)
+        self._gradients: dict[OperandKey, Tensor] = dict(zip(tensors, gradients, strict=True))
+
+    def divergence(self, key: OperandKey, error: Tensor, stored: bool, run: FloatRun) -> float:
+        """The sum over images of the estimated KL divergence [nat].
+
+        error: of the operand's tensor; stored: whether that is a parameter
+        """
+        if stored:
+            through = run.product(key[0], error) * self._gradients[key[0], "O"]
+            per_image = through.double().flatten(1).sum(1)
+            return float(per_image.square().sum()) / 2
+        return float((error * self._gradients[key]).double().square().sum()) / 2

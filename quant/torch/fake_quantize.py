@@ -1,8 +1,8 @@
 """Tensors quantised and back: what a network computes with, in its own floats.
 
-The rule is that of `quant.formats.quantize`, bit for bit, rounded once to the tensor's
-dtype. On the CPU float32 goes through compiled kernels (`quant.torch.kernels`); other devices and
-float64 through torch operators (`quant.torch.operators`).
+The rule is that of `quant.formats.quantize`, bit for bit, rounded once to the tensor's dtype. On
+the CPU float32 goes through compiled kernels (`quant.torch.kernels`); other devices and float64
+through torch operators, in float64, where every step but the rounding is exact.
 """
 
 import math
@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bfpsim.quant.formats import Format, FormatError, Rounding
+from bfpsim.quant.formats.blocks import Blocks, Shape
 from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
-from bfpsim.quant.torch.axes import Blocks
-from bfpsim.quant.torch.operators import by_operators
 
 
 class Gradient(Enum):
-    """What passes back through quantisation, whose own derivative is zero almost everywhere."""
+    """The gradient of quantisation, whose own derivative is zero almost everywhere."""
 
     STRAIGHT_THROUGH = "straight-through"
     """dy/dx = 1."""
@@ -43,7 +43,7 @@ def fake_quantize(
 
     tensor: float32 or float64. Fastest and without a copy: float32 on the CPU, contiguous or, for
         `CHANNELS`, channels last in memory
-    blocks: `CHANNELS`, `LAST`, `WEIGHT` or another axis (`quant.torch.axes`); plain ones have none
+    blocks: `CHANNELS`, `LAST`, `WEIGHT` or another axis; plain formats have none
     top_exponent: E_top; None takes the tensor's own (`calibrated_top`)
     seed: of stochastic rounding, 0..2^63-1; needed there and only there. What an element becomes
         depends on the seed and its position, not on memory format, device or threads
@@ -131,7 +131,7 @@ def _quantize(
         return
     top = calibrated_top(tensor, name) if top is None else top
     if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
-        if not _compiled(tensor, out, saturated, fmt, blocks, top, seed):
+        if not _by_kernel(tensor, out, saturated, fmt, blocks, top, seed):
             check_finite(tensor, name)
         return
     check_finite(tensor, name)
@@ -145,13 +145,13 @@ def _quantize(
 
 
 def _memory_view(tensor: Tensor) -> Callable[[Tensor], Tensor]:
-    """How to look at a tensor so that it is contiguous: as it is, or channels last."""
+    """The view in which a tensor is contiguous: as it is, or channels last."""
     if tensor.dim() >= 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous():
         return lambda t: t.movedim(1, -1)
     return lambda t: t
 
 
-def _compiled(
+def _by_kernel(
     tensor: Tensor,
     out: Tensor,
     saturated: Tensor | None,
@@ -160,7 +160,7 @@ def _compiled(
     top: int,
     seed: int,
 ) -> bool:
-    """False if a value is not finite."""
+    """Fill `out` and `saturated` by compiled kernels; False if a value is not finite."""
     from bfpsim.quant.torch import kernels  # numba; float64 and other devices do without
 
     view = _memory_view(tensor)
@@ -168,8 +168,8 @@ def _compiled(
     if last and fmt.exponent_bits and (blocks.taps or blocks.axis % tensor.dim() != 1):
         view, last = (lambda t: t), False  # blocks that no kernel walks: contiguous copies
     source = view(tensor).contiguous().view(-1).numpy()
-    written = [(t, view(t).contiguous()) for t in (out, saturated) if t is not None]
-    target, *masks = (buffer.view(-1).numpy() for _, buffer in written)
+    results = [(t, view(t).contiguous()) for t in (out, saturated) if t is not None]
+    target, *masks = (buffer.view(-1).numpy() for _, buffer in results)
     lowest = top - (1 << fmt.exponent_bits) + 1
     rule = kernels.Rule(lowest, top, fmt.mantissa_bits, fmt.rounding, seed)
     alone = True
@@ -190,10 +190,101 @@ def _compiled(
     largest = run(
         source, target, masks[0] if masks else None, rule, *shape, torch.get_num_threads()
     )
-    for wanted, buffer in written:
-        if buffer.data_ptr() != wanted.data_ptr():
-            view(wanted).copy_(buffer)
+    for result, buffer in results:
+        if buffer.data_ptr() != result.data_ptr():
+            view(result).copy_(buffer)
     return largest < kernels.INFINITY
+
+
+# --- torch operators: other devices, and float64 ------------------------------------------------
+
+
+def by_operators(
+    tensor: Tensor, fmt: Format, blocks: Blocks, top: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Quantise to integer mantissas and back in float64: the values, and which were clipped.
+
+    Every step is exact except the rounding itself and the last conversion to the tensor's dtype.
+    """
+    m = fmt.mantissa_bits
+    values = tensor.double()
+    exponent = torch.tensor(top, device=tensor.device)
+    if fmt.exponent_bits:
+        box = blocks.box(values.shape, fmt.block_size)
+        lowest = top - (1 << fmt.exponent_bits) + 1
+        exponent = floor_log2(block_maxima(values.abs(), box)).clamp(lowest, top)
+        exponent = spread(exponent, box, values.shape)  # an all-zero block is zero with any
+    unit = exponent - (m - 2)
+    rounded = _round(values * power_of_two(-unit), fmt.rounding, seed)
+    limit = float((1 << (m - 1)) - 1)
+    result = rounded.clamp(-limit, limit) * power_of_two(unit)
+    return result.to(tensor.dtype), rounded.abs() > limit
+
+
+def block_maxima(magnitudes: Tensor, box: Shape) -> Tensor:
+    """The largest magnitude of each block: a tensor of as many entries per axis as there are boxes.
+
+    A block whose box is longer than its axis is as long as the axis.
+    """
+    out = magnitudes
+    for axis, length in enumerate(box):
+        size = out.shape[axis]
+        if length > 1 and size > 1:
+            length, before, after = min(length, size), out.shape[:axis], out.shape[axis + 1 :]
+            padded = functional.pad(out, [0, 0] * len(after) + [0, -size % length])
+            out = padded.reshape(*before, -(-size // length), length, *after).amax(axis + 1)
+    return out
+
+
+def spread(per_block: Tensor, box: Shape, shape: Shape) -> Tensor:
+    """Repeat one value per block over the block's elements: a tensor that broadcasts to `shape`."""
+    out = per_block
+    for axis, (length, size) in enumerate(zip(box, shape, strict=True)):
+        if 1 < out.shape[axis] < size:
+            out = out.repeat_interleave(length, axis).narrow(axis, 0, size)
+    return out
+
+
+def floor_log2(magnitudes: Tensor) -> Tensor:
+    """floor(log2(x)) of positive x, from the float's exponent bits; of 0 it is -1."""
+    return torch.frexp(magnitudes).exponent.long() - 1
+
+
+def power_of_two(exponents: Tensor) -> Tensor:
+    """2^e in float64 for e in -1022..1023, from its bits: `pow` need not be exact everywhere."""
+    return ((exponents + 1023) << 52).view(torch.float64)
+
+
+def _round(x: Tensor, rounding: Rounding, seed: int) -> Tensor:
+    if rounding is Rounding.NEAREST_EVEN:
+        return x.round() + 0.0  # no -0
+    whole = x.trunc()
+    if rounding is Rounding.TRUNCATE:
+        return whole + 0.0
+    rest = x - whole
+    if rounding is Rounding.NEAREST_AWAY:
+        up, down = rest >= 0.5, rest <= -0.5
+    else:
+        draws = _draws(x, seed)
+        up, down = rest > draws, rest < -draws
+    return whole + up.double() - down.double()
+
+
+def _draws(like: Tensor, seed: int) -> Tensor:
+    """SplitMix64, as `quant.torch.kernels` has it; int64 products wrap, and shifts are masked."""
+
+    def mix(z: Tensor, shift: int) -> Tensor:
+        return z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))
+
+    z = torch.arange(1, like.numel() + 1, device=like.device) * _signed(0x9E3779B97F4A7C15) + seed
+    z = mix(z, 30) * _signed(0xBF58476D1CE4E5B9)
+    z = mix(mix(z, 27) * _signed(0x94D049BB133111EB), 31)
+    odd = ((z >> 40) & ((1 << 24) - 1)) | 1
+    return (odd.double() * 2.0**-24).reshape(like.shape)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -202,13 +293,9 @@ def _compiled(
 def _check(
     tensor: Tensor, fmt: Format, blocks: Blocks, top: int | None, seed: int | None, name: str
 ) -> None:
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
+    check_dtype(tensor, name)
     if fmt.exponent_bits:
-        dims = tensor.dim()
-        if not (dims >= 2 if blocks.taps else -dims <= blocks.axis < dims):
-            needed = "at least 2 axes" if blocks.taps else f"an axis {blocks.axis}"
-            raise FormatError(f"{name}: shape {tuple(tensor.shape)}; allowed: {needed}")
+        blocks.check(tensor.shape, name)
     whole = isinstance(top, int) and not isinstance(top, bool)
     if top is not None and not (whole and TOP_MIN <= top <= TOP_MAX):
         raise FormatError(f"{name}: E_top={top!r}; allowed: a whole number {TOP_MIN}..{TOP_MAX}")
@@ -217,6 +304,12 @@ def _check(
         raise FormatError(f"{name}: stochastic rounding with seed={seed!r}; allowed: 0..2^63-1")
     if seed is not None and not stochastic:
         raise FormatError(f"{name}: seed={seed!r} with {fmt}; allowed: with stochastic rounding")
+
+
+def check_dtype(tensor: Tensor, name: str) -> None:
+    """Raise FormatError, naming the tensor, for a dtype other than float32 and float64."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
 
 
 def check_finite(tensor: Tensor, name: str) -> None:

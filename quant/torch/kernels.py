@@ -2,8 +2,8 @@
 
 `fake_quantize_runs` is for blocks that are contiguous in memory (channels last, tokens, weights),
 `fake_quantize_lanes` for blocks across rows (channels first): there, neighbouring pixels are done
-side by side. A kernel is compiled the first time its rounding and block size are asked for, and
-kept on disk. It releases the GIL: a tensor is split over threads, and no result depends on how.
+side by side. A kernel is compiled at the first use of its rounding and block size, and kept on
+disk. It releases the GIL: a tensor is split over threads, and no result depends on how.
 
 A tile whose blocks all have a normal unit is done in float32, where multiplying by a power of two
 is exact; any other (values near the ends of the exponent range, mantissas wider than float32's) in
@@ -14,9 +14,11 @@ float64, where it always is.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -26,7 +28,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from bfpsim.quant.formats import Rounding
-from bfpsim.quant.torch.threads import split
+
+Result = TypeVar("Result")
 
 INFINITY = 0x7F800000
 """Bits of float32 infinity: magnitudes from here on are not finite."""
@@ -49,7 +52,7 @@ _ROUNDINGS = {
 
 
 class Rule(NamedTuple):
-    """What exponents and mantissas may be.
+    """The range of exponents, and how mantissas are rounded.
 
     lowest, highest: the exponents that a code can name
     mantissa_bits: m, sign included [bit]
@@ -77,7 +80,7 @@ def fake_quantize_runs(
     """Quantise rows of `row` elements in blocks of `block` contiguous ones, the last one short.
 
     source, target: flat, of the same length; target may be source
-    saturated: where to mark clipped elements, if wanted
+    saturated: where to mark clipped elements, or None
     pixels: rows per image where the rows are pixels of channels-last images: the draws of
     stochastic rounding go by the logical position, channels first
 
@@ -131,6 +134,28 @@ def _parallel(
 _NO_MASK = np.empty(0, np.bool_)
 
 
+# --- threads ------------------------------------------------------------------------------------
+# numba's own parallel loops do not survive a fork, and do not ask torch how many threads to take.
+
+
+def split(part: Callable[[int, int], Result], units: int, threads: int) -> list[Result]:
+    """Run ``part(first, end)`` for pieces of ``range(units)``; the results in their order.
+
+    part: releases Python's lock, as kernels compiled with ``nogil`` do
+    """
+    if threads == 1:
+        return [part(0, units)]
+    pieces = max(min(units, 4 * threads), 1)  # some to spare: threads seldom advance evenly
+    edges = [units * i // pieces for i in range(pieces + 1)]
+    return list(_pool(os.getpid(), threads).map(part, edges, edges[1:]))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """One per process: the threads of a parent do not live on in its fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="quantize")
+
+
 # --- one number ---------------------------------------------------------------------------------
 
 
@@ -149,7 +174,7 @@ def _draw(seed, index):
 
 
 @njit
-def _rounded(x, draw, rounding):
+def _round(x, draw, rounding):
     """A whole number in x's type, never -0; infinity stays."""
     zero, one, half = type(x)(0), type(x)(1), type(x)(0.5)
     if rounding == _NEAREST_EVEN:
@@ -178,7 +203,7 @@ def _exponent(largest, lowest, highest):
 
 @njit
 def _is_wide(exponent, m):
-    """Whether float32 cannot do: the unit 2^(E-m+2), its inverse or a mantissa does not fit."""
+    """True if float32 is too narrow for the unit 2^(E-m+2), its inverse or a mantissa."""
     return m > 25 or exponent < m - 128 or exponent > m + 124
 
 
@@ -193,7 +218,7 @@ def _narrow(source, target, saturated, exponents, draws, m, rounding, masked):
         unit = np.int32(exponents[i] - below)
         scale = np.int32(np.int32(127 - unit) << np.int32(23)).view(np.float32)
         draw = draws[i] if rounding == _STOCHASTIC else np.float32(0)
-        mantissa = _rounded(source[i] * scale, draw, rounding)
+        mantissa = _round(source[i] * scale, draw, rounding)
         if masked:
             saturated[i] = abs(mantissa) > limit
         mantissa = min(max(mantissa, -limit), limit)
@@ -207,7 +232,7 @@ def _wide(source, target, saturated, exponents, draws, m, rounding, masked):
         unit = np.int64(exponents[i]) - (m - 2)
         scale = np.int64((1023 - unit) << 52).view(np.float64)
         draw = np.float64(draws[i]) if rounding == _STOCHASTIC else 0.0
-        mantissa = _rounded(np.float64(source[i]) * scale, draw, rounding)
+        mantissa = _round(np.float64(source[i]) * scale, draw, rounding)
         if masked:
             saturated[i] = abs(mantissa) > limit
         mantissa = min(max(mantissa, -limit), limit)

@@ -10,6 +10,7 @@ next stored I.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,22 +18,28 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from bfpsim.quant.formats import FormatError, LayerFormats
-from bfpsim.quant.torch import tied
-from bfpsim.quant.torch.fake_quantize import Gradient
-from bfpsim.quant.torch.insertion import graph_steps, insert_operands
-from bfpsim.quant.torch.operand import Coding, Measured, Mode, Operand
-from bfpsim.quant.torch.tied import Place, tied_groups
-from bfpsim.workloads.importers.torch.graph import Captured, capture
+from bfpsim.quant.formats import TENSORS, FormatError, LayerFormats, TensorName
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
+from bfpsim.quant.formats.ties import Effect, OperandKey, Operation, tied_operands
+from bfpsim.quant.torch.operand import Coding, Measurement, Mode, Operand, TransposedWeight
+from bfpsim.workloads.importers.torch.export import aten, constants
+from bfpsim.workloads.importers.torch.graph import Captured, Site, capture
 
-TENSORS: tuple[tied.Tensor, ...] = ("I", "W", "O")
+_COLUMNS = Blocks(axis=-2)  # the second operand of a matmul: blocks along the reduction
+# They need the whole of what they read before they give anything (`quant.formats.ties`).
+_ENDS = (
+    aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.log_softmax.int,
+    aten.layer_norm.default, aten.native_layer_norm.default, aten.group_norm.default,
+    aten.rms_norm.default, aten.instance_norm.default, aten.batch_norm.default,
+)  # fmt: skip
+_ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"
 
 
 @dataclass(frozen=True, slots=True)
 class Codings:
-    """What I, W and O of one product are stored in; None is float32, left as it is."""
+    """The codings of I, W and O of one product; None is float32, left as it is."""
 
     I: Coding | None = None  # noqa: E741 - the tensor's name in the field
     W: Coding | None = None
@@ -43,38 +50,39 @@ class Codings:
         """One coding for all three."""
         return cls(coding, coding, coding)
 
-    def of(self, tensor: str) -> Coding | None:
-        """The coding of tensor "I", "W" or "O"."""
+    def of(self, tensor: TensorName) -> Coding | None:
+        """The coding of one of the tensors."""
         return {"I": self.I, "W": self.W, "O": self.O}[tensor]
 
 
 Chosen = Codings | LayerFormats | Coding | None
-"""Of one product, or of all: three codings, or one for I, W and O."""
+"""A choice for one product, or for all: three codings, or one for I, W and O."""
 
 
 class QuantizedModel(nn.Module):
-    """A captured module whose operands are quantised; what it does is set by `choose` and modes.
+    """A captured module whose operands are quantised, as `choose` and modes say.
 
     title: what messages call it
+    batch: the only first extent that the module's forward takes, or None if it takes any
     sites: the products, in execution order; their names are those of the network's layers
-    groups: operands that are one stored tensor (`quant.torch.tied`), but for W that are parameters
+    groups: operands that are one stored tensor (`quant.formats.ties`), but for W that are
+        parameters
     """
 
     def __init__(self, captured: Captured, name: str, batch: int) -> None:
         super().__init__()
         self.title = name
         self.batch = None if captured.dynamic_batch else batch
-        """The only first extent that the module's forward takes, or None if it takes any."""
         self.sites = captured.sites
-        self.groups = tied_groups(graph_steps(captured))
-        self.graph_module, self._operands = insert_operands(captured)
+        self.groups = tied_operands(_operations(captured))
+        self.graph_module, self._operands = _insert_operands(captured)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> Any:
-        """What the module gives for these inputs, on the device of its parameters.
+        """Return what the module gives for these inputs, on the device of its parameters.
 
         Raises FormatError for a batch that the forward's own numbers rule out, and as
-        `Operand.quantized`.
+        `Operand.quantize`.
         """
         if self.batch is not None and inputs and len(inputs[0]) != self.batch:
             raise FormatError(
@@ -85,17 +93,17 @@ class QuantizedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are, to which inputs are moved; the CPU if there are none."""
+        """The device of the parameters, to which inputs are moved; the CPU if there are none."""
         tensors = chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
-    def operand(self, site: str, tensor: tied.Tensor) -> Operand:
+    def operand(self, site: str, tensor: TensorName) -> Operand:
         """The operand of a site: tensor "I", "W" or "O"."""
         return self._operands[site, tensor]
 
     @property
-    def operands(self) -> Mapping[Place, Operand]:
-        """By (site, tensor), in execution order."""
+    def operands(self) -> Mapping[OperandKey, Operand]:
+        """The operands by site and tensor, in execution order."""
         return self._operands
 
     def choose(self, chosen: Chosen | Mapping[str, Chosen], *, tied: bool = True) -> None:
@@ -126,31 +134,31 @@ class QuantizedModel(nn.Module):
             operand.coding = codings[name].of(tensor)
 
     def choice(self) -> dict[str, Codings]:
-        """What each product's operands are stored in now."""
+        """Each product's codings now."""
         return {
             site.name: Codings(*(self._operands[site.name, tensor].coding for tensor in TENSORS))
             for site in self.sites
         }
 
     @property
-    def stored_tensors(self) -> tuple[tuple[Place, ...], ...]:
+    def stored_tensors(self) -> tuple[tuple[OperandKey, ...], ...]:
         """The operands of each tensor that is stored: `groups`, then the readers of each W."""
-        weights: dict[str, list[Place]] = {}
+        weights: dict[str, list[OperandKey]] = {}
         for site in self.sites:
             if site.kind != "matmul":
                 weights.setdefault(site.shares or site.name, []).append((site.name, "W"))
         return *self.groups, *map(tuple, weights.values())
 
-    def codings(self, places: Mapping[Place, Coding]) -> dict[str, Codings]:
+    def codings(self, of: Mapping[OperandKey, Coding]) -> dict[str, Codings]:
         """A coding for every operand, as `choose` takes it: by product."""
         return {
-            site.name: Codings(*(places[site.name, tensor] for tensor in TENSORS))
+            site.name: Codings(*(of[site.name, tensor] for tensor in TENSORS))
             for site in self.sites
         }
 
     @contextmanager
     def keeping_choice(self) -> Iterator[None]:
-        """Have what is chosen meanwhile undone at the end."""
+        """Undo, at the end, what was chosen meanwhile."""
         before = {key: operand.coding for key, operand in self._operands.items()}
         try:
             yield
@@ -160,21 +168,16 @@ class QuantizedModel(nn.Module):
 
     def described(self) -> str:
         """The choice in one line; equal lines are equal choices."""
-        return " ".join(f"{s}.{t}={_said(o.coding)}" for (s, t), o in self._operands.items())
+        return " ".join(f"{s}.{t}={_name(o.coding)}" for (s, t), o in self._operands.items())
 
     def set_mode(self, mode: Mode) -> None:
         """Set what all operands do."""
         for operand in self._operands.values():
             operand.mode = mode
 
-    def set_gradient(self, gradient: Gradient) -> None:
-        """Set what passes back through the quantisation of BFP and plain formats."""
-        for operand in self._operands.values():
-            operand.gradient = gradient
-
     @contextmanager
     def in_mode(self, mode: Mode) -> Iterator[None]:
-        """Have all operands in a mode for a while."""
+        """Put all operands in a mode for a while."""
         before = {key: operand.mode for key, operand in self._operands.items()}
         self.set_mode(mode)
         try:
@@ -197,14 +200,16 @@ class QuantizedModel(nn.Module):
             if operand.top is None and not operand.stored:
                 operand.top = 0  # as of a tensor that is all zero
 
-    def measure(self, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> dict[Place, Measured]:
+    def measure(
+        self, batches: Iterable[Tensor | tuple[Tensor, ...]]
+    ) -> dict[OperandKey, Measurement]:
         """Signal, error and storage of every operand on these inputs, in the chosen codings."""
         for operand in self._operands.values():
-            operand.measured = Measured()
+            operand.measurement = Measurement()
         with self.in_mode(Mode.MEASURE), torch.no_grad():
             for batch in batches:
                 self(*(batch if isinstance(batch, tuple) else (batch,)))
-        return {key: operand.measured for key, operand in self._operands.items()}
+        return {key: operand.measurement for key, operand in self._operands.items()}
 
     def _check_tied(self, codings: Mapping[str, Codings]) -> None:
         for group in self.stored_tensors:
@@ -213,8 +218,8 @@ class QuantizedModel(nn.Module):
             for name, other in others:
                 if codings[name].of(other) != own:
                     raise FormatError(
-                        f"formats of {self.title}: {tensor} of {first!r} in {_said(own)} and "
-                        f"{other} of {name!r} in {_said(codings[name].of(other))} are one stored "
+                        f"formats of {self.title}: {tensor} of {first!r} in {_name(own)} and "
+                        f"{other} of {name!r} in {_name(codings[name].of(other))} are one stored "
                         "tensor; allowed: one format for both, or tied=False"
                     )
 
@@ -241,13 +246,13 @@ def quantize_model(
     and accumulates in operations that have no quantised form, listing each with its share of the
     multiply-accumulates, and as `QuantizedModel.choose` and `calibrate`.
     """
-    given = inputs if isinstance(inputs, tuple) else (inputs,)
-    captured = capture(module, given)
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    captured = capture(module, arguments)
     title = name or type(module).__name__
     _check_covered(captured, title)
-    model = QuantizedModel(captured, title, len(given[0]))
+    model = QuantizedModel(captured, title, len(arguments[0]))
     model.choose(chosen, tied=tied)
-    model.calibrate([given] if calibration is None else calibration)
+    model.calibrate([arguments] if calibration is None else calibration)
     model.set_mode(Mode.QUANTIZE)
     return model
 
@@ -256,19 +261,16 @@ def _check_covered(captured: Captured, title: str) -> None:
     total = sum(site.macs for site in captured.sites) + sum(captured.host_macs.values())
     if captured.host_macs:
         nodes = {node.name: node for node in captured.module.graph.nodes}
-        listed = "; ".join(
+        shares = "; ".join(
             f"{node} ({nodes[node].target}) {macs / total:.2%}"
             for node, macs in captured.host_macs.items()
         )
         raise FormatError(
-            f"module {title}: multiply-accumulates without a quantised form: {listed}; allowed: "
+            f"module {title}: multiply-accumulates without a quantised form: {shares}; allowed: "
             f"{_ALLOWED}"
         )
     if not captured.sites:
         raise FormatError(f"module {title}: has no product to quantise; allowed: {_ALLOWED}")
-
-
-_ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"
 
 
 def _codings(chosen: Chosen) -> Codings:
@@ -279,5 +281,120 @@ def _codings(chosen: Chosen) -> Codings:
     return Codings.uniform(chosen)
 
 
-def _said(coding: Coding | None) -> str:
+# --- the graph -----------------------------------------------------------------------------------
+
+
+def _insert_operands(captured: Captured) -> tuple[fx.GraphModule, dict[OperandKey, Operand]]:
+    """Put an operand before and after each site; a bias is added behind its O."""
+    module = captured.module
+    graph = module.graph
+    nodes = {node.name: node for node in graph.nodes}
+    operands: dict[OperandKey, Operand] = {}
+    for number, site in enumerate(captured.sites):
+        node = nodes[site.node]
+        left, right, *rest = node.args
+        targets = {}
+        for tensor, operand in _operands(site, rest).items():
+            operands[site.name, tensor] = operand
+            targets[tensor] = f"operand{number}_{tensor}"
+            module.add_submodule(targets[tensor], operand)
+        with graph.inserting_before(node):
+            first = graph.call_module(targets["I"], (left,))
+            second = graph.call_module(targets["W"], (right,))
+        bias = rest.pop(0) if site.kind != "matmul" else None
+        node.args = (first, second, *(() if site.kind == "matmul" else (None,)), *rest)
+        with graph.inserting_after(node):
+            output = graph.call_module(targets["O"])
+        node.replace_all_uses_with(output)
+        output.args = (node,)
+        if isinstance(bias, fx.Node):
+            _add_behind(graph, output, bias, 0 if site.kind == "linear" else _taps(captured, site))
+    graph.lint()
+    module.recompile()
+    return module, operands
+
+
+def _operands(site: Site, rest: list[Any]) -> dict[TensorName, Operand]:
+    """The operands of a site; ``rest`` are its arguments behind I and W."""
+    i, w, o = (f"{site.name} {word}" for word in ("input", "weight", "output"))
+    if site.kind == "matmul":
+        second = Operand(w, _COLUMNS, stored=False)
+    elif site.kind == "transposed":
+        second = TransposedWeight(w, tuple(rest[1]), site.groups)
+    else:
+        second = Operand(w, WEIGHT, stored=True)
+    channels = LAST if site.kind in ("linear", "matmul") else CHANNELS
+    return {
+        "I": Operand(i, channels, stored=False),
+        "W": second,
+        "O": Operand(o, channels, stored=False),
+    }
+
+
+def _taps(captured: Captured, site: Site) -> int:
+    """The number of dimensions of a convolution's window."""
+    return len(captured.shapes[site.node]) - 2
+
+
+def _add_behind(graph: fx.Graph, output: fx.Node, bias: fx.Node, trailing: int) -> None:
+    """Add a bias per channel, which ``trailing`` dimensions follow."""
+    with graph.inserting_after(output):
+        total = graph.call_function(aten.add.Tensor)
+    output.replace_all_uses_with(total)
+    with graph.inserting_before(total):
+        shaped = bias
+        if trailing:
+            shaped = graph.call_function(aten.reshape.default, (bias, [-1] + [1] * trailing))
+    total.args = (output, shaped)
+
+
+def _operations(captured: Captured) -> list[Operation]:
+    """The graph as operations that tie tensors or do not.
+
+    Parameters are left out, but for those that stand in a product of activations: each is a tensor
+    of its own, tied to nothing but the products that read it.
+    """
+    graph = captured.module.graph
+    fixed = constants(graph)
+    sites = {site.node: site for site in captured.sites}
+    names: dict[fx.Node, str] = {}
+    operations = []
+    for node in graph.nodes:
+        if node in fixed or node.op == "output":
+            continue
+        site = sites.get(node.name)
+        names[node] = site.name if site else f"{node.name}()"
+        reads = tuple(names[x] for x in node.all_input_nodes if x not in fixed)
+        effect: Effect = "pass"
+        if site:
+            # The same node may be both operands.
+            factors: tuple[Any, ...] = node.args[:2] if site.kind == "matmul" else node.args[:1]
+            for factor in factors:
+                if factor in fixed and factor not in names:
+                    names[factor] = f"{factor.name}()"
+                    operations.append(Operation(names[factor], (), "end"))
+            reads, effect = tuple(names[x] for x in factors), "product"
+        elif node.target in _ENDS:
+            effect = "end"
+        operations.append(Operation(names[node], reads, effect))
+    return operations
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _name(coding: Coding | None) -> str:
     return "float32" if coding is None else str(coding)
+
+
+def tensor_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """A short name for values, by which stored results know what they belong to.
+
+    Of names, dtypes, shapes and bits, in this order: 16 hexadecimal digits of SHA-256.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

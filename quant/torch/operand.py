@@ -7,24 +7,49 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bfpsim.quant.baselines.quantizer import Quantizer
 from bfpsim.quant.formats import Format, FormatError, Rounding
+from bfpsim.quant.formats.blocks import WEIGHT, Blocks, block_count
 from bfpsim.quant.formats.quantize import TOP_BITS
-from bfpsim.quant.torch.axes import WEIGHT, Blocks
 from bfpsim.quant.torch.fake_quantize import Gradient, calibrated_top, fake_quantize
 
-Coding = Format | Quantizer
-"""What a stored tensor may be coded in."""
 FLOAT_BITS = 32
 
 
+class Quantizer(Protocol):
+    """A number format as fake quantisation, for comparison. `str()` of it is its short name."""
+
+    def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
+        """Return the tensor's values after storage in the format: same shape, dtype and device.
+
+        tensor: float32 or float64; the result has no gradient, and zeros have no sign
+        blocks: the axis along which elements share a scale (`CHANNELS`, `LAST`, another axis), or
+            `WEIGHT` for weights
+        name: of the tensor, for error messages
+
+        Raises FormatError for NaN, infinity, another dtype or an axis that is not there.
+        """
+        ...
+
+    def bits(self, tensor: Tensor, blocks: Blocks) -> int:
+        """Storage of the tensor: elements, shared exponents and scales, references [bit].
+
+        Looks at the values only where the format depends on them. Raises FormatError for an axis
+        that is not there and, where it looks, as `quantize` does.
+        """
+        ...
+
+
+Coding = Format | Quantizer
+"""What a stored tensor may be coded in."""
+
+
 class Mode(Enum):
-    """What an operand does with the tensors that pass through it."""
+    """An operand's treatment of the tensors that pass through it."""
 
     FLOAT = "float"
     """Nothing."""
@@ -37,8 +62,8 @@ class Mode(Enum):
 
 
 @dataclass(slots=True)
-class Measured:
-    """Sums over the tensors measured: squares of values and of errors, elements, stored bits."""
+class Measurement:
+    """Sums over the tensors that passed: squares of values and of errors, elements, stored bits."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -66,6 +91,8 @@ class Operand(nn.Module):
     stored: whether the tensor is a parameter or computed from some, whose E_top is its own at any
         time; that of an activation is calibrated
     coding: None leaves the tensor as it is
+    gradient: what passes back through the quantisation of BFP and plain formats
+    top: E_top of an activation, once calibrated; None takes each tensor's own
     """
 
     def __init__(self, name: str, blocks: Blocks, stored: bool) -> None:
@@ -75,43 +102,42 @@ class Operand(nn.Module):
         self.gradient = Gradient.STRAIGHT_THROUGH
         self.mode = Mode.FLOAT
         self.top: int | None = None
-        """E_top of an activation, once calibrated; None takes each tensor's own."""
-        self.measured = Measured()
-        self._kept: tuple[nn.Parameter, tuple[object, ...], Tensor] | None = None
+        self.measurement = Measurement()
+        # The last parameter, its state and coding, and its quantised values.
+        self._cache: tuple[nn.Parameter, tuple[object, ...], Tensor] | None = None
 
     def forward(self, tensor: Tensor) -> Tensor:
-        """The tensor, or what is left of it."""
-        if self.mode is Mode.CALIBRATE and not self.stored:
-            found = calibrated_top(tensor, self.name) if tensor.any() else None
-            if found is not None:
-                self.top = found if self.top is None else max(self.top, found)
-        if self.mode in (Mode.FLOAT, Mode.CALIBRATE) or self.coding is None:
-            if self.mode is Mode.MEASURE:
-                self._measure(tensor, tensor)
+        """Return the tensor, or its quantised values."""
+        if self.mode is Mode.CALIBRATE and not self.stored and tensor.any():
+            top = calibrated_top(tensor, self.name)
+            self.top = top if self.top is None else max(self.top, top)
+        if self.mode in (Mode.FLOAT, Mode.CALIBRATE):
             return tensor
-        quantized = self._parameter(tensor) if self.stored else self.quantized(tensor, self.coding)
+        result = tensor
+        if self.coding is not None:
+            result = self._parameter(tensor) if self.stored else self.quantize(tensor, self.coding)
         if self.mode is Mode.MEASURE:
-            self._measure(tensor.detach(), quantized.detach())
-        return quantized
+            self._measure(tensor.detach(), result.detach())
+        return result
 
     def _parameter(self, tensor: Tensor) -> Tensor:
-        """The quantised W: of a parameter again only if it or its coding is another than last time.
+        """Quantise W: a parameter again only if it or its coding is another than last time.
 
         A W that is computed from parameters is quantised at every pass. Writes into a parameter's
-        ``.data`` leave no trace, and are not seen: write under ``torch.no_grad()``.
+        ``.data`` leave no trace, and stay unnoticed: write under ``torch.no_grad()``.
         """
         assert self.coding is not None
         trained = torch.is_grad_enabled() and tensor.requires_grad
         if trained or not isinstance(tensor, nn.Parameter):
-            return self.quantized(tensor, self.coding)
+            return self.quantize(tensor, self.coding)
         state = (tensor.device, tensor.data_ptr(), tensor._version, tensor.dtype, self.coding)
-        # The parameter itself is kept, so that no other can take its place in memory.
-        if self._kept is None or self._kept[0] is not tensor or self._kept[1] != state:
-            self._kept = tensor, state, self.quantized(tensor, self.coding)
-        return self._kept[2]
+        # The cache holds the parameter itself, so that no other can take its place in memory.
+        if self._cache is None or self._cache[0] is not tensor or self._cache[1] != state:
+            self._cache = tensor, state, self.quantize(tensor, self.coding)
+        return self._cache[2]
 
-    def quantized(self, tensor: Tensor, coding: Coding) -> Tensor:
-        """The tensor in a coding.
+    def quantize(self, tensor: Tensor, coding: Coding) -> Tensor:
+        """Return the tensor's values in a coding.
 
         Raises FormatError, naming the operand, for values that are not finite, and for stochastic
         rounding, which would give every pass another network.
@@ -129,10 +155,10 @@ class Operand(nn.Module):
 
     def channels(self, shape: Sequence[int]) -> int:
         """The most elements along which a block of a tensor runs: no larger BS makes a change."""
-        return self.blocks.extents(shape)[1]
+        return shape[self.blocks.channel_axis(shape)]
 
     def stored_bits(self, tensor: Tensor) -> int:
-        """What the tensor takes in the operand's coding, E_top included [bit]."""
+        """Storage of the tensor in the operand's coding, E_top included [bit]."""
         coding = self.coding
         if coding is None:
             return tensor.numel() * FLOAT_BITS
@@ -141,11 +167,11 @@ class Operand(nn.Module):
         return coding.bits(tensor, self.blocks)
 
     def _measure(self, before: Tensor, after: Tensor) -> None:
-        exact, found = before.double(), after.double()
-        self.measured.signal += float(exact.square().sum())
-        self.measured.error += float((exact - found).square().sum())
-        self.measured.elements += before.numel()
-        self.measured.bits += self.stored_bits(before)
+        exact = before.double()
+        self.measurement.signal += float(exact.square().sum())
+        self.measurement.error += float((exact - after.double()).square().sum())
+        self.measurement.elements += before.numel()
+        self.measurement.bits += self.stored_bits(before)
 
 
 class TransposedWeight(Operand):
@@ -160,13 +186,13 @@ class TransposedWeight(Operand):
         super().__init__(name, WEIGHT, stored=True)
         self._stride, self._groups = stride, groups
 
-    def quantized(self, tensor: Tensor, coding: Coding) -> Tensor:
-        """The tensor in a coding, phase by phase."""
+    def quantize(self, tensor: Tensor, coding: Coding) -> Tensor:
+        """Return the tensor's values in a coding, phase by phase."""
         result = torch.empty_like(tensor)
         self.top = calibrated_top(tensor, self.name)
         for taps in self._phases(tensor):
-            part = super().quantized(self._turned(tensor[taps]), coding)
-            result[taps] = self._turned(part)
+            phase = super().quantize(self._transpose(tensor[taps]), coding)
+            result[taps] = self._transpose(phase)
         return result
 
     def channels(self, shape: Sequence[int]) -> int:
@@ -175,14 +201,14 @@ class TransposedWeight(Operand):
         return super().channels((self._groups * second, first // self._groups, *taps))
 
     def stored_bits(self, tensor: Tensor) -> int:
-        """What all phases take [bit]."""
-        parts = [self._turned(tensor[taps]) for taps in self._phases(tensor)]
-        bits = sum(super(TransposedWeight, self).stored_bits(part) for part in parts)
+        """Storage of all phases [bit]."""
+        phases = [self._transpose(tensor[taps]) for taps in self._phases(tensor)]
+        bits = sum(super(TransposedWeight, self).stored_bits(phase) for phase in phases)
         own_top = isinstance(self.coding, Format) and not self.coding.is_float
-        return bits - (len(parts) - 1) * TOP_BITS * own_top
+        return bits - (len(phases) - 1) * TOP_BITS * own_top
 
     def _phases(self, tensor: Tensor) -> Iterator[tuple[slice, ...]]:
-        """Where each phase's taps are; none of a phase that the kernel does not reach."""
+        """The taps of each phase as slices; no phase that the kernel does not reach."""
         starts = (
             range(min(step, n)) for step, n in zip(self._stride, tensor.shape[2:], strict=True)
         )
@@ -190,10 +216,10 @@ class TransposedWeight(Operand):
             steps = (slice(at, None, step) for at, step in zip(first, self._stride, strict=True))
             yield (slice(None), slice(None), *steps)
 
-    def _turned(self, part: Tensor) -> Tensor:
+    def _transpose(self, phase: Tensor) -> Tensor:
         """(channels in, K per group, ...) as (filters, C per group, ...); the same way back."""
-        first, second, *taps = part.shape
-        grouped = part.reshape(self._groups, -1, second, *taps).transpose(1, 2)
+        first, second, *taps = phase.shape
+        grouped = phase.reshape(self._groups, -1, second, *taps).transpose(1, 2)
         return grouped.reshape(-1, first // self._groups, *taps)
 
 
@@ -211,7 +237,5 @@ def format_bits(fmt: Format, shape: Sequence[int], blocks: Blocks) -> int:
     """Mantissas, exponent codes and E_top of a whole tensor [bit]."""
     bits = math.prod(shape) * fmt.mantissa_bits
     if fmt.exponent_bits:
-        outer, channels, inner = blocks.extents(shape)
-        codes = outer * -(-channels // fmt.block_size) * (1 if blocks.taps else inner)
-        bits += codes * fmt.exponent_bits
+        bits += block_count(shape, blocks.box(shape, fmt.block_size)) * fmt.exponent_bits
     return bits + TOP_BITS * (not fmt.is_float)

@@ -5,9 +5,8 @@ and names no optimiser, rate or batch. Here: cross-entropy, stochastic gradient 
 momentum 0.9, and a rate that falls to zero as half a cosine.
 
 A run can be killed and goes on from its checkpoint to the same parameters, bit for bit: which
-images a step sees, and what is drawn at random in it, depend on seed and step alone. The same holds
-from run to run on the same machine with as many threads, and on a GPU where torch is told to use
-deterministic algorithms.
+images a step sees, and its random numbers, depend on seed and step alone. The same holds from run
+to run on the same machine with as many threads, and on a GPU with torch's deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from torch.optim import SGD
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.study.accuracy import classify, keeping_modes, title
 from bfpsim.quant.study.datasets import Dataset
-from bfpsim.quant.torch.digest import tensor_digest
+from bfpsim.quant.torch.model import tensor_digest
 from bfpsim.workloads.files.atomic import write_atomic
 from bfpsim.workloads.layer import WorkloadError
 
@@ -49,7 +48,11 @@ _ORDER, _DRAWS = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """losses: mean cross-entropy of each step's images; resumed_at: steps the checkpoint had."""
+    """The course of a training.
+
+    losses: mean cross-entropy of each step's images
+    resumed_at: steps that the checkpoint had
+    """
 
     losses: tuple[float, ...]
     resumed_at: int
@@ -57,7 +60,7 @@ class FineTuned:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a checkpoint must agree on with the run that would go on from it."""
+    """The settings that a checkpoint and the run that goes on from it must share."""
 
     name: str
     steps: int
@@ -124,14 +127,14 @@ def fine_tune(
     optimiser = SGD(trained.values(), lr=rate, momentum=MOMENTUM)
     path = None if checkpoint is None else Path(checkpoint)
     start = "" if path is None else _start(module, dataset, run)
-    losses = [] if path is None else _resumed(path, run, start, module, optimiser)
+    losses = [] if path is None else _resume(path, run, start, module, optimiser)
     resumed_at = len(losses)
     with keeping_modes(module):
         module.train()
         for step in range(resumed_at, steps):
             optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
             part = dataset.batch(image_order(seed, step, batch, len(dataset)).tolist())
-            with _drawing(seed, step, next(iter(trained.values())).device):
+            with _seeded_draws(seed, step, next(iter(trained.values())).device):
                 if augment is not None:
                     part = part._replace(inputs=augment(part.inputs))
                 logits, labels = classify(module, part)
@@ -173,8 +176,8 @@ def _start(module: nn.Module, dataset: Dataset, run: _Run) -> str:
 
 
 @contextmanager
-def _drawing(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Have torch's generators draw numbers of this seed and step for a while."""
+def _seeded_draws(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators for one step; they are as before at the end."""
     (word,) = np.random.SeedSequence((seed, _DRAWS, step)).generate_state(1, np.uint64)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(word))
@@ -221,8 +224,8 @@ def _write(
         raise WorkloadError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _resumed(path: Path, run: _Run, start: str, module: nn.Module, optimiser: SGD) -> list[float]:
-    """Take module and optimiser to where the checkpoint is; the losses of the steps until there."""
+def _resume(path: Path, run: _Run, start: str, module: nn.Module, optimiser: SGD) -> list[float]:
+    """Take module and optimiser to where the checkpoint is; return the losses until there."""
     if not path.exists():
         if not path.parent.is_dir():
             raise WorkloadError(f"{path}: its folder does not exist; allowed: an existing one")
@@ -282,19 +285,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _check_tensors(
-    path: Path, found: Mapping[str, Tensor], known: Mapping[str, Tensor], needed: Set[str]
+    path: Path, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], needs: Set[str]
 ) -> None:
-    faults = {"missing": needed - found.keys(), "not the module's": found.keys() - known.keys()}
+    faults = {"missing": needs - tensors.keys(), "not the module's": tensors.keys() - own.keys()}
     for fault, names in faults.items():
         if names:
             raise WorkloadError(
                 f"{path}: tensors {fault}: {', '.join(sorted(names))}; allowed: a checkpoint of "
                 "the same module"
             )
-    for name, tensor in found.items():
-        own = known[name]
-        if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+    for name, tensor in tensors.items():
+        value = own[name]
+        if (tensor.shape, tensor.dtype) != (value.shape, value.dtype):
             raise WorkloadError(
                 f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}; allowed: "
-                f"{own.dtype} {tuple(own.shape)}"
+                f"{value.dtype} {tuple(value.shape)}"
             )

@@ -21,9 +21,8 @@ from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
 from bfpsim.mapping.room import fits
-from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.quant.formats import TENSORS, Format, LayerFormats
 from bfpsim.search.bitwidth.dominance import undominated
-from bfpsim.search.bitwidth.space import TENSORS
 from bfpsim.workloads import ConvLayer
 
 

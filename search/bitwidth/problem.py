@@ -9,8 +9,9 @@ import numpy as np
 
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import MappingError
+from bfpsim.quant.formats import TENSORS
 from bfpsim.search.bitwidth.costs import Costs
-from bfpsim.search.bitwidth.space import TENSORS, Space, Triple
+from bfpsim.search.bitwidth.space import Space, Triple
 
 
 @dataclass(frozen=True, eq=False)

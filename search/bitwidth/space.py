@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bfpsim.quant.formats import Format, LayerFormats
-from bfpsim.quant.torch.tied import Place, Role, Step, Tensor, tied_groups
+from bfpsim.quant.formats import TENSORS, Format, LayerFormats
+from bfpsim.quant.formats.ties import Effect, OperandKey, Operation, tied_operands
 from bfpsim.workloads import ConvLayer, Network
 from bfpsim.workloads.node import LAYER_OPS
-
-TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 
 Triple = tuple[int, int, int]
 """Of I, W and O: places in `Space.formats`, or in `Space.tensors`."""
@@ -21,7 +19,7 @@ _ENDS = frozenset(
         "batch_norm",
     )
 )  # fmt: skip
-"""Host functions that need a whole tensor first, and store another one (`quant.torch.tied`)."""
+"""Host functions that need a whole tensor first, and store another one (`quant.formats.ties`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Space:
 
     network: str
     formats: tuple[Format, ...]
-    tensors: tuple[tuple[Place, ...], ...]
+    tensors: tuple[tuple[OperandKey, ...], ...]
     kinds: tuple[ConvLayer, ...]
     products: tuple[Product, ...]
 
@@ -72,10 +70,10 @@ def make_space(network: Network, formats: Sequence[Format], *, tied: bool = True
     """The space of a network.
 
     tied: an O is stored in its readers' I format, across residual adds and concatenations too
-        (`quant.torch.tied`). Free choices, as the paper's, take every operand by itself: where they
-        differ, a tensor is stored once more, which nothing here counts.
+        (`quant.formats.ties`). Free choices, as the paper's, take every operand by itself: where
+        they differ, a tensor is stored once more, which nothing here counts.
     """
-    groups = tied_groups(_steps(network))
+    groups = tied_operands(_operations(network))
     if not tied:
         groups = tuple((place,) for group in groups for place in group)
     grouped = {place for group in groups for place in group}
@@ -94,13 +92,13 @@ def make_space(network: Network, formats: Sequence[Format], *, tied: bool = True
     return Space(network.name, tuple(formats), tensors, tuple(first), tuple(products))
 
 
-def _steps(network: Network) -> list[Step]:
-    steps = []
+def _operations(network: Network) -> list[Operation]:
+    operations = []
     for node in network.nodes:
-        role: Role = "pass"
+        effect: Effect = "pass"
         if node.op in LAYER_OPS:
-            role = "product"
+            effect = "product"
         elif node.function in _ENDS:
-            role = "end"
-        steps.append(Step(node.name, node.inputs, role))
-    return steps
+            effect = "end"
+        operations.append(Operation(node.name, node.inputs, effect))
+    return operations

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bfpsim.quant.formats import BFP, Format, Rounding
+from bfpsim.quant.formats import BFP, Format, Quantized, Rounding
 
 Index = tuple[int, ...]
 HALF = Fraction(1, 2)
@@ -50,6 +50,15 @@ class Reference(NamedTuple):
     kept: dict[Index, Fraction]
     codes: dict[Index, int]
     top: int
+
+
+def storage_bits(q: Quantized) -> int:
+    """Mantissas, exponent codes, and E_top once where the fields are integers."""
+    fmt = q.fmt
+    width = fmt.bits - fmt.exponent_bits if isinstance(fmt, BFP) else fmt.bits
+    codes = q.codes.size * fmt.exponent_bits if isinstance(fmt, BFP) else 0
+    scaled = isinstance(fmt, BFP) or fmt.bits not in (16, 32)
+    return q.fields.size * width + codes + 8 * scaled
 
 
 def clamped(x: int, m: int) -> int:

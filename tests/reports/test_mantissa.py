@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bfpsim.quant.mantissa.distribution import Span
+from bfpsim.quant.mantissa.weights import Span
 from bfpsim.reports import mantissa
 from bfpsim.reports.style import ORANGE, VERMILION
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bfpsim.quant.mantissa.tolerance import WIDTHS
+from bfpsim.quant.mantissa.accuracy import WIDTHS
 from bfpsim.reports import tolerance
 
 NETWORKS = [  # model, family, kind, parameters, fewest, at the limit, loss at m = 0

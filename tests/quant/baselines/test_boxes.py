@@ -11,7 +11,7 @@ import torch
 
 from bfpsim.quant.baselines import BASELINES, HBFP, MSFP, FlexBlock
 from bfpsim.quant.formats import Rounding
-from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
 from tests.quant.oracle import clamped, floor_log2, rounded
 
 Index = tuple[int, ...]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bfpsim.quant.baselines import BSFP, DBPS, FAST, MSFP, bsfp
 from bfpsim.quant.baselines.bsfp import by_kernel, by_operators
 from bfpsim.quant.formats import BFP
-from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT
 from tests.quant.oracle import quantised
 
 
@@ -205,7 +205,7 @@ def test_bsfp_is_split_among_threads_without_a_seam() -> None:
 
 FORK = """
 import os, sys, torch
-from bfpsim.quant.torch.axes import WEIGHT
+from bfpsim.quant.formats.blocks import WEIGHT
 from bfpsim.quant.baselines import BSFP
 def threads():
     return len(os.listdir("/proc/self/task"))

@@ -11,7 +11,7 @@ import torch
 from gfloat import formats as ocp
 
 from bfpsim.quant.baselines import E2M1, E2M3, E3M2, E4M3, E5M2, INT8, MX, Element
-from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT
 from tests.quant.oracle import floor_log2
 
 THEIRS = {

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from bfpsim.quant.baselines import BASELINES
-from bfpsim.quant.baselines.boxes import doubles
+from bfpsim.quant.baselines.boxes import by_operators, doubles, fixed_point, quantize_boxes
 from bfpsim.quant.baselines.mx import E2M1, E2M3, E3M2, E4M3, E5M2, INT8
-from bfpsim.quant.baselines.scaled import by_operators, fixed_point, scaled
-from bfpsim.quant.torch.axes import CHANNELS
+from bfpsim.quant.formats.blocks import CHANNELS
 
 GRIDS = [element.grid for element in (INT8, E4M3, E5M2, E3M2, E2M3, E2M1)]
 GRIDS += [fixed_point(bits) for bits in (2, 4, 8, 16)]
@@ -33,7 +32,7 @@ def test_the_kernel_is_the_operators(grid, box) -> None:
     for seed in range(6):
         x = values(seed, (3, 7, 5, 4))
         expected = by_operators(doubles(x, "x"), box, grid).to(torch.float32)
-        found = scaled(x, box, grid, "x")
+        found = quantize_boxes(x, box, grid, "x")
         assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpsim.quant.formats import FormatError
-from bfpsim.quant.mantissa.distribution import (
+from bfpsim.quant.mantissa.weights import (
     Span,
     check_weights,
     exponent_histogram,

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bfpsim.quant.mantissa.errors import WHOLE, drop, measure_errors
+from bfpsim.quant.mantissa.errors import WHOLE, drop, find_units, measure_errors
 from bfpsim.quant.mantissa.minifloat import BF16, MiniFloat
-from bfpsim.quant.mantissa.units import find_units
 from bfpsim.quant.torch.model import Codings, quantize_model
 
 

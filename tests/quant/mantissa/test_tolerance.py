@@ -9,9 +9,14 @@ import torch
 from torch import nn
 
 from bfpsim.quant.formats import FormatError, Rounding
-from bfpsim.quant.mantissa.accuracy import measure_accuracy
+from bfpsim.quant.mantissa.accuracy import (
+    WIDTHS,
+    crossing,
+    measure_accuracy,
+    measure_tolerance,
+    tolerances,
+)
 from bfpsim.quant.mantissa.minifloat import MiniFloat
-from bfpsim.quant.mantissa.tolerance import WIDTHS, crossing, measure_tolerance, tolerances
 from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
 from bfpsim.quant.torch.model import quantize_model
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 from torch import nn
 
-from bfpsim.quant.mantissa.units import find_units
+from bfpsim.quant.mantissa.errors import find_units
 from bfpsim.workloads.importers.torch.sites import Site
 from bfpsim.workloads.training.shipped import shipped_module
 

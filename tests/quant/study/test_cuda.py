@@ -6,12 +6,11 @@ import torch
 from torch import nn
 
 from bfpsim.quant.formats import BFP, Format, Plain, Rounding
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
 from bfpsim.quant.study.additivity import check_additivity
 from bfpsim.quant.study.comparison import compare_formats
 from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
-from bfpsim.quant.study.fisher import Fisher
-from bfpsim.quant.study.sensitivity import measure_sensitivity
-from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
+from bfpsim.quant.study.sensitivity import Fisher, measure_sensitivity
 from bfpsim.quant.torch.fake_quantize import fake_quantize
 from bfpsim.quant.torch.model import quantize_model
 

@@ -118,7 +118,7 @@ def test_a_crop_is_the_middle_and_halves_go_to_the_even_number():
     ramp = np.arange(12 * 15, dtype=np.uint8).reshape(12, 15)
     for crop, top, left in ((4, 4, 6), (5, 4, 5), (12, 0, 2), (11, 0, 2), (9, 2, 3), (1, 6, 7)):
         # (12 - 4) / 2 = 4; (15 - 4) / 2 = 5.5, to 6; (12 - 5) / 2 = 3.5, to 4; and so on.
-        cut = np.asarray(Fit(None, crop).applied(Image.fromarray(ramp)))
+        cut = np.asarray(Fit(None, crop).apply(Image.fromarray(ramp)))
         assert np.array_equal(cut, ramp[top : top + crop, left : left + crop])
 
 
@@ -145,7 +145,7 @@ def test_resizing_is_the_antialiased_bilinear_filter(height, width, resize, data
     """Within one level: Pillow filters rows, rounds, then filters columns, and rounds again."""
     seed = data.draw(st.integers(0, 2**32 - 1))
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
-    fitted = np.asarray(Fit(resize, None).applied(Image.fromarray(pixels)))
+    fitted = np.asarray(Fit(resize, None).apply(Image.fromarray(pixels)))
     short = min(height, width)
     shape = tuple(int(Fraction(resize * side, short)) for side in (height, width))
     assert fitted.shape == shape
@@ -155,7 +155,7 @@ def test_resizing_is_the_antialiased_bilinear_filter(height, width, resize, data
     wanted = triangles(height, shape[0]) @ pixels @ triangles(width, shape[1]).T
     assert np.abs(fitted - wanted).max() <= 1.01
     crop = data.draw(st.integers(1, resize))
-    cut = np.asarray(Fit(resize, crop).applied(Image.fromarray(pixels)))
+    cut = np.asarray(Fit(resize, crop).apply(Image.fromarray(pixels)))
     top, left = (round(Fraction(side - crop, 2)) for side in shape)
     assert np.array_equal(cut, fitted[top : top + crop, left : left + crop])
 
@@ -166,7 +166,7 @@ def test_halving_a_ramp_by_hand():
     At the rim the pixel beyond is left out, and the other weights (3 3 1) are of 7.
     """
     ramp = np.arange(0, 160, 20, dtype=np.uint8)[None].repeat(8, 0)
-    halved = np.asarray(Fit(4, None).applied(Image.fromarray(ramp)))
+    halved = np.asarray(Fit(4, None).apply(Image.fromarray(ramp)))
     assert halved.tolist() == [[round(100 / 7), 50, 90, 140 - round(100 / 7)]] * 4
 
 

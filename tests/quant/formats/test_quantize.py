@@ -22,7 +22,7 @@ from bfpsim.quant.formats import (
     top_exponent,
     weight_block,
 )
-from tests.quant.oracle import by_index, clamped, quantised
+from tests.quant.oracle import by_index, clamped, quantised, storage_bits
 
 DETERMINISTIC = (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TRUNCATE)
 CANDIDATES = [(16, se) for se in range(2, 8)] + [(8, se) for se in range(2, 7)]
@@ -38,7 +38,7 @@ def check(values: np.ndarray, fmt: BFP, block: tuple[int, ...], top: int | None 
     assert q.top == expected.top
     assert by_index(q.codes) == expected.codes
     assert by_index(q.fields) == expected.mantissas
-    assert q.storage_bits == (
+    assert storage_bits(q) == (
         values.size * (fmt.bits - fmt.exponent_bits) + len(expected.codes) * fmt.exponent_bits + 8
     )
     kept = dequantize(q)

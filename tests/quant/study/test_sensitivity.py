@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from bfpsim.quant.formats import BFP, FormatError, Plain, candidates
 from bfpsim.quant.study.additivity import Additivity, check_additivity
-from bfpsim.quant.study.assignment import least_divergence
-from bfpsim.quant.study.fisher import Fisher
-from bfpsim.quant.study.sensitivity import COLUMNS, Sensitivity, measure_sensitivity
-from bfpsim.quant.torch.float_run import FloatRun
+from bfpsim.quant.study.comparison import least_divergence
+from bfpsim.quant.study.sensitivity import (
+    COLUMNS,
+    Fisher,
+    FloatRun,
+    Sensitivity,
+    measure_sensitivity,
+)
 from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
 from bfpsim.quant.torch.operand import Mode
 from bfpsim.workloads import WorkloadError

@@ -9,10 +9,8 @@ from torch import nn
 
 from bfpsim.quant.baselines import BASELINES
 from bfpsim.quant.formats import BFP, FormatError, Plain
-from bfpsim.quant.study.assignment import least_divergence
-from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.quant.study.comparison import TABLE_3, compare_formats, least_divergence, parse_policy
 from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
-from bfpsim.quant.study.policies import TABLE_3, parse_policy
 from bfpsim.quant.torch.model import Codings, quantize_model
 from bfpsim.quant.torch.operand import Mode
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfpsim.quant.formats import FormatError, Rounding
+from bfpsim.quant.formats.blocks import LAST
 from bfpsim.quant.mantissa.minifloat import (
     BF16,
     FP16,
@@ -21,7 +22,6 @@ from bfpsim.quant.mantissa.minifloat import (
     Overflow,
     parse_minifloat,
 )
-from bfpsim.quant.torch.axes import LAST
 
 NEAREST, TRUNCATE = Rounding.NEAREST_EVEN, Rounding.TRUNCATE
 ALL = [(e, m) for e in range(2, 9) for m in range(24)]
@@ -128,8 +128,10 @@ def test_every_format_is_gfloats(rounding: Rounding, overflow: Overflow) -> None
             for v in x.tolist()
         ]
         assert_same_bits(fmt.rounded(x), torch.tensor(expected))
-        assert fmt.largest == theirs.max
-        assert fmt.least == (theirs.smallest_subnormal if m else theirs.smallest_normal)
+        least = theirs.smallest_subnormal if m else theirs.smallest_normal
+        ends = torch.tensor([theirs.max, least])
+        assert ends.tolist() == [theirs.max, least]
+        assert_same_bits(fmt.rounded(ends), ends)
 
 
 def numbers(e: int, m: int) -> list[Fraction]:

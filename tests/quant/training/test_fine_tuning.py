@@ -251,7 +251,7 @@ KILLED = """
 import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
-from tests.quant.test_fine_tuning import tuned
+from tests.quant.training.test_fine_tuning import tuned
 from bfpsim.workloads.files import atomic
 
 written = []
@@ -279,7 +279,7 @@ tuned(Path(sys.argv[1]))
 
 def test_a_kill_in_the_middle_of_writing_leaves_the_checkpoint_before(tmp_path, whole):
     path = tmp_path / "run.safetensors"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=root, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # and half a file beside it

@@ -102,7 +102,7 @@ def test_matmul_broadcasts_like_numpy() -> None:
     product = matmul(ExactArray(a, -3), ExactArray(b, 5))
     assert np.array_equal(product.digits, np.matmul(a, b))
     assert product.exponent == 2
-    assert product.reshape(10, 6).digits.tolist() == np.matmul(a, b).reshape(10, 6).tolist()
+    assert product.digits.reshape(10, 6).tolist() == np.matmul(a, b).reshape(10, 6).tolist()
 
 
 # --- where a machine word ends --------------------------------------------------------------------

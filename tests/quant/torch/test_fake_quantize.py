@@ -24,9 +24,8 @@ from bfpsim.quant.formats import (
     top_exponent,
     weight_block,
 )
-from bfpsim.quant.torch.axes import CHANNELS, LAST, WEIGHT, Blocks
-from bfpsim.quant.torch.fake_quantize import Gradient, calibrated_top, fake_quantize
-from bfpsim.quant.torch.operators import by_operators
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
+from bfpsim.quant.torch.fake_quantize import Gradient, by_operators, calibrated_top, fake_quantize
 from tests.quant.oracle import quantised
 
 DETERMINISTIC = (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TRUNCATE)

@@ -12,19 +12,20 @@ from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, Rounding
+from bfpsim.quant.formats.blocks import LAST, WEIGHT
 from bfpsim.quant.formats.quantize import (
     dequantize,
     quantize_activation,
     quantize_weight,
     top_exponent,
 )
-from bfpsim.quant.torch.axes import LAST, WEIGHT
 from bfpsim.quant.torch.fake_quantize import Gradient
 from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
 from bfpsim.quant.torch.operand import Mode, format_bits
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads.importers.torch.module import import_torch
 from tests.generate import make_arch
+from tests.quant.oracle import storage_bits
 
 FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(16, 4, 8))
 
@@ -338,7 +339,7 @@ def test_measured_bits_and_noise(zoo) -> None:
             for part in parts:
                 values = nhwc(part[name, tensor][0], kinds[name])
                 flat = values.reshape(1, 1, -1, values.shape[-1])
-                stored += quantize_activation(flat, FORMATS.of(tensor)).storage_bits
+                stored += storage_bits(quantize_activation(flat, FORMATS.of(tensor)))
             assert one.bits == stored
 
 
@@ -348,8 +349,8 @@ def test_bits_of_formats_are_what_packing_takes() -> None:
         shape = tuple(rng.randint(1, 9) for _ in range(4))
         fmt = rng.choice([BFP(8, 3, rng.randint(1, 20)), Plain(8), Plain(16), Plain(32)])
         values = np.random.default_rng(0).normal(size=shape)
-        assert format_bits(fmt, shape, LAST) == quantize_activation(values, fmt).storage_bits
-        assert format_bits(fmt, shape, WEIGHT) == quantize_weight(values, fmt).storage_bits
+        assert format_bits(fmt, shape, LAST) == storage_bits(quantize_activation(values, fmt))
+        assert format_bits(fmt, shape, WEIGHT) == storage_bits(quantize_weight(values, fmt))
 
 
 def test_gradients_pass_to_every_parameter(zoo) -> None:
@@ -371,7 +372,8 @@ def test_saturated_elements_may_have_no_gradient() -> None:
     x = torch.tensor([[1.0, 0.5, 0.25, 0.125]])
     model = quantize_model(linear, x, Codings(I=Plain(4)), [x])
     for gradient, expected in ((Gradient.STRAIGHT_THROUGH, 1.0), (Gradient.CLIPPED, 0.0)):
-        model.set_gradient(gradient)
+        for operand in model.operands.values():
+            operand.gradient = gradient
         given = (4 * x).requires_grad_()
         model(given).sum().backward()
         assert given.grad[0, 0] == expected  # 4 is beyond E_top = 0

@@ -455,7 +455,7 @@ def test_a_batch_scales(path):
 
 
 def test_onnx_is_not_imported_before_it_is_used():
-    code = "import workloads, sys; print(sum(n.split('.')[0] == 'onnx' for n in sys.modules))"
+    code = "import bfpsim.workloads, sys; print(sum(n.split('.')[0] == 'onnx' for n in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
 

@@ -16,7 +16,7 @@ from bfpsim.workloads.shipped import shipped_weights
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from bfpsim.workloads.importers.imported import Imported
+    from bfpsim.workloads.importers.draft import Imported
 
 Shapes = Mapping[str, Sequence[int]]
 """Input name -> its shape as the model has it, such as (1, 3, 224, 224)."""
@@ -94,7 +94,7 @@ def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | 
         )
     text, suffix = str(source), Path(source).suffix.lower()
     if suffix == ".onnx":
-        from bfpsim.workloads.importers.onnx.graph import import_onnx
+        from bfpsim.workloads.importers.onnx.model import import_onnx
 
         return import_onnx(text, shapes)
     if suffix not in _DESCRIBING and ":" in text:

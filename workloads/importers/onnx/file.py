@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import checker, external_data_helper, inliner, version_converter
+from onnx import checker, external_data_helper, helper, inliner, version_converter
 
 from bfpsim.workloads.layer import WorkloadError, integer
-
-Dims = tuple[int, ...]
 
 LARGEST_SHAPE = 1024
 """Elements of the largest tensor that may say what shape another has; larger ones are weights."""
@@ -174,6 +173,15 @@ def reads(node: onnx.NodeProto) -> list[str]:
             names += [output.name for output in graph.output]
             names += [name for inner in graph.node for name in reads(inner)]
     return names
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Return an operator's attribute, text as str, or the default if it is left out."""
+    for own in node.attribute:
+        if own.name == name:
+            value = helper.get_attribute_value(own)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
 
 
 def _set_shape(value: onnx.ValueInfoProto, given: Sequence[int], extents: dict[str, int]) -> None:

@@ -41,7 +41,7 @@ class OnnxFile:
 def read_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> OnnxFile:
     """Read and check a file; ``shapes`` is input name -> dims.
 
-    Raises `WorkloadError` as `onnx_graph.import_onnx` says.
+    Raises `WorkloadError` as `onnx.model.import_onnx` says.
     """
     model = _load(path)
     initialisers = {}

@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bfpsim.workloads.builder import NetworkBuilder
 from bfpsim.workloads.checkpoint import LayerWeights
 from bfpsim.workloads.importers.view import Arrangement, Dims, View, axes_of
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape
 from bfpsim.workloads.network import Network
-from bfpsim.workloads.node import Node, Op, Pool, node_shape
+from bfpsim.workloads.node import Node, Op, Pool
 from bfpsim.workloads.transposed import Phase, phases
 
 Tensor = TypeVar("Tensor", bound=Hashable)
@@ -71,45 +72,38 @@ class Draft(Generic[Tensor]):
     def __init__(self, name: str, names: Names, move: str) -> None:
         self.name = name
         self.names = names
-        self.nodes: list[Node] = []
         self.views: dict[Tensor, View] = {}
         self.weights: dict[str, LayerWeights] = {}
+        self._build = NetworkBuilder(name)
         self._move = move
-        self._moved: dict[tuple[object, ...], str] = {}
-        self._shapes: dict[str, Shape] = {}
+        self._moves: dict[tuple[object, ...], str] = {}
 
-    def imported(self) -> Imported:
+    def finish(self) -> Imported:
         """Return the network and the weights written down so far."""
-        return Imported(Network(self.name, tuple(self.nodes)), self.weights)
+        return Imported(self._build.network(), self.weights)
+
+    @property
+    def last(self) -> str:
+        """The node appended last."""
+        return [*self._build.shapes][-1]
 
     def shape(self, node: str) -> Shape:
         """Return a node's output shape (N, H, W, C)."""
-        return self._shapes[node]
+        return self._build.shape(node)
 
     def append(self, node: Node) -> str:
         """Append a node and return its name."""
-        self._shapes[node.name] = node_shape(self.name, node, self._shapes)
-        self.nodes.append(node)
-        return node.name
+        return self._build.append(node)
 
     def host(
         self, name: str, function: str, sources: Iterable[str], shape: Shape, macs: int = 0
     ) -> str:
         """Append an operation of the host's and return its name."""
-        return self.append(
-            Node(
-                name,
-                "host",
-                tuple(sources),
-                function=function,
-                output_shape=shape,
-                host_macs=macs,
-            )
-        )
+        return self._build.host(name, function, *sources, shape=shape, macs=macs)
 
     def input(self, name: str, dims: Dims, arrangement: Arrangement) -> View:
         """Append an input, held in an arrangement."""
-        self.append(Node(name, "input", input_shape=arrangement.shape(dims)))
+        self._build.input(name, arrangement.shape(dims))
         return View.of(name, dims, arrangement)
 
     def hold(self, view: View, wanted: View, shape: Shape) -> str:
@@ -122,15 +116,15 @@ class Draft(Generic[Tensor]):
         if strides == others and self.shape(view.node) == shape:
             return view.node
         key = view.node, strides, others, shape
-        if key not in self._moved:
+        if key not in self._moves:
             function = "reshape" if strides == others else self._move
             name = self.names.free(f"{view.node}.{function}")
-            self._moved[key] = self.host(name, function, [view.node], shape)
-        return self._moved[key]
+            self._moves[key] = self.host(name, function, [view.node], shape)
+        return self._moves[key]
 
     def arrange(self, view: View, arrangement: Arrangement) -> View:
         """Return a tensor held in an arrangement, in the arrangement's shape."""
-        wanted = view.arranged(arrangement)
+        wanted = view.arrange(arrangement)
         return replace(wanted, node=self.hold(view, wanted, arrangement.shape(view.shape)))
 
     def map(self, view: View) -> View:
@@ -139,13 +133,13 @@ class Draft(Generic[Tensor]):
 
     def relu(self, name: str, view: View) -> View:
         """Append a ReLU."""
-        return replace(view, node=self._simple("relu", name, view.node))
+        return replace(view, node=self._build.relu(name, view.node))
 
     def add(self, name: str, views: Sequence[View]) -> View:
         """Append the sum of two or more tensors of one shape, held as the first is."""
         first, shape = views[0], self.shape(views[0].node)
         sources = (self.hold(view, first, shape) for view in views)
-        return replace(first, node=self._simple("add", name, *sources))
+        return replace(first, node=self._build.add(name, *sources))
 
     def concat(self, name: str, views: Sequence[View], dim: int) -> View:
         """Append two or more tensors joined along the dimension that the first holds as C."""
@@ -158,7 +152,7 @@ class Draft(Generic[Tensor]):
             sources.append(self.hold(own, rest, (N, H, W, view.shape[dim])))
         c = axes_of(sum(view.shape[dim] for view in views))
         dims = (*first.dims[:dim], c, *first.dims[dim + 1 :])
-        return View(self._simple("concat", name, *sources), first.n, first.map, c, dims)
+        return View(self._build.concat(name, *sources), first.n, first.map, c, dims)
 
     def max_pool(self, name: str, view: View, pool: Pool) -> View:
         """Append a maximum over windows of a map."""
@@ -169,16 +163,16 @@ class Draft(Generic[Tensor]):
     def average_pool(self, name: str, view: View) -> View:
         """Append the average of a whole map, which leaves one pixel."""
         source = self.map(view)
-        return self._map_of(self._simple("avgpool", name, source.node), len(view.dims))
+        return self._map_of(self._build.avgpool(name, source.node), len(view.dims))
 
     def mean(self, name: str, view: View, gone: Sequence[int], *, keep: bool) -> View:
         """Append the mean over the dimensions that the node holds as its map."""
-        node = self._simple("avgpool", name, view.node)
+        node = self._build.avgpool(name, view.node)
         extents = [
             (1 if keep else None) if dim in gone else extent
             for dim, extent in enumerate(view.shape)
         ]
-        mean = view.resized(node, extents)
+        mean = view.resize(node, extents)
         assert mean is not None
         return mean
 
@@ -258,9 +252,6 @@ class Draft(Generic[Tensor]):
             crop = self.names.free(f"{layer.name}.crop")
             source = self.host(crop, "crop", [source], layer.input_shape)
         return self.append(Node(layer.name, "transposed", (source,), layer=layer))
-
-    def _simple(self, op: Op, name: str, *sources: str) -> str:
-        return self.append(Node(name, op, sources))
 
     def _map_of(self, node: str, rank: int) -> View:
         """Return the tensor (N, C, ...) of a rank that a node holds as its output."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfpsim.workloads.importers.draft import Draft
-from bfpsim.workloads.importers.view import Arrangement, Axes, Dims, View, axes_of, joined, size
+from bfpsim.workloads.importers.view import Arrangement, Axes, Dims, View, axes_of, join, size
 from bfpsim.workloads.layer import ConvLayer
 from bfpsim.workloads.node import Node
 
@@ -76,7 +76,7 @@ def linear(
     """
     axes = dict(zip(product.left, view.dims, strict=True))
     order = _in_order(product.contracted, axes, view.c)
-    if joined(axes[x] for x in order) != view.c:
+    if join(axes[x] for x in order) != view.c:
         order = product.contracted
         channels = tuple(map(product.left.index, order))
         rest = tuple(dim for dim in range(len(view.dims)) if dim not in channels)
@@ -87,7 +87,7 @@ def linear(
     layer = ConvLayer.on_input(name, draft.shape(view.node), features, 1)
     draft.append(Node(name, "linear", (view.node,), layer=layer))
     axes |= {x: axes_of(extents[x]) for x in product.columns}
-    c = joined(axes[x] for x in product.columns)
+    c = join(axes[x] for x in product.columns)
     return layer, View(name, view.n, view.map, c, _dims(product, axes)), order
 
 
@@ -98,11 +98,11 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
     operand are its columns, channels of the output.
     """
     axes = dict(zip(product.left, left.dims, strict=True))
-    batch, rows = (joined(axes[x] for x in letters) for letters in (product.batch, product.rows))
-    contracted = joined(axes[x] for x in _in_order(product.contracted, axes, left.c))
+    batch, rows = (join(axes[x] for x in letters) for letters in (product.batch, product.rows))
+    contracted = join(axes[x] for x in _in_order(product.contracted, axes, left.c))
     heads = left.c[: len(left.c) - len(contracted)]
     if (*heads, *contracted) != left.c or {*heads} - {*batch} or {*left.map} != {*rows}:
-        contracted = joined(axes[x] for x in product.contracted)
+        contracted = join(axes[x] for x in product.contracted)
         first = axes[product.batch[0]] if product.batch else ()
         samples = tuple(axis for axis in first if axis not in left.c)
         heads = tuple(axis for axis in (*left.c, *batch) if axis in batch and axis not in samples)
@@ -117,7 +117,7 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
         left = View(draft.hold(left, wanted, shape), wanted.n, rows, wanted.c, left.dims)
     extents = dict(zip(product.right, right.shape, strict=True))
     axes |= {x: axes_of(extents[x]) for x in product.columns}
-    columns = joined(axes[x] for x in product.columns)
+    columns = join(axes[x] for x in product.columns)
     N, P, Q, _ = draft.shape(left.node)
     layer = ConvLayer(name, K=size(columns), C=size(contracted), P=P, Q=Q)
     sources = left.node, right.node

@@ -69,7 +69,7 @@ class Arrangement:
             return n, 1, cells, c
         return n, cells, 1, c
 
-    def permuted(self, order: Sequence[int]) -> Arrangement:
+    def permute(self, order: Sequence[int]) -> Arrangement:
         """Return the arrangement of the transposed tensor, whose dimension i was ``order[i]``."""
         new = {old: dim for dim, old in enumerate(order)}
         n, rows, c = (tuple(new[dim] for dim in group) for group in (self.n, self.map, self.c))
@@ -104,7 +104,7 @@ class View:
     def of(cls, node: str, shape: Dims, arrangement: Arrangement | None = None) -> View:
         """Return the tensor that a node holds in an arrangement, by default the usual one."""
         dims = tuple(axes_of(extent) for extent in shape)
-        return cls(node, (), (), (), dims).arranged(arrangement or Arrangement.usual(len(shape)))
+        return cls(node, (), (), (), dims).arrange(arrangement or Arrangement.usual(len(shape)))
 
     @property
     def shape(self) -> Dims:
@@ -112,7 +112,7 @@ class View:
         return tuple(size(axes) for axes in self.dims)
 
     @property
-    def held(self) -> Shape:
+    def own_shape(self) -> Shape:
         """The shape (N, H, W, C) in which a node holds this by itself.
 
         H x W are the tensor's own two dimensions between N and C, or behind C; a single one behind
@@ -120,9 +120,9 @@ class View:
         """
         rank, groups = len(self.dims), (self.n, self.map, self.c)
         outer, height, width = size(self.n), size(self.map), 1
-        if rank == 4 and groups == (self.dims[0], joined(self.dims[2:]), self.dims[1]):
+        if rank == 4 and groups == (self.dims[0], join(self.dims[2:]), self.dims[1]):
             height, width = size(self.dims[2]), size(self.dims[3])
-        elif rank == 4 and groups == (self.dims[0], joined(self.dims[1:3]), self.dims[3]):
+        elif rank == 4 and groups == (self.dims[0], join(self.dims[1:3]), self.dims[3]):
             height, width = size(self.dims[1]), size(self.dims[2])
         elif rank == 3 and groups == (self.dims[0], self.dims[2], self.dims[1]):
             height, width = 1, size(self.dims[2])
@@ -135,26 +135,26 @@ class View:
         for axis in reversed((*self.n, *self.map, *self.c)):
             strides[axis] = step
             step *= axis.extent
-        return tuple(_coalesced([(a.extent, strides[a]) for a in axes]) for axes in self.dims)
+        return tuple(_coalesce([(a.extent, strides[a]) for a in axes]) for axes in self.dims)
 
     @property
     def whole(self) -> bool:
         """Whether every dimension is one run of elements, in one of N, the map and C."""
         return all(len(axes) < 2 for axes in self.dims)
 
-    def arranged(self, arrangement: Arrangement) -> View:
+    def arrange(self, arrangement: Arrangement) -> View:
         """Return the tensor as it lies where it is held in an arrangement."""
         n, rows, c = (
-            joined(self.dims[dim] for dim in group)
+            join(self.dims[dim] for dim in group)
             for group in (arrangement.n, arrangement.map, arrangement.c)
         )
         return View(self.node, n, rows, c, self.dims)
 
-    def permuted(self, order: Sequence[int]) -> View:
+    def permute(self, order: Sequence[int]) -> View:
         """Return the transposed tensor, whose dimension i was ``order[i]``."""
         return View(self.node, self.n, self.map, self.c, tuple(self.dims[i] for i in order))
 
-    def reshaped(self, shape: Dims) -> View | None:
+    def reshape(self, shape: Dims) -> View | None:
         """Return the reshaped tensor, or None if no split of axes gives its dimensions."""
         runs = self._runs()
         left = [run for run in runs.values() if run]
@@ -175,7 +175,7 @@ class View:
             dims.append(tuple(drawn))
 
         def split(axes: Iterable[Axis]) -> Axes:
-            return joined(split(splits[axis]) if axis in splits else (axis,) for axis in axes)
+            return join(split(splits[axis]) if axis in splits else (axis,) for axis in axes)
 
         # A dimension drawn before its last axis was split cannot be: they are drawn in order.
         n, rows, c = (
@@ -184,7 +184,7 @@ class View:
         )
         return View(self.node, n, rows, c, tuple(dims))
 
-    def resized(self, node: str, extents: Sequence[int | None]) -> View | None:
+    def resize(self, node: str, extents: Sequence[int | None]) -> View | None:
         """Return the output of ``node``: this tensor with other extents, a None being no dimension.
 
         A dimension that keeps its extent keeps its axes. None if one that does not, and does not
@@ -226,7 +226,7 @@ class View:
         """
         behind = dict(pair for group in (self.n, self.map, self.c) for pair in pairwise(group))
         runs: list[list[Axis]] = []
-        for axis in joined(self.dims):
+        for axis in join(self.dims):
             if runs and behind.get(runs[-1][-1]) is axis:
                 runs[-1].append(axis)
             else:
@@ -248,12 +248,12 @@ def size(axes: Sequence[Axis]) -> int:
     return math.prod(axis.extent for axis in axes)
 
 
-def joined(groups: Iterable[Axes]) -> Axes:
+def join(groups: Iterable[Axes]) -> Axes:
     """Return the axes of several groups, one behind the other."""
     return tuple(axis for group in groups for axis in group)
 
 
-def _coalesced(pairs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def _coalesce(pairs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Join neighbours that are one run of elements."""
     runs: list[tuple[int, int]] = []
     for extent, stride in pairs:

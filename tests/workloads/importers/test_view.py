@@ -39,10 +39,10 @@ def test_transposing_and_reshaping_follow_numpys(data):
     for _ in range(data.draw(st.integers(1, 5))):
         if data.draw(st.booleans()):
             order = data.draw(st.permutations(range(tensor.ndim)))
-            view, tensor = view.permuted(order), tensor.transpose(order)
+            view, tensor = view.permute(order), tensor.transpose(order)
         else:
             new = data.draw(st.sampled_from(_shapes(tensor.size)))
-            reshaped = view.reshaped(new)
+            reshaped = view.reshape(new)
             if reshaped is None:  # extents that are no product of the axes': nothing is claimed
                 continue
             view, tensor = reshaped, tensor.reshape(new)
@@ -62,19 +62,19 @@ def _factors(number: int) -> list[tuple[int, int]]:
 
 def test_heads_that_are_split_and_joined_are_the_channels_again():
     tokens = View.of("x", (2, 5, 12))
-    heads = tokens.reshaped((2, 5, 3, 4)).permuted((0, 2, 1, 3))
+    heads = tokens.reshape((2, 5, 3, 4)).permute((0, 2, 1, 3))
     assert heads.shape == (2, 3, 5, 4)
-    assert heads.held == (2, 5, 1, 12)
+    assert heads.own_shape == (2, 5, 1, 12)
     # Batches and heads in one dimension, as multi-head attention has them.
-    merged = heads.reshaped((6, 5, 4))
-    assert merged.held == (2, 5, 1, 12)
-    joined = heads.permuted((0, 2, 1, 3)).reshaped((2, 5, 12))
+    merged = heads.reshape((6, 5, 4))
+    assert merged.own_shape == (2, 5, 1, 12)
+    joined = heads.permute((0, 2, 1, 3)).reshape((2, 5, 12))
     assert joined.c == joined.dims[-1]
     assert joined.strides == tokens.strides
 
 
 def test_a_reshape_that_no_split_gives_is_none():
-    assert View.of("x", (1, 4, 6)).reshaped((1, 3, 8)) is None
+    assert View.of("x", (1, 4, 6)).reshape((1, 3, 8)) is None
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_a_reshape_that_no_split_gives_is_none():
     ],
 )
 def test_how_a_tensor_of_its_own_is_held(shape, held):
-    assert View.of("x", shape).held == held
+    assert View.of("x", shape).own_shape == held
 
 
 def test_what_is_left_of_a_tensor():
     image = View.of("x", (2, 3, 4, 5))
-    assert image.resized("y", (2, 3, 2, 5)).held == (2, 2, 5, 3)
-    assert image.resized("y", (2, 3, None, None)).held == (2, 1, 1, 3)
-    qkv = View.of("x", (2, 5, 24)).reshaped((2, 5, 3, 2, 4)).permuted((2, 0, 3, 1, 4))
-    query = qkv.resized("q", (None, 2, 2, 5, 4))
-    assert (query.shape, query.held) == ((2, 2, 5, 4), (2, 5, 1, 8))
+    assert image.resize("y", (2, 3, 2, 5)).own_shape == (2, 2, 5, 3)
+    assert image.resize("y", (2, 3, None, None)).own_shape == (2, 1, 1, 3)
+    qkv = View.of("x", (2, 5, 24)).reshape((2, 5, 3, 2, 4)).permute((2, 0, 3, 1, 4))
+    query = qkv.resize("q", (None, 2, 2, 5, 4))
+    assert (query.shape, query.own_shape) == ((2, 2, 5, 4), (2, 5, 1, 8))
     assert query.c == (*query.dims[1], *query.dims[3])
     # Where an extent of 1 grows, nothing says where it should lie.
-    assert View.of("x", (2, 1, 4, 4)).resized("y", (2, 6, 4, 4)) is None
+    assert View.of("x", (2, 1, 4, 4)).resize("y", (2, 6, 4, 4)) is None
 
 
 def split(rng, extents):
@@ -137,10 +137,10 @@ def test_any_chain_of_transposes_and_reshapes_is_a_view(seed, kind):
     for _ in range(rng.randint(1, 6)):
         if rng.random() < 0.5:
             permutation = rng.sample(range(wanted.ndim), wanted.ndim)
-            wanted, view = wanted.transpose(permutation), view.permuted(permutation)
+            wanted, view = wanted.transpose(permutation), view.permute(permutation)
         else:
             new = split(rng, wanted.shape)
-            reshaped = view.reshaped(new)
+            reshaped = view.reshape(new)
             if reshaped is None or not reshaped.whole:
                 continue
             wanted, view = wanted.reshape(new), reshaped
@@ -171,7 +171,7 @@ def test_any_chain_of_transposes_and_reshapes_is_a_view(seed, kind):
     ],
 )
 def test_reshapes_that_move_nothing(dims, arrangement, new, wanted):
-    found = View.of("x", dims, arrangement).reshaped(new)
+    found = View.of("x", dims, arrangement).reshape(new)
     assert (found is not None and found.whole) == (wanted is not None)
     if wanted is not None:
         assert groups(found) == wanted
@@ -180,8 +180,8 @@ def test_reshapes_that_move_nothing(dims, arrangement, new, wanted):
 
 def test_attention_renames_axes_only():
     """(N, T, heads * c) to (N, heads, T, c) for a query, to (N, heads, c, T) for a key."""
-    tokens = View.of("x", (2, 7, 12)).reshaped((2, 7, 3, 4))
-    query, key = tokens.permuted((0, 2, 1, 3)), tokens.permuted((0, 2, 3, 1))
+    tokens = View.of("x", (2, 7, 12)).reshape((2, 7, 3, 4))
+    query, key = tokens.permute((0, 2, 1, 3)), tokens.permute((0, 2, 3, 1))
     assert groups(query) == Arrangement.heads(4)
     assert groups(key) == Arrangement((0,), (3,), (1, 2))
 
@@ -219,6 +219,6 @@ def test_axes_of_one_element_do_not_tell_arrangements_apart():
 def test_removing_axes():
     image = View.of("x", (2, 3, 4, 5))
     assert groups(image.without(3).without(2)) == Arrangement((0,), (), (1,))
-    assert groups(image.resized("x", (2, 3, None, None))) == Arrangement((0,), (), (1,))
+    assert groups(image.resize("x", (2, 3, None, None))) == Arrangement((0,), (), (1,))
     pixels = View.of("x", (2, 4, 5, 3), Arrangement.channels_last(4))
     assert groups(pixels.without(1)) == Arrangement((0,), (1,), (2,))

@@ -91,7 +91,7 @@ class Constants:
             fill = next((numpy_helper.to_array(a.t) for a in maker.attribute), np.float32(0))
             value = np.broadcast_to(fill.reshape(()), tuple(self.array(maker.input[0])))
         else:
-            value = self._evaluated(name)
+            value = self._evaluate(name)
         if not all_finite(value):
             raise WorkloadError(f"tensor {name!r} holds NaN or Inf")
         return value
@@ -117,7 +117,7 @@ class Constants:
         except (ValueError, TypeError) as error:
             raise WorkloadError(f"tensor {name!r} cannot be read: {one_line(error)}") from None
 
-    def _evaluated(self, name: str) -> NDArray[Any]:
+    def _evaluate(self, name: str) -> NDArray[Any]:
         """Run the part of the graph that makes a constant."""
         nodes: dict[int, onnx.NodeProto] = {}
         feeds: dict[str, NDArray[Any]] = {}
@@ -145,18 +145,18 @@ class Constants:
         return feeds[name]
 
     def _run(self, node: onnx.NodeProto, feeds: dict[str, NDArray[Any]]) -> None:
-        read = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
-        made = [name for name in node.output if name]
+        inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
+        outputs = [name for name in node.output if name]
         graph = helper.make_graph(
-            [node], "constant", read, [onnx.ValueInfoProto(name=name) for name in made]
+            [node], "constant", inputs, [onnx.ValueInfoProto(name=name) for name in outputs]
         )
         opsets = self._opsets
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             opsets = {**opsets, "": max(opsets[""], _OLDEST_QUANTISERS)}
         values: Any = ReferenceEvaluator(graph, opsets=opsets).run(
-            None, {value.name: feeds[value.name] for value in read}
+            None, {value.name: feeds[value.name] for value in inputs}
         )
-        feeds.update({name: np.asarray(value) for name, value in zip(made, values, strict=True)})
+        feeds.update({name: np.asarray(value) for name, value in zip(outputs, values, strict=True)})
 
     def _shape(self, node: onnx.NodeProto) -> NDArray[Any]:
         dims = self._dims[node.input[0]]
@@ -173,16 +173,16 @@ def resolve(file: OnnxFile) -> Graph:
     inference run again; where it knows no rule, the shape that the file declares is taken.
     Raises `WorkloadError` if there is none, or one is without elements.
     """
-    declared = _take_declared(file)
+    declared = _drop_shapes(file)
     assumed: dict[str, onnx.ValueInfoProto] = {}
     file = _inline_attention(file)
     while True:
         model, reason = _infer(file.model)
         file = replace(file, model=model)
-        dims = _known(model.graph)
+        dims = _shapes(model.graph)
         constants = Constants(file, dims)
-        nodes, wanted = _needed(model.graph, constants)
-        unknown = [node for node in nodes if _open(node, wanted, dims)]
+        nodes, wanted = _live(model.graph, constants)
+        unknown = [node for node in nodes if _unknown(node, wanted, dims)]
         if not unknown:
             return _graph(model.graph, nodes, dims, constants)
         blameless = [
@@ -191,11 +191,11 @@ def resolve(file: OnnxFile) -> Graph:
         if not _store(model.graph, unknown, constants) and not _assume(
             blameless, declared, assumed
         ):
-            raise WorkloadError(_unresolved(len(model.graph.node), unknown, reason))
+            raise WorkloadError(_refusal(len(model.graph.node), unknown, reason))
         _forget(model.graph, assumed.values())
 
 
-def _take_declared(file: OnnxFile) -> dict[str, onnx.ValueInfoProto]:
+def _drop_shapes(file: OnnxFile) -> dict[str, onnx.ValueInfoProto]:
     """Remove what the file says of shapes: it holds only for the inputs it was written for."""
     graph = file.model.graph
     declared = {}
@@ -247,17 +247,17 @@ def _infer(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     raise WorkloadError(f"shapes cannot be inferred: {reason}")
 
 
-def _known(graph: onnx.GraphProto) -> dict[str, Dims]:
-    known = {}
+def _shapes(graph: onnx.GraphProto) -> dict[str, Dims]:
+    dims = {}
     for value in (*graph.value_info, *graph.input, *graph.output):
         tensor = value.type.tensor_type
         if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
-            known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
-    known.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
-    return known
+            dims[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    dims.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
+    return dims
 
 
-def _needed(
+def _live(
     graph: onnx.GraphProto, constants: Constants
 ) -> tuple[tuple[onnx.NodeProto, ...], set[str]]:
     """Return the operators that outputs depend on, but constants' own, and the tensors read."""
@@ -270,7 +270,7 @@ def _needed(
     return tuple(reversed(nodes)), wanted
 
 
-def _open(node: onnx.NodeProto, wanted: set[str], dims: Mapping[str, Dims]) -> list[str]:
+def _unknown(node: onnx.NodeProto, wanted: set[str], dims: Mapping[str, Dims]) -> list[str]:
     """Return the operator's outputs that are read but have no shape yet."""
     return [name for name in node.output if name in wanted and name not in dims]
 
@@ -305,7 +305,7 @@ def _assume(
     return bool(new)
 
 
-def _unresolved(total: int, unknown: list[onnx.NodeProto], reason: str) -> str:
+def _refusal(total: int, unknown: list[onnx.NodeProto], reason: str) -> str:
     """Say which operators have no output shape, but not those that only stand behind them."""
     lost = {name for node in unknown for name in node.output}
     first = [n for n in unknown if not is_onnx(n) or not lost.intersection(reads(n))]

@@ -90,7 +90,7 @@ def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = N
         if len(graph.outputs) > 1:
             last = [draft.views[name].node for name in graph.outputs]
             draft.host(draft.names.free("outputs"), "outputs", last, draft.shape(last[0]))
-        return draft.imported()
+        return draft.finish()
     except WorkloadError as error:
         raise WorkloadError(f"{path}: {error}") from None
 
@@ -129,10 +129,10 @@ def _append_host(
         arrangement = preferred.get(tensor, Arrangement.usual(len(dims)))
         view, shape = View.of(name, dims, arrangement), arrangement.shape(dims)
         if node.op_type not in _REORDERING:
-            first = _resized(name, node, views[0], dims) if views else None
+            first = _follow(name, node, views[0], dims) if views else None
             alike = [each for each in views if each.shape == dims]
             if first is not None:
-                view, shape = first, first.held
+                view, shape = first, first.own_shape
                 alike = [each for each in alike if each.strides == first.strides]
             if alike:
                 view, shape = replace(alike[0], node=name), draft.shape(alike[0].node)
@@ -140,12 +140,12 @@ def _append_host(
         draft.views[tensor] = view
 
 
-def _resized(name: str, node: onnx.NodeProto, view: View, dims: Dims) -> View | None:
+def _follow(name: str, node: onnx.NodeProto, view: View, dims: Dims) -> View | None:
     """Return an operator's output as its first activation of other extents, if it is one."""
     extents: list[int | None] = list(dims)
     if node.op_type == "Gather" and len(dims) == len(view.dims) - 1:  # one place of an axis
         extents.insert(axis(node, len(view.dims), 0), None)
-    return view.resized(name, extents) if len(extents) == len(view.dims) else None
+    return view.resize(name, extents) if len(extents) == len(view.dims) else None
 
 
 def _check_known(graph: Graph, node: onnx.NodeProto) -> None:
@@ -206,4 +206,4 @@ def _before(node: onnx.NodeProto, after: Arrangement, rank: int) -> Arrangement:
             return after
         if order[-1] == 1:
             return Arrangement.channels_first(rank)
-    return after.permuted([order.index(dim) for dim in range(rank)])
+    return after.permute([order.index(dim) for dim in range(rank)])

@@ -92,7 +92,7 @@ def concat(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
 def transpose(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     """Give the axes of a tensor their new places: nothing moves."""
     view = draft.views[node.input[0]]
-    return draft.bind(node, view.permuted(permutation(node, len(view.dims))))
+    return draft.bind(node, view.permute(permutation(node, len(view.dims))))
 
 
 def reshape(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
@@ -106,7 +106,7 @@ def reshape(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
             f"{node.op_type} {node.output[0]!r}: shape {dims} must have the elements of "
             f"{view.shape}"
         )
-    view = view.reshaped(dims)
+    view = view.reshape(dims)
     return draft.bind(node, view if view is not None and view.whole else None)
 
 

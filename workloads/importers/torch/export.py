@@ -158,7 +158,7 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
     elif node.target in (aten.mm.default, aten.bmm.default):
         node.target = aten.matmul.default
     elif node.target == aten.pad.default:
-        _, pads, mode, value = filled(node, (None, None, "constant", None))
+        _, pads, mode, value = arguments_of(node, (None, None, "constant", None))
         if mode == "constant":
             node.target = aten.constant_pad_nd.default
             node.args, node.kwargs = (node.args[0], pads, value or 0.0), {}
@@ -168,7 +168,7 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         _spell_convolution(graph, node)
     elif node.target in _TRANSPOSED:
         axes = _TRANSPOSED[node.target]
-        x, weight, bias, *window = filled(node, (None, None, None, 1, 0, 0, 1, 1))
+        x, weight, bias, *window = arguments_of(node, (None, None, None, 1, 0, 0, 1, 1))
         stride, padding, extra, groups, dilation = window
         pairs = [each(value, axes) for value in (stride, padding, extra, dilation)]
         node.args = (x, weight, bias, *pairs[:3], groups, pairs[3])
@@ -193,7 +193,7 @@ def _spell_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
 def _spell_convolution(graph: fx.Graph, node: fx.Node) -> None:
     """Spell out all arguments; padding that a convolution's own cannot express becomes a pad."""
     axes = _CONVOLUTIONS[node.target]  # type: ignore[index]
-    x, weight, bias, stride, padding, dilation, groups = filled(
+    x, weight, bias, stride, padding, dilation, groups = arguments_of(
         node, (None, None, None, 1, 0, 1, 1)
     )
     assert isinstance(weight, fx.Node)
@@ -231,7 +231,7 @@ def _find_linear(graph: fx.Graph) -> None:
                 node.target = aten.linear.default
                 node.args = (left, _turned(graph, node, right, fixed), None)
         elif node.target == aten.linear.default:
-            x, weight, bias = filled(node, (None, None, None))
+            x, weight, bias = arguments_of(node, (None, None, None))
             node.args, node.kwargs = (x, weight, bias), {}
         elif node.target == aten.add.Tensor and not node.kwargs:
             for product, added in (node.args, node.args[::-1]):
@@ -277,7 +277,7 @@ def _turned(graph: fx.Graph, node: fx.Node, matrix: fx.Node, fixed: set[fx.Node]
     return turned
 
 
-def filled(node: fx.Node, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
+def arguments_of(node: fx.Node, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return all positional arguments of a node, given the defaults of those left out."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     given = dict(zip(names, node.args, strict=False)) | node.kwargs

@@ -182,9 +182,9 @@ def _fold_batch_norm(module: fx.GraphModule) -> None:
     for weight, together in pairs.items():
         alike = len({pair.parameters for pair in together}) == 1
         bias = together[0].layer.args[2]
-        read = set(weight.users) | (set(bias.users) if isinstance(bias, fx.Node) else set())
-        taken = bias is None and hasattr(*_place(module, _bias_name(together[0].layer, weight)))
-        if alike and not taken and read == {pair.layer for pair in together}:
+        readers = set(weight.users) | (set(bias.users) if isinstance(bias, fx.Node) else set())
+        exists = bias is None and hasattr(*_owner(module, _bias_name(together[0].layer, weight)))
+        if alike and not exists and readers == {pair.layer for pair in together}:
             _fold(module, weight, together)
     module.graph.eliminate_dead_code()
 
@@ -206,25 +206,25 @@ def _pair(norm: fx.Node) -> _Pair | None:
 
 def _fold(module: fx.GraphModule, weight: fx.Node, pairs: list[_Pair]) -> None:
     layer = pairs[0].layer
-    given: tuple[Any, ...] = layer.args
-    normalised: tuple[Any, ...] = pairs[0].norm.args
+    own_args: tuple[Any, ...] = layer.args
+    norm_args: tuple[Any, ...] = pairs[0].norm.args
     gamma, beta, mean, variance, *_, eps, _ = (
-        _values(module, x) if isinstance(x, fx.Node) else x for x in normalised[1:]
+        _values(module, x) if isinstance(x, fx.Node) else x for x in norm_args[1:]
     )
     own = _values(module, weight)
-    bias = None if given[2] is None else _values(module, given[2])
+    bias = None if own_args[2] is None else _values(module, own_args[2])
     scale, shift = scale_and_shift(gamma, beta, mean, variance, float(eps), bias)
     if _LAYERS[layer.target] == 1:
         # (channels in, K per group, ...): each group's inputs have the group's scales.
-        grouped = own.reshape(given[6], -1, *own.shape[1:])
-        per_filter = scale.reshape(given[6], 1, -1, *[1] * (own.ndim - 2))
+        grouped = own.reshape(own_args[6], -1, *own.shape[1:])
+        per_filter = scale.reshape(own_args[6], 1, -1, *[1] * (own.ndim - 2))
         folded = (grouped * per_filter).reshape(own.shape)
     else:
         folded = own * scale.reshape(-1, *[1] * (own.ndim - 1))
     name = _bias_name(layer, weight)
     old = _tensor(module, str(weight.target))
     for target, values in ((str(weight.target), folded), (name, shift)):
-        part, own_name = _place(module, target)
+        part, own_name = _owner(module, target)
         if hasattr(part, own_name):
             delattr(part, own_name)
         new = nn.Parameter(values.to(old.dtype), requires_grad=old.requires_grad)
@@ -250,14 +250,14 @@ def _bias_name(layer: fx.Node, weight: fx.Node) -> str:
 
 
 def _tensor(module: fx.GraphModule, name: str) -> Tensor:
-    found = getattr(*_place(module, name))
-    assert isinstance(found, Tensor)
-    return found
+    tensor = getattr(*_owner(module, name))
+    assert isinstance(tensor, Tensor)
+    return tensor
 
 
-def _place(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
-    owner, _, own = name.rpartition(".")
-    return module.get_submodule(owner), own
+def _owner(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
+    path, _, own = name.rpartition(".")
+    return module.get_submodule(path), own
 
 
 def _vector_flops(left: Dims, right: Dims, *_: Any, out_shape: Dims, **__: Any) -> int:

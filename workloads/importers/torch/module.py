@@ -80,7 +80,7 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
             _append_outputs(draft, node)
         elif node not in fixed and node.name in captured.shapes and zero_padding(node) is None:
             append_operation(draft, node)
-    return draft.imported()
+    return draft.finish()
 
 
 def import_module_function(reference: str, shapes: Inputs | None) -> Imported:
@@ -105,20 +105,20 @@ def make_module(reference: str) -> nn.Module:
     path = Path(place) if place.endswith(".py") else None
     if path is not None and not path.is_file():
         raise WorkloadError(f"workload {reference!r}: there is no file {place}")
-    with _searched(Path.cwd() if path is None else path.resolve().parent):
-        load = _named(place) if path is None else _file(path)
-        found = _tried(reference, f"importing {place}", load)
-        if not hasattr(found, name):
+    with _search_path(Path.cwd() if path is None else path.resolve().parent):
+        load = _package(place) if path is None else _file(path)
+        content = _attempt(reference, f"importing {place}", load)
+        if not hasattr(content, name):
             raise WorkloadError(f"workload {reference!r}: {place} has no attribute {name!r}")
-        made = getattr(found, name)
-        if callable(made) and not isinstance(made, nn.Module):
-            made = _tried(reference, f"{name}()", made)
-    if not isinstance(made, nn.Module):
+        module = getattr(content, name)
+        if callable(module) and not isinstance(module, nn.Module):
+            module = _attempt(reference, f"{name}()", module)
+    if not isinstance(module, nn.Module):
         raise WorkloadError(
-            f"workload {reference!r}: {name} gives {type(made).__name__}, must be a "
+            f"workload {reference!r}: {name} gives {type(module).__name__}, must be a "
             "torch.nn.Module or a function without parameters that returns one"
         )
-    return made
+    return module
 
 
 def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor, ...]]:
@@ -135,15 +135,15 @@ def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor,
             raise WorkloadError(
                 f"{owner}: shapes has {name!r}, its forward's arguments are {allowed}"
             )
-    given = [name for name in arguments if name in shapes]
+    names = [name for name in arguments if name in shapes]
     for name, needed in arguments.items():
-        if name not in shapes and (needed or name in list(arguments)[: len(given)]):
+        if name not in shapes and (needed or name in list(arguments)[: len(names)]):
             raise WorkloadError(
                 f"{owner}: shapes must give {name!r}; its forward's arguments are {allowed}"
             )
     types = (each.dtype for each in module.parameters() if each.is_floating_point())
     dtype, generator = next(types, torch.float32), torch.Generator().manual_seed(0)
-    return given, tuple(_tensor(owner, name, shapes[name], dtype, generator) for name in given)
+    return names, tuple(_tensor(owner, name, shapes[name], dtype, generator) for name in names)
 
 
 def _tensor(
@@ -188,19 +188,19 @@ def _append_outputs(draft: OperationDraft, node: fx.Node) -> None:
     nodes = [draft.views[x].node for x in node.all_input_nodes if x in draft.views]
     if not nodes:
         raise WorkloadError(f"module {draft.name}: no output depends on an input")
-    if len(nodes) > 1 or nodes[0] != draft.nodes[-1].name:
+    if len(nodes) > 1 or nodes[0] != draft.last:
         sources = dict.fromkeys(nodes)
         draft.host(draft.names.free("outputs"), "outputs", sources, draft.shape(nodes[0]))
 
 
-def _tried(reference: str, what: str, call: Callable[[], Any]) -> Any:
+def _attempt(reference: str, what: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise WorkloadError(f"workload {reference!r}: {what} fails: {first_line(error)}") from None
 
 
-def _named(name: str) -> Callable[[], Any]:
+def _package(name: str) -> Callable[[], Any]:
     return lambda: importlib.import_module(name)
 
 
@@ -223,7 +223,7 @@ def _file(path: Path) -> Callable[[], Any]:
 
 
 @contextmanager
-def _searched(folder: Path) -> Iterator[None]:
+def _search_path(folder: Path) -> Iterator[None]:
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -16,7 +16,7 @@ from bfpsim.workloads.checkpoint import LayerWeights
 from bfpsim.workloads.importers import products
 from bfpsim.workloads.importers.draft import Draft, Names
 from bfpsim.workloads.importers.products import Product
-from bfpsim.workloads.importers.torch.export import aten, each, filled
+from bfpsim.workloads.importers.torch.export import arguments_of, aten, each
 from bfpsim.workloads.importers.torch.graph import Captured
 from bfpsim.workloads.importers.torch.sites import Site, owner
 from bfpsim.workloads.importers.view import Dims, View
@@ -146,7 +146,7 @@ def _matmul(draft: OperationDraft, site: Site, node: fx.Node) -> None:
         assert isinstance(operand, fx.Node)
         if operand not in draft.views:  # computed from parameters alone
             view = View.of(draft.names.free(f"{site.name}.parameter"), draft.dims(operand))
-            draft.host(view.node, "parameter", [], view.held)
+            draft.host(view.node, "parameter", [], view.own_shape)
             draft.views[operand] = view
         factors.append(draft.views[operand])
     left, right = factors
@@ -201,12 +201,12 @@ def _add(draft: OperationDraft, node: fx.Node) -> View | None:
 
 def _concat(draft: OperationDraft, node: fx.Node) -> View | None:
     """Append a concatenation along the dimension that is held as channels."""
-    parts, *given = node.args
+    parts, *options = node.args
     assert isinstance(parts, list | tuple)
     views = [draft.views[x] for x in parts if x in draft.views]  # type: ignore[index]
     if len(views) < len(parts) or len(parts) < 2:
         return None
-    dim = _dimension(given[0] if given else 0, len(views[0].dims))
+    dim = _dimension(options[0] if options else 0, len(views[0].dims))
     if any(view.c != view.dims[dim] for view in views):
         return None
     return draft.concat(draft.title(node, "concat"), views, dim)
@@ -214,7 +214,7 @@ def _concat(draft: OperationDraft, node: fx.Node) -> View | None:
 
 def _max_pool(draft: OperationDraft, node: fx.Node) -> View | None:
     """Append a maximum over windows of one or two dimensions."""
-    x, kernel, stride, padding, dilation, ceil = filled(node, (None, None, [], 0, 1, False))
+    x, kernel, stride, padding, dilation, ceil = arguments_of(node, (None, None, [], 0, 1, False))
     axes = len(draft.dims(node)) - 2
     if len(draft.dims(x)) != axes + 2 or {*each(dilation, axes)} != {1}:
         return None
@@ -239,7 +239,7 @@ def _average_pool(draft: OperationDraft, node: fx.Node) -> View | None:
 def _mean(draft: OperationDraft, node: fx.Node) -> View | None:
     """Append the mean over all that is held as the map."""
     view = draft.views[_read(node)]
-    gone = _reduced(node, len(view.dims))
+    gone = _reduction(node, len(view.dims))
     if {axis for dim in gone for axis in view.dims[dim]} != {*view.map}:
         return None
     keep = len(draft.dims(node)) == len(view.dims)
@@ -248,7 +248,7 @@ def _mean(draft: OperationDraft, node: fx.Node) -> View | None:
 
 def _reshape(draft: OperationDraft, node: fx.Node) -> View | None:
     """Split and merge dimensions where nothing moves."""
-    return draft.views[_read(node)].reshaped(draft.dims(node))
+    return draft.views[_read(node)].reshape(draft.dims(node))
 
 
 def _permute(draft: OperationDraft, node: fx.Node) -> View | None:
@@ -261,7 +261,7 @@ def _permute(draft: OperationDraft, node: fx.Node) -> View | None:
         order[one], order[other] = other, one
     else:
         order.reverse()
-    return view.permuted(order)
+    return view.permute(order)
 
 
 def _same(draft: OperationDraft, node: fx.Node) -> View | None:
@@ -288,24 +288,24 @@ def _host(draft: OperationDraft, node: fx.Node) -> View:
     if equal is not None:
         view = replace(equal, node=name)
     else:
-        view = (_resized(run, name, views[0], shape) if views else None) or View.of(name, shape)
-    held = view.held
+        view = (_follow(run, name, views[0], shape) if views else None) or View.of(name, shape)
+    extents = view.own_shape
     if equal is not None and (len(shape) == 4 or 1 in draft.shape(equal.node)[1:3]):
-        held = draft.shape(equal.node)  # else a map has become a line of tokens
-    draft.host(name, function, dict.fromkeys(view.node for view in views), held, macs)
+        extents = draft.shape(equal.node)  # else a map has become a line of tokens
+    draft.host(name, function, dict.fromkeys(view.node for view in views), extents, macs)
     return view
 
 
-def _resized(node: fx.Node, name: str, view: View, shape: Sequence[int]) -> View | None:
+def _follow(node: fx.Node, name: str, view: View, shape: Sequence[int]) -> View | None:
     """Return a view of ``name``'s output, of a shape that differs from ``view``'s, if one is."""
     extents: list[int | None] = list(shape)
     if len(shape) < len(view.dims):
-        gone = _reduced(node, len(view.dims)) if node.target in _REDUCTIONS else []
+        gone = _reduction(node, len(view.dims)) if node.target in _REDUCTIONS else []
         for dim in sorted(gone):
             extents.insert(dim, None)
     if len(extents) != len(view.dims) or node.target == aten.reshape.default:
         return None
-    return view.resized(name, extents)
+    return view.resize(name, extents)
 
 
 def _read(node: fx.Node) -> fx.Node:
@@ -325,7 +325,7 @@ def _dimension(dim: Any, rank: int) -> int:
     return int(dim) % max(1, rank)
 
 
-def _reduced(node: fx.Node, rank: int) -> list[int]:
+def _reduction(node: fx.Node, rank: int) -> list[int]:
     """Return the dimensions that an operation's second argument names, or stands for if left out.
 
     That is the first of unbind, and all of what sums or averages.

@@ -1,6 +1,6 @@
 """Layers and networks: what is run on an accelerator.
 
-Importing this package does not import torch; only `workloads.training` needs it.
+Importing this package imports neither torch nor onnx: only training and the importers need them.
 """
 
 from bfpsim.workloads.builder import NetworkBuilder
@@ -14,8 +14,13 @@ from bfpsim.workloads.checkpoint import (
     save_images,
     save_weights,
 )
-from bfpsim.workloads.idx import FashionMnist, read_fashion_mnist, read_idx
-from bfpsim.workloads.images import Images, read_images
+from bfpsim.workloads.images import (
+    FashionMnist,
+    Images,
+    read_fashion_mnist,
+    read_idx,
+    read_images,
+)
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
 from bfpsim.workloads.load import Shapes, load_with_weights, load_workload, save_workload
 from bfpsim.workloads.network import Network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
@@ -13,8 +14,8 @@ from bfpsim.workloads.transposed import phases
 class NetworkBuilder:
     """Writes a network down as a module definition; every shape follows from the input's.
 
-    The input's node is named ``input``. Each method appends one node (`transposed` some) and
-    returns the name for later nodes to read:
+    The node of an ``input_shape`` is named ``input``. Each method appends one node (`transposed`
+    some) and returns the name for later nodes to read:
 
     >>> build = NetworkBuilder("tiny", input_shape=(1, 8, 8, 3))
     >>> x = build.conv("conv1", "input", 16, kernel=3, padding=1)
@@ -23,15 +24,22 @@ class NetworkBuilder:
     27808
     """
 
-    def __init__(self, name: str, input_shape: Shape) -> None:
+    def __init__(self, name: str, input_shape: Shape | None = None) -> None:
         self._name = name
         self._nodes: list[Node] = []
         self._shapes: dict[str, Shape] = {}
-        self._append(Node("input", "input", input_shape=input_shape))
+        if input_shape is not None:
+            self.input("input", input_shape)
+
+    def append(self, node: Node) -> str:
+        """Append any node; raises `WorkloadError` as `node_shape` does."""
+        self._shapes[node.name] = node_shape(self._name, node, self._shapes)
+        self._nodes.append(node)
+        return node.name
 
     def input(self, name: str, shape: Shape) -> str:
         """Append another input of the network."""
-        return self._append(Node(name, "input", input_shape=shape))
+        return self.append(Node(name, "input", input_shape=shape))
 
     def conv(
         self,
@@ -102,7 +110,7 @@ class NetworkBuilder:
             )
         layer = ConvLayer(name, K=columns, C=channels // heads, P=P, Q=Q)
         repeats = samples * heads
-        return self._append(Node(name, "matmul", (left, right), layer=layer, repeats=repeats))
+        return self.append(Node(name, "matmul", (left, right), layer=layer, repeats=repeats))
 
     def transposed(
         self,
@@ -131,15 +139,15 @@ class NetworkBuilder:
 
     def relu(self, name: str, source: str) -> str:
         """Append a ReLU."""
-        return self._append(Node(name, "relu", (source,)))
+        return self.append(Node(name, "relu", (source,)))
 
     def add(self, name: str, *sources: str) -> str:
         """Append the elementwise sum of two or more nodes of one shape."""
-        return self._append(Node(name, "add", sources))
+        return self.append(Node(name, "add", sources))
 
     def concat(self, name: str, *sources: str) -> str:
         """Append two or more nodes' channels, one node's behind the other's."""
-        return self._append(Node(name, "concat", sources))
+        return self.append(Node(name, "concat", sources))
 
     def maxpool(
         self,
@@ -159,11 +167,11 @@ class NetworkBuilder:
             pair(owner, "padding", padding, least=0),
             ceil,
         )
-        return self._append(Node(name, "maxpool", (source,), pool=pool))
+        return self.append(Node(name, "maxpool", (source,), pool=pool))
 
     def avgpool(self, name: str, source: str) -> str:
         """Append the mean over the whole map, which leaves one row and one column."""
-        return self._append(Node(name, "avgpool", (source,)))
+        return self.append(Node(name, "avgpool", (source,)))
 
     def host(
         self, name: str, function: str, *sources: str, shape: Shape | None = None, macs: int = 0
@@ -174,7 +182,7 @@ class NetworkBuilder:
         multiply-accumulates it has.
         """
         output = self.shape(sources[0]) if shape is None else shape
-        return self._append(
+        return self.append(
             Node(name, "host", sources, function=function, output_shape=output, host_macs=macs)
         )
 
@@ -197,14 +205,14 @@ class NetworkBuilder:
             raise WorkloadError(f"network {self._name!r}: has no node {node!r}")
         return self._shapes[node]
 
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Node -> output shape (N, H, W, C), of all nodes so far."""
+        return self._shapes
+
     def network(self) -> Network:
         """Return the network written so far."""
         return Network(self._name, tuple(self._nodes))
 
     def _layer(self, name: str, op: Op, layer: ConvLayer, *sources: str) -> str:
-        return self._append(Node(name, op, sources, layer=layer))
-
-    def _append(self, node: Node) -> str:
-        self._shapes[node.name] = node_shape(self._name, node, self._shapes)
-        self._nodes.append(node)
-        return node.name
+        return self.append(Node(name, op, sources, layer=layer))

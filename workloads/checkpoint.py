@@ -55,7 +55,7 @@ class _TensorSpec:
 
 
 _Specs = Mapping[str, _TensorSpec]
-_Found = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape
+_Headers = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> dtype and shape
 
 _IMAGES_SPECS = {
     "images": _TensorSpec("U8", ((1000, 28, 28),)),
@@ -207,11 +207,11 @@ def _save(
     metadata: Mapping[str, str] | None,
 ) -> None:
     codes = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
-    found = {
+    headers = {
         name: (codes.get(tensor.dtype, str(tensor.dtype)), tensor.shape)
         for name, tensor in tensors.items()
     }
-    _check_specs(path, found, specs)
+    _check_specs(path, headers, specs)
     if not tensors:
         raise WorkloadError(f"{path}: there are no tensors to write")
     for name, tensor in tensors.items():
@@ -239,12 +239,12 @@ def _load(path: str | Path, specs: _Specs, owners: tuple[str, ...] = ()) -> dict
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {
+            headers = {
                 name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
             }
             own = {
                 name: each
-                for name, each in found.items()
+                for name, each in headers.items()
                 if name in specs or not _belongs(name, owners)
             }
             _check_specs(path, own, specs)
@@ -260,11 +260,11 @@ def _belongs(tensor: str, owners: tuple[str, ...]) -> bool:
     return any(tensor == owner or tensor.startswith(f"{owner}.") for owner in owners)
 
 
-def _check_specs(path: str | Path, found: _Found, specs: _Specs) -> None:
+def _check_specs(path: str | Path, headers: _Headers, specs: _Specs) -> None:
     for name, spec in specs.items():
-        if name not in found and not spec.optional:
+        if name not in headers and not spec.optional:
             raise WorkloadError(f"{path}: tensor {name!r} is missing")
-    for name, (dtype, shape) in found.items():
+    for name, (dtype, shape) in headers.items():
         if name not in specs:
             raise WorkloadError(f"{path}: tensor {name!r} belongs to nothing that is expected")
         spec = specs[name]

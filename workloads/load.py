@@ -16,12 +16,12 @@ from bfpsim.workloads.shipped import shipped_weights
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from bfpsim.workloads.importers.imported import Imported
+    from bfpsim.workloads.importers.draft import Imported
 
 Shapes = Mapping[str, Sequence[int]]
 """Input name -> its shape as the model has it, such as (1, 3, 224, 224)."""
 
-_DESCRIBING = (".yaml", ".yml", ".csv")
+_TEXT_FILES = (".yaml", ".yml", ".csv")
 _ALSO = (
     "a .yaml, .yml, .csv or .onnx file, or package.module:function or file.py:function that makes "
     "a torch module"
@@ -41,8 +41,8 @@ def load_workload(source: str | Path | Module, shapes: Shapes | None = None) -> 
 
     Raises `WorkloadError` if there is no such thing, or for whatever is wrong in it.
     """
-    found = _imported(source, shapes)
-    return _described(str(source)) if found is None else found.network
+    own = _import(source, shapes)
+    return _describe(str(source)) if own is None else own.network
 
 
 def load_with_weights(
@@ -53,10 +53,10 @@ def load_with_weights(
     Some shipped networks have weights, files of shapes alone have none. Raises `WorkloadError`
     likewise.
     """
-    found = _imported(source, shapes)
-    if found is not None:
-        return found.network, found.weights
-    network = _described(str(source))
+    own = _import(source, shapes)
+    if own is not None:
+        return own.network, own.weights
+    network = _describe(str(source))
     try:
         return network, shipped_weights(str(source))
     except WorkloadError:  # none are shipped
@@ -80,8 +80,8 @@ def save_workload(network: Network, path: str | Path) -> None:
             raise WorkloadError(f"{path}: ending {suffix!r} is refused; allowed: .yaml, .yml, .csv")
 
 
-def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | None:
-    """What an importer makes of the source; None for one that needs none."""
+def _import(source: str | Path | Module, shapes: Shapes | None) -> Imported | None:
+    """Return what an importer makes of the source; None for one that needs none."""
     # Whoever has a module has imported torch; nobody else must wait for it.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
@@ -94,10 +94,10 @@ def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | 
         )
     text, suffix = str(source), Path(source).suffix.lower()
     if suffix == ".onnx":
-        from bfpsim.workloads.importers.onnx.graph import import_onnx
+        from bfpsim.workloads.importers.onnx.model import import_onnx
 
         return import_onnx(text, shapes)
-    if suffix not in _DESCRIBING and ":" in text:
+    if suffix not in _TEXT_FILES and ":" in text:
         from bfpsim.workloads.importers.torch.module import import_module_function
 
         return import_module_function(text, shapes)
@@ -109,8 +109,8 @@ def _imported(source: str | Path | Module, shapes: Shapes | None) -> Imported | 
     return None
 
 
-def _described(source: str) -> Network:
-    """A network that a file describes in text, or a shipped one."""
+def _describe(source: str) -> Network:
+    """Return the network that a file describes in text, or a shipped one."""
     suffix = Path(source).suffix.lower()
     if suffix in (".yaml", ".yml"):
         from bfpsim.workloads.files.network_yaml import read_yaml

@@ -32,23 +32,26 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     state = _read(Path(path))
     if state and all(name.startswith(_PARALLEL) for name in state):
         state = {name[len(_PARALLEL) :]: tensor for name, tensor in state.items()}
-    wanted = module.state_dict()
-    faults = {"missing": wanted.keys() - state.keys(), "not its own": state.keys() - wanted.keys()}
+    tensors = module.state_dict()
+    faults = {
+        "missing": tensors.keys() - state.keys(),
+        "not its own": state.keys() - tensors.keys(),
+    }
     for fault, names in faults.items():
         if names:
-            listed = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
+            some = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
             raise WorkloadError(
-                f"{path}: {len(names)} tensors {fault} for {type(module).__name__}: {listed}; "
-                f"allowed: exactly its {len(wanted)}"
+                f"{path}: {len(names)} tensors {fault} for {type(module).__name__}: {some}; "
+                f"allowed: exactly its {len(tensors)}"
             )
-    for name, tensor in wanted.items():
-        found = state[name]
-        if found.shape != tensor.shape:
+    for name, tensor in tensors.items():
+        own = state[name]
+        if own.shape != tensor.shape:
             raise WorkloadError(
-                f"{path}: tensor {name!r} is {tuple(found.shape)}; allowed: {tuple(tensor.shape)}"
+                f"{path}: tensor {name!r} is {tuple(own.shape)}; allowed: {tuple(tensor.shape)}"
             )
-        if found.is_floating_point() and not found.isfinite().all():
-            bad = int((~found.isfinite()).sum())
+        if own.is_floating_point() and not own.isfinite().all():
+            bad = int((~own.isfinite()).sum())
             raise WorkloadError(
                 f"{path}: tensor {name!r}: {bad} values are NaN or infinite; allowed: finite values"
             )
@@ -56,12 +59,12 @@ def load_into(module: nn.Module, path: str | Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    found: Any
+    content: Any
     try:
         if path.suffix == ".safetensors":
-            found = load_file(path)
+            content = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WorkloadError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (
@@ -73,13 +76,13 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path}: is no safetensors file and no state dict of torch.save: {first}"
         ) from None
     for key in _INSIDE:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
             break
-    if not isinstance(found, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
         raise WorkloadError(
-            f"{path}: holds {type(found).__name__}; allowed: a state dict, name to tensor"
+            f"{path}: holds {type(content).__name__}; allowed: a state dict, name to tensor"
         )
-    return dict(found)
+    return dict(content)

@@ -100,7 +100,7 @@ def phases(
         )
         if rows is not None and cols is not None:  # else no tap reaches these outputs: zeros
             alike.setdefault((rows, cols), []).append(offset)
-    made = []
+    parts = []
     for number, ((rows, cols), offsets) in enumerate(alike.items()):
         whole = (rows.first, rows.last, cols.first, cols.last) == (0, H, 0, W)
         layer = ConvLayer(
@@ -119,8 +119,8 @@ def phases(
         )
         crop = None if whole else (rows.first, rows.last, cols.first, cols.last)
         taps = tuple(((r + pads[0]) % strides[0], (c + pads[1]) % strides[1]) for r, c in offsets)
-        made.append(Phase(layer, tuple(offsets), taps, strides, crop))
-    return tuple(made), (N, extents[0], extents[1], out_channels)
+        parts.append(Phase(layer, tuple(offsets), taps, strides, crop))
+    return tuple(parts), (N, extents[0], extents[1], out_channels)
 
 
 def _window(

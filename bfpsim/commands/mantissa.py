@@ -145,7 +145,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 def _onnx(path: str, shape: list[str] | None, asked: Question) -> Report:
     from bfpsim.commands.mantissa_reports import study_weights
     from bfpsim.quant.mantissa.weights import imported_weights
-    from bfpsim.workloads.importers.onnx.graph import import_onnx
+    from bfpsim.workloads.importers.onnx.model import import_onnx
 
     imported = import_onnx(path, shapes(shape))
     return study_weights(path, imported.network, imported_weights(imported), asked)

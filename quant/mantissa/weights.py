@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode
-from bfpsim.workloads.importers.imported import Imported
+from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.network import Network
 
 if TYPE_CHECKING:

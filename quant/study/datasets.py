@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bfpsim.workloads.checkpoint import PIXEL_MEAN, PIXEL_STD
-from bfpsim.workloads.idx import read_idx
+from bfpsim.workloads.images import read_idx
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.shipped import shipped_images
 

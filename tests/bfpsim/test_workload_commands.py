@@ -48,7 +48,7 @@ def imported(monkeypatch):
         found.shapes = shapes
         return found
 
-    fake = ModuleType("bfpsim.workloads.importers.onnx.graph")
+    fake = ModuleType("bfpsim.workloads.importers.onnx.model")
     fake.import_onnx = import_onnx
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     return found

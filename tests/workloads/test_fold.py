@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from bfpsim.workloads.training.fold import fold_batch_norm
+from bfpsim.workloads.batch_norm import fold_batch_norm
 
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 

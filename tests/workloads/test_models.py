@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.batch_norm import fold_batch_norm
 from bfpsim.workloads.training.family import FAMILIES
-from bfpsim.workloads.training.fold import fold_batch_norm
 from bfpsim.workloads.training.models.googlenet import GoogLeNet
 from bfpsim.workloads.training.models.mobilenet import Eca, MobileNetV2Eca
 from bfpsim.workloads.training.models.resnet import ResNet18

@@ -11,8 +11,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from bfpsim.workloads.files.row import KEYS, Cell, Row, Value, every_value, network_of
-from bfpsim.workloads.files.text import quoted, read_text, write_text
+from bfpsim.workloads.files.row import KEYS, Cell, Row, Value, all_values, network_of
+from bfpsim.workloads.files.text import quote, read_text, write_text
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.network import Network
 
@@ -29,7 +29,7 @@ def write_csv(network: Network, path: str | Path) -> None:
     """
     lines = [_line(HEADER, ",")]
     for node in network.nodes:
-        values = every_value(node)
+        values = all_values(node)
         lines.append(_line([network.name, *(_cell(key, values.get(key, "")) for key in KEYS)], ","))
     write_text(path, "".join(f"{line}\n" for line in lines))
 
@@ -91,7 +91,7 @@ def _check_header(file: str, header: list[str]) -> None:
     for column in header:
         if column not in HEADER:
             raise WorkloadError(
-                f"{file}:1: column {quoted(column)} is refused; allowed: {', '.join(HEADER)}"
+                f"{file}:1: column {quote(column)} is refused; allowed: {', '.join(HEADER)}"
             )
         if header.count(column) > 1:
             raise WorkloadError(f"{file}:1: column {column!r} stands twice; allowed: once")
@@ -111,7 +111,7 @@ def _names(file: str, line: int, text: str) -> tuple[str, ...]:
         lines, wrong = [], str(error)
     if len(lines) != 1:
         raise WorkloadError(
-            f"{file}:{line}: inputs: {quoted(text)} is refused: {wrong}; "
+            f"{file}:{line}: inputs: {quote(text)} is refused: {wrong}; "
             "allowed: names joined by ';'"
         )
     return tuple(lines[0])

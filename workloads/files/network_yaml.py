@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bfpsim.workloads.files.row import Cell, Row, Value, needed_values, network_of
-from bfpsim.workloads.files.text import quoted, read_text, write_text
+from bfpsim.workloads.files.row import Cell, Row, Value, brief_values, network_of
+from bfpsim.workloads.files.text import quote, read_text, write_text
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.network import Network
 
@@ -39,7 +39,7 @@ def write_yaml(network: Network, path: str | Path) -> None:
     nodes = list[CommentedMap]()
     shapes = {node.name: network.shape(node.name) for node in network.nodes}
     for node in network.nodes:
-        values = needed_values(node, shapes).items()
+        values = brief_values(node, shapes).items()
         line = CommentedMap({key: _safe(value) for key, value in values})
         line.fa.set_flow_style()
         nodes.append(line)
@@ -61,7 +61,7 @@ def read_yaml(path: str | Path) -> Network:
     top = _mapping(file, _root(file, read_text(path)))
     for key, (line, _) in top.items():
         if key not in ("name", "nodes"):
-            raise _error(file, line, f"key {quoted(key)} is refused; allowed: name, nodes")
+            raise _error(file, line, f"key {quote(key)} is refused; allowed: name, nodes")
     for key in ("name", "nodes"):
         if key not in top:
             raise WorkloadError(f"{file}: {key} is missing; allowed: name and nodes")
@@ -127,7 +127,7 @@ def _mapping(file: str, node: Part) -> Mapping[str, tuple[int, Part]]:
         if not isinstance(key, ScalarNode):
             raise _error(file, line, "a key is no text; allowed: text")
         if key.value in entries:
-            raise _error(file, line, f"key {quoted(key.value)} stands twice; allowed: once")
+            raise _error(file, line, f"key {quote(key.value)} stands twice; allowed: once")
         entries[str(key.value)] = (line, value)
     return entries
 
@@ -139,12 +139,12 @@ def _cell(file: str, key: str, line: int, part: Part) -> Cell:
         return str(part.value)
     if isinstance(part, SequenceNode) and all(isinstance(item, ScalarNode) for item in part.value):
         return tuple(str(item.value) for item in part.value)
-    wrong = f"{quoted(key)} holds too much; allowed: one value, or a list of values"
+    wrong = f"{quote(key)} holds too much; allowed: one value, or a list of values"
     raise _error(file, line, wrong)
 
 
 def _shown(node: Part) -> str:
-    return "a list" if isinstance(node.value, list) else quoted(node.value)
+    return "a list" if isinstance(node.value, list) else quote(node.value)
 
 
 def _error(file: str, line: int, wrong: str) -> WorkloadError:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import cast
 
-from bfpsim.workloads.files.text import quoted
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.files.text import quote
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError
 from bfpsim.workloads.network import Network
-from bfpsim.workloads.node import LAYER_OPS, OPS, Node, Op, Pool, node_shape
+from bfpsim.workloads.node import LAYER_OPS, OPS, Node, Op, Pool
 
 Cell = str | tuple[str, ...]
 """What a file holds under a key: text, or a list of texts."""
@@ -57,7 +58,7 @@ class Row:
         """Return the error of a value that is wrong or missing: where, what, what is allowed."""
         value = self.cells.get(key)
         shown = list(value) if isinstance(value, tuple) else value
-        wrong = f"{key} is missing" if value is None else f"{key}: {quoted(shown)} is refused"
+        wrong = f"{key} is missing" if value is None else f"{key}: {quote(shown)} is refused"
         return WorkloadError(f"{self._place(key)}: {wrong}; allowed: {allowed}")
 
     @contextmanager
@@ -76,7 +77,7 @@ class Row:
                 near = get_close_matches(key, allowed, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise WorkloadError(
-                    f"{self._place(key)}: key {quoted(key)} is refused{hint}; "
+                    f"{self._place(key)}: key {quote(key)} is refused{hint}; "
                     f"allowed for {op}: {', '.join(allowed)}"
                 )
 
@@ -112,15 +113,15 @@ class Row:
         return numbers
 
     def flag(self, key: str) -> bool:
-        """Return whether ``true`` is said; left out is false."""
-        said = self.text(key).lower() if key in self.cells else "false"
-        if said not in ("true", "false"):
+        """Return whether the text is ``true``; left out is false."""
+        text = self.text(key).lower() if key in self.cells else "false"
+        if text not in ("true", "false"):
             raise self.refused(key, "true or false")
-        return said == "true"
+        return text == "true"
 
     def _place(self, key: str) -> str:
         name = self.cells.get("name", "")
-        return f"{self.file}:{self.lines.get(key, self.line)}: node {quoted(name)}"
+        return f"{self.file}:{self.lines.get(key, self.line)}: node {quote(name)}"
 
 
 def network_of(name: str, rows: Iterable[Row]) -> Network:
@@ -128,17 +129,15 @@ def network_of(name: str, rows: Iterable[Row]) -> Network:
 
     Raises `WorkloadError`, naming file and line, for the first row that makes no node.
     """
-    nodes: list[Node] = []
-    shapes: dict[str, Shape] = {}
+    build = NetworkBuilder(name)
     for row in rows:
-        node = _node(row, shapes)
+        node = _node(row, build.shapes)
         with row.located():
-            shapes[node.name] = node_shape(name, node, shapes)
-        nodes.append(node)
-    return Network(name, tuple(nodes))
+            build.append(node)
+    return build.network()
 
 
-def every_value(node: Node) -> dict[str, Value]:
+def all_values(node: Node) -> dict[str, Value]:
     """Return all that there is to say of a node, under the keys of its operation."""
     values: dict[str, Value] = {"name": node.name, "op": node.op, "inputs": list(node.inputs)}
     for shape in (node.input_shape, node.output_shape):
@@ -160,8 +159,8 @@ def every_value(node: Node) -> dict[str, Value]:
     return {key: values[key] for key in KEYS if key in values}
 
 
-def needed_values(node: Node, shapes: Mapping[str, Shape]) -> dict[str, Value]:
-    """Return `every_value` but for what reading fills in; ``shapes`` are those of its inputs."""
+def brief_values(node: Node, shapes: Mapping[str, Shape]) -> dict[str, Value]:
+    """Return `all_values` but for what reading fills in; ``shapes`` are those of its inputs."""
     given: dict[str, Value] = {"inputs": [], "unverified": ""}
     if node.layer is not None:
         given |= {"G": 1, "R": 1, "S": 1, "stride": 1, "padding": 0, "dilation": 1}
@@ -176,7 +175,7 @@ def needed_values(node: Node, shapes: Mapping[str, Shape]) -> dict[str, Value]:
         given |= {"macs": 0}
         if node.inputs:
             given["shape"] = list(shapes[node.inputs[0]])
-    values = every_value(node)
+    values = all_values(node)
     return {key: value for key, value in values.items() if given.get(key) != value}
 
 

@@ -17,10 +17,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bfpsim.workloads.files.text import quoted, read_text
-from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError
+from bfpsim.workloads.builder import NetworkBuilder
+from bfpsim.workloads.files.text import quote, read_text
+from bfpsim.workloads.layer import ConvLayer, WorkloadError
 from bfpsim.workloads.network import Network
-from bfpsim.workloads.node import Node, Op, node_shape
+from bfpsim.workloads.node import Node, Op
 
 _CONVOLUTIONS = (
     *("layer name", "ifmap height", "ifmap width", "filter height", "filter width"),
@@ -44,20 +45,18 @@ def read_scale_sim(path: str | Path) -> Network:
     rows = list(_rows(read_text(path)))
     line, header = rows[0]
     columns = _columns(f"{path}:{line}", header)
-    name, nodes = Path(path).stem, list[Node]()
-    shapes: dict[str, Shape] = {}
+    build = NetworkBuilder(Path(path).stem)
     for line, cells in rows[1:]:
         place = f"{path}:{line}"
         sizes = _sizes(place, columns, cells)
         try:
             for node in _nodes(cells[0], sizes):
-                shapes[node.name] = node_shape(name, node, shapes)
-                nodes.append(node)
+                build.append(node)
         except WorkloadError as error:
             raise WorkloadError(f"{place}: {error}") from None
-    if not nodes:
+    if not build.shapes:
         raise WorkloadError(f"{path}: has no layer; allowed: a row per layer below the header")
-    return Network(name, tuple(nodes))
+    return build.network()
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -73,7 +72,7 @@ def _columns(place: str, header: list[str]) -> tuple[str, ...]:
         if found[: len(columns)] == columns:
             return columns
     raise WorkloadError(
-        f"{place}: header {quoted(','.join(header))} is refused; allowed: "
+        f"{place}: header {quote(','.join(header))} is refused; allowed: "
         f"{', '.join(_CONVOLUTIONS)}, or {', '.join(_PRODUCTS)}"
     )
 
@@ -88,7 +87,7 @@ def _sizes(place: str, columns: tuple[str, ...], cells: list[str]) -> tuple[int,
     for column, cell in wanted:
         if not re.fullmatch(r"0*[1-9][0-9]{0,17}", cell):
             raise WorkloadError(
-                f"{place}: {column}: {quoted(cell)} is refused; allowed: a whole number from 1"
+                f"{place}: {column}: {quote(cell)} is refused; allowed: a whole number from 1"
             )
     for cell in cells[len(columns) :]:
         if re.fullmatch(r"[0-9]+\s*:\s*[0-9]+", cell) and len({*cell.split(":")}) > 1:

@@ -42,7 +42,7 @@ def write_text(path: str | Path, text: str) -> None:
         raise WorkloadError(f"{path}: cannot be written: {reason}") from None
 
 
-def quoted(value: object) -> str:
+def quote(value: object) -> str:
     """Return a value as an error shows it: in quotes, on one line, its middle left out if long."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"

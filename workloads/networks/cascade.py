@@ -40,10 +40,12 @@ def cascade_mask_rcnn(build: NetworkBuilder, source: str, classes: int) -> str:
         scores.append(score)
         boxes = build.host(f"box{stage}.refine", "refine_boxes", boxes, moves)
     N = build.shape(source)[0] * _DETECTIONS
-    found = build.host("detections", "non_maximum_suppression", *scores, boxes, shape=(N, 1, 1, 6))
-    masks = _mask_head(build, pyramid[:4], found, classes)
+    detections = build.host(
+        "detections", "non_maximum_suppression", *scores, boxes, shape=(N, 1, 1, 6)
+    )
+    masks = _mask_head(build, pyramid[:4], detections, classes)
     _, H, W, _ = build.shape(masks)
-    return build.host("instances", "instance_inference", found, masks, shape=(N, H, W, 1))
+    return build.host("instances", "instance_inference", detections, masks, shape=(N, H, W, 1))
 
 
 def _pyramid(build: NetworkBuilder, source: str) -> list[str]:

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.workloads.batch_norm import fold_batch_norm
 from bfpsim.workloads.checkpoint import PIXEL_MEAN, PIXEL_STD, normalise, save_images, save_state
-from bfpsim.workloads.idx import FashionMnist, read_fashion_mnist
+from bfpsim.workloads.images import FashionMnist, read_fashion_mnist
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.training.family import FAMILIES, Recipe
-from bfpsim.workloads.training.fold import fold_batch_norm, max_difference
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
@@ -102,6 +102,12 @@ def count_correct(module: nn.Module, images: NDArray[np.uint8], labels: NDArray[
             predicted = module(as_input(part)).argmax(1).numpy()
             correct += int((predicted == labels[start : start + 500]).sum())
     return correct
+
+
+def max_difference(one: nn.Module, other: nn.Module, images: Tensor) -> float:
+    """Return the largest absolute difference of two modules' outputs on the images."""
+    with torch.no_grad():
+        return float((one(images) - other(images)).abs().max())
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from bfpsim.workloads.batch_norm import fold_batch_norm
 from bfpsim.workloads.checkpoint import load_metadata, load_state
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.shipped import shipped_metadata, shipped_state
 from bfpsim.workloads.training.family import FAMILIES
-from bfpsim.workloads.training.fold import fold_batch_norm
 
 
 def shipped_module(name: str) -> nn.Module:
@@ -57,11 +57,11 @@ def _module(
 
 
 def _check_tensors(owner: str, module: nn.Module, state: Mapping[str, NDArray[np.float32]]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    faults = {"missing": wanted.keys() - state.keys(), "not its own": state.keys() - wanted.keys()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    faults = {"missing": shapes.keys() - state.keys(), "not its own": state.keys() - shapes.keys()}
     for fault, names in faults.items():
         if names:
             raise WorkloadError(f"{owner}: tensors {fault}: {', '.join(sorted(names))}")
-    for name, shape in wanted.items():
+    for name, shape in shapes.items():
         if state[name].shape != shape:
             raise WorkloadError(f"{owner}: tensor {name!r} is {state[name].shape}, must be {shape}")

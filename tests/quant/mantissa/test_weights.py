@@ -3,7 +3,7 @@
 import numpy as np
 
 from bfpsim.quant.mantissa.weights import imported_weights
-from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.onnx.model import import_onnx
 from tests.workloads.importers.onnx_models import Model
 
 

@@ -21,7 +21,7 @@ from bfpsim.workloads import (
     save_workload,
 )
 from bfpsim.workloads.files.network_csv import HEADER
-from bfpsim.workloads.files.row import Row, needed_values, network_of
+from bfpsim.workloads.files.row import Row, brief_values, network_of
 from tests.workloads.networks_random import networks, random_network
 
 SUFFIXES = ("yaml", "yml", "csv")
@@ -100,7 +100,7 @@ def brief_rows(network: Network) -> list[Row]:
     """What a YAML file holds, as text, without the file."""
     rows = []
     for number, node in enumerate(network.nodes):
-        values = needed_values(node, {name: network.shape(name) for name in node.inputs})
+        values = brief_values(node, {name: network.shape(name) for name in node.inputs})
         cells = {
             key: tuple(map(str, value))
             if isinstance(value, list)

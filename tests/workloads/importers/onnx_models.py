@@ -15,7 +15,7 @@ from onnx.reference.op_run import OpRun
 from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.workloads import Node
-from bfpsim.workloads.importers.imported import Imported
+from bfpsim.workloads.importers.draft import Imported
 
 Values = NDArray[np.float64]
 Host = Callable[[Node, list[Values]], Values]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bfpsim.workloads import NetworkBuilder, WorkloadError
-from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.onnx.model import import_onnx
 from tests.workloads.importers.onnx_models import Model
 
 T, HEADS, C = 7, 3, 4

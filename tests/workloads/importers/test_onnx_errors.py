@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from bfpsim.workloads import WorkloadError
-from bfpsim.workloads.importers import onnx_file
-from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.onnx import file as onnx_file
+from bfpsim.workloads.importers.onnx.model import import_onnx
 from tests.workloads.importers.onnx_models import LIGHT, Model
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.workloads import Pool, WorkloadError
-from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.onnx.model import import_onnx
 from bfpsim.workloads.transposed import phases
 from tests.workloads.importers.onnx_models import Model, evaluate, execute, nhwc, whole
 
@@ -358,8 +358,11 @@ def test_gemm_computes_what_onnx_computes(seed, tmp_path_factory):
     if rng.random() < 0.5:
         x = model.node("Add", model.constant(whole(rng, columns)), x)
     path = tmp_path_factory.mktemp("gemm") / "model.onnx"
-    # A transposed input is moved by the host; without rows there is nothing to move.
-    host = {"transpose": lambda node, sources: sources[0].transpose(3, 1, 2, 0)}
+    # A transposed input is moved by the host; a single row or column is where it should be.
+    host = {
+        "transpose": lambda node, sources: sources[0].transpose(3, 1, 2, 0),
+        "reshape": lambda node, sources: sources[0].reshape(node.output_shape),
+    }
     imported = same_values(path, model.proto(x), {"x": image}, host)
     (layer,) = imported.network.layers
     assert (layer.N, layer.C, layer.K, layer.macs) == (

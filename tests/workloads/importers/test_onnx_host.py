@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from bfpsim.workloads import WorkloadError
-from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.onnx.model import import_onnx
 from tests.workloads.importers.onnx_models import Model, execute, nhwc, whole
 
 
@@ -455,7 +455,8 @@ def test_a_batch_scales(path):
 
 
 def test_onnx_is_not_imported_before_it_is_used():
-    code = "import workloads, sys; print(sum(n.split('.')[0] == 'onnx' for n in sys.modules))"
+    count = "sum(name.split('.')[0] == 'onnx' for name in sys.modules)"
+    code = f"import bfpsim.workloads, sys; print({count})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
 

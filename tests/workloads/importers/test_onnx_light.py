@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, shape_inference
 
-from bfpsim.workloads.importers.onnx.graph import import_onnx
+from bfpsim.workloads.importers.onnx.model import import_onnx
 from tests.workloads.importers.onnx_models import LIGHT, TORCH, execute, nhwc
 
 NETWORKS = sorted(path.name for path in LIGHT.glob("*.onnx"))

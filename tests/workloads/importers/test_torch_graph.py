@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils._pytree import tree_leaves
 
 from bfpsim.workloads import WorkloadError
-from bfpsim.workloads.importers.torch.decompose import attention, einsum
+from bfpsim.workloads.importers.torch.export import attention, einsum
 from bfpsim.workloads.importers.torch.graph import Captured, capture
 
 

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from bfpsim.workloads import Network, NetworkBuilder, Node, WorkloadError, googlenet, load_workload
+from bfpsim.workloads.batch_norm import fold_batch_norm
 from bfpsim.workloads.importers.torch.module import import_torch
 from bfpsim.workloads.networks.mobilenet import mobilenetv2
 from bfpsim.workloads.networks.vit import pooled_vit
 from bfpsim.workloads.training.family import FAMILIES
-from bfpsim.workloads.training.fold import fold_batch_norm
 from bfpsim.workloads.training.models.mobilenet import eca_kernel
 from tests.workloads.networks.oracle import (
     count,

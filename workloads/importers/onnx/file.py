@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import checker, external_data_helper, inliner, version_converter
+from onnx import checker, external_data_helper, helper, inliner, version_converter
 
 from bfpsim.workloads.layer import WorkloadError, integer
-
-Dims = tuple[int, ...]
 
 LARGEST_SHAPE = 1024
 """Elements of the largest tensor that may say what shape another has; larger ones are weights."""
@@ -42,7 +41,7 @@ class OnnxFile:
 def read_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> OnnxFile:
     """Read and check a file; ``shapes`` is input name -> dims.
 
-    Raises `WorkloadError` as `onnx_graph.import_onnx` says.
+    Raises `WorkloadError` as `onnx.model.import_onnx` says.
     """
     model = _load(path)
     initialisers = {}
@@ -115,7 +114,7 @@ def _load(path: Path) -> onnx.ModelProto:
 
 def _refuse_axes(graph: onnx.GraphProto) -> None:
     for node in graph.node:
-        if {"broadcast", "axis"} <= {attribute.name for attribute in node.attribute}:
+        if {"broadcast", "axis"} <= {own.name for own in node.attribute}:
             # The converter puts the axes of extent 1 in the wrong place.
             raise WorkloadError(
                 f"{node.op_type} {node.output[0]!r} is broadcast along an axis, as before opset "
@@ -158,70 +157,81 @@ def _set_inputs(
             raise WorkloadError(f"input {value.name!r} must be a tensor")
         if value.name in shapes:
             _set_shape(value, shapes[value.name], extents)
-    read = {name for node in graph.node for name in reads(node)}
-    read.update(output.name for output in graph.output)
-    asked = [line for value in inputs if value.name in read if (line := _asked(value, extents))]
-    if asked:
-        raise WorkloadError("; ".join(asked))
+    used = {name for node in graph.node for name in reads(node)}
+    used.update(output.name for output in graph.output)
+    requests = [
+        line for value in inputs if value.name in used if (line := _request(value, extents))
+    ]
+    if requests:
+        raise WorkloadError("; ".join(requests))
     return extents
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
     """Return the tensors that an operator reads, those that its subgraphs mention included."""
     names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+    for own in node.attribute:
+        for graph in (*own.graphs, *([own.g] if own.HasField("g") else [])):
             names += [output.name for output in graph.output]
             names += [name for inner in graph.node for name in reads(inner)]
     return names
 
 
-def _set_shape(value: onnx.ValueInfoProto, given: Sequence[int], extents: dict[str, int]) -> None:
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Return an operator's attribute, text as str, or the default if it is left out."""
+    for own in node.attribute:
+        if own.name == name:
+            value = helper.get_attribute_value(own)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def _set_shape(value: onnx.ValueInfoProto, dims: Sequence[int], extents: dict[str, int]) -> None:
     tensor, owner = value.type.tensor_type, f"input {value.name!r}"
-    sizes = [integer(owner, "shape", extent) for extent in given]
-    shown = "x".join(map(str, sizes))
+    sizes = [integer(owner, "shape", extent) for extent in dims]
+    text = "x".join(map(str, sizes))
     if not tensor.HasField("shape"):
         tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in sizes)
-    declared = _declared(value)
+    signature = _signature(value)
     if len(sizes) != len(tensor.shape.dim):
         raise WorkloadError(
-            f"{owner}: shape {shown} must have the {len(tensor.shape.dim)} dimensions {declared}"
+            f"{owner}: shape {text} must have the {len(tensor.shape.dim)} dimensions {signature}"
         )
     for dim, size in zip(tensor.shape.dim, sizes, strict=True):
         if dim.dim_param and extents.setdefault(dim.dim_param, size) != size:
             raise WorkloadError(
-                f"{owner}: shape {shown} gives dimension {dim.dim_param!r} {size}, "
+                f"{owner}: shape {text} gives dimension {dim.dim_param!r} {size}, "
                 f"must be {extents[dim.dim_param]} as before"
             )
         if dim.HasField("dim_value") and dim.dim_value != size:
-            raise WorkloadError(f"{owner}: shape {shown} must agree with {declared}")
+            raise WorkloadError(f"{owner}: shape {text} must agree with {signature}")
         dim.dim_value = size
 
 
-def _asked(value: onnx.ValueInfoProto, extents: Mapping[str, int]) -> str:
+def _request(value: onnx.ValueInfoProto, extents: Mapping[str, int]) -> str:
     """Return what must be asked for an input's shape, or nothing; known extents are set."""
     tensor, owner = value.type.tensor_type, f"input {value.name!r}"
     if not tensor.HasField("shape"):
         return f"{owner} has no shape; give it, as {value.name}=1x3x224x224"
-    declared, unknown, example = _declared(value), [], []
+    signature, unknown, example = _signature(value), [], []
     for dim in tensor.shape.dim:
         if dim.dim_param in extents:
             dim.dim_value = extents[dim.dim_param]
         if not dim.HasField("dim_value"):
             unknown.append(repr(dim.dim_param or "?"))
         elif dim.dim_value < 1:
-            raise WorkloadError(f"{owner} has shape {declared}: every dimension must be >= 1")
+            raise WorkloadError(f"{owner} has shape {signature}: every dimension must be >= 1")
         example.append(str(dim.dim_value or 1))
     if not unknown:
         return ""
     are = "dimension {} is" if len(unknown) == 1 else "dimensions {} are"
     return (
-        f"{owner} has shape {declared}: {are.format(', '.join(unknown))} dynamic; "
+        f"{owner} has shape {signature}: {are.format(', '.join(unknown))} dynamic; "
         f"give its shape, as {value.name}={'x'.join(example)}"
     )
 
 
-def _declared(value: onnx.ValueInfoProto) -> str:
+def _signature(value: onnx.ValueInfoProto) -> str:
     dims = value.type.tensor_type.shape.dim
-    shown = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
-    return f"({', '.join(shown)})"
+    extents = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
+    return f"({', '.join(extents)})"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import onnx
-from onnx import helper
 
-from bfpsim.workloads.importers.onnx.file import Dims, is_onnx
+from bfpsim.workloads.importers.onnx.file import attribute, is_onnx
+from bfpsim.workloads.importers.view import Dims
 from bfpsim.workloads.layer import WorkloadError
 
 # Convolution -> the place of its weights (filters, channels per group, ...) among its inputs.
@@ -37,15 +36,13 @@ def host_macs(node: onnx.NodeProto, dims: Mapping[str, Dims], trips: int = 1) ->
         first = dims[read[_PRODUCTS[kind][0]]]
         return math.prod(dims[node.output[0]]) * first[-1]
     if kind == "Gemm":
-        first, transposed = dims[read[0]], _attribute(node, "transA", 0)
+        first, transposed = dims[read[0]], attribute(node, "transA", 0)
         return math.prod(dims[node.output[0]]) * first[0 if transposed else 1]
     if kind in ("RNN", "GRU", "LSTM"):
         steps = math.prod(dims[read[0]][:2])  # of all sequences
         return steps * (math.prod(dims[read[1]]) + math.prod(dims[read[2]]))
     if kind == "Einsum" and len(read) > 1:
-        return _einsum_macs(
-            str(_attribute(node, "equation", b"").decode()), [dims[n] for n in read]
-        )
+        return _einsum_macs(attribute(node, "equation", ""), [dims[n] for n in read])
     bodies = [a.g for a in node.attribute if a.HasField("g")]
     if bodies:
         steps = _steps(node, dims) if kind == "Scan" else trips
@@ -71,8 +68,8 @@ def _einsum_macs(equation: str, factors: Sequence[Dims]) -> int:
 
 
 def _steps(scan: onnx.NodeProto, dims: Mapping[str, Dims]) -> int:
-    scanned = int(_attribute(scan, "num_scan_inputs", 1))
-    axis: int = _attribute(scan, "scan_input_axes", [0] * scanned)[0]
+    scanned = int(attribute(scan, "num_scan_inputs", 1))
+    axis: int = attribute(scan, "scan_input_axes", [0] * scanned)[0]
     return dims[scan.input[len(scan.input) - scanned]][axis]
 
 
@@ -89,7 +86,3 @@ def _body_macs(body: onnx.GraphProto, outer: Mapping[str, Dims]) -> int:
         raise WorkloadError(
             f"subgraph {body.name!r}: the shape of tensor {missing} cannot be inferred"
         ) from None
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

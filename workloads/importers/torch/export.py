@@ -2,15 +2,17 @@
 
 Exported by `torch.export`, then rewritten: in-place operations became functional ones in the
 export; here views become reshapes, copies vanish, every convolution spells out all its arguments,
-and products are ``matmul``, or ``linear`` where a factor is a parameter.
+what holds matrix products is written out as those, and they are ``matmul``, or ``linear`` where a
+factor is a parameter.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -19,7 +21,6 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from bfpsim.workloads.importers.torch.decompose import DECOMPOSITIONS
 from bfpsim.workloads.layer import WorkloadError
 
 aten = torch.ops.aten
@@ -103,7 +104,7 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any) -> fx.G
         # Lists that recurrent layers keep of their parameters; the parameters are exported.
         warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during", UserWarning)
         program = torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
-        program = program.run_decompositions(DECOMPOSITIONS)
+        program = program.run_decompositions(_PRODUCTS)
         exported = program.module()
         assert isinstance(exported, fx.GraphModule)
         _plain(exported.graph, program.call_spec.out_spec)
@@ -157,7 +158,7 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
     elif node.target in (aten.mm.default, aten.bmm.default):
         node.target = aten.matmul.default
     elif node.target == aten.pad.default:
-        _, pads, mode, value = _filled(node, (None, None, "constant", None))
+        _, pads, mode, value = arguments_of(node, (None, None, "constant", None))
         if mode == "constant":
             node.target = aten.constant_pad_nd.default
             node.args, node.kwargs = (node.args[0], pads, value or 0.0), {}
@@ -167,9 +168,9 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         _spell_convolution(graph, node)
     elif node.target in _TRANSPOSED:
         axes = _TRANSPOSED[node.target]
-        x, weight, bias, *window = _filled(node, (None, None, None, 1, 0, 0, 1, 1))
+        x, weight, bias, *window = arguments_of(node, (None, None, None, 1, 0, 0, 1, 1))
         stride, padding, extra, groups, dilation = window
-        pairs = [_each(value, axes) for value in (stride, padding, extra, dilation)]
+        pairs = [each(value, axes) for value in (stride, padding, extra, dilation)]
         node.args = (x, weight, bias, *pairs[:3], groups, pairs[3])
 
 
@@ -192,11 +193,11 @@ def _spell_batch_norm(graph: fx.Graph, node: fx.Node) -> None:
 def _spell_convolution(graph: fx.Graph, node: fx.Node) -> None:
     """Spell out all arguments; padding that a convolution's own cannot express becomes a pad."""
     axes = _CONVOLUTIONS[node.target]  # type: ignore[index]
-    x, weight, bias, stride, padding, dilation, groups = _filled(
+    x, weight, bias, stride, padding, dilation, groups = arguments_of(
         node, (None, None, None, 1, 0, 1, 1)
     )
     assert isinstance(weight, fx.Node)
-    dilations = _each(dilation, axes)
+    dilations = each(dilation, axes)
     if padding == "same":
         kernel = weight.meta["val"].shape[2:]
         total = [step * (taps - 1) for step, taps in zip(dilations, kernel, strict=True)]
@@ -214,7 +215,7 @@ def _spell_convolution(graph: fx.Graph, node: fx.Node) -> None:
     node.target = aten.conv1d.default if axes == 1 else aten.conv2d.default
     node.kwargs = {}
     node.args = (
-        x, weight, bias, _each(stride, axes), _each(padding, axes), dilations, groups,
+        x, weight, bias, each(stride, axes), each(padding, axes), dilations, groups,
     )  # fmt: skip
 
 
@@ -230,7 +231,7 @@ def _find_linear(graph: fx.Graph) -> None:
                 node.target = aten.linear.default
                 node.args = (left, _turned(graph, node, right, fixed), None)
         elif node.target == aten.linear.default:
-            x, weight, bias = _filled(node, (None, None, None))
+            x, weight, bias = arguments_of(node, (None, None, None))
             node.args, node.kwargs = (x, weight, bias), {}
         elif node.target == aten.add.Tensor and not node.kwargs:
             for product, added in (node.args, node.args[::-1]):
@@ -276,13 +277,113 @@ def _turned(graph: fx.Graph, node: fx.Node, matrix: fx.Node, fixed: set[fx.Node]
     return turned
 
 
-def _filled(node: fx.Node, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
+def arguments_of(node: fx.Node, defaults: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return all positional arguments of a node, given the defaults of those left out."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     return tuple(given.get(name, default) for name, default in zip(names, defaults, strict=False))
 
 
-def _each(value: Any, axes: int) -> list[int]:
+def each(value: Any, axes: int) -> list[int]:
+    """Return a value per axis of one for all, or of as many as there are."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     return values * axes if len(values) == 1 else values
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Write scaled dot-product attention as matmul, scale, mask, softmax, matmul; no dropout."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
+        value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
+    scores = torch.matmul(query, key.transpose(-2, -1))
+    scores = scores * (1 / math.sqrt(query.size(-1)) if scale is None else scale)
+    if is_causal:
+        rows, columns = query.size(-2), key.size(-2)
+        ones = torch.ones(rows, columns, dtype=torch.bool, device=query.device)
+        scores = scores.masked_fill(ones.tril().logical_not(), -math.inf)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(attn_mask.logical_not(), -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.matmul(torch.softmax(scores, -1), value)
+
+
+def addmm(
+    added: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """Write ``beta`` * added + ``alpha`` * left right as a product and a sum; of batches too."""
+    product = torch.matmul(left, right)
+    if alpha != 1:
+        product = product * alpha
+    if beta == 0:
+        return product
+    return product + (added if beta == 1 else added * beta)
+
+
+def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = None) -> Tensor:
+    """Write the einsum of two operands as one matmul, where it is one."""
+    terms, arrow, out = equation.replace(" ", "").partition("->")
+    factors = terms.split(",")
+    if len(factors) != 2 or "." in equation:
+        return NotImplemented  # type: ignore[no-any-return]
+    left, right = factors
+    if not arrow:
+        out = "".join(sorted(x for x in {*left, *right} if (left + right).count(x) == 1))
+    batch = [x for x in left if x in right and x in out]
+    rows = [x for x in left if x not in right]
+    columns = [x for x in right if x not in left]
+    contracted = [x for x in left if x in right and x not in out]
+    # A letter twice in a term is a diagonal, one that the result lacks is a sum of one operand.
+    once = all(len({*term}) == len(term) for term in (left, right, out))
+    if not once or not contracted or {*rows, *columns} - {*out}:
+        return NotImplemented  # type: ignore[no-any-return]
+    extents = dict(zip(left, operands[0].shape, strict=True))
+    extents.update(zip(right, operands[1].shape, strict=True))
+
+    def grouped(operand: Tensor, letters: str, *groups: list[str]) -> Tensor:
+        order = [letters.index(x) for group in groups for x in group]
+        if order != sorted(order):
+            operand = operand.permute(order)
+        shape = [_extent(extents, group) for group in groups[-2:]]
+        outer = [extents[x] for group in groups[:-2] for x in group]
+        single = all(len(group) == 1 for group in groups[-2:])
+        return operand if single else operand.reshape([*outer, *shape])
+
+    # Rows beside a matrix that all samples share stay apart, as in a linear layer.
+    apart, merged = (batch, rows) if batch or not rows else (rows[:-1], rows[-1:])
+    product = torch.matmul(
+        grouped(operands[0], left, apart, merged, contracted),
+        grouped(operands[1], right, batch, contracted, columns),
+    )
+    found = [*batch, *rows, *columns]
+    if [*product.shape] != [extents[x] for x in found]:
+        product = product.reshape([extents[x] for x in found])
+    order = [found.index(x) for x in out]
+    return product if order == sorted(order) else product.permute(order)
+
+
+def _extent(extents: dict[str, int], letters: list[str]) -> int:
+    total = 1
+    for letter in letters:
+        total = total * extents[letter]
+    return total
+
+
+# Operator -> what writes it as products; what the rules do not cover they leave as it is. Traced by
+# torch, so that all extents may be symbolic.
+_PRODUCTS: dict[Any, Callable[..., Tensor]] = {
+    aten.scaled_dot_product_attention.default: attention,
+    aten.einsum.default: einsum,
+    aten.addmm.default: addmm,
+    aten.baddbmm.default: addmm,
+}

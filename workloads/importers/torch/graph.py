@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from bfpsim.workloads.batch_norm import scale_and_shift
 from bfpsim.workloads.importers.torch.export import aten, constants, export, first_line, written_out
-from bfpsim.workloads.importers.torch.fold import fold_batch_norm
-from bfpsim.workloads.importers.torch.hooks import MORE_FLOPS, composite_macs
-from bfpsim.workloads.importers.torch.sites import Extents, Site, find_sites
+from bfpsim.workloads.importers.torch.sites import Site, find_sites
+from bfpsim.workloads.importers.view import Dims
 from bfpsim.workloads.layer import WorkloadError
 
 __all__ = ["Captured", "Site", "capture"]
@@ -23,6 +24,14 @@ __all__ = ["Captured", "Site", "capture"]
 # Of the largest absolute value of an output: how far float32 may move it. Folding alone moves a
 # deep network's outputs by some 1e-6 of it; a wrong operation moves them by far more.
 TOLERANCE = 1e-4
+# Layer -> the axis of its weight that holds output channels; of a transposed one, per group.
+_LAYERS: dict[Any, int] = {
+    aten.conv1d.default: 0,
+    aten.conv2d.default: 0,
+    aten.conv_transpose1d.default: 1,
+    aten.conv_transpose2d.input: 1,
+    aten.linear.default: 0,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Captured:
 
     module: fx.GraphModule
     sites: tuple[Site, ...]
-    shapes: Mapping[str, Extents]
+    shapes: Mapping[str, Dims]
     host_macs: Mapping[str, int]
     dynamic_batch: bool
 
@@ -52,7 +61,7 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     ``inputs`` are the forward's positional arguments, which fix ranks and extents, all but the
     first where the module allows it. Attention is written out as matmul, softmax, matmul; einsum,
     bmm, mm and addmm are ``matmul`` or ``linear``; batch normalisation is folded where it alone
-    reads a layer's output (`torch_fold`).
+    reads a layer's output.
 
     Raises `WorkloadError` if the module fails on the inputs, torch cannot export it, or the graph
     gives other outputs than the module.
@@ -64,7 +73,7 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     expected = run(original, inputs)
     exported, dynamic = export(original, inputs)
     _name_types(exported.graph)
-    fold_batch_norm(exported)
+    _fold_batch_norm(exported)
     # A module of its own: what torch.export returns refuses `train()`, and keeps unread tensors.
     graph = fx.GraphModule(exported, exported.graph, name)
     recorder = _Recorder(graph)
@@ -111,14 +120,14 @@ class _Recorder(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.shapes: dict[str, Extents] = {}
+        self.shapes: dict[str, Dims] = {}
         self.macs: dict[str, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        with FlopCounterMode(display=False, custom_mapping=MORE_FLOPS) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_MORE_FLOPS) as counter:
             value = super().run_node(n)
         args, _ = self.fetch_args_kwargs_from_env(n)
-        self.macs[n.name] = counter.get_total_flops() // 2 + composite_macs(n.target, args)
+        self.macs[n.name] = counter.get_total_flops() // 2 + _composite_macs(n.target, args)
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
         return value
@@ -138,3 +147,164 @@ def _compare(name: str, expected: Any, outputs: Any) -> None:
                 f"module {name}: the captured graph's output {number} differs from the module's "
                 f"by {float((one - other).abs().max()):.3g}; allowed: {allowed:.3g}"
             )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A layer whose output a batch normalisation alone reads."""
+
+    layer: fx.Node
+    norm: fx.Node
+
+    @property
+    def parameters(self) -> tuple[object, ...]:
+        """What both read besides the layer's input; equal where the same two modules run again."""
+        layer = self.layer.args[1:]
+        return (*map(str, layer), *map(str, self.norm.args[1:]))
+
+
+def _fold_batch_norm(module: fx.GraphModule) -> None:
+    """Fold every batch normalisation that alone reads a layer's output into the layer, in place.
+
+    With scale = gamma / sqrt(variance + epsilon), a filter is multiplied by its channel's scale,
+    and the bias becomes (bias - mean) * scale + beta; in float64, rounded once. Weight and bias
+    stay parameters of the layer's names, or become one (``conv.bias``). A layer that runs several
+    times is folded if the same normalisation follows each time; one whose weight is computed, or
+    read by others too, is not.
+    """
+    pairs: dict[fx.Node, list[_Pair]] = {}
+    for node in module.graph.nodes:
+        pair = _pair(node)
+        if pair is not None:
+            weight = pair.layer.args[1]
+            assert isinstance(weight, fx.Node)
+            pairs.setdefault(weight, []).append(pair)
+    for weight, together in pairs.items():
+        alike = len({pair.parameters for pair in together}) == 1
+        bias = together[0].layer.args[2]
+        readers = set(weight.users) | (set(bias.users) if isinstance(bias, fx.Node) else set())
+        exists = bias is None and hasattr(*_owner(module, _bias_name(together[0].layer, weight)))
+        if alike and not exists and readers == {pair.layer for pair in together}:
+            _fold(module, weight, together)
+    module.graph.eliminate_dead_code()
+
+
+def _pair(norm: fx.Node) -> _Pair | None:
+    if norm.target != aten.batch_norm.default or norm.args[5]:
+        return None
+    layer, *statistics = norm.args[:5]
+    if not isinstance(layer, fx.Node) or layer.target not in _LAYERS or len(layer.users) > 1:
+        return None
+    # Statistics on axis 1 are the features' only of a linear layer that gives (N, features).
+    if layer.target == aten.linear.default and layer.meta["val"].ndim != 2:
+        return None
+    read = [*layer.args[1:3], *statistics]
+    if any(each is not None and getattr(each, "op", "") != "get_attr" for each in read):
+        return None
+    return None if statistics[2] is None else _Pair(layer, norm)
+
+
+def _fold(module: fx.GraphModule, weight: fx.Node, pairs: list[_Pair]) -> None:
+    layer = pairs[0].layer
+    own_args: tuple[Any, ...] = layer.args
+    norm_args: tuple[Any, ...] = pairs[0].norm.args
+    gamma, beta, mean, variance, *_, eps, _ = (
+        _values(module, x) if isinstance(x, fx.Node) else x for x in norm_args[1:]
+    )
+    own = _values(module, weight)
+    bias = None if own_args[2] is None else _values(module, own_args[2])
+    scale, shift = scale_and_shift(gamma, beta, mean, variance, float(eps), bias)
+    if _LAYERS[layer.target] == 1:
+        # (channels in, K per group, ...): each group's inputs have the group's scales.
+        grouped = own.reshape(own_args[6], -1, *own.shape[1:])
+        per_filter = scale.reshape(own_args[6], 1, -1, *[1] * (own.ndim - 2))
+        folded = (grouped * per_filter).reshape(own.shape)
+    else:
+        folded = own * scale.reshape(-1, *[1] * (own.ndim - 1))
+    name = _bias_name(layer, weight)
+    old = _tensor(module, str(weight.target))
+    for target, values in ((str(weight.target), folded), (name, shift)):
+        part, own_name = _owner(module, target)
+        if hasattr(part, own_name):
+            delattr(part, own_name)
+        new = nn.Parameter(values.to(old.dtype), requires_grad=old.requires_grad)
+        part.register_parameter(own_name, new)
+    for pair in pairs:
+        if pair.layer.args[2] is None:
+            with module.graph.inserting_before(pair.layer):
+                read = module.graph.get_attr(name)
+            pair.layer.args = (*pair.layer.args[:2], read, *pair.layer.args[3:])
+        pair.norm.replace_all_uses_with(pair.layer)
+
+
+def _values(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    return _tensor(module, str(node.target)).detach().double()
+
+
+def _bias_name(layer: fx.Node, weight: fx.Node) -> str:
+    bias = layer.args[2]
+    if isinstance(bias, fx.Node):
+        return str(bias.target)
+    stem = str(weight.target)
+    return f"{stem.removesuffix('weight')}bias" if stem.endswith("weight") else f"{stem}_bias"
+
+
+def _tensor(module: fx.GraphModule, name: str) -> Tensor:
+    tensor = getattr(*_owner(module, name))
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _owner(module: fx.GraphModule, name: str) -> tuple[nn.Module, str]:
+    path, _, own = name.rpartition(".")
+    return module.get_submodule(path), own
+
+
+def _vector_flops(left: Dims, right: Dims, *_: Any, out_shape: Dims, **__: Any) -> int:
+    return 2 * math.prod(left)
+
+
+def _added_flops(added: Dims, left: Dims, right: Dims, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(left) * math.prod(right[2:])
+
+
+def _tbc_flops(x: Dims, weight: Dims, *_: Any, out_shape: Dims, **__: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(weight[:2])
+
+
+def _distance_flops(x: Dims, *others: Any, out_shape: Dims, **__: Any) -> int:
+    """One product per pair and element; sums and maxima of differences have none."""
+    p = next((other for other in others if isinstance(other, float)), 2.0)
+    return 0 if p in (0, 1, math.inf) else 2 * math.prod(out_shape) * x[-1]
+
+
+def _bilinear_flops(left: Dims, weight: Dims, *_: Any, out_shape: Dims, **__: Any) -> int:
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+def _recurrent_flops(x: Dims, inner: Dims, hidden: Dims, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x[:-1]) * (math.prod(inner) + math.prod(hidden))
+
+
+# Operator -> its formula, from the shapes of its arguments, where torch has none: 2 per product.
+_MORE_FLOPS: dict[Any, Callable[..., int]] = {
+    aten.mv: _vector_flops,
+    aten.dot: _vector_flops,
+    aten.vdot: _vector_flops,
+    aten.addmv: _added_flops,
+    aten.addbmm: _added_flops,
+    aten.conv_tbc: _tbc_flops,
+    aten._cdist_forward: _distance_flops,
+    aten._euclidean_dist: _distance_flops,
+    aten._pdist_forward: _distance_flops,
+    aten._trilinear: _bilinear_flops,
+    aten.mkldnn_rnn_layer: _recurrent_flops,
+}
+
+
+def _composite_macs(operation: Any, operands: Sequence[Any]) -> int:
+    """Return the multiply-accumulates of an operation that torch makes products and sums of."""
+    if operation != aten.linalg_vecdot.default:
+        return 0
+    shapes = (x.shape for x in operands[:2])
+    return math.prod(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]

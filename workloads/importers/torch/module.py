@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bfpsim.workloads.checkpoint import LayerWeights
-from bfpsim.workloads.importers.imported import Imported
-from bfpsim.workloads.importers.torch.between import append_operation
-from bfpsim.workloads.importers.torch.draft import Draft
+from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.torch.export import aten, constants, first_line
-from bfpsim.workloads.importers.torch.graph import Captured, capture, copied
-from bfpsim.workloads.importers.torch.hooks import count_macs, difference
-from bfpsim.workloads.importers.torch.layers import append_layer, zero_padding
-from bfpsim.workloads.importers.torch.sites import owner
-from bfpsim.workloads.importers.torch.view import View
+from bfpsim.workloads.importers.torch.graph import Captured, capture
+from bfpsim.workloads.importers.torch.operations import (
+    OperationDraft,
+    append_layer,
+    append_operation,
+    zero_padding,
+)
+from bfpsim.workloads.importers.view import Arrangement
 from bfpsim.workloads.layer import WorkloadError
-from bfpsim.workloads.network import Network
-from bfpsim.workloads.node import Node
 
 Inputs = Mapping[str, Sequence[int] | Tensor]
 """Argument of a module's forward -> its shape as torch has it, or a tensor where values matter."""
@@ -47,20 +44,19 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     of the parameters' type; token numbers and the like must be given as a tensor. The module stays
     as it is.
 
-    Layers bear the names of their submodules (`torch_sites.Site`), and batch normalisation is
+    Layers bear the names of their submodules (`torch.sites.Site`), and batch normalisation is
     folded into them where it can be. Nodes are (N, H, W, C): tensors of rank 4 are taken for NCHW,
     of rank 3 for tokens (N, T, C) at (N, T, 1, C) or, where a 1-D convolution reads an input, for
     (N, C, L) at (N, 1, L, C), of rank 2 for (N, C) at (N, 1, 1, C), of rank 1 for (C,), of higher
     rank for (first, rest, last) at (first, rest, 1, last), unless what reads and makes them says
     otherwise. Transposing and reshaping cost nothing as long as a layer finds its channels where
-    they are held (`torch_view`); otherwise the host's ``permute`` stands before it. What is no
+    they are held (`importers.view`); otherwise the host's ``permute`` stands before it. What is no
     kind of layer is the host's, with torch's name for it and its multiply-accumulates. Parameters
     are no nodes, but for ``parameter`` where one is multiplied as an activation. Several outputs
     are gathered by a last host node, ``outputs``.
 
     Raises `WorkloadError` if ``shapes`` does not fit the forward's arguments, for what
-    `torch_graph.capture` raises it, if weights are not finite, or if the multiply-accumulates are
-    not those that the module has as it runs (`torch_hooks`).
+    `torch.graph.capture` raises it, or if weights are not finite.
     """
     name = type(module).__name__
     titles, inputs = _inputs(module, shapes or {})
@@ -70,24 +66,21 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
         for path, part in module.named_modules()
         if path and type(part).__module__.startswith("torch.nn") and not any(part.children())
     ]
-    draft = Draft(name, [site.name for site in captured.sites], leaves)
-    weights: dict[str, LayerWeights] = {}
+    draft = OperationDraft(name, captured, leaves)
     graph = captured.module.graph
     fixed = constants(graph)
     sites = {site.node: site for site in captured.sites}
     names = iter(titles)
     for node in graph.nodes:
         if node.op == "placeholder":
-            _append_input(draft, captured, node, next(names))
+            _append_input(draft, node, next(names))
         elif node.name in sites:
-            append_layer(draft, captured, sites[node.name], node, weights)
+            append_layer(draft, sites[node.name], node)
         elif node.op == "output":
             _append_outputs(draft, node)
         elif node not in fixed and node.name in captured.shapes and zero_padding(node) is None:
-            append_operation(draft, captured, node)
-    network = Network(name, tuple(draft.nodes))
-    _check_counts(module, inputs, captured, network)
-    return Imported(network, weights)
+            append_operation(draft, node)
+    return draft.finish()
 
 
 def import_module_function(reference: str, shapes: Inputs | None) -> Imported:
@@ -112,20 +105,20 @@ def make_module(reference: str) -> nn.Module:
     path = Path(place) if place.endswith(".py") else None
     if path is not None and not path.is_file():
         raise WorkloadError(f"workload {reference!r}: there is no file {place}")
-    with _searched(Path.cwd() if path is None else path.resolve().parent):
-        load = _named(place) if path is None else _file(path)
-        found = _tried(reference, f"importing {place}", load)
-        if not hasattr(found, name):
+    with _search_path(Path.cwd() if path is None else path.resolve().parent):
+        load = _package(place) if path is None else _file(path)
+        content = _attempt(reference, f"importing {place}", load)
+        if not hasattr(content, name):
             raise WorkloadError(f"workload {reference!r}: {place} has no attribute {name!r}")
-        made = getattr(found, name)
-        if callable(made) and not isinstance(made, nn.Module):
-            made = _tried(reference, f"{name}()", made)
-    if not isinstance(made, nn.Module):
+        module = getattr(content, name)
+        if callable(module) and not isinstance(module, nn.Module):
+            module = _attempt(reference, f"{name}()", module)
+    if not isinstance(module, nn.Module):
         raise WorkloadError(
-            f"workload {reference!r}: {name} gives {type(made).__name__}, must be a "
+            f"workload {reference!r}: {name} gives {type(module).__name__}, must be a "
             "torch.nn.Module or a function without parameters that returns one"
         )
-    return made
+    return module
 
 
 def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor, ...]]:
@@ -142,15 +135,15 @@ def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor,
             raise WorkloadError(
                 f"{owner}: shapes has {name!r}, its forward's arguments are {allowed}"
             )
-    given = [name for name in arguments if name in shapes]
+    names = [name for name in arguments if name in shapes]
     for name, needed in arguments.items():
-        if name not in shapes and (needed or name in list(arguments)[: len(given)]):
+        if name not in shapes and (needed or name in list(arguments)[: len(names)]):
             raise WorkloadError(
                 f"{owner}: shapes must give {name!r}; its forward's arguments are {allowed}"
             )
     types = (each.dtype for each in module.parameters() if each.is_floating_point())
     dtype, generator = next(types, torch.float32), torch.Generator().manual_seed(0)
-    return given, tuple(_tensor(owner, name, shapes[name], dtype, generator) for name in given)
+    return names, tuple(_tensor(owner, name, shapes[name], dtype, generator) for name in names)
 
 
 def _tensor(
@@ -182,61 +175,32 @@ def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
         ) from None
 
 
-def _append_input(draft: Draft, captured: Captured, node: fx.Node, name: str) -> None:
+def _append_input(draft: OperationDraft, node: fx.Node, name: str) -> None:
     if node.users:
-        shape = captured.shapes[node.name]
-        signal = len(shape) == 3 and any(reader.target in _SIGNALS for reader in node.users)
-        view = View.of(draft.free(name), shape, channels_first=signal or None)
-        draft.append(Node(view.node, "input", input_shape=view.held))
-        draft.views[node] = view
+        dims = draft.dims(node)
+        signal = len(dims) == 3 and any(reader.target in _SIGNALS for reader in node.users)
+        arrangement = (Arrangement.channels_first if signal else Arrangement.usual)(len(dims))
+        draft.views[node] = draft.input(draft.names.free(name), dims, arrangement)
 
 
-def _append_outputs(draft: Draft, node: fx.Node) -> None:
+def _append_outputs(draft: OperationDraft, node: fx.Node) -> None:
     """See to it that the last node is the network's output."""
     nodes = [draft.views[x].node for x in node.all_input_nodes if x in draft.views]
     if not nodes:
         raise WorkloadError(f"module {draft.name}: no output depends on an input")
-    if len(nodes) > 1 or nodes[0] != draft.nodes[-1].name:
-        draft.host(draft.free("outputs"), "outputs", nodes, draft.shape(nodes[0]))
+    if len(nodes) > 1 or nodes[0] != draft.last:
+        sources = dict.fromkeys(nodes)
+        draft.host(draft.names.free("outputs"), "outputs", sources, draft.shape(nodes[0]))
 
 
-def _check_counts(
-    module: nn.Module, inputs: tuple[Tensor, ...], captured: Captured, network: Network
-) -> None:
-    """Refuse a network whose layers' and host's multiply-accumulates are not the module's."""
-    paths = {part: path for path, part in module.named_modules()}
-    nodes = {node.name: node for node in network.nodes}
-    counts: Counter[str] = Counter()
-    for site in captured.sites:
-        node = nodes.get(site.name)
-        # Phases of a transposed convolution also count taps that meet the padding.
-        own = site.macs
-        if site.kind != "transposed" and node is not None and node.layer is not None:
-            own = node.layer.macs * node.repeats
-        counts[site.owner] += own
-    for each in captured.module.graph.nodes:
-        if each.name in captured.host_macs:
-            counts[paths[module.get_submodule(owner(each))]] += captured.host_macs[each.name]
-    running = count_macs(copied(module), inputs)
-    # The sums decide: within `torch.no_grad()` an export does not tell which submodule runs.
-    found = difference(counts, running)
-    if found is not None and sum(counts.values()) != sum(running.values()):
-        path, captured_macs, running_macs = found
-        raise WorkloadError(
-            f"module {network.name}: the captured graph has {sum(counts.values())} "
-            f"multiply-accumulates, the running module {sum(running.values())}; they differ "
-            f"first in {path or network.name!r}, {captured_macs} and {running_macs}"
-        )
-
-
-def _tried(reference: str, what: str, call: Callable[[], Any]) -> Any:
+def _attempt(reference: str, what: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise WorkloadError(f"workload {reference!r}: {what} fails: {first_line(error)}") from None
 
 
-def _named(name: str) -> Callable[[], Any]:
+def _package(name: str) -> Callable[[], Any]:
     return lambda: importlib.import_module(name)
 
 
@@ -259,7 +223,7 @@ def _file(path: Path) -> Callable[[], Any]:
 
 
 @contextmanager
-def _searched(folder: Path) -> Iterator[None]:
+def _search_path(folder: Path) -> Iterator[None]:
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, fx, nn
 
+from bfpsim.workloads.importers.draft import Names
 from bfpsim.workloads.importers.torch.export import aten, constants
+from bfpsim.workloads.importers.view import Dims
 
 SiteKind = Literal["conv", "conv1d", "linear", "matmul", "transposed"]
-Extents = tuple[int, ...]
 
 _KINDS: dict[object, SiteKind] = {
     aten.conv2d.default: "conv",
@@ -64,9 +65,7 @@ class Site:
     macs: int
 
 
-def find_sites(
-    graph: fx.Graph, shapes: Mapping[str, Extents], module: nn.Module
-) -> tuple[Site, ...]:
+def find_sites(graph: fx.Graph, shapes: Mapping[str, Dims], module: nn.Module) -> tuple[Site, ...]:
     """Return the sites in execution order.
 
     ``shapes`` are those of the nodes' values, ``module`` is what the graph was captured from. What
@@ -83,12 +82,12 @@ def find_sites(
     sites = []
     for node in graph.nodes:
         kind = _KINDS.get(node.target)
-        if kind is None or node in fixed or not _taken(node, kind, shapes, fixed):
+        if kind is None or node in fixed or not _is_site(node, kind, shapes, fixed):
             continue
         operands: tuple[Any, ...] = node.args
         left, W = operands[:2]
         part = module.get_submodule(owner(node))
-        name = names(_title(node, kind, titles, paths[part], hasattr(part, "weight")))
+        name = names.free(_title(node, kind, titles, paths[part], hasattr(part, "weight")))
         shared = first.setdefault(_formula(W), name) if kind != "matmul" else name
         windowed = kind in ("conv", "conv1d", "transposed")
         # Each of these elements is multiplied with so many of the other operand's.
@@ -118,24 +117,8 @@ def owner(node: fx.Node) -> str:
     return "" if path.startswith("_empty_nn_module_stack") else path
 
 
-class Names:
-    """Gives every name that it is asked for once: again, it is ``name:1``, ``name:2``, ... ."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = set(taken)
-
-    def __call__(self, name: str) -> str:
-        """Return the name, or the first of its successors that is free."""
-        free, number = name, 0
-        while free in self._taken:
-            number += 1
-            free = f"{name}:{number}"
-        self._taken.add(free)
-        return free
-
-
-def _taken(
-    node: fx.Node, kind: SiteKind, shapes: Mapping[str, Extents], fixed: set[fx.Node]
+def _is_site(
+    node: fx.Node, kind: SiteKind, shapes: Mapping[str, Dims], fixed: set[fx.Node]
 ) -> bool:
     operands: tuple[Any, ...] = node.args
     left, right = (shapes[operand.name] for operand in operands[:2])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from bfpsim.workloads.training.models.start import check_width, start_convolutions
+from bfpsim.workloads.training.models import check_width, start_convolutions
 
 FULL = 64  # the first convolution's channels in the paper
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.workloads.networks.mobilenet import HEAD, STAGES, STEM
-from bfpsim.workloads.training.models.start import check_width, start_convolutions
+from bfpsim.workloads.training.models import check_width, start_convolutions
 
 
 class Eca(nn.Module):

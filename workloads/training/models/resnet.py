@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from bfpsim.workloads.training.models.start import check_width, start_convolutions
+from bfpsim.workloads.training.models import check_width, start_convolutions
 
 
 class BasicBlock(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from bfpsim.workloads.training.models.start import check_width
+from bfpsim.workloads.training.models import check_width
 
 PATCH = 4
 TOKENS = (28 // PATCH) ** 2

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bfpsim.workloads import WorkloadError
 from bfpsim.workloads.importers.torch.graph import capture
-from bfpsim.workloads.importers.torch.hooks import count_macs, difference
+from tests.workloads.importers.torch_macs import count_macs, difference
 
 
 @pytest.mark.parametrize(

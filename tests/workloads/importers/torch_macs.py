@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a torch module as it runs, whatever a graph of it says.
+"""Multiply-accumulates of a torch module as it runs: an oracle for what a graph of it says.
 
 Convolutions, linear and recurrent layers and multi-head attention are counted by formulas of their
 own, from forward hooks; everything else by torch's, operator by operator as it is dispatched. What
@@ -8,10 +8,12 @@ inference, and counts nothing.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from bfpsim.workloads.importers.torch.export import first_line, written_out
-from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads import WorkloadError
+from bfpsim.workloads.importers.draft import Imported
+from bfpsim.workloads.importers.torch import graph
+from bfpsim.workloads.importers.torch import module as importer
+from bfpsim.workloads.importers.torch.graph import Captured
+from bfpsim.workloads.importers.torch.sites import owner
 
 Shape = tuple[int, ...]
 _aten = torch.ops.aten
@@ -82,6 +88,42 @@ def composite_macs(function: Any, operands: Sequence[Any]) -> int:
     return math.prod(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
 
 
+def import_counted(module: nn.Module, shapes: Any) -> Imported:
+    """Import a module, whose network must have the multiply-accumulates that it has running."""
+    captures = []
+
+    def capture(copied: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
+        captures.append((inputs, graph.capture(copied, inputs)))
+        return captures[-1][1]
+
+    with mock.patch.object(importer, "capture", capture):
+        made = importer.import_torch(module, shapes)
+    ((inputs, captured),) = captures
+    paths = {part: path for path, part in module.named_modules()}
+    nodes = {node.name: node for node in made.network.nodes}
+    counts: Counter[str] = Counter()
+    for site in captured.sites:
+        # Phases of a transposed convolution also count taps that meet the padding.
+        node, macs = nodes.get(site.name), site.macs
+        if site.kind != "transposed" and node is not None and node.layer is not None:
+            macs = node.layer.macs * node.repeats
+        counts[site.owner] += macs
+    for each in captured.module.graph.nodes:
+        if each.name in captured.host_macs:
+            counts[paths[module.get_submodule(owner(each))]] += captured.host_macs[each.name]
+    running = count_macs(copy.deepcopy(module).eval(), inputs)
+    # The sums decide: within `torch.no_grad()` an export does not tell which submodule runs.
+    found = difference(counts, running)
+    if found is not None and sum(counts.values()) != sum(running.values()):
+        path, captured_macs, running_macs = found
+        raise AssertionError(
+            f"module {made.network.name}: the captured graph has {sum(counts.values())} "
+            f"multiply-accumulates, the running module {sum(running.values())}; they differ "
+            f"first in {path or made.network.name!r}, {captured_macs} and {running_macs}"
+        )
+    return made
+
+
 def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
     """Return path of submodule -> multiply-accumulates that it has itself, not those within it.
 
@@ -91,7 +133,9 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     running: list[tuple[str, bool]] = [("", False)]  # path, whether a formula counts it
     depends = _Dependent()
-    hooks = []
+    hooks: list[Any] = []
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention as operators, not as one kernel
     for path, part in module.named_modules():
         formula = _FORMULAS.get(getattr(type(part), "forward", None))
         hooks += _watch(part, path, formula, counts, running, depends)
@@ -99,7 +143,6 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
         with (
             FakeTensorMode(allow_non_fake_inputs=True) as fake,
             torch.no_grad(),
-            written_out(),
             sdpa_kernel(SDPBackend.MATH),
         ):
             empty = tuple(fake.from_tensor(x) for x in inputs)
@@ -109,9 +152,10 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, int]:
     except Exception as error:  # whatever a module's own code raises
         raise WorkloadError(
             f"module {type(module).__name__}: its multiply-accumulates cannot be counted: "
-            f"{first_line(error)}"
+            f"{str(error).splitlines()[0]}"
         ) from None
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for hook in hooks:
             hook.remove()
     return {path: macs for path, macs in counts.items() if macs}

@@ -1,0 +1,139 @@
+"""Matrix products as linear layers and products of activations, whatever their operands' ranks.
+
+Every product is written as in Einsum: one letter per dimension. Letters of both factors and the
+result are batch, of both factors alone contracted, of the left (right) and the result rows
+(columns).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bfpsim.workloads.importers.draft import Draft
+from bfpsim.workloads.importers.view import Arrangement, Axes, Dims, View, axes_of, join, size
+from bfpsim.workloads.layer import ConvLayer
+from bfpsim.workloads.node import Node
+
+_NONE = "."  # a dimension of extent 1 that takes part in nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The letters of two factors' dimensions, and of their result's."""
+
+    left: str
+    right: str
+    out: str
+
+    @classmethod
+    def matmul(cls, left: Dims, right: Dims) -> Product:
+        """Return numpy's product of two tensors, whose batches are broadcast."""
+        letters = "".join(chr(ord("A") + axis) for axis in range(max(len(left), len(right)) - 2))
+        batch = ["" if len(dims) < 3 else letters[2 - len(dims) :] for dims in (left, right)]
+        for place, axis in enumerate(range(-3, -3 - min(map(len, batch)), -1)):
+            if left[axis] != right[axis]:  # the factor whose extent is 1 is broadcast
+                less = 0 if left[axis] == 1 else 1
+                at = len(batch[less]) - 1 - place
+                batch[less] = batch[less][:at] + _NONE + batch[less][at + 1 :]
+        rows, columns = "m" * (len(left) > 1), "n" * (len(right) > 1)
+        return cls(batch[0] + rows + "k", batch[1] + "k" + columns, letters + rows + columns)
+
+    @property
+    def swapped(self) -> Product:
+        """The same product, its factors the other way round."""
+        return Product(self.right, self.left, self.out)
+
+    @property
+    def batch(self) -> str:
+        """Letters of both factors and the result."""
+        return "".join(x for x in self.left if x in self.right and x in self.out)
+
+    @property
+    def contracted(self) -> str:
+        """Letters of both factors alone, in the right one's order."""
+        return "".join(x for x in self.right if x in self.left and x not in self.out)
+
+    @property
+    def rows(self) -> str:
+        """Letters of the left factor and the result."""
+        return "".join(x for x in self.left if x in self.out and x not in self.right)
+
+    @property
+    def columns(self) -> str:
+        """Letters of the right factor alone, or with the result."""
+        return "".join(x for x in self.right if x not in self.left and x != _NONE)
+
+
+def linear(
+    draft: Draft[Any], name: str, view: View, product: Product, right: Dims
+) -> tuple[ConvLayer, View, str]:
+    """Append a product of a tensor and a constant of shape ``right`` as a linear layer.
+
+    Returns the layer, the result, and the letters that the layer's channels are, outermost first.
+    """
+    axes = dict(zip(product.left, view.dims, strict=True))
+    order = _in_order(product.contracted, axes, view.c)
+    if join(axes[x] for x in order) != view.c:
+        order = product.contracted
+        channels = tuple(map(product.left.index, order))
+        rest = tuple(dim for dim in range(len(view.dims)) if dim not in channels)
+        outer = rest[:1] if rest[:1] == (0,) or len(rest) == 1 else ()
+        view = draft.arrange(view, Arrangement(outer, rest[len(outer) :], channels))
+    extents = dict(zip(product.right, right, strict=True))
+    features = math.prod(extents[x] for x in product.columns)
+    layer = ConvLayer.on_input(name, draft.shape(view.node), features, 1)
+    draft.append(Node(name, "linear", (view.node,), layer=layer))
+    axes |= {x: axes_of(extents[x]) for x in product.columns}
+    c = join(axes[x] for x in product.columns)
+    return layer, View(name, view.n, view.map, c, _dims(product, axes)), order
+
+
+def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Product) -> View:
+    """Append a product of two activations: what N holds are samples, batches in C are heads.
+
+    Batches that share one second operand are rows of one product; those that share one first
+    operand are its columns, channels of the output.
+    """
+    axes = dict(zip(product.left, left.dims, strict=True))
+    batch, rows = (join(axes[x] for x in letters) for letters in (product.batch, product.rows))
+    contracted = join(axes[x] for x in _in_order(product.contracted, axes, left.c))
+    heads = left.c[: len(left.c) - len(contracted)]
+    if (*heads, *contracted) != left.c or {*heads} - {*batch} or {*left.map} != {*rows}:
+        contracted = join(axes[x] for x in product.contracted)
+        first = axes[product.batch[0]] if product.batch else ()
+        samples = tuple(axis for axis in first if axis not in left.c)
+        heads = tuple(axis for axis in (*left.c, *batch) if axis in batch and axis not in samples)
+        heads = tuple(dict.fromkeys(heads))
+        wanted = View(left.node, samples, rows, (*heads, *contracted), left.dims)
+        pixels, inner = (
+            tuple(map(product.left.index, letters))
+            for letters in (product.rows, product.contracted)
+        )
+        _, H, W, _ = Arrangement((), pixels, inner).shape(left.shape)
+        shape = size(wanted.n), H, W, size(wanted.c)
+        left = View(draft.hold(left, wanted, shape), wanted.n, rows, wanted.c, left.dims)
+    extents = dict(zip(product.right, right.shape, strict=True))
+    axes |= {x: axes_of(extents[x]) for x in product.columns}
+    columns = join(axes[x] for x in product.columns)
+    N, P, Q, _ = draft.shape(left.node)
+    layer = ConvLayer(name, K=size(columns), C=size(contracted), P=P, Q=Q)
+    sources = left.node, right.node
+    draft.append(Node(name, "matmul", sources, layer=layer, repeats=N * size(heads)))
+    return View(name, left.n, left.map, (*heads, *columns), _dims(product, axes))
+
+
+def _in_order(letters: str, axes: dict[str, Axes], group: Sequence[Any]) -> str:
+    """Return letters in the order in which a group holds their dimensions; others come last."""
+
+    def place(letter: str) -> int:
+        first = axes[letter][:1]
+        return group.index(first[0]) if first and first[0] in group else len(group)
+
+    return "".join(sorted(letters, key=place))
+
+
+def _dims(product: Product, axes: dict[str, Axes]) -> tuple[Axes, ...]:
+    return tuple(axes.get(x, ()) for x in product.out)

@@ -5,14 +5,14 @@ The one formula of the house. It works on whole numbers, fractions and arrays al
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bfpsim.workloads import ConvLayer
 
 Interval = tuple[int, int]
-T = TypeVar("T")
 
 
 class Window(NamedTuple):
@@ -29,6 +29,7 @@ class Window(NamedTuple):
     extent: int
 
     @classmethod
+    @lru_cache(maxsize=256)
     def of(cls, layer: ConvLayer, dim: str) -> Window:
         """The window of P or Q."""
         axis = "PQ".index(dim)

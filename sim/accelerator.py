@@ -205,8 +205,7 @@ class Accelerator:
     def _move(self, tensor: Tensor, direction: Direction, moved: Moved, tile: int) -> simpy.Event:
         """Remember a transfer's bits, put it on the channel; the event of its completion."""
         counters = self._counters
-        for kind, part in zip(KINDS, moved, strict=True):
-            counters.add((tensor, direction, kind), part)
+        counters.add_all((tensor, direction, KINDS[0]), moved)
         bits = moved.payload + moved.burst
         start, end = self._channel.request(bits)
         now = int(self._env.now)

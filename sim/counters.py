@@ -25,6 +25,13 @@ class Counters:
         """Count `amount` more."""
         self._values[self._place[name]] += amount
 
+    def add_all(self, first: Hashable, amounts: Iterable[int]) -> None:
+        """Count more of a counter and of those named behind it."""
+        place = self._place[first]
+        for amount in amounts:
+            self._values[place] += amount
+            place += 1
+
     def moment(self) -> Moment:
         """All counters as they are now."""
         return tuple(self._values)

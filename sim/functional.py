@@ -69,7 +69,7 @@ class Data:
         self._input_tiles = input_tiles(nest, arch.dma.halo)
         self._weight_tiles = weight_tiles(nest)
         self._output_tiles = output_tiles(nest)
-        _, self._steps = unrolled(nest, len(nest.loops))
+        self._steps = unrolled(nest, len(nest.loops))
         self._spilled: dict[ActivationBox, ExactArray] = {}
         # Resident tiles by their number: one in use, one on its way.
         self._inputs: dict[int, _InputTile] = {}

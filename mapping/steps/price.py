@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _AHEAD = 16
 
+Transfers = tuple[Vector, Vector, "Vector | None", "Vector | None"]
+"""Bits of the transfers of a stream by kind, as `Moved` has them; None where no tile has any."""
+
 
 class Moved(NamedTuple):
     """Bits of one transfer, by kind."""
@@ -157,7 +160,7 @@ def _weight_stays(
         codes = filters * blocks
     mantissa = filters * tiles.c.lengths * tiles.taps * fmt.mantissa_bits
     exponent = codes * fmt.exponent_bits
-    arrives = [mantissa, exponent, np.zeros_like(mantissa), np.zeros_like(mantissa)]
+    arrives: list[Vector | None] = [mantissa, exponent, None, None]
     if burst > 1:
         firsts, number = distinct([tiles.filters.which, *tiles.c])
         boxes = [tiles.at(int(first)) for first in firsts]
@@ -177,52 +180,55 @@ def _weight_stays(
     return _stays(mantissa + exponent, arrives=arrives)
 
 
-def _output_stays(tiles: OutputTiles, result: list[Vector], nest: Nest, arch: Arch) -> Priced[Stay]:
+def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch) -> Priced[Stay]:
     """While sums lie in the buffer a tile takes the larger of its sums and its results.
 
     result: bits of each tile as a result, by kind
     """
-    accumulator = PartialSums(arch.pe_array.accumulator_bits)
+    mantissa, exponent, _, _ = result
+    held = mantissa + exponent
     elements, _ = _volumes(tiles.resident, PartialSums(1))
-    sums = [elements * 0, elements * 0, elements * accumulator.mantissa_bits, elements * 0]
-    partial = tiles.resumed | ~tiles.finished
-    if partial.any():
-        layout = ActivationLayout(nest.layer.output_shape, accumulator)
-        sums[3] = _padding(tiles.resident, layout, arch.dram.burst)
-    held = result[0] + result[1]
+    accumulator = PartialSums(arch.pe_array.accumulator_bits)
+    sums: list[Vector | None] = [None, None, elements * accumulator.mantissa_bits, None]
     if sums_in_buffer(nest, arch):
-        held = np.maximum(held, sums[2])
-    return _stays(
-        held,
-        arrives=[np.where(tiles.resumed, own, 0) for own in sums],
-        leaves=[
-            np.where(tiles.finished, own, other) for own, other in zip(result, sums, strict=True)
-        ],
-    )
+        held = np.maximum(held, elements * accumulator.mantissa_bits)
+    if tiles.finished.all():  # so no visit resumes another
+        return _stays(held, (None,) * 4, result)
+    layout = ActivationLayout(nest.layer.output_shape, accumulator)
+    sums[3] = _padding(tiles.resident, layout, arch.dram.burst)
+    arrives = [None if own is None else np.where(tiles.resumed, own, 0) for own in sums]
+    leaves = [
+        np.where(tiles.finished, 0 if own is None else own, 0 if other is None else other)
+        for own, other in zip(result, sums, strict=True)
+    ]
+    return _stays(held, arrives, leaves)
 
 
 def _stays(
-    held: Vector, arrives: Sequence[Vector], leaves: Sequence[Vector] | None = None
+    held: Vector, arrives: Sequence[Vector | None], leaves: Sequence[Vector | None] = (None,) * 4
 ) -> Priced[Stay]:
-    columns = [held, *arrives, *(leaves or ())]
+    """arrives, leaves: bits of each tile by kind; None where no tile has any"""
+    every = (held, *arrives, *leaves)
+    columns = [column for column in every if column is not None]
     firsts, kinds = distinct(columns)
-    rows = np.stack([np.broadcast_to(c, held.shape)[firsts] for c in columns], axis=1).tolist()
+    none = [0] * len(firsts)
+    rows = zip(*(none if c is None else c[firsts].tolist() for c in every), strict=True)
     prices = (Stay(row[0], Moved(*row[1:5]), Moved(*row[5:])) for row in rows)
     return Priced(kinds, tuple(prices))
 
 
-def _transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> list[Vector]:
+def _transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> Transfers:
     """Bits of moving each box, by kind."""
     mantissa, exponent = _volumes(boxes, fmt)
     padded = _padding(boxes, layout, arch.dram.burst)
-    return [mantissa, exponent, np.zeros_like(mantissa), padded]
+    return mantissa, exponent, None, padded
 
 
-def _padding(boxes: Boxes, layout: Layout, burst: int) -> Vector:
-    """Burst padding of each box; boxes that recur are priced once."""
+def _padding(boxes: Boxes, layout: Layout, burst: int) -> Vector | None:
+    """Burst padding of each box; boxes that recur are priced once. None without bursts."""
     channels = boxes.channels
     if burst == 1:
-        return np.zeros(len(channels.which), np.int64)
+        return None
     edges = [*boxes.n, *boxes.h, *boxes.w]
     firsts, number = distinct([channels.which, *edges])
     n, h, w = (Ranges(own.low[firsts], own.high[firsts]) for own in (boxes.n, boxes.h, boxes.w))
@@ -259,28 +265,29 @@ def _cells(channels: Channels, fmt: Format | PartialSums | None) -> tuple[Vector
 
 def _steps(
     visits: dict[Tensor, Visits],
-    result: list[Vector],
+    result: Transfers,
     nest: Nest,
     arch: Arch,
     formats: LayerFormats,
 ) -> Priced[Step]:
     """result: bits of each visit of O as a result, by kind"""
     layer = nest.layer
-    _, ranges = unrolled(nest, len(nest.loops))
+    ranges = unrolled(nest, len(nest.loops))
     resumes, finishes = ranges["C"].low > 0, ranges["C"].high == layer.C
     begins = {tensor: _marked(nest.steps, own.begins) for tensor, own in visits.items()}
     ends = {tensor: _marked(nest.steps, own.ends - 1) for tensor, own in visits.items()}
     # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
     columns = [
-        ranges["N"].lengths,
-        *(ranges[dim].low for dim in "GKC"),
-        *(_alike(ranges[dim], Window.of(layer, dim).uses) for dim in "PQ"),
-        resumes,
-        finishes,
-        *begins.values(),
-        *ends.values(),
+        np.asarray(ranges[dim].lengths if dim == "N" else ranges[dim].low)
+        for dim in "NGKC"
+        if dim in ranges.cut
     ]
-    firsts, number = distinct([np.asarray(column, np.int64) for column in columns])
+    columns += [
+        _alike(ranges[dim], Window.of(layer, dim).uses) for dim in "PQ" if dim in ranges.cut
+    ]
+    flags = (resumes, finishes, *begins.values(), *ends.values())
+    bits = sum((flag.astype(np.int64) << place for place, flag in enumerate(flags)), start=0)
+    firsts, number = distinct([*columns, np.asarray(bits)])
     visit = np.searchsorted(visits["O"].begins, firsts, side="right") - 1
     mantissas, exponents = (own[visit] * finishes[firsts] for own in result[:2])
     rows = zip(
@@ -288,12 +295,12 @@ def _steps(
         *(ranges[dim].high[firsts].tolist() for dim in DIMS),
         strict=True,
     )
-    flags = [[own[firsts].tolist() for own in edge.values()] for edge in (begins, ends)]
+    edges = [[own[firsts].tolist() for own in edge.values()] for edge in (begins, ends)]
     prices = []
     for kind, row in enumerate(rows):
         tile = Tile(*zip(row[:6], row[6:], strict=True))
         first, last = (
-            tuple(t for t, own in zip(visits, edge, strict=True) if own[kind]) for edge in flags
+            tuple(t for t, own in zip(visits, edge, strict=True) if own[kind]) for edge in edges
         )
         step = firsts[kind]
         prices.append(

@@ -38,22 +38,52 @@ class Ranges(NamedTuple):
         return int(self.low[tile]), int(self.high[tile])
 
 
+class Turns:
+    """Every dimension's range over turns of some loops, by dimension.
+
+    begins: the step that each turn begins at
+    cut: the ranges of the dimensions that the loops cut; the others are whole
+    """
+
+    def __init__(self, begins: Vector, cut: dict[str, Ranges], extents: dict[str, int]) -> None:
+        self.begins, self.cut = begins, cut
+        self._extents = extents
+        self._known = dict(cut)
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def __getitem__(self, dim: str) -> Ranges:
+        if dim not in self._known:
+            whole = np.full(len(self), self._extents[dim], np.int64)
+            self._known[dim] = Ranges(np.zeros(len(self), np.int64), whole)
+        return self._known[dim]
+
+    def at(self, turns: Vector) -> Turns:
+        """Some of the turns."""
+        cut = {d: Ranges(own.low[turns], own.high[turns]) for d, own in self.cut.items()}
+        return Turns(self.begins[turns], cut, self._extents)
+
+
 @dataclass(frozen=True, eq=False)
 class Visits:
     """A tensor's tiles in the order they come: one for every change of its ranges.
 
-    begins, ends: the steps during which each is resident, `begins .. ends - 1`
-    ranges: of every dimension at a visit's first step
-    last: of the reduction at its last step
+    ends: each is resident during the steps `begins .. ends - 1`
+    ranges: of every dimension at a visit's first step; last: at its last turn
     """
 
-    begins: Vector
     ends: Vector
-    ranges: dict[str, Ranges]
-    last: dict[str, Ranges]
+    ranges: Turns
+    last: Turns
+
+    @property
+    def begins(self) -> Vector:
+        """The step at which each becomes resident."""
+        return self.ranges.begins
 
     def __len__(self) -> int:
-        return len(self.begins)
+        return len(self.ends)
 
 
 class ActivationBox(NamedTuple):
@@ -169,22 +199,26 @@ def input_tiles(nest: Nest, halo: Halo) -> InputTiles:
         Ranges(*Window.of(layer, out).stored(*ranges[out], *ranges[taps]))
         for out, taps in ("PR", "QS")
     )
-    channels = _channels(ranges["G"], ranges["C"], layer.C)
+    channels = _channels(ranges, "GC", layer.C)
     resident = Boxes(ranges["N"], h, w, channels)
-    changed = {dim: _changed(ranges[dim]) for dim in RELEVANT["I"]}
-    moved = changed["N"] | changed["G"] | changed["C"]
-    still = ~moved & ~_changed(h) & ~_changed(w)
+    changed = {dim: _changed(own) for dim, own in ranges.cut.items() if dim in RELEVANT["I"]}
+    still = ~(_changed(h) | _changed(w))
+    for dim in "NGC":
+        if dim in changed:
+            still &= ~changed[dim]
     still[:1] = False  # the first tile has none before it
     low = {"h": h.low, "w": w.low}
-    if halo == "sliding":
+    if halo == "sliding" and changed:
         alone = np.sum(list(changed.values()), axis=0) == 1
         for edge, own, dims in (("h", h, "PR"), ("w", w, "QS")):
             slides = np.zeros(len(visits), bool)
             for dim in dims:
-                adjacent = ranges[dim].low == _before(ranges[dim].high)
-                slides |= alone & changed[dim] & adjacent
+                if dim in changed:
+                    adjacent = ranges[dim].low == _before(ranges[dim].high)
+                    slides |= alone & changed[dim] & adjacent
             slides[:1] = False
-            low[edge] = np.where(slides, np.maximum(own.low, _before(own.high)), own.low)
+            if slides.any():
+                low[edge] = np.where(slides, np.maximum(own.low, _before(own.high)), own.low)
     # Of a box that is still there, no row is new.
     new_h = Ranges(low["h"], np.where(still, low["h"], np.maximum(h.high, low["h"])))
     left = np.where(still, w.low, low["w"])
@@ -196,7 +230,7 @@ def weight_tiles(nest: Nest) -> WeightTiles:
     """Tiles of W."""
     visits = visits_of(nest, "W")
     ranges = visits.ranges
-    filters = _channels(ranges["G"], ranges["K"], nest.layer.K)
+    filters = _channels(ranges, "GK", nest.layer.K)
     return WeightTiles(visits, filters, ranges["C"], ranges["R"].lengths * ranges["S"].lengths)
 
 
@@ -204,11 +238,12 @@ def output_tiles(nest: Nest) -> OutputTiles:
     """Visits of O: the first if its reduction begins at 0, the last if it ends at the extent."""
     visits = visits_of(nest, "O")
     ranges = visits.ranges
-    channels = _channels(ranges["G"], ranges["K"], nest.layer.K)
+    channels = _channels(ranges, "GK", nest.layer.K)
     resumed, finished = np.zeros(len(visits), bool), np.ones(len(visits), bool)
     for dim in REDUCTION:
-        resumed |= ranges[dim].low > 0
-        finished &= visits.last[dim].high == nest.extents[dim]
+        if dim in ranges.cut:
+            resumed |= ranges[dim].low > 0
+            finished &= visits.last[dim].high == nest.extents[dim]
     boxes = Boxes(ranges["N"], ranges["P"], ranges["Q"], channels)
     return OutputTiles(visits, boxes, resumed, finished)
 
@@ -217,51 +252,50 @@ def visits_of(nest: Nest, tensor: Tensor) -> Visits:
     """The tiles of a tensor in the order they come."""
     relevant = [i for i, loop in enumerate(nest.loops) if loop.dim in RELEVANT[tensor]]
     depth = relevant[-1] + 1 if relevant else 0
-    begins, ranges = unrolled(nest, depth)
-    changed = np.zeros(len(begins), bool)
+    turns = unrolled(nest, depth)
+    changed = np.zeros(len(turns), bool)
     changed[0] = True
-    for dim in RELEVANT[tensor]:
-        changed |= _changed(ranges[dim])
-    ends = np.append(begins[1:], nest.steps)
+    for dim, ranges in turns.cut.items():
+        if dim in RELEVANT[tensor]:
+            changed |= _changed(ranges)
+    ends = np.append(turns.begins[1:], nest.steps)
     if changed.all():
-        reduction = {dim: ranges[dim] for dim in REDUCTION}
-    else:
-        first = np.flatnonzero(changed)
-        last = np.append(first[1:], len(begins)) - 1
-        reduction = {d: Ranges(ranges[d].low[last], ranges[d].high[last]) for d in REDUCTION}
-        ranges = {d: Ranges(own.low[first], own.high[first]) for d, own in ranges.items()}
-        begins, ends = begins[first], ends[last]
-    return Visits(begins, ends, ranges, reduction)
+        return Visits(ends, turns, turns)
+    first = np.flatnonzero(changed)
+    last = np.append(first[1:], len(turns)) - 1
+    return Visits(ends[last], turns.at(first), turns.at(last))
 
 
-def unrolled(nest: Nest, depth: int) -> tuple[Vector, dict[str, Ranges]]:
-    """Every turn of the outer `depth` loops: the step it begins at, and each dimension's range."""
-    low: dict[str, Vector] = {d: np.zeros(1, np.int64) for d in EVERY_DIM}
-    high: dict[str, Vector] = {d: np.full(1, nest.extents[d], np.int64) for d in EVERY_DIM}
+def unrolled(nest: Nest, depth: int) -> Turns:
+    """Every turn of the outer `depth` loops."""
+    cut: dict[str, Ranges] = {}
     turns = 1
     for loop in nest.loops[:depth]:
         dim = loop.dim
-        trips = np.broadcast_to(-(-(high[dim] - low[dim]) // loop.tile), (turns,))
+        own = cut.pop(dim, None) or Ranges(np.zeros(1, np.int64), np.array([nest.extents[dim]]))
+        trips = -(-own.lengths // loop.tile)
+        if len(trips) == 1:  # the first loop of its dimension: as many trips at every turn
+            each, whole = int(trips[0]), turns
+            turns *= each
+            cut = {d: Ranges(*(np.repeat(edge, each) for edge in r)) for d, r in cut.items()}
+            low = np.tile(np.arange(each) * loop.tile, whole)
+            cut[dim] = Ranges(low, np.minimum(low + loop.tile, nest.extents[dim]))
+            continue
         first = np.cumsum(trips) - trips
-        for edge in (low, high):
-            for cut, values in edge.items():
-                if len(values) > 1 or cut == dim:
-                    edge[cut] = np.repeat(np.broadcast_to(values, (turns,)), trips)
+        cut = {d: Ranges(*(np.repeat(edge, trips) for edge in r)) for d, r in cut.items()}
         turns = int(trips.sum())
-        number = np.arange(turns) - np.repeat(first, trips)
-        low[dim] = low[dim] + number * loop.tile
-        high[dim] = np.minimum(low[dim] + loop.tile, high[dim])
-    inside = np.ones(turns, np.int64)
+        low = np.repeat(own.low, trips)
+        low = low + (np.arange(turns) - np.repeat(first, trips)) * loop.tile
+        cut[dim] = Ranges(low, np.minimum(low + loop.tile, np.repeat(own.high, trips)))
+    inside, constant = np.ones(turns, np.int64), 1
     for dim in EVERY_DIM:
         cuts = [loop.tile for loop in nest.loops[depth:] if loop.dim == dim]
-        if cuts:
-            inside = inside * _pieces(high[dim] - low[dim], cuts)
-    begins = np.cumsum(inside) - inside
-    ranges = {
-        d: Ranges(np.broadcast_to(low[d], (turns,)), np.broadcast_to(high[d], (turns,)))
-        for d in EVERY_DIM
-    }
-    return begins, ranges
+        if cuts and dim in cut:
+            inside = inside * _pieces(cut[dim].lengths, cuts)
+        elif cuts:
+            constant *= int(_pieces(np.array([nest.extents[dim]]), cuts)[0])
+    begins = (np.cumsum(inside) - inside) * constant
+    return Turns(begins, cut, nest.extents)
 
 
 def _pieces(lengths: Vector, cuts: Sequence[int]) -> Vector:
@@ -299,8 +333,12 @@ def distinct(columns: Sequence[Vector]) -> tuple[Vector, Vector]:
 _LARGEST = 2**62
 
 
-def _channels(groups: Ranges, inner: Ranges, per_group: int) -> Channels:
-    firsts, which = distinct([*groups, *inner])
+def _channels(ranges: Turns, dims: str, per_group: int) -> Channels:
+    groups, inner = (ranges[dim] for dim in dims)
+    firsts, which = np.zeros(1, np.int64), np.zeros(len(ranges), np.int64)
+    cut = [edge for dim in dims if dim in ranges.cut for edge in ranges[dim]]
+    if cut:
+        firsts, which = distinct(cut)
     return Channels(
         Ranges(groups.low[firsts], groups.high[firsts]),
         Ranges(inner.low[firsts], inner.high[firsts]),

@@ -225,8 +225,8 @@ def test_steps_of_nested_loops_by_hand() -> None:
     so W stays when N advances there."""
     layer = ConvLayer("nested", K=3, C=1, P=1, Q=1, N=2)
     nest: Nest = join(layer, [("K", {"K": 2}), ("NK", {"N": 1, "K": 1})])
-    begins, ranges = unrolled(nest, len(nest.loops))
-    assert begins.tolist() == [0, 1, 2, 3, 4, 5]
+    ranges = unrolled(nest, len(nest.loops))
+    assert ranges.begins.tolist() == [0, 1, 2, 3, 4, 5]
     assert ranges["K"].low.tolist() == [0, 1, 0, 1, 2, 2]
     assert ranges["N"].low.tolist() == [0, 0, 1, 1, 0, 1]
     visits = weight_tiles(nest).visits

@@ -88,7 +88,8 @@ class Accelerator:
         self._nest = nest = check(layer, arch, mapping, formats)
         self._data = data
         self._tally = Tally()
-        self._env = env = Clock()
+        self._clock = Clock() if data is None and not every_step else None
+        self._env = env = self._clock or simpy.Environment()
         self._counters = Counters(
             ["computing", "transfers", "channel busy"]
             + [("stalled", tensor) for tensor in TENSORS]
@@ -106,6 +107,8 @@ class Accelerator:
         }
         streams = streams_of(nest, arch, formats)
         self._stays, self._steps = streams.stays, streams.steps
+        tiles = (stays.kinds for stays in self._stays.values())
+        self._recurrence = Recurrence((self._steps.kinds, *tiles))
         self._step = 0
         self._computed = np.zeros(len(self._steps.prices), np.int64)
         self._visits_computed = 0
@@ -113,10 +116,6 @@ class Accelerator:
         self._drains = 0
         self._skipped = 0
         self._names: dict[simpy.Process, str] = {}
-        self._recurrence = None
-        if data is None and not every_step:
-            tiles = (stays.kinds for stays in self._stays.values())
-            self._recurrence = Recurrence((self._steps.kinds, *tiles))
 
     def run(self) -> Tally:
         """Run the layer to the last bit written."""
@@ -246,8 +245,8 @@ class Accelerator:
                     latest, culprit = arrived, tensor
             if culprit is not None:
                 self._stall(culprit, idle_since, self._now, self._step)
-            if self._recurrence is not None:
-                self._skip_repeats(self._recurrence)
+            if self._clock is not None:
+                self._skip_repeats(self._clock)
             step = self._steps[self._step]
             if self._data is not None:
                 self._data.compute(self._step)
@@ -290,25 +289,25 @@ class Accelerator:
 
     # --- recurrence ------------------------------------------------------------------------------
 
-    def _skip_repeats(self, seen: Recurrence) -> None:
+    def _skip_repeats(self, clock: Clock) -> None:
         """If the machine is where it was before, and like tiles follow, count them and go on.
 
         Called when a step's tiles are there and the step has not begun.
         """
-        state, now = self._state(), self._moment()
+        seen, state, now = self._recurrence, self._state(clock), self._moment()
         before = seen.before(state)
         times = 0 if before is None else seen.repeats(before, now)
         if before is not None and times:
             self._skip(before, now, times)
-            state, now = self._state(), self._moment()
+            state, now = self._state(clock), self._moment()
         seen.remember(state, now)
 
-    def _state(self) -> Hashable:
+    def _state(self, clock: Clock) -> Hashable:
         """All that decides what happens next, relative to now; of the tiles to come, the next few.
 
         Those are in it to find the moment at which it went on alike, not to prove that it did.
         """
-        pending = tuple((wait, self._names[process]) for wait, process in self._env.pending())
+        pending = tuple((wait, self._names[process]) for wait, process in clock.pending())
         tiles = tuple(
             (
                 buffer.reserved - buffer.begun,

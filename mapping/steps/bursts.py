@@ -66,11 +66,13 @@ def padding(
         return total
     grid, bits, columns = layout.grid, layout.record_bits, place.columns
     corners = _corners(grid, place, columns)
-    order = np.argsort(which, kind="stable")
-    for own in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
-        of_part = corners[:, own]
-        for at, sign in _ends(layout, parts[which[own[0]]], burst):
-            total[own] += _SIGNS @ _end_sums(grid, bits, burst, at, sign, columns)[of_part]
+    known: dict[tuple[tuple[int, int], ...], int] = {}  # parts whose runs end alike pad alike
+    alike = np.array([known.setdefault(_ends(layout, part, burst), len(known)) for part in parts])
+    ends, own_ends = list(known), alike[which]
+    order = np.argsort(own_ends, kind="stable") if len(ends) > 1 else np.arange(len(which))
+    for own in np.split(order, np.flatnonzero(np.diff(own_ends[order])) + 1):
+        sums = _end_sums(grid, bits, burst, ends[own_ends[own[0]]], columns)
+        total[own] = _SIGNS @ sums[corners[:, own]]
     joined = np.array([_joined(layout, part) for part in parts])[which]
     if joined.any():
         total += np.where(joined, _edges(grid, bits, burst, columns).of(place), 0)
@@ -264,20 +266,25 @@ def _ends(layout: Layout, part: Part, burst: int) -> tuple[tuple[int, int], ...]
     """
     runs = layout.record_runs(part)
     starts, ends = (runs.starts[1:], runs.ends[:-1]) if _joined(layout, part) else runs
-    return (
-        *((int(place), 1) for place in starts % burst),
-        *((int(place), -1) for place in ends % burst),
-    )
+    return tuple(
+        sorted((place, sign) for edge, sign in ((starts, 1), (ends, -1))
+               for place in (edge % burst).tolist())
+    )  # fmt: skip
 
 
 def _inside(layout: Layout, part: Part, burst: int) -> Vector:
     """Padding inside each of the first pixels, until their places within a burst repeat."""
     bits = layout.record_bits
     first = np.arange(burst // gcd(bits, burst)) * bits
-    inside = np.zeros(len(first), np.int64)
-    for place, sign in _ends(layout, part, burst):
-        inside += sign * (first + place) % burst
-    return inside
+    return _padded(first, _ends(layout, part, burst), burst)
+
+
+def _padded(first: Vector, ends: tuple[tuple[int, int], ...], burst: int) -> Vector:
+    """Padding at some ends of runs in each pixel, given where the pixel begins."""
+    if not ends:
+        return np.zeros_like(first)
+    place, sign = np.array(ends).T[:, :, None]
+    return np.asarray((sign * (first + place) % burst).sum(axis=0))
 
 
 @lru_cache(maxsize=512)
@@ -285,17 +292,16 @@ def _end_sums(
     grid: tuple[int, int, int],
     bits: int,
     burst: int,
-    place: int,
-    sign: int,
+    ends: tuple[tuple[int, int], ...],
     columns: tuple[int, ...],
 ) -> Vector:
-    """Running sums, over images and rows, of the padding at one end of a run before each column.
+    """Running sums, over images and rows, of the padding at ends of runs before each column.
 
     Flat, of (images, rows, columns). Pixels repeat their place in a burst after a period.
     """
     number, height, width = grid
     period = burst // gcd(bits, burst)
-    one = _running(sign * (np.arange(period) * bits + place) % burst, 0)
+    one = _running(_padded(np.arange(period) * bits, ends, burst), 0)
     pixel = np.arange(number * height)[:, None] * width + np.array(columns)
     before = pixel // period * one[-1] + one[pixel % period]
     sums = before.reshape(number, height, len(columns))

@@ -137,7 +137,7 @@ def _exact_moved(
     grid: Grid, order: str, arch: Arch, objective: Objective, where: NDArray[np.bool_]
 ) -> dict[Tensor, Values]:
     outer = grid.outer_bits(order)
-    moved: dict[Tensor, Values] = {t: bits.astype(float) for t, bits in outer.items()}
+    moved: dict[Tensor, Values] = {t: np.asarray(bits, float) for t, bits in outer.items()}
     if objective == "energy":
         sram = grid.inner_bits(outer)
         moved = {t: _energy(moved[t], sram[t], t, arch) for t in TENSORS}

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from bfpsim.reports.trace import write_trace
     from bfpsim.reports.workload import host_frame, kinds_frame, workload_frame
     from bfpsim.search.bitwidth.allocation import InfeasibleError
-    from bfpsim.search.bitwidth.network import search_network
-    from bfpsim.search.bitwidth.search import Searched
+    from bfpsim.search.bitwidth.search import SearchResult, search_network
     from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Tradeoff
     from bfpsim.search.buffers import sweep_capacity
     from bfpsim.search.curve import traffic_curves
@@ -117,8 +116,7 @@ _HOME = {
         "validation_table",
     ),
     "bfpsim.search.bitwidth.allocation": ("InfeasibleError",),
-    "bfpsim.search.bitwidth.network": ("search_network",),
-    "bfpsim.search.bitwidth.search": ("Searched",),
+    "bfpsim.search.bitwidth.search": ("SearchResult", "search_network"),
     "bfpsim.search.bitwidth.target": ("CostBudget", "LossBudget", "Tradeoff"),
     "bfpsim.search.buffers": ("sweep_capacity",),
     "bfpsim.sim.host": ("infer",),
@@ -162,7 +160,7 @@ __all__ = [
     "QuantizedModel",
     "Roof",
     "Rounding",
-    "Searched",
+    "SearchResult",
     "Sensitivity",
     "StoreError",
     "SweepError",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bfpsim.reports.store.tradeoff import COLUMNS
 from bfpsim.reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
-from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.search.bitwidth.search import Proposal, SearchResult
 from bfpsim.search.bitwidth.target import ALPHAS
 from bfpsim.sim.simulate import simulate_network
 
@@ -28,14 +28,14 @@ UNITS = {
 """What each objective is shown as; all are a millionth of the counts."""
 
 
-def simulate_choice(searched: Searched, network: Network, found: Found) -> NetworkResult:
+def simulate_choice(searched: SearchResult, network: Network, found: Proposal) -> NetworkResult:
     """The network in a choice's formats and mappings, simulated layer by layer."""
     return simulate_network(
         network, searched.arch, searched.formats(found), dict(found.choice.mappings)
     )
 
 
-def choice_frame(result: NetworkResult, searched: Searched, found: Found) -> pd.DataFrame:
+def choice_frame(result: NetworkResult, searched: SearchResult, found: Proposal) -> pd.DataFrame:
     """A row per layer: formats of I, W, O, mapping, and what it costs as simulated."""
     import pandas as pd
 
@@ -55,7 +55,7 @@ def choice_frame(result: NetworkResult, searched: Searched, found: Found) -> pd.
     )
 
 
-def front_frame(searched: Searched) -> pd.DataFrame:
+def front_frame(searched: SearchResult) -> pd.DataFrame:
     """The Pareto front, ascending loss: loss, simulated cost, and the alphas that lead there.
 
     alpha_from, alpha_to: between these Eq. 1 is least here, among the front; NaN where no alpha
@@ -106,8 +106,8 @@ def choice_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def comparison_table(searched: Searched) -> Table:
-    """Was the analytical model good enough? See `Searched.comparison`."""
+def comparison_table(searched: SearchResult) -> Table:
+    """Was the analytical model good enough? See `SearchResult.comparison`."""
     what, unit = UNITS[searched.objective]
     table = make_table(f"Chosen by each kind of price: {what} [{unit}]", "prices", gap=1)
     numbers(table, "predicted", "simulated", "off [%]", "more than\nsimulated [%]")
@@ -126,7 +126,7 @@ def comparison_table(searched: Searched) -> Table:
     return table
 
 
-def finalists_table(frame: pd.DataFrame, searched: Searched) -> Table:
+def finalists_table(frame: pd.DataFrame, searched: SearchResult) -> Table:
     """Choices evaluated on real images; see `search.bitwidth.accuracy.confirm`."""
     what, unit = UNITS[searched.objective]
     table = make_table("Evaluated on real images", "choice", gap=1)
@@ -146,7 +146,7 @@ def finalists_table(frame: pd.DataFrame, searched: Searched) -> Table:
     return table
 
 
-def plot_front(searched: Searched, title: str, path: str | Path) -> None:
+def plot_front(searched: SearchResult, title: str, path: str | Path) -> None:
     """Predicted loss against simulated cost: the front, where alphas lead, and the models."""
     what, unit = UNITS[searched.objective]
     with drawing() as figure:
@@ -185,7 +185,7 @@ _LINE = 25
 
 
 def _labels(
-    searched: Searched, on_page: Callable[[tuple[float, float]], NDArray[Any]]
+    searched: SearchResult, on_page: Callable[[tuple[float, float]], NDArray[Any]]
 ) -> list[tuple[tuple[float, float], list[float]]]:
     """Where labels go, and their alphas: one label for choices too close for two."""
     labels: list[tuple[tuple[float, float], list[float]]] = []
@@ -199,7 +199,7 @@ def _labels(
     return labels
 
 
-def _apart(searched: Searched, alphas: Sequence[float]) -> list[float]:
+def _apart(searched: SearchResult, alphas: Sequence[float]) -> list[float]:
     """The first alpha that leads to each choice."""
     first: Mapping[tuple[int, ...], float] = {}
     for alpha in alphas:

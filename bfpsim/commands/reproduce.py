@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bfpsim.quant.study.datasets import Dataset
     from bfpsim.quant.torch.model import Chosen
-    from bfpsim.search.bitwidth.search import Found, Searched
+    from bfpsim.search.bitwidth.search import Proposal, SearchResult
 
 reproduce_app = typer.Typer(
     help="The experiments of the BitQ paper: accuracy (Table 3), energy (Fig. 5), alpha (Fig. 6), "
@@ -311,7 +311,7 @@ def _widths(bits: list[int] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(bits or (16, 8)))
 
 
-def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
+def _studies(given: _Given) -> Iterator[tuple[int, SearchResult, Trained]]:
     """A search by energy at each width; tables and stages stay in the folder."""
     from bfpsim.arch import load_arch
     from bfpsim.quant.formats import candidates
@@ -340,7 +340,9 @@ def _studies(given: _Given) -> Iterator[tuple[int, Searched, Trained]]:
             ), trained  # fmt: skip
 
 
-def _measured(searched: Searched, trained: Trained, named: Mapping[str, Found]) -> pd.DataFrame:
+def _measured(
+    searched: SearchResult, trained: Trained, named: Mapping[str, Proposal]
+) -> pd.DataFrame:
     from bfpsim.search.bitwidth.accuracy import confirm
 
     with progress_bar("evaluating choices", len(named)) as done:
@@ -351,9 +353,9 @@ def _tuned(
     given: _Given,
     training: Dataset,
     width: int,
-    searched: Searched,
+    searched: SearchResult,
     trained: Trained,
-    named: Mapping[str, Found],
+    named: Mapping[str, Proposal],
 ) -> pd.DataFrame:
     """Each choice trained from the float weights, and evaluated; resumable."""
     import pandas as pd

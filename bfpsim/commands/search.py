@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bfpsim.quant.study.datasets import Dataset
-    from bfpsim.search.bitwidth.search import Found, Searched
-    from bfpsim.search.bitwidth.stages import Stages
+    from bfpsim.search.bitwidth.search import Proposal, SearchResult
     from bfpsim.search.bitwidth.target import Target
+    from bfpsim.search.store import Stages
     from bfpsim.workloads import Network
 
 _MISSED = "measured_loss_above_budget_by_points"
@@ -182,7 +182,7 @@ def _target(alpha: float | None, most_loss: float | None, most_cost: float | Non
 def _report(
     name: str,
     net: Network,
-    searched: Searched,
+    searched: SearchResult,
     cost: Any,
     trained: Trained | None,
     about: Mapping[str, Any],
@@ -255,15 +255,15 @@ def _report(
 
 
 def _confirmed(
-    searched: Searched, cost: Any, trained: Trained, stages: Stages
-) -> tuple[Found, pd.DataFrame]:
+    searched: SearchResult, cost: Any, trained: Trained, stages: Stages
+) -> tuple[Proposal, pd.DataFrame]:
     """The finalist that is best with its measured loss, first in the table; and all of them."""
     import pandas as pd
 
     from bfpsim.search.bitwidth.accuracy import confirm
     from bfpsim.search.bitwidth.target import NEIGHBOURS, SHARES, LossBudget, Tradeoff
 
-    named = {f"{own.cost} prices": own for own in searched.found}
+    named = {f"{own.cost} prices": own for own in searched.proposals}
     if isinstance(searched.target, Tradeoff):
         alpha = searched.target.alpha
         named |= {f"alpha {f * alpha:g}": searched.at(f * alpha) for f in NEIGHBOURS}
@@ -279,7 +279,7 @@ def _confirmed(
             frame = confirm(trained.model, trained.images, searched, named, done)
         return frame.to_dict(orient="records")
 
-    frame = pd.DataFrame(stages.kept("finalists", deciding, measured))
+    frame = pd.DataFrame(stages.once("finalists", deciding, measured))
     if cost != "simulated":
         frame = frame.sort_values("choice", key=lambda c: c != f"{cost} prices", kind="stable")
     else:

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from bfpsim.quant.study.datasets import Dataset
     from bfpsim.quant.study.sensitivity import Sensitivity
     from bfpsim.quant.torch.model import QuantizedModel
-    from bfpsim.search.bitwidth.search import Found, Searched
+    from bfpsim.search.bitwidth.search import Proposal, SearchResult
     from bfpsim.search.bitwidth.space import Space
-    from bfpsim.search.bitwidth.stages import Stages
     from bfpsim.search.bitwidth.target import Target
+    from bfpsim.search.store import Stages
     from bfpsim.workloads import Network
 
 
@@ -119,7 +119,7 @@ def find_losses(
 
     path: of the sensitivity table, read, or measured and written; nat: loss per nat, or measured
     """
-    from bfpsim.search.bitwidth.losses import make_losses, no_losses
+    from bfpsim.search.bitwidth.problem import make_losses, no_losses
 
     if trained is None:
         if path is not None or nat is not None:
@@ -135,7 +135,7 @@ def find_losses(
     if nat is None:
         deciding = (trained.digest, table.table.to_csv(), table.images)
         with progress_bar("running mixed choices", 20) as done:
-            nat = stages.kept(
+            nat = stages.once(
                 "nat", deciding, lambda: loss_per_nat(trained.model, table, trained.measured, done)
             )
     about = {"sensitivity_images": table.images, "loss_per_nat": nat}
@@ -161,8 +161,7 @@ def _sensitivity(space: Space, trained: Trained, path: Path | None) -> Sensitivi
 @contextmanager
 def stages_in(path: Path | None) -> Iterator[Stages]:
     """Finished stages in a store; without one, for as long as the command runs."""
-    from bfpsim.search.bitwidth.stages import Stages
-    from bfpsim.search.store import Store
+    from bfpsim.search.store import Stages, Store
 
     if path is None:
         yield Stages()
@@ -180,10 +179,10 @@ def run_search(
     workers: int | None,
     stages: Stages,
     between: int = 0,
-) -> Searched:
+) -> SearchResult:
     """The search, on so many processes (None: one per core), with a line of progress."""
     from bfpsim.search.bitwidth.search import search_formats
-    from bfpsim.search.bitwidth.tasks import workers as processes
+    from bfpsim.search.crew import workers as processes
 
     with (
         processes(workers or os.cpu_count() or 1) as run,
@@ -203,8 +202,8 @@ def training_images(
 
 def tuned(
     name: str,
-    found: Found,
-    searched: Searched,
+    found: Proposal,
+    searched: SearchResult,
     trained: Trained,
     training: Dataset,
     steps: int,

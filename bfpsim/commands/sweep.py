@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from bfpsim.search.sweep.ledger import Progress
     from bfpsim.search.sweep.results import Results
+    from bfpsim.search.sweep.run import Progress
 
 _ROWS = 40  # of the terminal's table
 _ALIKE = ("arch", "formats", "objective", "model")  # shown where they differ

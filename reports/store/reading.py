@@ -10,9 +10,8 @@ from bfpsim.reports.store.choice import cheapest
 from bfpsim.reports.store.findings import Best, Findings
 from bfpsim.reports.store.measures import measures, prices
 from bfpsim.search.store import Entry, StoreError, StoreReader
-from bfpsim.search.sweep.ledger import POINTS
 from bfpsim.search.sweep.plan import plan
-from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import TENSORS, LayerRecord, Record
 from bfpsim.search.sweep.spec import load_spec
 

@@ -11,7 +11,7 @@ from bfpsim.quant.study.comparison import compare_formats
 from bfpsim.quant.study.datasets import Dataset, first
 from bfpsim.quant.study.sensitivity import Sensitivity
 from bfpsim.quant.torch.model import QuantizedModel
-from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.search.bitwidth.search import Proposal, SearchResult
 from bfpsim.search.bitwidth.space import Space
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def check_names(space: Space, model: QuantizedModel) -> None:
 def confirm(
     model: QuantizedModel,
     images: Dataset,
-    searched: Searched,
-    named: Mapping[str, Found],
+    searched: SearchResult,
+    named: Mapping[str, Proposal],
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Evaluate choices for real: a row each, the same choice under several names once.

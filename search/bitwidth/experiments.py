@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bfpsim.arch import Arch
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
-from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.search.bitwidth.search import Proposal, SearchResult
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import Network
 
@@ -92,7 +92,7 @@ def geometric_means(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]]) ->
     return pd.DataFrame(rows, columns=["group", "networks", "format", "normalised"])
 
 
-def ablation(searched: Searched, alpha: float) -> dict[str, Found]:
+def ablation(searched: SearchResult, alpha: float) -> dict[str, Proposal]:
     """Table 4: the choices of BitQ and of BitQ without each of its parts.
 
     "w/o QAT" looks at movement alone, "w/o DM expression" at accuracy alone; "w/o trade-off" takes
@@ -101,7 +101,7 @@ def ablation(searched: Searched, alpha: float) -> dict[str, Found]:
     front = searched.front
     losses, costs = [own.loss for own in front], [own.simulated for own in front]
 
-    def distance(own: Found) -> float:
+    def distance(own: Proposal) -> float:
         scaled = [
             (value - min(every)) / ((max(every) - min(every)) or 1.0)
             for value, every in ((own.loss, losses), (own.simulated, costs))

@@ -15,7 +15,7 @@ from rich.console import Console
 import bfpsim as bs
 from bfpsim.commands.app import run
 from bfpsim.commands.sweep import _bar
-from bfpsim.search.sweep.ledger import Progress
+from bfpsim.search.sweep.run import Progress
 from bfpsim.workloads import NetworkBuilder, save_workload
 from tests.search.sweep.driver import finish, rows, start, until
 

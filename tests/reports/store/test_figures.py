@@ -25,7 +25,7 @@ def drawn(monkeypatch):
     figures = []
     for module in ("achieved", "breakdown", "capacity", "ladder"):
         monkeypatch.setattr(
-            f"reports.store.{module}.save", lambda figure, path: figures.append(figure)
+            f"bfpsim.reports.store.{module}.save", lambda figure, path: figures.append(figure)
         )
     return figures
 

@@ -6,7 +6,7 @@ import pytest
 from bfpsim.reports.store.measures import LEVELS, energy_column
 from bfpsim.reports.store.reading import read_findings
 from bfpsim.search.store import Store, StoreError
-from bfpsim.search.sweep.ledger import POINTS
+from bfpsim.search.sweep.point import POINTS
 from bfpsim.search.sweep.record import TENSORS
 from bfpsim.search.sweep.results import Results
 from bfpsim.search.sweep.spec import SweepError

@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from bfpsim.quant.study.sensitivity import Sensitivity
 
 
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What formats lose, and how that is known.
+
+    values: Acc_loss by stored tensor and format, (tensors, formats), a share of the images
+    images: how many the sensitivity was measured on; None if nothing is known: losses of 0
+    per_nat: top-1 lost per nat of divergence; None likewise
+    """
+
+    values: Values
+    images: int | None = None
+    per_nat: float | None = None
+
+
 def no_losses(space: Space) -> Values:
     """Acc_loss of 0 for everything: the search for the least movement alone."""
     return np.zeros((len(space.tensors), len(space.formats)))

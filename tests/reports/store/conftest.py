@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from bfpsim.mapping.nest import MappingError
-from bfpsim.reports.store.findings import Findings
-from bfpsim.reports.store.reading import read_findings
+from bfpsim.reports.store.findings import Findings, read_findings
 from bfpsim.reports.store.write import write_report
 from bfpsim.search.store import Store
 from bfpsim.search.sweep.evaluate import evaluate

@@ -14,8 +14,8 @@ from pathlib import Path
 from bfpsim.reports.store.write import write_report
 from bfpsim.search.store import Store
 from bfpsim.search.sweep.evaluate import evaluate
-from bfpsim.search.sweep.ledger import POINTS
 from bfpsim.search.sweep.plan import plan
+from bfpsim.search.sweep.point import POINTS
 from bfpsim.search.sweep.spec import load_spec
 from bfpsim.workloads import Network, NetworkBuilder
 

@@ -19,14 +19,13 @@ from bfpsim.quant.formats import candidates
 from bfpsim.quant.study.sensitivity import Sensitivity
 from bfpsim.search.bitwidth.allocation import allocate
 from bfpsim.search.bitwidth.costs import Costs
-from bfpsim.search.bitwidth.losses import make_losses, no_losses
-from bfpsim.search.bitwidth.problem import Problem
+from bfpsim.search.bitwidth.problem import Problem, make_losses, no_losses
 from bfpsim.search.bitwidth.refinement import Simulations, refine
 from bfpsim.search.bitwidth.search import search_formats
 from bfpsim.search.bitwidth.space import Space, make_space
-from bfpsim.search.bitwidth.stages import Stages
 from bfpsim.search.bitwidth.target import Tradeoff
-from bfpsim.search.bitwidth.tasks import workers
+from bfpsim.search.crew import workers
+from bfpsim.search.store import Stages
 
 ALPHA = 0.2
 NAT = 0.75
@@ -57,7 +56,7 @@ def main() -> None:
         print(f"{options.network}, {options.bits} bits, {options.workers} workers: "
               f"{time.perf_counter() - start:.0f} s, {found.rounds} rounds, "
               f"{found.simulations} simulations")  # fmt: skip
-        best, choices = found.by("simulated"), (*found.found, *found.front)
+        best, choices = found.by("simulated"), (*found.proposals, *found.front)
         pools = [[] for _ in space.kinds]
         for own in choices:
             for product in space.products:

@@ -25,29 +25,70 @@ if TYPE_CHECKING:
         quantize_weight,
         unpack,
     )
+    from bfpsim.quant.mantissa.minifloat import MiniFloat
     from bfpsim.quant.study.accuracy import TopK, top_k
     from bfpsim.quant.study.additivity import check_additivity
     from bfpsim.quant.study.comparison import compare_formats
-    from bfpsim.quant.study.datasets import shipped_test_images
+    from bfpsim.quant.study.datasets import (
+        Normalisation,
+        read_idx_dataset,
+        read_npz_dataset,
+        shipped_test_images,
+    )
+    from bfpsim.quant.study.image_folder import read_image_folder
     from bfpsim.quant.study.sensitivity import Sensitivity, measure_sensitivity
     from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
     from bfpsim.quant.training.fine_tuning import fine_tune
-    from bfpsim.reports.energy import plot_energies
-    from bfpsim.reports.files import write_csv
+    from bfpsim.reports.capacity import curve_report, plot_energies, plot_sweep, sweep_table
+    from bfpsim.reports.mantissa import mantissa_report, tolerance_report, weights_report
+    from bfpsim.reports.mapping import mapping_report, solver_report
+    from bfpsim.reports.quantization import formats_report, sensitivity_report
+    from bfpsim.reports.report import Report, write_csv
+    from bfpsim.reports.reproduction import (
+        ablation_report,
+        accuracy_report,
+        alpha_report,
+        energy_report,
+    )
     from bfpsim.reports.roofline import Roof, plot_roofline
+    from bfpsim.reports.search import search_report
     from bfpsim.reports.store.write import write_report
-    from bfpsim.reports.sweep import plot_sweep
-    from bfpsim.reports.tables import simulation_table, sweep_table, traffic_table, validation_table
+    from bfpsim.reports.sweep import sweep_report
+    from bfpsim.reports.tables import (
+        simulation_report,
+        simulation_table,
+        traffic_table,
+        validation_report,
+        validation_table,
+    )
     from bfpsim.reports.trace import write_trace
-    from bfpsim.reports.workload import host_frame, kinds_frame, workload_frame
+    from bfpsim.reports.workload import (
+        catalog_report,
+        host_frame,
+        kinds_frame,
+        workload_frame,
+        workload_report,
+    )
     from bfpsim.search.bitwidth.allocation import InfeasibleError
-    from bfpsim.search.bitwidth.network import search_network
-    from bfpsim.search.bitwidth.search import Searched
+    from bfpsim.search.bitwidth.search import SearchResult, search_network
     from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Tradeoff
     from bfpsim.search.buffers import sweep_capacity
     from bfpsim.search.curve import traffic_curves
+    from bfpsim.search.experiments.answer import Answer, choose_formats
+    from bfpsim.search.experiments.bitq import (
+        reproduce_ablation,
+        reproduce_accuracy,
+        reproduce_alpha,
+        reproduce_energy,
+    )
+    from bfpsim.search.experiments.classifier import Classifier, make_classifier
+    from bfpsim.search.experiments.formats import study_formats, study_sensitivity
+    from bfpsim.search.experiments.inference import run_images
+    from bfpsim.search.experiments.mantissa import study_mantissa, study_tolerance, study_weights
     from bfpsim.search.mappings import map_network
+    from bfpsim.search.phases import progress_lines
     from bfpsim.search.rescore import find_mapping, rescored
+    from bfpsim.search.solvers import compare_solvers
     from bfpsim.search.store import StoreError
     from bfpsim.search.sweep.run import sweep
     from bfpsim.search.sweep.spec import SweepError
@@ -62,26 +103,30 @@ if TYPE_CHECKING:
         NetworkBuilder,
         WorkloadError,
         load_weights,
+        load_with_weights,
         load_workload,
         normalise,
+        save_weights,
         save_workload,
         shipped_images,
         shipped_weights,
     )
-    from bfpsim.workloads.training.shipped import shipped_module
+    from bfpsim.workloads.training.shipped import load_module, shipped_module
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "bfpsim.arch": ("Arch", "ArchError", "dump_arch", "load_arch"),
-    "bfpsim.search.curve": ("traffic_curves",),
-    "bfpsim.search.mappings": ("map_network",),
-    "bfpsim.search.rescore": ("find_mapping", "rescored"),
-    "bfpsim.search.sweep.run": ("sweep",),
-    "bfpsim.search.sweep.spec": ("SweepError",),
-    "bfpsim.search.store": ("StoreError",),
-    "bfpsim.mapping.nest": ("Mapping", "MappingError"),
+    "bfpsim.arch": (
+        "Arch",
+        "ArchError",
+        "dump_arch",
+        "load_arch",
+    ),
     "bfpsim.mapping.models": ("predict",),
+    "bfpsim.mapping.nest": (
+        "Mapping",
+        "MappingError",
+    ),
     "bfpsim.quant.formats": (
         "BFP",
         "FormatError",
@@ -95,36 +140,140 @@ _HOME = {
         "quantize_weight",
         "unpack",
     ),
-    "bfpsim.quant.study.accuracy": ("TopK", "top_k"),
+    "bfpsim.quant.mantissa.minifloat": ("MiniFloat",),
+    "bfpsim.quant.study.accuracy": (
+        "TopK",
+        "top_k",
+    ),
     "bfpsim.quant.study.additivity": ("check_additivity",),
     "bfpsim.quant.study.comparison": ("compare_formats",),
-    "bfpsim.quant.study.datasets": ("shipped_test_images",),
+    "bfpsim.quant.study.datasets": (
+        "Normalisation",
+        "read_idx_dataset",
+        "read_npz_dataset",
+        "shipped_test_images",
+    ),
+    "bfpsim.quant.study.image_folder": ("read_image_folder",),
+    "bfpsim.quant.study.sensitivity": (
+        "Sensitivity",
+        "measure_sensitivity",
+    ),
+    "bfpsim.quant.torch.model": (
+        "Codings",
+        "QuantizedModel",
+        "quantize_model",
+    ),
     "bfpsim.quant.training.fine_tuning": ("fine_tune",),
-    "bfpsim.quant.torch.model": ("Codings", "QuantizedModel", "quantize_model"),
-    "bfpsim.quant.study.sensitivity": ("Sensitivity", "measure_sensitivity"),
-    "bfpsim.workloads.training.shipped": ("shipped_module",),
-    "bfpsim.reports.energy": ("plot_energies",),
-    "bfpsim.reports.files": ("write_csv",),
-    "bfpsim.reports.trace": ("write_trace",),
-    "bfpsim.reports.roofline": ("Roof", "plot_roofline"),
-    "bfpsim.reports.workload": ("host_frame", "kinds_frame", "workload_frame"),
-    "bfpsim.reports.store.write": ("write_report",),
-    "bfpsim.reports.sweep": ("plot_sweep",),
-    "bfpsim.reports.tables": (
-        "simulation_table",
+    "bfpsim.reports.capacity": (
+        "curve_report",
+        "plot_energies",
+        "plot_sweep",
         "sweep_table",
+    ),
+    "bfpsim.reports.mantissa": (
+        "mantissa_report",
+        "tolerance_report",
+        "weights_report",
+    ),
+    "bfpsim.reports.mapping": (
+        "mapping_report",
+        "solver_report",
+    ),
+    "bfpsim.reports.quantization": (
+        "formats_report",
+        "sensitivity_report",
+    ),
+    "bfpsim.reports.report": (
+        "Report",
+        "write_csv",
+    ),
+    "bfpsim.reports.reproduction": (
+        "ablation_report",
+        "accuracy_report",
+        "alpha_report",
+        "energy_report",
+    ),
+    "bfpsim.reports.roofline": (
+        "Roof",
+        "plot_roofline",
+    ),
+    "bfpsim.reports.search": ("search_report",),
+    "bfpsim.reports.store.write": ("write_report",),
+    "bfpsim.reports.sweep": ("sweep_report",),
+    "bfpsim.reports.tables": (
+        "simulation_report",
+        "simulation_table",
         "traffic_table",
+        "validation_report",
         "validation_table",
     ),
+    "bfpsim.reports.trace": ("write_trace",),
+    "bfpsim.reports.workload": (
+        "catalog_report",
+        "host_frame",
+        "kinds_frame",
+        "workload_frame",
+        "workload_report",
+    ),
     "bfpsim.search.bitwidth.allocation": ("InfeasibleError",),
-    "bfpsim.search.bitwidth.network": ("search_network",),
-    "bfpsim.search.bitwidth.search": ("Searched",),
-    "bfpsim.search.bitwidth.target": ("CostBudget", "LossBudget", "Tradeoff"),
+    "bfpsim.search.bitwidth.search": (
+        "SearchResult",
+        "search_network",
+    ),
+    "bfpsim.search.bitwidth.target": (
+        "CostBudget",
+        "LossBudget",
+        "Tradeoff",
+    ),
     "bfpsim.search.buffers": ("sweep_capacity",),
+    "bfpsim.search.curve": ("traffic_curves",),
+    "bfpsim.search.experiments.answer": (
+        "Answer",
+        "choose_formats",
+    ),
+    "bfpsim.search.experiments.bitq": (
+        "reproduce_ablation",
+        "reproduce_accuracy",
+        "reproduce_alpha",
+        "reproduce_energy",
+    ),
+    "bfpsim.search.experiments.classifier": (
+        "Classifier",
+        "make_classifier",
+    ),
+    "bfpsim.search.experiments.formats": (
+        "study_formats",
+        "study_sensitivity",
+    ),
+    "bfpsim.search.experiments.inference": ("run_images",),
+    "bfpsim.search.experiments.mantissa": (
+        "study_mantissa",
+        "study_tolerance",
+        "study_weights",
+    ),
+    "bfpsim.search.mappings": ("map_network",),
+    "bfpsim.search.phases": ("progress_lines",),
+    "bfpsim.search.rescore": (
+        "find_mapping",
+        "rescored",
+    ),
+    "bfpsim.search.solvers": ("compare_solvers",),
+    "bfpsim.search.store": ("StoreError",),
+    "bfpsim.search.sweep.run": ("sweep",),
+    "bfpsim.search.sweep.spec": ("SweepError",),
     "bfpsim.sim.host": ("infer",),
-    "bfpsim.sim.inference": ("calibrate", "run_inference"),
-    "bfpsim.sim.result": ("LayerResult", "NetworkResult"),
-    "bfpsim.sim.simulate": ("simulate", "simulate_network"),
+    "bfpsim.sim.inference": (
+        "calibrate",
+        "run_inference",
+    ),
+    "bfpsim.sim.result": (
+        "LayerResult",
+        "NetworkResult",
+    ),
+    "bfpsim.sim.simulate": (
+        "simulate",
+        "simulate_network",
+    ),
     "bfpsim.sim.validate": ("validate",),
     "bfpsim.workloads": (
         "ConvLayer",
@@ -132,19 +281,27 @@ _HOME = {
         "NetworkBuilder",
         "WorkloadError",
         "load_weights",
+        "load_with_weights",
         "load_workload",
         "normalise",
+        "save_weights",
         "save_workload",
         "shipped_images",
         "shipped_weights",
+    ),
+    "bfpsim.workloads.training.shipped": (
+        "load_module",
+        "shipped_module",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BFP",
+    "Answer",
     "Arch",
     "ArchError",
+    "Classifier",
     "Codings",
     "ConvLayer",
     "CostBudget",
@@ -155,34 +312,51 @@ __all__ = [
     "LossBudget",
     "Mapping",
     "MappingError",
+    "MiniFloat",
     "Network",
     "NetworkBuilder",
     "NetworkResult",
+    "Normalisation",
     "Plain",
     "QuantizedModel",
+    "Report",
     "Roof",
     "Rounding",
-    "Searched",
+    "SearchResult",
     "Sensitivity",
     "StoreError",
     "SweepError",
     "TopK",
     "Tradeoff",
     "WorkloadError",
+    "ablation_report",
+    "accuracy_report",
+    "alpha_report",
     "calibrate",
+    "catalog_report",
     "check_additivity",
+    "choose_formats",
     "compare_formats",
+    "compare_solvers",
+    "curve_report",
     "dequantize",
     "dump_arch",
+    "energy_report",
     "find_mapping",
     "fine_tune",
+    "formats_report",
     "host_frame",
     "infer",
     "kinds_frame",
     "load_arch",
+    "load_module",
     "load_weights",
+    "load_with_weights",
     "load_workload",
+    "make_classifier",
+    "mantissa_report",
     "map_network",
+    "mapping_report",
     "measure_sensitivity",
     "normalise",
     "pack",
@@ -191,30 +365,54 @@ __all__ = [
     "plot_roofline",
     "plot_sweep",
     "predict",
+    "progress_lines",
     "quantize_activation",
     "quantize_model",
     "quantize_weight",
+    "read_idx_dataset",
+    "read_image_folder",
+    "read_npz_dataset",
+    "reproduce_ablation",
+    "reproduce_accuracy",
+    "reproduce_alpha",
+    "reproduce_energy",
     "rescored",
+    "run_images",
     "run_inference",
+    "save_weights",
     "save_workload",
     "search_network",
+    "search_report",
+    "sensitivity_report",
     "shipped_images",
     "shipped_module",
     "shipped_test_images",
     "shipped_weights",
     "simulate",
     "simulate_network",
+    "simulation_report",
     "simulation_table",
+    "solver_report",
+    "study_formats",
+    "study_mantissa",
+    "study_sensitivity",
+    "study_tolerance",
+    "study_weights",
     "sweep",
     "sweep_capacity",
+    "sweep_report",
     "sweep_table",
+    "tolerance_report",
     "top_k",
     "traffic_curves",
     "traffic_table",
     "unpack",
     "validate",
+    "validation_report",
     "validation_table",
+    "weights_report",
     "workload_frame",
+    "workload_report",
     "write_csv",
     "write_report",
     "write_trace",

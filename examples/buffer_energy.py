@@ -14,7 +14,6 @@ import pandas as pd
 import bfpsim as bs
 from bfpsim.arch import replace
 from bfpsim.arch.units import CAPACITY
-from bfpsim.reports.energy import plot_energies
 
 CAPACITIES = ("16 KiB", "32 KiB", "64 KiB", "128 KiB", "256 KiB", "512 KiB", "1 MiB", "2 MiB")
 ENERGIES = ("0.16 pJ/bit", "cacti-22nm", "cacti-45nm", "cacti-65nm")
@@ -32,7 +31,7 @@ def main() -> None:
     frame = pd.concat([sweep(network, energy) for energy in ENERGIES])
     options.out.mkdir(parents=True, exist_ok=True)
     bs.write_csv(frame, options.out / "energies.csv")
-    plot_energies(frame, options.out / "energies.png")
+    bs.plot_energies(frame, options.out / "energies.png")
     millijoules = frame.pivot_table("energy_pj", "capacity_bits", "energy", sort=False)
     millijoules = (millijoules / 1e9).rename(CAPACITY.text).rename_axis("capacity")
     print(f"energy of data movement of {network.name} [mJ]")

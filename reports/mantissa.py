@@ -1,13 +1,15 @@
-"""Tables and figures of how few bits a network's weights need."""
+"""How few bits weights need, in tables and figures: of one network, and of several."""
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bfpsim.quant.mantissa.accuracy import SLACK
+from bfpsim.quant.mantissa.accuracy import SLACK, TRANSFORMER, WIDTHS
 from bfpsim.quant.mantissa.errors import WHOLE
 from bfpsim.quant.mantissa.minifloat import NAMED
+from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import (
     BLUE,
     GREY,
@@ -17,8 +19,10 @@ from bfpsim.reports.style import (
     drawing,
     make_table,
     numbers,
+    points_text,
     save,
 )
+from bfpsim.reports.tradeoff import SHOWN_BITS, energy_table, plot_energy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,15 +32,112 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bfpsim.quant.mantissa.weights import Span
+    from bfpsim.search.experiments.mantissa import MantissaStudy, ToleranceStudy, WeightStudy
 
-SHOWN = (23, 10, 7, 5, 4, 3, 2, 1, 0)
-"""Mantissa widths of the terminal's table; files have all."""
+_FAMILIES = tuple(zip((BLUE, VERMILION, ORANGE, SKY, GREY), "osD^v", strict=True))
+_TOLERANCE_BITS = (3, 2, 1, 0)
+
+
+def mantissa_report(study: MantissaStudy) -> Report:
+    """What `study_mantissa` returns: every table and figure, and the fewest bits that suffice."""
+    weights, accuracy, within = study.weights, study.accuracy, study.within
+    name, energy = weights.name, weights.energy
+    m, e = study.fewest_mantissa_bits, study.fewest_exponent_bits
+    lines = curves(accuracy, m)
+    spread = _distribution(weights)
+    title = f"{name} on {study.images:,} images"
+    on = f"{name} on {weights.arch}"
+    notes = {
+        "top1_fp32": study.top1_fp32,
+        "fewest_mantissa_bits": m,
+        "fewest_exponent_bits_with_these": e,
+        "energy_saved_percent_with_these_mantissa_bits": _percent(study.energy_saved(8, m)),
+        "energy_saved_percent_with_both": _percent(study.energy_saved(e, m)),
+    }
+    summary = {
+        "model": name,
+        "images": study.images,
+        "rounding": study.rounding.value,
+        "activations": _activations(weights.activations),
+        "arch": weights.arch,
+        "within_points": 100 * within,
+        **notes,
+        **spread.summary,
+    }
+    figures = {
+        "curves": lambda path: plot_curves(lines, within, title, path),
+        "heat_map": lambda path: plot_heat_map(accuracy, within, title, path),
+        "energy": lambda path: plot_energy(energy, within, on, path),
+        "units": lambda path: plot_errors(study.errors, name, path),
+        **spread.figures,
+    }
+    table = together(
+        accuracy_table(accuracy, title),
+        energy_table(energy, f"{on}: accuracy against energy, e = 8"),
+        errors_table(study.errors),
+        spread.table,
+    )
+    frames = {"accuracy": accuracy, "curves": lines, "energy": energy, "units": study.errors}
+    return Report(table, {**frames, **spread.frames}, summary, (*notes, *spread.notes), figures)
+
+
+def weights_report(study: WeightStudy) -> Report:
+    """What `study_weights` returns: the weights' distribution, and the energy of each width."""
+    spread, on = _distribution(study), f"{study.name} on {study.arch}"
+    table = together(spread.table, energy_table(study.energy, f"{on}: energy, e = 8"))
+    figures = {**spread.figures, "energy": lambda path: plot_energy(study.energy, 0.0, on, path)}
+    about = {"activations": _activations(study.activations), "arch": study.arch}
+    frames = {**spread.frames, "energy": study.energy}
+    return Report(table, frames, {**spread.summary, **about}, spread.notes, figures)
+
+
+def tolerance_report(study: ToleranceStudy) -> Report:
+    """What `study_tolerance` returns: what each mantissa width costs networks of several sizes."""
+    networks, title = study.networks, f"Weights in FP(8, m), {study.images:,} images"
+    summary = {
+        "images": study.images,
+        "rounding": study.rounding.value,
+        "activations": _activations(study.activations),
+        "within_points": 100 * study.within,
+    }
+    figures = {"tolerance": lambda path: plot_tolerance(networks, study.within, title, path)}
+    frames = {"networks": networks, "tolerance": study.accuracy}
+    return Report(tolerance_table(networks, title), frames, summary, (), figures)
+
+
+def _distribution(study: WeightStudy) -> Report:
+    """The part of a report that is about the weights alone."""
+    span = study.span
+    summary: dict[str, Any] = {
+        "model": study.name,
+        "weights": study.size,
+        "kurtosis_pearson": study.kurtosis,
+        "kurtosis_excess": study.kurtosis - 3,
+        "kurtosis_pearson_mean_of_layers": float(study.layers["kurtosis_pearson"].mean()),
+        "exponents_of_99.9_percent": None if span is None else f"{span.low}..{span.high}",
+        "exponent_bits_of_that_span": None if span is None else span.exponent_bits,
+    }
+    notes = tuple(key for key in summary if key != "model")
+    frames = {"layers": study.layers, "histogram": study.histogram, "exponents": study.exponents}
+    title = f"{study.size:,} weights of {study.name}, Pearson kurtosis {study.kurtosis:.4g}"
+    figures = {
+        "weights": lambda path: plot_weights(study.histogram, study.exponents, span, title, path)
+    }
+    return Report(weights_table(study.layers), frames, summary, notes, figures)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 2)
+
+
+def _activations(narrow: bool) -> str:
+    return "FP(e, m)" if narrow else "float32"
 
 
 def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
     """Top-1 of `measure_accuracy`: a row per exponent width, a column per mantissa width."""
     table = make_table(f"{title}: top-1 [%] in FP(e, m)", gap=1)
-    shown = [m for m in SHOWN if m in set(frame["mantissa_bits"])]
+    shown = [m for m in SHOWN_BITS if m in set(frame["mantissa_bits"])]
     numbers(table, "e", *(f"m={m}" for m in shown))
     for e, row in _cells(frame, "top1").sort_index(ascending=False).iterrows():
         table.add_row(str(e), *(f"{100 * row[m]:.2f}" for m in shown))
@@ -125,7 +226,7 @@ def plot_curves(frame: pd.DataFrame, within: float, title: str, path: str | Path
                     )  # fmt: skip
             axes.axhline(
                 100 * limit, color=GREY, linewidth=1.0, dashes=(5, 3),
-                label=f"top-1 of FP32 less {points(within)}",
+                label=f"top-1 of FP32 less {points_text(within)}",
             )  # fmt: skip
             axes.set_xlabel(along.replace("_", " "))
             axes.invert_xaxis()
@@ -167,7 +268,7 @@ def plot_heat_map(frame: pd.DataFrame, within: float, title: str, path: str | Pa
         axes.set_xlabel("mantissa bits m")
         axes.set_ylabel("exponent bits e")
         figure.colorbar(image, ax=axes, label="top-1 [%]")
-        figure.suptitle(f"{title}; framed: within {points(within)} of FP32")
+        figure.suptitle(f"{title}; framed: within {points_text(within)} of FP32")
         save(figure, path)
 
 
@@ -241,9 +342,76 @@ def _draw_drops(axes: Axes, frame: pd.DataFrame, names: list[str], label: str) -
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 
-def points(within: float) -> str:
-    """A share of the images in words: 0.01 is "1 point"."""
-    return f"{100 * within:g} point{'' if within == 0.01 else 's'}"
+def tolerance_table(frame: pd.DataFrame, title: str) -> Table:
+    """What `tolerances` returns."""
+    table = make_table(title, "network", "family", "kind", gap=1)
+    numbers(table, "parameters", "top-1 in\nFP32 [%]", "fewest m", "m at the\nlimit")
+    numbers(table, *(f"loss, m={m}\n[points]" for m in _TOLERANCE_BITS))
+    for row in frame.to_dict(orient="records"):
+        none = isnan(row["bits_at_limit"])
+        table.add_row(
+            row["model"],
+            row["family"],
+            row["kind"],
+            f"{row['parameters']:,}",
+            f"{100 * row['top1_fp32']:.2f}",
+            "-" if none else str(row["fewest_mantissa_bits"]),
+            "-" if none else f"{row['bits_at_limit']:.2f}",
+            *(f"{100 * row[f'loss_m{m}']:.2f}" for m in _TOLERANCE_BITS),
+        )
+    return table
+
+
+def plot_tolerance(frame: pd.DataFrame, within: float, title: str, path: str | Path) -> None:
+    """Draw losses against mantissa bits, and tolerance against parameter count, as a PNG.
+
+    A family has a colour and a marker, larger for larger networks; transformers are dashed and
+    hollow.
+
+    frame: of `tolerances`
+    within: the loss of top-1 at which tolerance is taken, as a share of the images
+
+    Raises OSError if the file cannot be written.
+    """
+    with drawing() as figure:
+        losses, sizes = figure.subplots(1, 2)
+        families = list(frame.groupby("family", sort=False))
+        for number, (family, rows) in enumerate(families):
+            colour, marker = _FAMILIES[number % len(_FAMILIES)]
+            attentive = rows["kind"].iloc[0] == TRANSFORMER
+            look = {
+                "color": colour, "marker": marker,
+                "linestyle": "--" if attentive else "-",
+                "markerfacecolor": "white" if attentive else colour,
+            }  # fmt: skip
+            for rank, row in enumerate(rows.to_dict(orient="records")):
+                own = [100 * row[f"loss_m{m}"] for m in WIDTHS]
+                losses.plot(WIDTHS, own, linewidth=1.0, markersize=4 + 2 * rank, **look)
+            label = f"{family} ({rows['kind'].iloc[0]})"
+            sizes.plot(rows["parameters"], rows["bits_at_limit"], label=label, **look)
+        _scale_tolerance(losses, sizes, within)
+        figure.suptitle(title)
+        save(figure, path)
+
+
+def _scale_tolerance(losses: Axes, sizes: Axes, within: float) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    losses.axhline(100 * within, color=GREY, linewidth=1.0, dashes=(5, 3))
+    losses.set_yscale("symlog", linthresh=1.0, linscale=0.5)
+    losses.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+    losses.set_ylim(-0.5, 100)
+    losses.set_xlim(max(WIDTHS) + 0.3, min(WIDTHS) - 0.3)
+    losses.set_xlabel("mantissa bits of weights")
+    losses.set_ylabel("loss of top-1 [points]")
+    sizes.set_xscale("log")
+    sizes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    sizes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    sizes.xaxis.set_minor_formatter(NullFormatter())
+    sizes.set_xlabel("parameters")
+    sizes.set_ylim(0)
+    sizes.set_ylabel(f"mantissa bits at a loss of {points_text(within)}")
+    sizes.legend()
 
 
 def _frame(axes: Axes, kept: NDArray[np.bool_], x: int, y: int) -> None:

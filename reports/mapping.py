@@ -1,10 +1,11 @@
-"""Terminal tables of mappings: what was found, what trusting a model costs, how solvers compare."""
+"""Tables of mappings: the best, what trusting a model costs, how solvers compare."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bfpsim.arch.units import CAPACITY
+from bfpsim.reports.levels import OUTERMOST
+from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
 
 if TYPE_CHECKING:
@@ -56,54 +57,12 @@ def regret_line(frame: pd.DataFrame) -> str:
     )
 
 
-def curve_table(frame: pd.DataFrame) -> Table:
-    """What `traffic_curves` returns, in brief: ends, knee and floor of each staircase."""
-    first = frame.iloc[0]
-    table = make_table(
-        f"Least DRAM traffic of {first['network']} in {first['formats']} on {first['arch']} "
-        "by SRAM capacity [Mbit]",
-        "layer",
-    )
-    numbers(table, "layers", "steps", "smallest\nSRAM", "traffic", "knee", "traffic")
-    numbers(table, "enough\nSRAM", "traffic", "compulsory")
-    for name, curve in frame.groupby("layer", sort=False):
-        if name == "total":
-            table.add_section()
-        low, high = curve.iloc[0], curve.iloc[-1]
-        knee = curve[curve["knee"]]
-        at_knee = (
-            (_kib(knee["capacity_bits"].iloc[0]), _mbit(knee["dram_bits"].iloc[0]))
-            if len(knee)
-            else ("-", "-")
-        )
-        table.add_row(
-            str(name),
-            str(low["layers"]),
-            str(len(curve)),
-            _kib(low["capacity_bits"]),
-            _mbit(low["dram_bits"]),
-            *at_knee,
-            _kib(high["capacity_bits"]),
-            _mbit(high["dram_bits"]),
-            _mbit(low["compulsory_bits"]),
-            style="bold" if name == "total" else None,
-        )
-    return table
-
-
-def _kib(bits: int) -> str:
-    return f"{bits / 8192:,.1f} KiB" if bits >= 8192 else CAPACITY.text(-(-int(bits) // 8) * 8)
-
-
-def _mbit(bits: float) -> str:
-    return f"{bits / 1e6:,.3f}"
-
-
 def solver_table(frame: pd.DataFrame) -> Table:
     """What `compare_solvers` returns: a row per layer and solver."""
     first = frame.iloc[0]
     table = make_table(
-        f"Least DRAM payload of {first['network']} in {first['formats']} on {first['arch']} [Mbit]",
+        f"Least {OUTERMOST} payload of {first['network']} in {first['formats']} on "
+        f"{first['arch']} [Mbit]",
         *("layer", "solver", "order", "tile"),
         gap=1,
     )
@@ -122,3 +81,23 @@ def solver_table(frame: pd.DataFrame) -> Table:
         )
         previous = row["layer"]
     return table
+
+
+def mapping_report(frame: pd.DataFrame) -> Report:
+    """What `map_network` returns: its table, and the regret if the simulator chose."""
+    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats", "objective")}
+    notes: tuple[str, ...] = ()
+    if "regret" in frame:
+        summary["regret"] = regret_line(frame)
+        notes = ("regret",)
+    return Report(mapping_table(frame), {"mappings": frame}, summary, notes)
+
+
+def solver_report(frame: pd.DataFrame) -> Report:
+    """What `compare_solvers` returns."""
+    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats")}
+    return Report(solver_table(frame), {"solvers": frame}, summary)
+
+
+def _mbit(bits: float) -> str:
+    return f"{bits / 1e6:,.3f}"

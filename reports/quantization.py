@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
+
+from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
     from rich.table import Table
 
     from bfpsim.quant.study.additivity import Additivity
     from bfpsim.quant.study.sensitivity import Sensitivity
+    from bfpsim.search.experiments.formats import FormatStudy, SensitivityStudy
+
+
+def formats_report(study: FormatStudy) -> Report:
+    """What `study_formats` returns; of one format alone the noise of every layer too."""
+    title = f"{study.network} on {study.images:,} images"
+    table: RenderableType = accuracy_table(study.accuracy, title)
+    if len(study.accuracy) == 1:
+        table = Group(table, "", noise_table(study.layers))
+    summary: dict[str, Any] = {
+        "network": study.network,
+        "images": study.images,
+        "calibration": study.calibration,
+    }
+    if study.steps is not None:
+        summary |= {"qat_steps": study.steps, "seed": study.seed}
+    return Report(table, {"accuracy": study.accuracy, "layers": study.layers}, summary)
+
+
+def sensitivity_report(study: SensitivityStudy) -> Report:
+    """What `study_sensitivity` returns: the tensors that matter most, and how losses add up."""
+    result, lines = study.sensitivity, additivity_lines(study.additivity)
+    summary = {
+        "network": result.network,
+        "images": result.images,
+        "accuracy": result.accuracy,
+        **lines,
+    }
+    frames = {"sensitivity": result.table, "additivity": study.additivity.table}
+    return Report(sensitivity_table(result), frames, summary, tuple(lines))
 
 
 def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `quant.study.comparison.compare_formats` returns as `accuracy`."""
+    """What `compare_formats` returns as `accuracy`."""
     table = make_table(title, "format", gap=1)
     numbers(table, "top-1\n[%]", "top-5\n[%]", "loss\n[points]", "logits\nSQNR [dB]")
     numbers(table, "W\n[Mbit]", "W\n[bit/elem]", "I and O\n[Mbit/image]", "I and O\n[bit/elem]")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
+
+from bfpsim.reports.quantization import accuracy_table
+from bfpsim.reports.report import Report
 from bfpsim.reports.style import (
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     SKY,
     VERMILION,
+    YELLOW,
     drawing,
     make_table,
     numbers,
@@ -22,8 +29,60 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-_COLORS = (GREY, "#F0E442", "#009E73", BLUE, ORANGE, "#CC79A7", SKY, VERMILION)
+    from bfpsim.search.experiments.bitq import (
+        AblationStudy,
+        AccuracyStudy,
+        AlphaStudy,
+        EnergyStudy,
+    )
+
+_COLORS = (GREY, YELLOW, GREEN, BLUE, ORANGE, PURPLE, SKY, VERMILION)
 _HATCHES = ("", "//", "..", "", "\\\\", "xx", "", "--")
+
+
+def energy_report(study: EnergyStudy) -> Report:
+    """Fig. 5, as `reproduce_energy` returns it."""
+    energies, means = study.energies, study.means
+    title = f"Energy of data movement on {study.arch}"
+    summary: dict[str, Any] = {"arch": study.arch, "networks": list(study.networks)}
+    summary |= {
+        f"{row['format']} of {row['group']}": round(row["normalised"], 4)
+        for row in means.to_dict(orient="records")
+        if row["format"] in study.formats
+    }
+    figures = {"energy": lambda path: plot_energies(energies, means, title, path)}
+    frames = {"energy": energies, "means": means}
+    return Report(energy_table(energies, means), frames, summary, (), figures)
+
+
+def alpha_report(study: AlphaStudy) -> Report:
+    """Fig. 6, as `reproduce_alpha` returns it."""
+    frames = {f"bitq{width}": frame for width, frame in study.choices.items()}
+    table = Group(*(alpha_table(frame) for frame in frames.values()))
+    figures = {"alpha": lambda path: plot_alphas(frames, study.network, path)}
+    return Report(table, frames, _summary(study.network, study.arch), (), figures)
+
+
+def ablation_report(study: AblationStudy) -> Report:
+    """Table 4, as `reproduce_ablation` returns it."""
+    summary = _summary(study.network, study.arch, study.alpha)
+    return Report(ablation_table(study.choices), {"ablation": study.choices}, summary)
+
+
+def accuracy_report(study: AccuracyStudy) -> Report:
+    """Table 3, as `reproduce_accuracy` returns it."""
+    frames = {"accuracy": study.accuracy}
+    if study.trained is not None:
+        frames["trained"] = study.trained
+    table = accuracy_table(study.accuracy, f"{study.network} on {study.images:,} images")
+    return Report(table, frames, _summary(study.network, study.arch, study.alpha))
+
+
+def _summary(network: str, arch: str, alpha: float | None = None) -> dict[str, Any]:
+    about: dict[str, Any] = {"network": network, "arch": arch}
+    if alpha is not None:
+        about["alpha"] = alpha
+    return about | {"perf": "energy"}
 
 
 def energy_table(frame: pd.DataFrame, means: pd.DataFrame) -> Table:
@@ -127,12 +186,3 @@ def ablation_table(frame: pd.DataFrame) -> Table:
             f"{row['activation_width']:.2f}",
         )
     return table
-
-
-def summary_means(means: pd.DataFrame, formats: Sequence[str]) -> dict[str, float]:
-    """Geometric means as lines of a summary."""
-    return {
-        f"{row['format']} of {row['group']}": round(row["normalised"], 4)
-        for row in means.to_dict(orient="records")
-        if row["format"] in formats
-    }

@@ -1,14 +1,30 @@
-"""The roofline of an array and a DRAM channel, and the figure of a network's layers under it."""
+"""The roofline of an array and a DRAM channel, and figures of layers under it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
 
 from bfpsim.mapping.array import passes
-from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.quant.formats import LayerFormats, parse_format
+from bfpsim.reports.levels import OUTERMOST
+from bfpsim.reports.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    drawing,
+    save,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.collections import PathCollection
 
     from bfpsim.arch import Arch
-    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.search.sweep.record import Record
 
-GREEN, PURPLE = "#009E73", "#CC79A7"  # of the same palette as style's
 # Each kind by colour and by marker.
 _LOOKS = {
     "conv": (BLUE, "o"),
@@ -32,6 +47,11 @@ _LOOKS = {
 KINDS = tuple(_LOOKS)
 """The kinds of layers, in the order in which they are listed."""
 _AREAS = (24.0, 400.0)  # of markers [pt^2]: the least, and that of the largest point
+_WHOLE_AREA = 500.0  # of the marker of all cycles together [pt^2]
+_LEAST_AREA = 12.0
+_RANKS = 8  # places with a number
+_APART = 11.0  # of two numbers [pt]
+_CELLS = 4  # per octave, in each direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +99,13 @@ def plot_roofline(frame: pd.DataFrame, roof: Roof, title: str, path: str | Path)
     points = alike.sum().reset_index()
     with drawing() as figure:
         axes = figure.subplots()
-        draw_roof(axes, roof, points["macs_per_bit"])
+        _draw_roof(axes, roof, points["macs_per_bit"])
         largest = points["macs"].max()
         for kind in KINDS:
             of_kind = points[points["kind"] == kind].sort_values("macs", ascending=False)
             if len(of_kind):
                 _draw_kind(axes, kind, of_kind, largest, int((frame["kind"] == kind).sum()))
-        axes.set_xlabel("MACs per bit of compulsory DRAM traffic")
+        axes.set_xlabel(f"MACs per bit of compulsory {OUTERMOST} traffic")
         axes.set_ylabel("attainable MACs per cycle")
         axes.grid(True, axis="both")
         legend = axes.legend(
@@ -100,7 +120,56 @@ def plot_roofline(frame: pd.DataFrame, roof: Roof, title: str, path: str | Path)
         save(figure, path)
 
 
-def draw_roof(axes: Axes, roof: Roof, intensities: pd.Series[float]) -> None:
+def plot_achieved(record: Record, layers: pd.DataFrame, path: str | Path) -> None:
+    """Draw a point's layers under the roof of its hardware, as a PNG; equal tables, equal bytes.
+
+    A layer lies at its MACs per bit of simulated DRAM traffic and per simulated cycle; its area is
+    its share of all cycles. Layers within a quarter of an octave of each other are drawn as one.
+    Where formats differ from layer to layer, the roof is the highest.
+
+    layers: the rows of this point
+
+    Raises OSError if the file cannot be written.
+    """
+    formats = [_formats(text) for text in dict.fromkeys(layers["formats"])]
+    roof = max((Roof.of(record.arch, one) for one in formats), key=lambda one: one.peak)
+    shown = _merged(layers)
+    with drawing() as figure:
+        axes = figure.subplots()
+        _draw_roof(axes, roof, shown["intensity"])
+        axes.scatter(
+            shown["intensity"],
+            shown["reached"],
+            s=_LEAST_AREA + _WHOLE_AREA * shown["share"],
+            color=[(BLUE, 0.3)],
+            edgecolors=BLUE,
+            linewidths=1.0,
+            zorder=3,
+        )
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, shown["reached"].min() / 2), high)
+        named = shown.head(_RANKS).to_dict(orient="records")
+        _number(axes, named)
+        for rank, row in enumerate(named, 1):
+            more = f" and {row['layers'] - 1} near it" if row["layers"] > 1 else ""
+            axes.plot([], [], " ", label=f"{rank}  {row['share']:.0%}  {row['layer']}{more}")
+        axes.legend(
+            title="share of all cycles (area)",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            alignment="left",
+            handlelength=0,
+            handletextpad=0,
+        )
+        axes.grid(True, axis="both")
+        axes.set_xlabel(f"MACs per bit of simulated {OUTERMOST} traffic")
+        axes.set_ylabel("MACs per cycle, simulated")
+        how = str(formats[0]) if len(formats) == 1 else "several formats"
+        figure.suptitle(f"{record.network} in {how} on {record.arch.name}: what its layers reach")
+        save(figure, path)
+
+
+def _draw_roof(axes: Axes, roof: Roof, intensities: pd.Series[float]) -> None:
     """Draw a roof over the range of some intensities [MAC/bit]; both axes become logarithmic."""
     ridge, peak = float(roof.ridge), float(roof.peak)
     low = min(intensities.min(), ridge) / 2
@@ -117,7 +186,47 @@ def draw_roof(axes: Axes, roof: Roof, intensities: pd.Series[float]) -> None:
     _note(axes, f"array: {peak:g} MAC/cycle", (high, peak), (-4, 16), "right")
     _note(axes, f"ridge: {ridge:.3g} MAC/bit", (ridge, floor), (5, 8), "left")
     # Left of the slope, where no layer can lie.
-    _note(axes, f"DRAM: {float(roof.bandwidth):g} bit/cycle", (low, peak), (8, 16), "left")
+    _note(axes, f"{OUTERMOST}: {float(roof.bandwidth):g} bit/cycle", (low, peak), (8, 16), "left")
+
+
+def _number(axes: Axes, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+    """Write every row's rank at its marker: below, or where no other number is."""
+    taken: list[tuple[float, float]] = []
+    for rank, row in enumerate(rows, 1):
+        where = (row["intensity"], row["reached"])
+        x, y = axes.transData.transform(where) * 72 / axes.figure.dpi
+        away = 10 + math.sqrt(_LEAST_AREA + _WHOLE_AREA * row["share"]) / 2
+        sides = [(0.0, -away), (away, 0.0), (-away, 0.0), (0.0, away)]
+        free = (
+            (dx, dy)
+            for dx, dy in sides
+            if all(math.hypot(x + dx - a, y + dy - b) > _APART for a, b in taken)
+        )
+        dx, dy = next(free, sides[0])
+        taken.append((x + dx, y + dy))
+        axes.annotate(
+            str(rank), where, (dx, dy), textcoords="offset points", ha="center", va="center"
+        )
+
+
+def _merged(layers: pd.DataFrame) -> pd.DataFrame:
+    """Layers that would hide one another as one, those that take the most cycles first."""
+    octaves = {per: np.log2(layers["macs"] / layers[per]) for per in ("dram_bits", "cycles")}
+    cells = [np.round(_CELLS * octaves[per]) for per in octaves]
+    sums = {"layer": "first", "macs": "sum", "dram_bits": "sum", "cycles": "sum", "layers": "sum"}
+    merged = layers.assign(layers=1).groupby(cells, sort=False).agg(sums).reset_index(drop=True)
+    merged["intensity"] = merged["macs"] / merged["dram_bits"]
+    merged["reached"] = merged["macs"] / merged["cycles"]
+    merged["share"] = merged["cycles"] / merged["cycles"].sum()
+    return merged.sort_values("share", ascending=False, kind="stable")
+
+
+def _formats(text: str) -> LayerFormats:
+    """The formats that `str(LayerFormats)` names."""
+    names = dict(part.split("=") for part in text.split() if "=" in part)
+    if not names:
+        return LayerFormats.uniform(parse_format(text))
+    return LayerFormats(**{tensor: parse_format(name) for tensor, name in names.items()})
 
 
 def _note(

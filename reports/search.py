@@ -6,48 +6,91 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bfpsim.reports.store.tradeoff import COLUMNS
+from bfpsim.reports.levels import OUTERMOST
+from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
-from bfpsim.search.bitwidth.search import Found, Searched
+from bfpsim.reports.tables import bits_by_level, result_levels
+from bfpsim.reports.tradeoff import COLUMNS
+from bfpsim.search.bitwidth.search import Proposal, SearchResult
 from bfpsim.search.bitwidth.target import ALPHAS
-from bfpsim.sim.simulate import simulate_network
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from rich.table import Table
 
+    from bfpsim.search.experiments.answer import Answer
     from bfpsim.sim.result import NetworkResult
-    from bfpsim.workloads import Network
 
 UNITS = {
-    "dram": ("DRAM traffic", "Mbit"),
+    "dram": (f"{OUTERMOST} traffic", "Mbit"),
     "energy": ("energy", "µJ"),
     "latency": ("time", "Mcycles"),
 }
 """What each objective is shown as; all are a millionth of the counts."""
 
 
-def simulate_choice(searched: Searched, network: Network, found: Found) -> NetworkResult:
-    """The network in a choice's formats and mappings, simulated layer by layer."""
-    return simulate_network(
-        network, searched.arch, searched.formats(found), dict(found.choice.mappings)
-    )
+def search_report(answer: Answer) -> Report:
+    """What `choose_formats` returns: the choice, the prices compared, the front, the finalists."""
+    search, choice, finalists = answer.search, answer.choice, answer.finalists
+    result, losses = answer.simulation, answer.losses
+    where = search.arch.name
+    if losses.images is None:
+        known: dict[str, Any] = {"accuracy": "not known: the network has no trained weights"}
+    else:
+        known = {"sensitivity_images": losses.images, "loss_per_nat": losses.per_nat}
+    outermost = result_levels(result)[:1]
+    summary: dict[str, Any] = {
+        "network": answer.name,
+        "arch": where,
+        "objective": str(search.target),
+        "perf": search.objective,
+        "cost": answer.cost,
+        "formats": len(search.space.formats),
+        **known,
+        "dm_max": search.by("simulated").dm_max,
+        "value": search.value(choice),
+        "gap": search.gap(choice),
+        "floor": search.floor,
+        "rounds": search.rounds,
+        "simulations": search.simulations,
+        "predicted_loss": choice.loss,
+        **bits_by_level(result.layers, outermost),
+        "energy_pj": result.energy_pj,
+        "cycles": result.cycles,
+    }
+    comparison = search.comparison()
+    excess = comparison.set_index("cost")["excess"]
+    for model in ("exact", "paper"):
+        summary[f"{model}_model_costs_more"] = f"{100 * excess[model]:.2f} %"
+    layers = choice_frame(result, search, choice)
+    frames = {"layers": layers, "comparison": comparison, "front": front_frame(search)}
+    tables = [choice_table(layers, f"{answer.name} on {where}"), comparison_table(search)]
+    if finalists is not None:
+        frames["finalists"] = finalists
+        if search.objective == "energy":
+            frames["accuracy"] = accuracy_frame(finalists)
+        tables.append(finalists_table(finalists, search))
+        summary["accuracy_loss"] = answer.accuracy_loss
+        if answer.points_above_budget is not None:
+            summary["measured_loss_above_budget_by_points"] = answer.points_above_budget
+    figures = {"front": lambda path: plot_front(search, f"{answer.name}, {where}", path)}
+    notes = tuple(key for key in summary if key not in ("network", "arch", "perf", "cost"))
+    return Report(together(*tables), frames, summary, notes, figures)
 
 
-def choice_frame(result: NetworkResult, searched: Searched, found: Found) -> pd.DataFrame:
+def choice_frame(result: NetworkResult, search: SearchResult, proposal: Proposal) -> pd.DataFrame:
     """A row per layer: formats of I, W, O, mapping, and what it costs as simulated."""
     import pandas as pd
 
-    formats = searched.formats(found)
+    formats, levels = search.formats(proposal), result_levels(result)
     return pd.DataFrame(
         {
             "layer": one.layer.name,
             **{tensor: str(formats[one.layer.name].of(tensor)) for tensor in ("I", "W", "O")},
             "order": one.mapping.order,
             "tile": " ".join(f"{dim}={size}" for dim, size in one.mapping.tile.items()),
-            "dram_bits": int(one.counts.total("DRAM")),
-            "sram_bits": int(one.counts.total("SRAM")),
+            **bits_by_level((one,), levels),
             "energy_pj": one.energy_pj,
             "cycles": one.cycles,
         }
@@ -55,7 +98,7 @@ def choice_frame(result: NetworkResult, searched: Searched, found: Found) -> pd.
     )
 
 
-def front_frame(searched: Searched) -> pd.DataFrame:
+def front_frame(search: SearchResult) -> pd.DataFrame:
     """The Pareto front, ascending loss: loss, simulated cost, and the alphas that lead there.
 
     alpha_from, alpha_to: between these Eq. 1 is least here, among the front; NaN where no alpha
@@ -63,11 +106,11 @@ def front_frame(searched: Searched) -> pd.DataFrame:
     """
     import pandas as pd
 
-    dm_max = searched.by("simulated").dm_max
+    dm_max = search.by("simulated").dm_max
     rows = []
-    for own in searched.front:
+    for own in search.front:
         low, high = 0.0, float("inf")
-        for other in searched.front:
+        for other in search.front:
             gain = (own.simulated - other.simulated) / dm_max
             if gain > 0:  # the other is cheaper: better from this alpha on
                 high = min(high, (other.loss - own.loss) / gain)
@@ -87,7 +130,7 @@ def front_frame(searched: Searched) -> pd.DataFrame:
 
 
 def accuracy_frame(finalists: pd.DataFrame) -> pd.DataFrame:
-    """Finalists of a search by energy, as a report takes them (`reports.store.tradeoff`)."""
+    """Finalists of a search by energy, as the report of a sweep takes them (`write_report`)."""
     names = {"choice": "label", "simulated": "energy_pj"}
     return finalists.rename(columns=names)[list(COLUMNS)]
 
@@ -95,7 +138,7 @@ def accuracy_frame(finalists: pd.DataFrame) -> pd.DataFrame:
 def choice_table(frame: pd.DataFrame, title: str) -> Table:
     """What `choice_frame` returns."""
     table = make_table(title, "layer", "I", "W", "O", "order", "tile", gap=1)
-    numbers(table, "DRAM\n[Mbit]", "energy\n[µJ]", "kcycles")
+    numbers(table, f"{OUTERMOST}\n[Mbit]", "energy\n[µJ]", "kcycles")
     for row in frame.to_dict(orient="records"):
         table.add_row(
             *(row[key] for key in ("layer", "I", "W", "O", "order", "tile")),
@@ -106,13 +149,13 @@ def choice_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def comparison_table(searched: Searched) -> Table:
-    """Was the analytical model good enough? See `Searched.comparison`."""
-    what, unit = UNITS[searched.objective]
+def comparison_table(search: SearchResult) -> Table:
+    """Was the analytical model good enough? See `SearchResult.comparison`."""
+    what, unit = UNITS[search.objective]
     table = make_table(f"Chosen by each kind of price: {what} [{unit}]", "prices", gap=1)
     numbers(table, "predicted", "simulated", "off [%]", "more than\nsimulated [%]")
     numbers(table, "other\nformats", "loss\n[points]", "gap")
-    for row in searched.comparison().to_dict(orient="records"):
+    for row in search.comparison().to_dict(orient="records"):
         table.add_row(
             row["cost"],
             f"{row['predicted'] / 1e6:.3f}",
@@ -126,9 +169,9 @@ def comparison_table(searched: Searched) -> Table:
     return table
 
 
-def finalists_table(frame: pd.DataFrame, searched: Searched) -> Table:
-    """Choices evaluated on real images; see `search.bitwidth.accuracy.confirm`."""
-    what, unit = UNITS[searched.objective]
+def finalists_table(frame: pd.DataFrame, search: SearchResult) -> Table:
+    """Choices evaluated on real images; see `confirm_choices`."""
+    what, unit = UNITS[search.objective]
     table = make_table("Evaluated on real images", "choice", gap=1)
     numbers(table, "top-1\n[%]", "loss\n[points]", "predicted\n[points]", f"{what}\n[{unit}]")
     numbers(table, "W\n[bit/elem]", "I and O\n[bit/elem]", "objective")
@@ -146,20 +189,20 @@ def finalists_table(frame: pd.DataFrame, searched: Searched) -> Table:
     return table
 
 
-def plot_front(searched: Searched, title: str, path: str | Path) -> None:
+def plot_front(search: SearchResult, title: str, path: str | Path) -> None:
     """Predicted loss against simulated cost: the front, where alphas lead, and the models."""
-    what, unit = UNITS[searched.objective]
+    what, unit = UNITS[search.objective]
     with drawing() as figure:
         axes = figure.subplots()
-        points = [(own.simulated / 1e6, 100 * own.loss) for own in searched.front]
+        points = [(own.simulated / 1e6, 100 * own.loss) for own in search.front]
         axes.plot(*zip(*points, strict=True), "o-", color=BLUE, markersize=4, label="front")
         for cost, color, marker in (("exact", ORANGE, "s"), ("paper", VERMILION, "^")):
-            own = searched.by(cost)  # type: ignore[arg-type]
+            own = search.by(cost)  # type: ignore[arg-type]
             axes.plot(
                 own.simulated / 1e6, 100 * own.loss, marker, color=color, markersize=8,
                 label=f"chosen by the {cost} model's prices",
             )  # fmt: skip
-        axes.axvline(searched.by("simulated").dm_max / 1e6, color=GREY, linestyle="--")
+        axes.axvline(search.by("simulated").dm_max / 1e6, color=GREY, linestyle="--")
         axes.set_xlabel(f"simulated {what} [{unit}]; dashed: DM_max")
         axes.set_ylabel("predicted loss of top-1 [points]")
         if all(loss > 0 for _, loss in points):
@@ -167,7 +210,7 @@ def plot_front(searched: Searched, title: str, path: str | Path) -> None:
         axes.set_title(title)
         axes.legend(loc="upper center")
         figure.draw_without_rendering()  # now places on the page are known
-        for (x, y), alphas in _labels(searched, axes.transData.transform):
+        for (x, y), alphas in _labels(search, axes.transData.transform):
             axes.annotate(
                 "α = " + ", ".join(f"{alpha:g}" for alpha in alphas),
                 (x, y),
@@ -185,12 +228,12 @@ _LINE = 25
 
 
 def _labels(
-    searched: Searched, on_page: Callable[[tuple[float, float]], NDArray[Any]]
+    search: SearchResult, on_page: Callable[[tuple[float, float]], NDArray[Any]]
 ) -> list[tuple[tuple[float, float], list[float]]]:
     """Where labels go, and their alphas: one label for choices too close for two."""
     labels: list[tuple[tuple[float, float], list[float]]] = []
-    for alpha in _apart(searched, ALPHAS):
-        own = searched.at(alpha)
+    for alpha in _apart(search, ALPHAS):
+        own = search.at(alpha)
         place = (own.simulated / 1e6, 100 * own.loss)
         if labels and abs(on_page(place)[1] - on_page(labels[-1][0])[1]) < _LINE:
             labels[-1][1].append(alpha)
@@ -199,9 +242,9 @@ def _labels(
     return labels
 
 
-def _apart(searched: Searched, alphas: Sequence[float]) -> list[float]:
+def _apart(search: SearchResult, alphas: Sequence[float]) -> list[float]:
     """The first alpha that leads to each choice."""
     first: Mapping[tuple[int, ...], float] = {}
     for alpha in alphas:
-        first = {searched.at(alpha).choice.formats: alpha, **first}
+        first = {search.at(alpha).choice.formats: alpha, **first}
     return sorted(first.values())

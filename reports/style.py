@@ -1,9 +1,9 @@
-"""How every figure and every table looks, and how a figure becomes a file."""
+"""How every figure and every table looks, in which units, and how a figure becomes a file."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,9 @@ from bfpsim.workloads.files.atomic import write_atomic
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with any colour vision.
+# Okabe and Ito's palette: distinct with any colour vision.
 BLUE, SKY, ORANGE, VERMILION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#777777"
+GREEN, PURPLE, YELLOW = "#009E73", "#CC79A7", "#F0E442"
 _SIZE_INCHES = (9.6, 4.8)
 _DPI = 200
 _STYLE = {
@@ -38,6 +39,13 @@ _STYLE = {
     "ytick.labelsize": 9,
     "hatch.linewidth": 0.8,
 }
+
+Unit = tuple[float, str]
+"""What one is of the base unit, and its name."""
+
+BITS: tuple[Unit, ...] = ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"), (1.0, "bit"))
+ENERGY: tuple[Unit, ...] = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
+TIME: tuple[Unit, ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 @contextmanager
@@ -77,3 +85,13 @@ def numbers(table: Table, *headers: str) -> None:
     """Add columns of numbers, which never fold."""
     for header in headers:
         table.add_column(escape(header), justify="right", no_wrap=True, vertical="bottom")
+
+
+def readable(largest: float, units: Sequence[Unit]) -> Unit:
+    """The largest of the units, which descend, in which a number is 1 or more; else the last."""
+    return next((one for one in units if one[0] <= largest), units[-1])
+
+
+def points_text(share: float) -> str:
+    """A share of the images in words: 0.01 is "1 point"."""
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"

@@ -1,83 +1,86 @@
-"""The figure of a buffer sweep: data movement and energy against capacity."""
+"""A sweep's points as a table: all of them, or of many the best of each network."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from rich.markup import escape
 
-from bfpsim.arch.units import CAPACITY
-from bfpsim.reports.style import BLUE, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.reports.levels import OUTERMOST
+from bfpsim.reports.report import Report
+from bfpsim.reports.style import BITS, ENERGY, make_table, numbers, readable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
+    from rich.table import Table
 
-_BITS_PER_MBIT = 1e6
-_PJ_PER_MJ = 1e9
-# Legends stand where no data can be.
-_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3}
+    from bfpsim.mapping.candidates import Objective
+    from bfpsim.search.sweep.results import Results
+
+_ROWS = 40
+_ALIKE = ("arch", "formats", "objective", "model")  # shown where they differ
+# What each objective minimises: its column, and the unit that it is shown in.
+_COST = {
+    "dram": ("dram_bits", "Mbit", 1e6),
+    "energy": ("energy_pj", "mJ", 1e9),
+    "latency": ("cycles", "M cycles", 1e6),
+}
+# Columns of figures, and their units: of three decimals one bit is seen in kbit.
+_SHOWN = {
+    "dram_bits": (OUTERMOST, BITS[:-1]),
+    "compulsory_bits": ("compulsory", BITS[:-1]),
+    "energy_pj": ("energy", ENERGY[:-1]),
+    "cycles": ("cycles", ((1e6, "M"), (1e3, "k"))),
+}
 
 
-def plot_sweep(frame: pd.DataFrame, path: str | Path) -> None:
-    """Draw what `sweep_capacity` returns, as a PNG; equal tables make equal bytes.
+def sweep_report(results: Results, title: str) -> Report:
+    """The points of a sweep, and how many of them failed."""
+    frame = results.points_table()
+    failed = int(frame["error"].notna().sum())
+    summary = {"sweep": title, "store": str(results.store), "failed": failed}
+    notes = ("failed",) if failed else ()
+    return Report(points_table(frame, title), {"points": frame}, summary, notes)
 
-    Left: DRAM traffic [Mbit], simulated with and without burst padding, by the exact and by the
-    paper's model. Right: energy [mJ] of DRAM and SRAM. Dashed: what no mapping avoids.
 
-    Raises ValueError if the table has no row, OSError if the file cannot be written.
-    """
-    if frame.empty:
-        raise ValueError("the sweep has no row to draw; allowed: at least one capacity")
-    frame = frame.sort_values("capacity_bits")
-    first = frame.iloc[0]
-    sizes = frame["capacity_bits"].to_numpy()
-    x = np.log2(sizes)
-    with drawing() as figure:
-        traffic, energy = figure.subplots(1, 2)
-        _draw_traffic(traffic, frame, x)
-        _draw_energy(energy, frame, x)
-        for axes in (traffic, energy):
-            axes.set_xlabel("SRAM capacity")
-            axes.set_xticks(x, [CAPACITY.text(int(size)) for size in sizes])
-            axes.set_xlim(x[0] - 0.6, x[-1] + 0.6)
-        figure.suptitle(
-            f"{first['network']} in {first['formats']} on {first['arch']} with its SRAM resized"
+def points_table(frame: pd.DataFrame, title: str) -> Table:
+    """What `Results.points_table` returns; of many points those that cost their network least."""
+    *names, _ = frame.columns[1 : list(frame.columns).index("capacity_bits")]
+    labels = [name for name in names if name not in _ALIKE or len(frame[name].unique()) > 1]
+    if len(frame) > _ROWS:
+        best, which = _cheapest(frame)
+        title = f"{title}, {len(frame):,} points: the best {which}, of each network"
+        frame = best
+    table = make_table(title, "point", *labels)
+    scales = {}
+    for name, (label, units) in _SHOWN.items():
+        known = frame[name].dropna()
+        scales[name], unit = readable(known.max() if len(known) else 0, units)
+        numbers(table, f"{label}\n[{unit}]")
+    table.add_column("", vertical="bottom")
+    for row in frame.to_dict(orient="records"):
+        failed = isinstance(row["error"], str)
+        table.add_row(
+            *(escape(str(row[name])) for name in ("point", *labels)),
+            *("" if failed else f"{row[name] / by:,.3f}" for name, by in scales.items()),
+            escape(row["error"]) if failed else "",
         )
-        save(figure, path)
+    return table
 
 
-def _draw_traffic(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> None:
-    mbit = frame.filter(like="_bits") / _BITS_PER_MBIT
-    axes.plot(x, mbit["dram_bits"], "o-", color=BLUE, label="simulated")
-    axes.plot(x, mbit["dram_payload_bits"], "D-", color=SKY, ms=5, label="simulated payload")
-    axes.plot(x, mbit["exact_bits"], "o", color="black", ms=10, mfc="none", label="exact model")
-    axes.plot(x, mbit["paper_bits"], "^:", color=VERMILION, lw=1.8, label="paper's model")
-    _floor(axes, mbit["compulsory_bits"].iloc[0], "compulsory")
-    axes.set_title("DRAM data movement")
-    axes.set_ylabel("DRAM traffic [Mbit]")
-    axes.set_ylim(0, 1.08 * mbit[["dram_bits", "paper_bits"]].to_numpy().max())
-    axes.legend(**_BELOW)
+def cost_text(objective: Objective, cost: float) -> str:
+    """A cost with its unit: DRAM bits, pJ or cycles as "1.234 Mbit"."""
+    _, unit, by = _COST[objective]
+    return f"{cost / by:,.3f} {unit}"
 
 
-def _draw_energy(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> None:
-    dram = frame["dram_energy_pj"].to_numpy() / _PJ_PER_MJ
-    sram = frame["sram_energy_pj"].to_numpy() / _PJ_PER_MJ
-    width = 0.6 * min([*np.diff(np.unique(x)), 1.0])
-    axes.bar(x, sram, width, dram, color=ORANGE, edgecolor="white", hatch="//", label="SRAM")
-    axes.bar(x, dram, width, color=BLUE, edgecolor="white", label="DRAM")
-    _floor(axes, frame["compulsory_energy_pj"].iloc[0] / _PJ_PER_MJ, "compulsory DRAM")
-    for place, total in zip(x, dram + sram, strict=True):
-        axes.text(place, total, f"{total:.2f}", ha="center", va="bottom", fontsize=9)
-    axes.set_title("Data-movement energy")
-    axes.set_ylabel("energy [mJ]")
-    axes.set_ylim(0, 1.08 * (dram + sram).max())
-    axes.legend(**_BELOW)
+def _cheapest(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The points that cost least by their objective, cheapest first, and what they are of."""
+    import pandas as pd
 
-
-def _floor(axes: Axes, level: float, label: str) -> None:
-    """A dashed line, white between its dashes where it crosses a bar, under the markers."""
-    axes.axhline(level, color="white", linewidth=1.3, zorder=1.5)
-    axes.axhline(level, color="black", linewidth=1.3, zorder=1.5, dashes=(5, 3), label=label)
+    costs = [row[_COST[row["objective"]][0]] for row in frame.to_dict(orient="records")]
+    priced = frame.assign(cost=pd.array(costs, "Float64"))
+    groups = [own for _, own in priced.groupby(["network", "objective"], sort=False)]
+    most = max(1, _ROWS // len(groups))
+    by = ", ".join(dict.fromkeys(frame["objective"]))
+    return pd.concat([own.nsmallest(most, "cost") for own in groups]), f"{most} by {by}"

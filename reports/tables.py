@@ -1,4 +1,4 @@
-"""Tables for the terminal: bits in Mbit (10^6 bit), energy in µJ or mJ."""
+"""Simulations, validations and architectures as tables: Mbit (10^6 bit), µJ."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from bfpsim.arch.units import CAPACITY
 from bfpsim.mapping.counts import Counts, energy_pj, ordered
 from bfpsim.mapping.models import Effect
+from bfpsim.reports.levels import BUFFER, OUTERMOST, level_column
+from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.sim.result import NetworkResult
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from bfpsim.arch import Arch
     from bfpsim.mapping.counts import Kind
     from bfpsim.mapping.nest import Tensor
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.search.experiments.inference import ImageRun
     from bfpsim.sim.result import LayerResult
     from bfpsim.sim.validate import LayerValidation, Validation
 
@@ -72,14 +75,15 @@ def traffic_table(result: LayerResult | NetworkResult) -> Table:
 
 
 def simulation_table(result: NetworkResult) -> Table:
-    """A row per layer and one for the total: DRAM by tensor, SRAM, energy, time."""
+    """A row per layer and one for the total: each level (the outermost by tensor), energy, time."""
+    outermost, *inner = levels = result_levels(result)
     table = make_table(f"{result.network} on {result.arch.name}: traffic [Mbit]", "layer")
-    numbers(table, "DRAM\nI", "DRAM\nW", "DRAM\nO", "SRAM", "energy\n[µJ]", "cycles")
-    numbers(table, "array\nbusy [%]")
+    numbers(table, *(f"{outermost}\n{tensor}" for tensor in _TENSORS), *inner)
+    numbers(table, "energy\n[µJ]", "cycles", "array\nbusy [%]")
     for layer in result.layers:
-        table.add_row(*_simulation_cells(layer.layer.name, (layer,), layer.energy_pj))
+        table.add_row(*_simulation_cells(layer.layer.name, (layer,), levels, layer.energy_pj))
     table.add_section()
-    total = _simulation_cells("total", result.layers, result.energy_pj)
+    total = _simulation_cells("total", result.layers, levels, result.energy_pj)
     table.add_row(*total, style="bold")
     return table
 
@@ -94,7 +98,7 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
     groups = [[effect] for effect in effects] if width >= _WIDE else [effects]
     names = [_HEADERS[group[0]] if len(group) == 1 else "effects" for group in groups]
     arch = validation.simulated.arch.name
-    table = make_table(f"DRAM traffic of {validation.network} on {arch} [Mbit]", "layer")
+    table = make_table(f"{OUTERMOST} traffic of {validation.network} on {arch} [Mbit]", "layer")
     numbers(table, "paper", *names, "exact", "bursts", "simulated", "paper's\nerror [%]")
     table.add_column("agrees", justify="right", no_wrap=True, vertical="bottom")
 
@@ -115,36 +119,10 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
     return table
 
 
-def sweep_table(frame: pd.DataFrame) -> Table:
-    """What `sweep_capacity` returns: DRAM traffic, energy and time at each capacity.
-
-    The last row is the payload, and its DRAM energy, that no mapping avoids.
-    """
-    first = frame.iloc[0]
-    table = make_table(
-        f"{first['network']} in {first['formats']} on {first['arch']}, by SRAM capacity", gap=1
-    )
-    numbers(table, "SRAM", "simulated\n[Mbit]", "payload\n[Mbit]", "exact\n[Mbit]")
-    numbers(table, "paper\n[Mbit]", "DRAM\n[mJ]", "SRAM\n[mJ]", "total\n[mJ]", "cycles\n[M]")
-    for _, row in frame.iterrows():
-        energies = (row[f"{part}energy_pj"] / 1e9 for part in ("dram_", "sram_", ""))
-        table.add_row(
-            CAPACITY.text(int(row["capacity_bits"])),
-            *(_mbit(row[f"{name}_bits"]) for name in ("dram", "dram_payload", "exact", "paper")),
-            *(f"{energy:,.3f}" for energy in energies),
-            f"{row['cycles'] / 1e6:,.3f}",
-        )
-    table.add_section()
-    floor = _mbit(first["compulsory_bits"])
-    energy = f"{first['compulsory_energy_pj'] / 1e9:,.3f}"
-    table.add_row("least", "", floor, "", "", energy, "", "", "", style="dim")
-    return table
-
-
 def arch_table(archs: Iterable[Arch]) -> Table:
     """A row per architecture: what distinguishes them."""
     table = make_table(
-        "Architectures", "name", "SRAM", "clock", "DRAM", "burst", "PE array", "stationary"
+        "Architectures", "name", BUFFER, "clock", OUTERMOST, "burst", "PE array", "stationary"
     )
     for arch in archs:
         text = arch.model_dump()
@@ -166,11 +144,13 @@ def arch_table(archs: Iterable[Arch]) -> Table:
 def layers_frame(result: NetworkResult) -> pd.DataFrame:
     """A row per layer: its mapping, and its sums over the traffic table and the time line.
 
-    Columns: network, layer, order, tile, steps, dram_bits, sram_bits, energy_pj, cycles,
-    compute_cycles, stall_I_cycles, stall_W_cycles, stall_O_cycles, dram_busy_cycles.
+    Columns: network, layer, order, tile, steps, bits of every level (dram_bits, sram_bits),
+    energy_pj, cycles, compute_cycles, stall_I_cycles, stall_W_cycles, stall_O_cycles,
+    dram_busy_cycles.
     """
     import pandas as pd
 
+    levels = result_levels(result)
     return pd.DataFrame(
         {
             "network": result.network,
@@ -178,8 +158,7 @@ def layers_frame(result: NetworkResult) -> pd.DataFrame:
             "order": layer.mapping.order,
             "tile": " ".join(f"{dim}={size}" for dim, size in layer.mapping.tile.items()),
             "steps": layer.steps,
-            "dram_bits": int(layer.counts.total("DRAM")),
-            "sram_bits": int(layer.counts.total("SRAM")),
+            **bits_by_level((layer,), levels),
             "energy_pj": layer.energy_pj,
             "cycles": layer.cycles,
             "compute_cycles": layer.compute_cycles,
@@ -190,14 +169,71 @@ def layers_frame(result: NetworkResult) -> pd.DataFrame:
     )
 
 
-def _simulation_cells(name: str, layers: Sequence[LayerResult], energy: float) -> list[str]:
-    counts = _merged(layers)
+def bits_by_level(layers: Sequence[LayerResult], levels: Sequence[str]) -> dict[str, int]:
+    """The bits that layers moved at each level, by column: dram_bits, sram_bits."""
+    return {
+        level_column(level, "bits"): sum(int(layer.counts.total(level)) for layer in layers)
+        for level in levels
+    }
+
+
+def simulation_report(
+    result: NetworkResult, formats: LayerFormats, images: ImageRun | None = None
+) -> Report:
+    """A simulation: its table, traffic and layers, and the totals.
+
+    images: the run that it is of; then predictions too, and how many are right
+    """
+    summary = {
+        "network": result.network,
+        "arch": result.arch.name,
+        "formats": str(formats),
+        **bits_by_level(result.layers, result_levels(result)),
+        "energy_pj": result.energy_pj,
+        "cycles": result.cycles,
+        "seconds": result.seconds,
+    }
+    frames = {"traffic": result.traffic, "layers": layers_frame(result)}
+    notes: dict[str, int] = {}
+    if images is not None:
+        classes = frames["predictions"] = images.predictions
+        notes = {
+            "images": len(classes),
+            "equal_to_float": int((classes["simulated"] == classes["float"]).sum()),
+        }
+        if "label" in classes:
+            notes["right"] = int((classes["simulated"] == classes["label"]).sum())
+            notes["right_in_float"] = int((classes["float"] == classes["label"]).sum())
+    return Report(simulation_table(result), frames, summary | notes, tuple(notes))
+
+
+def validation_report(validation: Validation, formats: LayerFormats, width: int = 120) -> Report:
+    """A validation: its table, for so many terminal columns, and whether model and counts agree."""
+    summary = {
+        "network": validation.network,
+        "arch": validation.simulated.arch.name,
+        "formats": str(formats),
+        "agrees": validation.agrees,
+    }
+    table = validation_table(validation, width)
+    return Report(table, {"validation": validation.to_frame()}, summary)
+
+
+def result_levels(result: NetworkResult) -> tuple[str, ...]:
+    """The memory levels of a simulation, outermost first."""
+    return tuple(level.name for level in result.arch.levels)
+
+
+def _simulation_cells(
+    name: str, layers: Sequence[LayerResult], levels: Sequence[str], energy: float
+) -> list[str]:
+    counts, (outermost, *inner) = _merged(layers), levels
     cycles = sum(layer.cycles for layer in layers)
     computing = sum(layer.compute_cycles for layer in layers)
     return [
         escape(name),
-        *(_mbit(counts.total("DRAM", tensor)) for tensor in _TENSORS),
-        _mbit(counts.total("SRAM")),
+        *(_mbit(counts.total(outermost, tensor)) for tensor in _TENSORS),
+        *(_mbit(counts.total(level)) for level in inner),
         f"{energy / 1e6:,.1f}",
         f"{cycles:,}",
         f"{100 * computing / cycles:.1f}",

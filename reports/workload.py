@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from bfpsim.mapping.models import compulsory_counts, stored
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
-from bfpsim.reports.roofline import KINDS, Roof
+from bfpsim.reports.report import Report, together
+from bfpsim.reports.roofline import KINDS, Roof, plot_roofline
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.workloads import ConvLayer, Network, Node
 
@@ -226,13 +227,53 @@ def catalog_table(frame: pd.DataFrame) -> Table:
     return table
 
 
+def catalog_report(networks: Iterable[Network]) -> Report:
+    """Networks: layers by kind, MACs, weights, inputs."""
+    frame = catalog_frame(networks)
+    return Report(catalog_table(frame), {"workloads": frame}, {})
+
+
+def workload_report(
+    network: Network, arch: Arch, formats: LayerFormats, width: int = 200
+) -> Report:
+    """A network's layers, their sums by kind, what is not modelled, and the roofline.
+
+    width: terminal columns that the table may take
+    """
+    title = f"{network.name} in {formats} on {arch.name}"
+    roof = Roof.of(arch, formats)
+    layers = workload_frame(network, formats, arch)
+    kinds, host = kinds_frame(layers), host_frame(network)
+    limits = {
+        "peak_macs_per_cycle": float(roof.peak),
+        "dram_bits_per_cycle": float(roof.bandwidth),
+        "ridge_macs_per_bit": float(roof.ridge),
+    }
+    summary = {
+        "network": network.name,
+        "arch": arch.name,
+        "formats": str(formats),
+        "macs": network.macs,
+        "host_macs": network.host_macs,
+        "weights": weights(network),
+        "compulsory_bits": int(layers["compulsory_bits"].sum()),
+        **limits,
+    }
+    tables = [workload_table(layers, title, width), kinds_table(kinds)]
+    if len(host):
+        tables.append(host_table(host))
+    frames = {"layers": layers, "kinds": kinds, "not_modelled": host}
+    figures = {"roofline": lambda path: plot_roofline(layers, roof, title, path)}
+    return Report(together(*tables), frames, summary, tuple(limits), figures)
+
+
 def _bits(layer: ConvLayer, formats: LayerFormats, arch: Arch) -> dict[str, int]:
     """The sizes of one run, by column."""
     return {
         "I_bits": ActivationLayout(stored(layer, arch).input_shape, formats.I).bits,
         "W_bits": WeightLayout(layer.weight_shape, formats.W).bits,
         "O_bits": ActivationLayout(layer.output_shape, formats.O).bits,
-        "compulsory_bits": int(compulsory_counts(layer, arch, formats).total("DRAM")),
+        "compulsory_bits": int(compulsory_counts(layer, arch, formats).total()),
     }
 
 

@@ -1,20 +1,23 @@
-"""Who evaluates points: processes on this machine, or a Dask cluster, behind an Executor each."""
+"""Workers: processes on this machine, or a Dask cluster, behind an Executor each."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
-
-from bfpsim.search.worker import begin
 
 T = TypeVar("T")
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _AHEAD = 2  # calls per worker that are handed out, so that none waits for the next
 
 
@@ -142,3 +145,52 @@ class ClusterCrew:
         """See `Crew`."""
         self._executor.shutdown(wait=not at_once)
         self._client.close()
+
+
+class Run(Protocol):
+    """Calls a function once per tuple of arguments."""
+
+    def __call__(self, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+        """Return the results in the order of the arguments."""
+        ...
+
+
+@contextmanager
+def workers(count: int) -> Iterator[Run]:
+    """A `Run` on so many processes of one thread each; one is this process."""
+    if count == 1:
+        yield _here
+        return
+    crew = LocalCrew(count)
+
+    def run(function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+        return [f.result() for f in [crew.submit(function, *own) for own in arguments]]
+
+    try:
+        yield run
+    except BaseException:
+        crew.close(at_once=True)
+        raise
+    crew.close(at_once=False)
+
+
+def _here(function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+    return [function(*own) for own in arguments]
+
+
+def begin(lifeline: Connection) -> None:
+    """Begin a worker: one thread for numeric libraries, deaf to Ctrl-C, gone when its parent is.
+
+    lifeline: a pipe whose other end only the parent holds
+
+    Ctrl-C goes to a terminal's whole process group; it is for the parent to decide what becomes of
+    the running points. A killed parent decides nothing, and leaves no worker behind.
+    """
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(lifeline,), daemon=True).start()
+
+
+def _follow(lifeline: Connection) -> None:
+    wait([lifeline])  # readable once the other end is closed
+    os._exit(1)

@@ -1,14 +1,20 @@
-"""The result store: one SQLite file, a row per result, there wholly or not at all."""
+"""The result store: one SQLite file, a row per result, there wholly or not at all.
+
+Results are known by what decides them, the program's code included: other code, other keys.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 _APPLICATION = 0x62667073  # "bfps", in the file's header: whose file it is
 _VERSION = 1  # of the table below
@@ -26,6 +32,9 @@ CREATE TABLE results (
     CHECK ((record IS NULL) <> (error IS NULL))
 ) STRICT
 """
+
+_DECIDING = ("arch", "mapping", "quant", "sim", "workloads", "search")
+"""Packages whose code decides what a stage leads to."""
 
 
 class StoreError(ValueError):
@@ -82,7 +91,7 @@ class StoreReader:
             rows = self._db.execute(
                 "SELECT key, record IS NOT NULL FROM results WHERE kind = ?", (kind,)
             ).fetchall()
-        return {key: bool(found) for key, found in rows}
+        return {key: bool(succeeded) for key, succeeded in rows}
 
     def close(self) -> None:
         """Close the file; the last process to do so folds the WAL into it."""
@@ -219,3 +228,73 @@ class Store(StoreReader):
 def _checksum(kind: str, key: str, entry: Entry) -> int:
     """SQLite has none of its own: a flipped bit in a number would go unseen."""
     return zlib.crc32(repr((kind, key, *entry)).encode())
+
+
+class Stages:
+    """Finished stages of long work by what decides them, so that it goes on after a stop.
+
+    store: where they are kept; without one, for as long as this lives
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store
+        self._own: dict[tuple[str, str], str] = {}
+
+    def has(self, stage: str, deciding: object) -> bool:
+        """Whether a stage is finished."""
+        return self.get(stage, deciding) is not None
+
+    def get(self, stage: str, deciding: object) -> Any:
+        """What a stage led to, as `put` took it; None if it is not finished."""
+        key = stage, _stage_key(deciding)
+        if self._store is None:
+            record = self._own.get(key)
+        else:
+            entry = self._store.get(*key)
+            record = None if entry is None else entry.record
+        return None if record is None else json.loads(record)
+
+    def put(self, stage: str, deciding: object, result: object) -> None:
+        """Keep what a stage led to: anything that JSON can say."""
+        key, record = (stage, _stage_key(deciding)), json.dumps(result)
+        if self._store is None:
+            self._own[key] = record
+        else:
+            self._store.put(*key, record)
+
+    def once(self, stage: str, deciding: object, make: Callable[[], object]) -> Any:
+        """What a stage led to; one that is not finished is made, and kept."""
+        if not self.has(stage, deciding):
+            self.put(stage, deciding, make())
+        return self.get(stage, deciding)
+
+
+def _stage_key(deciding: object) -> str:
+    """SHA-256 of everything that decides a stage, the program's code included."""
+    return hashlib.sha256(f"{code_digest(_DECIDING)}\n{deciding!r}".encode()).hexdigest()
+
+
+@contextmanager
+def open_stages(path: str | Path | None) -> Iterator[Stages]:
+    """Stages in a store, which is made if it does not exist; None: for as long as this is open.
+
+    Raises StoreError.
+    """
+    if path is None:
+        yield Stages()
+        return
+    with Store(path) as store:
+        yield Stages(store)
+
+
+@cache
+def code_digest(packages: tuple[str, ...]) -> str:
+    """SHA-256 of the code and tables of some packages, given as paths from the root."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for package in packages:
+        for file in sorted((root / package).rglob("*")):
+            if file.suffix in (".py", ".csv"):
+                digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()

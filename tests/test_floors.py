@@ -22,7 +22,7 @@ def test_the_floors_hold() -> None:
         ),
         ("import bfpsim as bs; bs.simulate, bs.ConvLayer, bs.BFP", ("torch", "matplotlib")),
         (
-            "import bfpsim.reports.sweep, bfpsim.reports.tables, bfpsim.search.buffers",
+            "import bfpsim.reports.capacity, bfpsim.reports.tables, bfpsim.search.buffers",
             ("torch", "matplotlib"),
         ),
         ("import bfpsim.arch", ("pint", "ruamel")),

@@ -1,10 +1,13 @@
-"""Arguments that commands share, and what they become."""
+"""Arguments that commands share, what they become, and groups of them spelled once."""
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -42,21 +45,56 @@ FormatName = Annotated[
         "or three, for I,W,O, joined by commas.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")]
+LayerName = Annotated[str | None, typer.Option(help="Only this layer.")]
 
 
 class UsageError(ValueError):
     """Options that do not go together, or a value that an option cannot take."""
 
 
-def one_of(as_json: bool, as_csv: bool, out: Path | None) -> None:
-    """Raise UsageError unless at most one output is asked for, and --out is no file."""
-    if as_json + as_csv + (out is not None) > 1:
-        raise UsageError("--json, --csv and --out exclude each other; give one")
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command for typer whose parameters of a dataclass become an option for each of its fields.
+
+    They stand where the parameter stands; the command is called with the dataclass.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = groups.get(parameter.name)
+        if group is None:
+            parameters.append(
+                parameter.replace(
+                    annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY
+                )
+            )
+        else:
+            parameters += _options(group)
+
+    def run(**options: Any) -> None:
+        made = {
+            name: group(**{own.name: options.pop(own.name) for own in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**options, **made)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {own.name: own.annotation for own in parameters}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            own.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if own.default is MISSING else own.default,
+            annotation=hints[own.name],
+        )
+        for own in fields(group)
+    ]
 
 
 def check_writable(option: str, path: Path) -> None:
@@ -87,7 +125,7 @@ def load(
 
 def shapes(options: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     """Input name -> shape, of all --shape options; None without any."""
-    found: dict[str, tuple[int, ...]] = {}
+    sizes_of: dict[str, tuple[int, ...]] = {}
     for option in options or ():
         # The last "=": an input's name may hold one.
         name, equals, text = option.rpartition("=")
@@ -95,10 +133,10 @@ def shapes(options: list[str] | None) -> dict[str, tuple[int, ...]] | None:
         sizes = [int(part) for part in parts if re.fullmatch("[0-9]{1,18}", part)]
         if not equals or not name or len(sizes) < len(parts) or 0 in sizes:
             raise UsageError(f"--shape {option!r}; allowed: NAME=SIZES, such as x=1x3x224x224")
-        if name in found:
+        if name in sizes_of:
             raise UsageError(f"--shape names {name!r} twice; allowed: once")
-        found[name] = tuple(sizes)
-    return found or None
+        sizes_of[name] = tuple(sizes)
+    return sizes_of or None
 
 
 def select(

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from bfpsim.commands.arguments import (
-    ArchName,
-    Csv,
-    Json,
-    Out,
-    ShapeOption,
-    UsageError,
-    one_of,
-    shapes,
-)
-from bfpsim.commands.emit import Report, emit
-from bfpsim.commands.trained import (
-    Count,
-    Crop,
-    DataName,
-    Grey,
-    LabelsFile,
-    NormaliseName,
-    Preparation,
-    Resize,
-    WeightsFile,
-    labelled_images,
-    trained_module,
-)
-
-if TYPE_CHECKING:
-    from bfpsim.commands.mantissa_reports import Question
+from bfpsim.commands.arguments import ArchName, ShapeOption, UsageError, grouped, shapes
+from bfpsim.commands.emit import Output
+from bfpsim.commands.images import ImageOptions
+from bfpsim.commands.progress import progress
 
 ModelNames = Annotated[
     list[str],
@@ -46,23 +24,18 @@ ModelNames = Annotated[
 ]
 # What a network that is run needs, and what one alone is shown with.
 _OF_IMAGES = (
-    "weights", "data", "labels", "normalise", "resize", "crop", "grey", "count", "rounding",
-    "within", "unit_format", "unit_images",
-)  # fmt: skip
+    *(own.name for own in fields(ImageOptions)),
+    *("rounding", "within", "unit_format", "unit_images"),
+)
 _OF_ONE = ("weights", "unit_format", "unit_images", "arch")
 
 
+@grouped
 def mantissa(
     context: typer.Context,
     models: ModelNames,
-    weights: WeightsFile = None,
-    data: DataName = "shipped",
-    labels: LabelsFile = None,
-    normalise: NormaliseName = "fashion-mnist",
-    resize: Resize = None,
-    crop: Crop = None,
-    grey: Grey = False,
-    count: Count = None,
+    *,
+    images: ImageOptions,
     rounding: Annotated[
         Literal["nearest-even", "truncate"],
         typer.Option(help="What happens to the mantissa bits that do not fit."),
@@ -85,9 +58,7 @@ def mantissa(
     ] = 100,
     arch: ArchName = "edge-64k",
     shape: ShapeOption = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    out: Out = None,
+    output: Output,
 ) -> None:
     """Show how few exponent and mantissa bits a network's weights need, without training.
 
@@ -96,37 +67,47 @@ def mantissa(
     makes. Of an ONNX file, weights and energy. Of several networks, what each mantissa width costs
     them. With --out, the figures too.
     """
-    one_of(as_json, as_csv, out)
+    output.check()
     from bfpsim.arch import load_arch
-    from bfpsim.commands.mantissa_reports import Question
     from bfpsim.quant.formats import Rounding
+    from bfpsim.quant.mantissa.minifloat import parse_minifloat
+    from bfpsim.reports.mantissa import mantissa_report, tolerance_report, weights_report
+    from bfpsim.search.experiments.mantissa import study_mantissa, study_tolerance, study_weights
 
-    models = list(dict.fromkeys(models))
-    asked = Question(Rounding(rounding), activations, within / 100, load_arch(arch))
+    models, mode, spec = list(dict.fromkeys(models)), Rounding(rounding), load_arch(arch)
     onnx = [model for model in models if Path(model).suffix == ".onnx"]
     if onnx:
         if len(models) > 1:
             raise UsageError(f"{onnx[0]}: an ONNX file is not run; name it alone")
         _refuse(context, _OF_IMAGES, f"{onnx[0]}: an ONNX file is not run")
-        emit(_onnx(onnx[0], shape, asked), as_json, as_csv, out)
+        from bfpsim.workloads import load_with_weights
+
+        network, held = load_with_weights(onnx[0], shapes(shape))
+        weights = study_weights(
+            network, held, spec, name=onnx[0], activations=activations, progress=progress
+        )
+        output.emit(weights_report(weights))
         return
     if len(models) > 1:
         _refuse(context, _OF_ONE, f"{len(models)} models are compared by their accuracy alone")
     if shape:
         raise UsageError("--shape is of .onnx files; the images fix the shapes of a module")
-    from bfpsim.commands.mantissa_reports import compare, study
-    from bfpsim.quant.mantissa.minifloat import parse_minifloat
-    from bfpsim.quant.study.datasets import first
-
-    formats = [parse_minifloat(name, asked.rounding) for name in unit_format or ["e8m3"]]
-    modules = {model: trained_module(model, weights) for model in models}
-    images = labelled_images(data, labels, Preparation(normalise, resize, crop, grey))
-    images = images if count is None else first(images, count)
+    formats = [parse_minifloat(name, mode) for name in unit_format or ["e8m3"]]
+    modules = {model: images.module(model) for model in models}
+    data = images.images()
     if len(models) > 1:
-        report = compare(modules, images, asked)
-    else:
-        report = study(models[0], modules[models[0]], images, asked, formats, unit_images)
-    emit(report, as_json, as_csv, out)
+        tolerance = study_tolerance(
+            modules, data, rounding=mode, activations=activations, within=within / 100,
+            progress=progress,
+        )  # fmt: skip
+        output.emit(tolerance_report(tolerance))
+        return
+    ((name, module),) = modules.items()
+    study = study_mantissa(
+        module, data, spec, name=name, rounding=mode, activations=activations, within=within / 100,
+        unit_formats=formats, unit_images=unit_images, progress=progress,
+    )  # fmt: skip
+    output.emit(mantissa_report(study))
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
@@ -140,12 +121,3 @@ def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _onnx(path: str, shape: list[str] | None, asked: Question) -> Report:
-    from bfpsim.commands.mantissa_reports import study_weights
-    from bfpsim.quant.mantissa.weights import imported_weights
-    from bfpsim.workloads.importers.onnx.model import import_onnx
-
-    imported = import_onnx(path, shapes(shape))
-    return study_weights(path, imported.network, imported_weights(imported), asked)

@@ -1,39 +1,81 @@
-"""A progress bar for long work."""
+"""How far long work is, on a terminal's stderr; nothing elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bfpsim.search.sweep.run import Progress
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on a terminal's stderr, nothing elsewhere."""
+def progress(title: str, steps: int | None) -> Iterator[Callable[[str], None]]:
+    """A bar of so many steps, to be called with the name of each; without a number, a line."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[at]}"),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=total, at="")
-        yield lambda name: bar.update(task, advance=1, at=name)
-
-
-@contextmanager
-def progress_line(title: str) -> Iterator[Callable[[str], None]]:
-    """What was done last, on a terminal's stderr, nothing elsewhere: of work without a length."""
-    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
-        return
-    with console.status(title) as status:
-        yield lambda said: status.update(f"{title}: {said}")
+    elif steps is None:
+        with console.status(title) as status:
+            yield lambda step: status.update(f"{title}: {step}")
+    else:
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[at]}"),
+        )
+        with Bars(*columns, console=console, transient=True) as bars:
+            task = bars.add_task(title, total=steps, at="")
+            yield lambda step: bars.update(task, advance=1, at=step)
+
+
+@contextmanager
+def sweep_progress(title: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar of a sweep's points: done and failed, rate, time left, and the best so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def show(progress: Progress) -> None:
+            if not bars.tasks:  # from what earlier runs did: it says nothing of this one's rate
+                bars.add_task(
+                    title, total=progress.total, completed=progress.done, rate="", note=""
+                )
+            (task,) = bars.tasks
+            rate = f"{task.speed:.2g}/s" if task.speed else ""
+            bars.update(task.id, completed=progress.done, rate=rate, note=_note(progress))
+
+        yield show
+
+
+def _note(progress: Progress) -> str:
+    """Failed points, and the best so far."""
+    from bfpsim.reports.sweep import cost_text
+
+    parts = []
+    if progress.stopping:
+        parts.append("keeping what has begun; Ctrl-C again drops it")
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    if progress.best is not None:
+        point, cost = progress.best
+        which = [point.network.name, point.formats_name, *(str(value) for _, value in point.axes)]
+        parts.append(f"best {cost_text(point.objective, cost)}: {' '.join(which)}")
+    return ", ".join(parts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.arguments import one_of
+from bfpsim.commands.emit import check_folder
 
 
 def report(
@@ -36,15 +36,15 @@ def report(
     Buffer size, energy by level and tensor, stalls, roofline, models against simulation. A sweep
     that is empty, running or failed in part is reported as far as it is, and what is missing said.
     """
-    one_of(False, False, out)
+    check_folder(out)
     from rich.console import Console
 
     from bfpsim.reports.store.write import write_report
 
     with Console(stderr=True).status("reading") as status:
-        written = write_report(store, out, sweep=sweep, accuracy=accuracy, progress=status.update)
-    counts = {"points": written.points, "failed": written.failed, "missing": written.missing}
-    told = ", ".join(
+        made = write_report(store, out, sweep=sweep, accuracy=accuracy, progress=status.update)
+    counts = {"points": made.points, "failed": made.failed, "missing": made.missing}
+    listed = ", ".join(
         f"{count:,} {name}" for name, count in counts.items() if count or name == "points"
     )
-    print(f"wrote report.html and {len(written.files) - 1} tables and figures to {out}: {told}")
+    print(f"wrote report.html and {len(made.files) - 1} tables and figures to {out}: {listed}")

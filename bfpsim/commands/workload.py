@@ -10,17 +10,14 @@ import typer
 
 from bfpsim.commands.arguments import (
     ArchName,
-    Csv,
     FormatName,
-    Json,
     NetworkName,
-    Out,
     ShapeOption,
+    grouped,
     load,
-    one_of,
     shapes,
 )
-from bfpsim.commands.emit import catalog_report, emit, print_table, workload_report
+from bfpsim.commands.emit import Output, check_folder, print_table, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -31,23 +28,25 @@ workload_app = typer.Typer(help="Networks: list, show, import.", no_args_is_help
 
 
 @workload_app.command("list")
-def list_workloads(as_json: Json = False, as_csv: Csv = False, out: Out = None) -> None:
+@grouped
+def list_workloads(output: Output) -> None:
     """Name the shipped networks: input, layers by kind, MACs, weights."""
+    output.check()
+    from bfpsim.reports.workload import catalog_report
     from bfpsim.workloads import load_workload, names
 
-    one_of(as_json, as_csv, out)
-    emit(catalog_report(map(load_workload, names())), as_json, as_csv, out)
+    output.emit(catalog_report(map(load_workload, names())))
 
 
 @workload_app.command("show")
+@grouped
 def show(
     network: NetworkName,
+    *,
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    out: Out = None,
+    output: Output,
 ) -> None:
     """List a network's layers, their sums by kind, and what is not modelled.
 
@@ -55,9 +54,11 @@ def show(
     bit of it, and whether that leaves it bound by the array or by the DRAM. With --out, the
     roofline as PNG too.
     """
-    one_of(as_json, as_csv, out)
+    output.check()
     spec, net, formats = load(arch, network, format, shape)
-    emit(workload_report(net, spec, formats), as_json, as_csv, out)
+    from bfpsim.reports.workload import workload_report
+
+    output.emit(workload_report(net, spec, formats, terminal_width()))
 
 
 @workload_app.command("import")
@@ -70,10 +71,10 @@ def import_workload(
 
     Weights are written if all layers have some; the files are what the other commands read.
     """
+    check_folder(out)
     from bfpsim.reports.workload import catalog_frame, catalog_table, host_frame, host_table
     from bfpsim.workloads import load_with_weights, save_weights, save_workload
 
-    one_of(False, False, out)
     network, weights = load_with_weights(source, shapes(shape))
     out.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w.-]+", "-", network.name).strip("-.") or "network"

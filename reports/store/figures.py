@@ -1,48 +1,87 @@
-"""All figures of a report, and what the page says about them."""
+"""The figures of a report, and what the page says about them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from bfpsim.reports.store.achieved import plot_achieved
-from bfpsim.reports.store.breakdown import plot_energy, plot_stalls
-from bfpsim.reports.store.capacity import plot_capacity
-from bfpsim.reports.store.findings import Findings
-from bfpsim.reports.store.ladder import plot_ladder
+import numpy as np
+
+from bfpsim.arch.units import CAPACITY
+from bfpsim.mapping.models import Effect
+from bfpsim.reports.levels import levels_in
+from bfpsim.reports.roofline import plot_achieved
+from bfpsim.reports.store.findings import Findings, cheapest
 from bfpsim.reports.store.page import PageFigure, Section
-from bfpsim.reports.store.tradeoff import plot_tradeoff
+from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.reports.tradeoff import plot_tradeoff
+from bfpsim.search.sweep.record import TENSORS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
-_Drawn = Callable[[str, str, Callable[[Path], None]], tuple[PageFigure, Path]]
+_Draw = Callable[[str, str, Callable[[Path], None]], tuple[PageFigure, Path]]
 """From a file's name, a caption, and what draws the file."""
+
+_TICKS = 8  # capacities with a label
+_NAMES = 26  # layers with a label
+_LINES = ((BLUE, "o"), (VERMILION, "^"), (SKY, "s"), (ORANGE, "D"), (GREY, "v"))
+_FLOOR = (4, 3)  # dashes
+
+
+class Segment(NamedTuple):
+    """A column as one segment of stacked bars."""
+
+    column: str
+    label: str
+    colour: str
+    hatch: str = ""
+
+
+_CYCLES = (
+    Segment("compute_cycles", "computing", GREY),
+    Segment("stall_I_cycles", "waiting for I", SKY),
+    Segment("stall_W_cycles", "waiting for W", VERMILION, "////"),
+    Segment("stall_O_cycles", "waiting for O", ORANGE, "...."),
+)
+_LOOKS = {
+    Effect.EDGES: (GREY, ""),
+    Effect.PADDING: (SKY, ""),
+    Effect.HALO: (BLUE, "////"),
+    Effect.PARTIAL_SUMS: (VERMILION, ""),
+    Effect.BLOCKS: (ORANGE, "...."),
+    Effect.BURSTS: (BLUE, ""),
+}
+_RUNGS = tuple(
+    Segment(f"{effect.value}_bits", effect.value.replace("_", " "), *_LOOKS[effect])
+    for effect in Effect
+)
 
 
 def draw_figures(
-    findings: Findings, accuracies: pd.DataFrame | None, out: Path, tell: Callable[[str], None]
+    findings: Findings, accuracies: pd.DataFrame | None, out: Path, progress: Callable[[str], None]
 ) -> Iterator[tuple[Section, list[Path]]]:
     """Draw every figure into a folder; each part of the page with the files that it shows.
 
-    accuracies: with `tradeoff.COLUMNS`, or None to leave that figure out
-    tell: called with what is being drawn
+    accuracies: with the columns of `read_accuracies`, or None to leave that figure out
+    progress: called with what is being drawn
     """
 
-    def drawn(name: str, caption: str, draw: Callable[[Path], None]) -> tuple[PageFigure, Path]:
-        tell(f"drawing {name}.png")
+    def draw(name: str, caption: str, plot: Callable[[Path], None]) -> tuple[PageFigure, Path]:
+        progress(f"drawing {name}.png")
         path = out / f"{name}.png"
-        draw(path)
+        plot(path)
         return PageFigure(caption, path.read_bytes()), path
 
     names = file_names(findings.best)
     for place, (network, name) in enumerate(names.items()):
-        section, files = zip(*_network_figures(findings, network, name, drawn), strict=True)
+        section, files = zip(*_network_figures(findings, network, name, draw), strict=True)
         yield Section(f"network-{place}", network, section), list(files)
     if accuracies is not None:
-        figure, file = drawn(
+        figure, file = draw(
             "accuracy",
             "Accuracy lost against the energy of data movement: every choice, and those that no "
             "other beats in both.",
@@ -52,42 +91,42 @@ def draw_figures(
 
 
 def _network_figures(
-    findings: Findings, network: str, name: str, drawn: _Drawn
+    findings: Findings, network: str, name: str, draw: _Draw
 ) -> Iterator[tuple[PageFigure, Path]]:
     """The figures of one network."""
     points = findings.points[findings.points["network"] == network]
     layers = findings.layers[findings.layers["network"] == network]
-    best = findings.best[network]
+    best, outermost = findings.best[network], levels_in(points)[0].name
     of_best = layers[layers["point"] == best.point]
-    yield drawn(
+    yield draw(
         f"{name}-capacity",
-        f"{network}: DRAM traffic and energy against buffer size, by format; dashed is what no "
-        "mapping avoids.",
+        f"{network}: {outermost} traffic and energy against buffer size, by format; dashed is what "
+        "no mapping avoids.",
         lambda path: plot_capacity(points, path),
     )
-    yield drawn(
+    yield draw(
         f"{name}-energy",
         f"{network}: energy by level and tensor, at each buffer size and by layer of point "
         f"{best.point}.",
         lambda path: plot_energy(points, layers, path),
     )
-    yield drawn(
+    yield draw(
         f"{name}-stalls",
         f"{network}: cycles in which the PE array computes, and waits for a tile of I, W or O.",
         lambda path: plot_stalls(points, layers, path),
     )
-    yield drawn(
+    yield draw(
         f"{name}-roofline",
         f"{network}: MACs per cycle that the layers of point {best.point} reach, under the roof of "
-        "its PE array and DRAM channel.",
+        f"its PE array and {outermost} channel.",
         lambda path: plot_achieved(best.record, of_best, path),
     )
     if "paper_bits" in points and points["paper_bits"].notna().any():
         judged = points[points["paper_bits"].notna()]
-        yield drawn(
+        yield draw(
             f"{name}-models",
-            f"{network}: DRAM traffic by the analytical models against the simulation, and what "
-            "each effect that the paper's model leaves out adds to it.",
+            f"{network}: {outermost} traffic by the analytical models against the simulation, and "
+            "what each effect that the paper's model leaves out adds to it.",
             lambda path: plot_ladder(judged, layers[layers["paper_bits"].notna()], path),
         )
 
@@ -102,3 +141,210 @@ def file_names(networks: Iterable[str]) -> dict[str, str]:
             name, again = f"{plain}-{again}", again + 1
         names[network] = name
     return names
+
+
+def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
+    """Draw the points of one network, as a PNG; equal tables make equal bytes.
+
+    A line per format, of the five that need the least energy, through the point of least energy at
+    each capacity. Left: DRAM traffic [Mbit]; right: energy [mJ]; dashed: what no mapping avoids.
+
+    Raises OSError if the file cannot be written.
+    """
+    sizes = sorted(points["capacity_bits"].unique())
+    levels = levels_in(points)
+    outermost = levels[0]
+    least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
+    shown = least.index[: len(_LINES)]
+    with drawing() as figure:
+        traffic, energy = figure.subplots(1, 2)
+        for formats, (colour, marker) in zip(shown, _LINES, strict=False):
+            best = cheapest(points[points["formats"] == formats], "capacity_bits")
+            x = best["capacity_bits"]
+            for axes, simulated, floor, unit in (
+                (traffic, outermost.column("bits"), "compulsory_bits", 1e6),
+                (energy, "energy_pj", "compulsory_energy_pj", 1e9),
+            ):
+                axes.plot(x, best[simulated] / unit, f"{marker}-", color=colour, label=formats)
+                axes.plot(x, best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR)
+        _label_axes(
+            traffic, sizes, f"{outermost.name} data movement", f"{outermost.name} traffic [Mbit]"
+        )
+        _label_axes(
+            energy,
+            sizes,
+            f"data-movement energy, {' and '.join(level.name for level in levels)}",
+            "energy [mJ]",
+        )
+        traffic.plot(
+            [], [], color="black", lw=1.2, dashes=_FLOOR, label=f"compulsory ({outermost.name})"
+        )
+        handles, labels = traffic.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        of = "" if len(least) == len(shown) else f", {len(shown)} best of {len(least)} formats"
+        network = points["network"].iloc[0]
+        figure.suptitle(f"{network}: the points of least energy at each capacity{of}")
+        save(figure, path)
+
+
+def _label_axes(axes: Axes, sizes: list[int], title: str, label: str) -> None:
+    axes.set_title(title)
+    axes.set_ylabel(label)
+    axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+    capacity_scale(axes, sizes)
+
+
+def plot_energy(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
+    """Draw one network's energy [µJ] by level and tensor, as a PNG; equal tables, equal bytes.
+
+    Left: of the point of least energy at each capacity, in the formats of the best of them all.
+    Right: of each layer of that one, in the network's order. Raises OSError if the file cannot be
+    written.
+    """
+    segments = [
+        Segment(level.column(f"{tensor}_energy_pj"), f"{level.name} {tensor}", level.colour, hatch)
+        for level in levels_in(points)
+        for tensor, hatch in zip(TENSORS, ("", "////", "...."), strict=True)
+    ]
+    title = "energy by level and tensor"
+    _plot_breakdown(points, layers, segments, title, "energy [µJ]", 1e6, path)
+
+
+def plot_stalls(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
+    """Draw what one network's PE array did [1000 cycles], as `plot_energy` does energy."""
+    _plot_breakdown(points, layers, _CYCLES, "what the PE array did", "1000 cycles", 1e3, path)
+
+
+def _plot_breakdown(
+    points: pd.DataFrame,
+    layers: pd.DataFrame,
+    segments: Sequence[Segment],
+    title: str,
+    unit: str,
+    scale: float,
+    path: str | Path,
+) -> None:
+    least = cheapest(points, "network").iloc[0]
+    best = cheapest(points[points["formats"] == least["formats"]], "capacity_bits")
+    of_best = layers[layers["point"] == least["point"]]
+    with drawing() as figure:
+        whole, each = figure.subplots(1, 2, width_ratios=(1, 2))
+        stack(whole, best, segments, scale)
+        capacity_axis(whole, list(best["capacity_bits"]))
+        whole.tick_params(axis="x", rotation=90)
+        whole.set_title("least energy at each capacity")
+        whole.set_ylabel(unit)
+        stack(each, of_best, segments, scale)
+        layer_axis(each, list(of_best["layer"]))
+        each.set_title(f"layers of point {least['point']}, the least of all")
+        handles, labels = whole.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(segments))
+        figure.suptitle(f"{least['network']} in {least['formats']}: {title}")
+        save(figure, path)
+
+
+def plot_ladder(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
+    """Draw one network's models against its simulation, as a PNG; equal tables make equal bytes.
+
+    Left: DRAM traffic [Mbit] of every layer of every point. Right: of the point of least energy at
+    each capacity, what each rung adds to the paper's model [% of the simulated bits]; together, the
+    rungs are what the paper's model is off by.
+
+    Raises OSError if the file cannot be written.
+    """
+    best = cheapest(points, "capacity_bits")
+    outermost = levels_in(best)[0]
+    shares = best[[rung.column for rung in _RUNGS]].div(
+        best[outermost.column("bits")] / 100, axis=0
+    )
+    with drawing() as figure:
+        scatter, rungs = figure.subplots(1, 2)
+        _scatter(scatter, layers)
+        stack(rungs, shares, _RUNGS, 1.0)
+        rungs.plot(range(len(shares)), shares.sum(axis=1), "kD", ms=6, mfc="white", label="sum")
+        capacity_axis(rungs, list(best["capacity_bits"]))
+        rungs.set_title("from the paper's model to the simulation")
+        rungs.set_ylabel("bits added [% of simulated]")
+        rungs.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.suptitle(
+            f"{best['network'].iloc[0]}: {outermost.name} traffic by model and by simulation"
+        )
+        save(figure, path)
+
+
+def _scatter(axes: Axes, layers: pd.DataFrame) -> None:
+    moved = levels_in(layers)[0].column("bits")
+    mbit = (layers[[moved, "exact_bits", "paper_bits"]].drop_duplicates() / 1e6).astype(float)
+    simulated = mbit[moved]
+    ends = [simulated.min() / 1.5, simulated.max() * 1.5]
+    axes.plot(ends, ends, color="black", lw=1.0, label="equal")
+    axes.plot(simulated, mbit["paper_bits"], "^", color=VERMILION, ms=5, mew=0, label="paper")
+    axes.plot(simulated, mbit["exact_bits"], "o", color=BLUE, ms=4, mfc="none", label="exact")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(True, axis="both")
+    axes.set_title("every layer of every point")
+    axes.set_xlabel("simulated, whole bursts [Mbit]")
+    axes.set_ylabel("by the model [Mbit]")
+    axes.legend(loc="upper left")
+
+
+def capacity_scale(axes: Axes, sizes: Sequence[int]) -> None:
+    """Let an axis show capacities [bit] in octaves, and label those of `sizes` that have room."""
+    axes.set_xscale("log", base=2)
+    apart = (sizes[-1] / sizes[0]) ** (1 / (1.5 * _TICKS))
+    shown: list[int] = []
+    for size in sizes:
+        if not shown or size >= shown[-1] * apart:
+            shown.append(size)
+    axes.set_xticks(shown, [CAPACITY.text(int(size)) for size in shown])
+    axes.set_xticks([], minor=True)
+    room = max((sizes[-1] / sizes[0]) ** 0.06, 2**0.1)
+    axes.set_xlim(sizes[0] / room, sizes[-1] * room)
+    axes.set_xlabel("buffer capacity")
+
+
+def capacity_axis(axes: Axes, sizes: Sequence[int]) -> None:
+    """Label an axis that shows capacities by their places in `sizes`."""
+    step = -(-len(sizes) // _TICKS)
+    places = range(0, len(sizes), step)
+    axes.set_xticks(places, [CAPACITY.text(int(sizes[place])) for place in places])
+    axes.set_xlim(-0.7, len(sizes) - 0.3)
+    axes.set_xlabel("buffer capacity")
+
+
+def layer_axis(axes: Axes, names: Sequence[str]) -> None:
+    """Label an axis that shows layers in the network's order; of many, every so many have names."""
+    step = -(-len(names) // _NAMES)
+    places = range(0, len(names), step)
+    axes.set_xticks(places, [names[place] for place in places], rotation=90, fontsize=7)
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    axes.set_xlabel("layer" if step == 1 else f"layer (1 of {step} is named)")
+
+
+def stack(axes: Axes, frame: pd.DataFrame, segments: Sequence[Segment], scale: float) -> None:
+    """Draw a bar per row; segments that are negative hang below zero.
+
+    scale: what a unit of the axis is of the columns' unit
+    """
+    places = np.arange(len(frame))
+    up = np.zeros(len(frame))
+    down = np.zeros(len(frame))
+    for column, label, colour, hatch in segments:
+        height = frame[column].to_numpy(float) / scale
+        axes.bar(
+            places,
+            height,
+            0.8,
+            np.where(height < 0, down, up),
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.4,
+            label=label,
+        )
+        up += np.maximum(height, 0)
+        down += np.minimum(height, 0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    if down.any():
+        axes.axhline(0, color=GREY, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""The best choice of a problem, proven: an integer program in Pyomo, solved by HiGHS.
+"""The best choices of a problem, proven: an integer program in Pyomo, solved by HiGHS.
 
 One binary variable per candidate of every stored tensor that several operands share, and one
 variable per layer and combination of its tensors' candidates, linked: of each layer's combinations
@@ -12,13 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bfpsim.mapping.nest import MappingError
-from bfpsim.search.bitwidth.problem import Problem, Term
+from bfpsim.search.bitwidth.problem import LayerCosts, Problem
 
 _TOLERANCE = 1e-9
 """HiGHS' feasibility tolerances: a thousandth of the default, for losses differ by 1e-8."""
@@ -33,6 +33,12 @@ _ILLEGAL = (
 
 BUDGET_GAP = 1e-4
 """A budget makes a knapsack of the problem: the last digits of its proof take the most time."""
+
+_FRONT_GAP = 1e-3
+"""Of choices between those of the hull, which only fill a figure."""
+
+_EXTREME = 1e9
+"""An alpha, or its inverse, that leaves the other criterion to decide between equals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def allocate(problem: Problem, alpha: float, scale: float) -> Allocation:
     Raises MappingError if in every choice some layer has no legal mapping.
     """
     weight = alpha / scale
-    return _solved(problem, 1.0, weight, None, None)
+    return _solve(problem, 1.0, weight, None, None)
 
 
 def least_cost(problem: Problem, most_loss: float, gap: float = BUDGET_GAP) -> Allocation:
@@ -97,12 +103,12 @@ def least_cost(problem: Problem, most_loss: float, gap: float = BUDGET_GAP) -> A
     Raises InfeasibleError that says what the least loss is, and MappingError as `allocate`.
     """
     least = float(sum(own.min() for own in problem.losses))
-    legal = all(np.isfinite(term.costs).all() for term in problem.terms)
+    legal = all(np.isfinite(layer.costs).all() for layer in problem.layers)
     if not legal or least > most_loss * (1 + SAME):
-        nearest = _solved(problem, 1.0, 0.0, None, None)
+        nearest = _solve(problem, 1.0, 0.0, None, None)
         if nearest.loss > most_loss * (1 + SAME):
             raise InfeasibleError(loss_missed(most_loss, nearest.loss), nearest)
-    return _solved(problem, 0.0, 1.0, most_loss, None, gap)
+    return _solve(problem, 0.0, 1.0, most_loss, None, gap)
 
 
 def least_loss(problem: Problem, most_cost: float, gap: float = BUDGET_GAP) -> Allocation:
@@ -110,10 +116,71 @@ def least_loss(problem: Problem, most_cost: float, gap: float = BUDGET_GAP) -> A
 
     Raises InfeasibleError that says what the least cost is, and MappingError as `allocate`.
     """
-    cheapest = _solved(problem, 0.0, 1.0, None, None)
+    cheapest = _solve(problem, 0.0, 1.0, None, None)
     if cheapest.cost > most_cost * (1 + SAME):
         raise InfeasibleError(cost_missed(most_cost, cheapest.cost), cheapest)
-    return _solved(problem, 1.0, 0.0, None, max(most_cost, cheapest.cost), gap)
+    return _solve(problem, 1.0, 0.0, None, max(most_cost, cheapest.cost), gap)
+
+
+def pareto_front(
+    problem: Problem, scale: float, alphas: Sequence[float], points: int, between: int
+) -> list[Allocation]:
+    """Choices that no choice found beats in both loss and cost, by ascending loss.
+
+    First the lower convex hull: every choice that is best for some alpha is on it. Beside its ends
+    it has those of the alphas asked for; then each step solves for the alpha at which two
+    neighbours are equally good, until nothing better is between any two (Aneja and Nair's
+    dichotomic scheme). Then the widest gaps are narrowed by the least cost for a loss in the
+    middle, where no alpha leads.
+
+    scale: DM_max; points: choices of the hull at which the steps end; between: gaps to look into
+    """
+    hull = _unbeaten([allocate(problem, own, scale) for own in (1 / _EXTREME, _EXTREME)])
+    if len(hull) > 1:
+        hull = _unbeaten([*hull, *(allocate(problem, alpha, scale) for alpha in alphas)])
+    settled: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+    while len(hull) < points:
+        pair = _widest(hull, settled, scale)
+        if pair is None:
+            break
+        a, b = pair
+        settled.add((a.choice, b.choice))
+        alpha = (b.loss - a.loss) / (a.cost - b.cost) * scale
+        middle = allocate(problem, alpha, scale)
+        line = a.loss + alpha * a.cost / scale
+        if middle.objective < line * (1 - SAME):
+            hull = _unbeaten([*hull, middle])
+    front, tried = hull, set[float]()
+    for _ in range(between):
+        gaps = [(a, b) for a, b in pairwise(front) if (a.loss + b.loss) / 2 not in tried]
+        if not gaps:
+            break
+        a, b = max(gaps, key=lambda pair: pair[0].cost - pair[1].cost)
+        tried.add((a.loss + b.loss) / 2)
+        front = _unbeaten([*front, least_cost(problem, (a.loss + b.loss) / 2, _FRONT_GAP)])
+    return front
+
+
+def _widest(
+    hull: Sequence[Allocation], settled: set[tuple[tuple[int, ...], tuple[int, ...]]], scale: float
+) -> tuple[Allocation, Allocation] | None:
+    """The neighbours farthest apart between which nothing was looked for."""
+    loss = (hull[-1].loss - hull[0].loss) or 1.0
+    pairs = [(a, b) for a, b in pairwise(hull) if (a.choice, b.choice) not in settled]
+    return max(
+        pairs,
+        key=lambda p: (p[1].loss - p[0].loss) / loss + (p[0].cost - p[1].cost) / scale,
+        default=None,
+    )
+
+
+def _unbeaten(allocations: Sequence[Allocation]) -> list[Allocation]:
+    """Those that no other one beats in both, by ascending loss."""
+    kept: list[Allocation] = []
+    for own in sorted(allocations, key=lambda one: (one.loss, one.cost)):
+        if not kept or own.cost < kept[-1].cost:
+            kept.append(own)
+    return kept
 
 
 def loss_missed(most: float, least: float, which: str = "any choice has") -> str:
@@ -133,7 +200,7 @@ def cost_missed(most: float, least: float, which: str = "any choice has") -> str
     )
 
 
-def _solved(
+def _solve(
     problem: Problem,
     loss_weight: float,
     cost_weight: float,
@@ -142,9 +209,9 @@ def _solved(
     gap: float = 0.0,
 ) -> Allocation:
     budget = most_loss is not None or most_cost is not None
-    uses = Counter(tensor for term in problem.terms for tensor in term.tensors)
+    uses = Counter(tensor for layer in problem.layers for tensor in layer.tensors)
     columns = [
-        _columns(problem, term, uses, loss_weight, cost_weight, budget) for term in problem.terms
+        _columns(problem, layer, uses, loss_weight, cost_weight, budget) for layer in problem.layers
     ]
     if not all(columns):
         raise MappingError(_ILLEGAL)
@@ -159,14 +226,14 @@ def _solved(
         model.most = _limit(model.loss, most_loss)
     if most_cost is not None:
         model.most = _limit(model.cost, most_cost)
-    bound = _run(model, gap)
+    bound = _proven_bound(model, gap)
     choice = [-1] * len(problem.candidates)
     values = [variable.value for variable in model.y.values()]
     start = 0
-    for term, own in zip(problem.terms, columns, strict=True):
+    for layer, own in zip(problem.layers, columns, strict=True):
         chosen = own[max(range(len(own)), key=lambda at: values[start + at])]
         start += len(own)
-        for tensor, pick in zip(term.tensors, chosen.picks, strict=True):
+        for tensor, pick in zip(layer.tensors, chosen.picks, strict=True):
             choice[tensor] = pick
     loss, cost = problem.loss(choice), problem.cost(choice)
     objective = loss_weight * loss + cost_weight * cost
@@ -175,23 +242,23 @@ def _solved(
 
 def _columns(
     problem: Problem,
-    term: Term,
+    layer: LayerCosts,
     uses: Counter[int],
     loss_weight: float,
     cost_weight: float,
     budget: bool,
 ) -> list[_Column]:
     """The combinations that can be best, for each combination of the shared tensors."""
-    places = np.argwhere(np.isfinite(term.costs))
+    places = np.argwhere(np.isfinite(layer.costs))
     for a in range(3):  # one tensor that is two operands has one format
         for b in range(a):
-            if term.tensors[a] == term.tensors[b]:
+            if layer.tensors[a] == layer.tensors[b]:
                 places = places[places[:, a] == places[:, b]]
-    costs = term.costs[tuple(places.T)]
+    costs = layer.costs[tuple(places.T)]
     losses, group = np.zeros(len(places)), np.zeros(len(places), np.int64)
-    for role, tensor in enumerate(term.tensors):
+    for role, tensor in enumerate(layer.tensors):
         if uses[tensor] > 1:
-            group = group * term.costs.shape[role] + places[:, role]
+            group = group * layer.costs.shape[role] + places[:, role]
         else:
             losses += problem.losses[tensor][places[:, role]]
     weighted = loss_weight * losses + cost_weight * costs
@@ -242,12 +309,12 @@ def _model(
     for own_picks in picks.values():
         link(own_picks, [], 1)
     start = 0
-    for term, own in zip(problem.terms, columns, strict=True):
+    for layer, own in zip(problem.layers, columns, strict=True):
         mine = ys[start : start + len(own)]
         start += len(own)
         link(mine, [], 1)
-        for role, tensor in enumerate(term.tensors):
-            if tensor not in picks or tensor in term.tensors[:role]:
+        for role, tensor in enumerate(layer.tensors):
+            if tensor not in picks or tensor in layer.tensors[:role]:
                 continue
             with_pick: list[list[Any]] = [[] for _ in picks[tensor]]
             for column, variable in zip(own, mine, strict=True):
@@ -276,8 +343,8 @@ def _limit(expression: Any, most: float) -> Any:
     return pyo.Constraint(expr=expression / most <= 1 if most > 0 else expression <= most)
 
 
-def _run(model: Any, gap: float) -> float:
-    """Solve in place; the proven bound."""
+def _proven_bound(model: Any, gap: float) -> float:
+    """What no choice is below; the model has the best choice then."""
     from pyomo.contrib.solver.common.factory import SolverFactory
     from pyomo.contrib.solver.common.util import NoOptimalSolutionError
 

@@ -1,28 +1,85 @@
-"""The allocation problem: which candidates each stored tensor has, and what layers cost in them."""
+"""The allocation problem: candidates of each stored tensor, what they lose, what layers cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import MappingError
-from bfpsim.quant.formats import TENSORS
+from bfpsim.quant.formats import TENSORS, FormatError
 from bfpsim.search.bitwidth.costs import Costs
 from bfpsim.search.bitwidth.space import Space, Triple
 
+if TYPE_CHECKING:
+    from bfpsim.quant.study.sensitivity import Sensitivity
+
 
 @dataclass(frozen=True, eq=False)
-class Term:
-    """What a layer costs.
+class Losses:
+    """What formats lose, and how that is known.
+
+    values: Acc_loss by stored tensor and format, (tensors, formats), a share of the images
+    images: how many the sensitivity was measured on; None if nothing is known: losses of 0
+    per_nat: top-1 lost per nat of divergence; None likewise
+    """
+
+    values: Values
+    images: int | None = None
+    per_nat: float | None = None
+
+
+def no_losses(space: Space) -> Values:
+    """Acc_loss of 0 for everything: the search for the least movement alone."""
+    return np.zeros((len(space.tensors), len(space.formats)))
+
+
+def make_losses(space: Space, sensitivity: Sensitivity, loss_per_nat: float) -> Values:
+    """Acc_loss by stored tensor and format: (tensors, formats), a fraction of the images.
+
+    A tensor's divergence is the sum over the operands that it is. Divergences add up over a
+    network, and single losses of images do not (docs/quantization.md), so they are what is added.
+    loss_per_nat: the top-1 that a network loses per nat of predicted divergence
+
+    Raises FormatError if the table lacks an operand or a format of the space, or loss_per_nat is
+    not positive.
+    """
+    if not loss_per_nat > 0:
+        raise FormatError(f"loss_per_nat={loss_per_nat!r}; allowed: a number above 0")
+    rows = sensitivity.table
+    known = dict(
+        zip(
+            zip(rows["layer"], rows["tensor"], rows["format"], strict=True),
+            rows["kl"],
+            strict=True,
+        )
+    )
+    losses = no_losses(space)
+    for number, places in enumerate(space.tensors):
+        for column, fmt in enumerate(space.formats):
+            for layer, tensor in places:
+                if (layer, tensor, str(fmt)) not in known:
+                    raise FormatError(
+                        f"sensitivity table of {sensitivity.network}: has no row for {tensor} of "
+                        f"{layer!r} in {fmt}; allowed: a table of {space.network} in all "
+                        f"{len(space.formats)} formats"
+                    )
+                losses[number, column] += known[layer, tensor, str(fmt)] * loss_per_nat
+    return losses
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCosts:
+    """A layer, and what it costs in each combination of its tensors' candidates.
 
     tensors: the stored tensors that I, W and O are
     costs: (candidates of I, of W, of O), all runs together; infinite where no mapping is legal
     """
 
-    layer: str
+    name: str
     tensors: tuple[int, int, int]
     costs: Values
 
@@ -37,7 +94,7 @@ class Problem:
 
     candidates: tuple[tuple[int, ...], ...]
     losses: tuple[Values, ...]
-    terms: tuple[Term, ...]
+    layers: tuple[LayerCosts, ...]
 
     def loss(self, choice: Sequence[int]) -> float:
         """Acc_loss of a choice."""
@@ -46,7 +103,7 @@ class Problem:
     def cost(self, choice: Sequence[int]) -> float:
         """DM_sum of a choice, or what else its costs are."""
         return float(
-            sum(t.costs[tuple(choice[tensor] for tensor in t.tensors)] for t in self.terms)
+            sum(t.costs[tuple(choice[tensor] for tensor in t.tensors)] for t in self.layers)
         )
 
     def formats(self, choice: Sequence[int]) -> tuple[int, ...]:
@@ -74,10 +131,10 @@ def make_problem(
     any choice it can be replaced by the other. Raises MappingError if a layer has no legal mapping.
     """
     candidates = tuple(
-        _undominated(tensor, space, costs, losses[tensor]) for tensor in range(len(space.tensors))
+        _candidates(tensor, space, costs, losses[tensor]) for tensor in range(len(space.tensors))
     )
     known: dict[object, Values] = {}
-    terms = []
+    layers = []
     for product in space.products:
         picks = tuple(candidates[tensor] for tensor in product.tensors)
         key = (product.kind, picks)
@@ -89,11 +146,11 @@ def make_problem(
                     f"{product.name}: no mapping fits {costs[product.kind].arch.name} in any of "
                     f"the formats {space.formats[0]} ... {space.formats[-1]}"
                 )
-        terms.append(Term(product.name, product.tensors, known[key] * product.repeats))
+        layers.append(LayerCosts(product.name, product.tensors, known[key] * product.repeats))
     return Problem(
         candidates,
         tuple(losses[tensor][list(own)] for tensor, own in enumerate(candidates)),
-        tuple(terms),
+        tuple(layers),
     )
 
 
@@ -116,7 +173,7 @@ def _correct(
             prices[place] = cost
 
 
-def _undominated(
+def _candidates(
     tensor: int, space: Space, costs: Sequence[Costs], losses: Values
 ) -> tuple[int, ...]:
     rows = [losses[:, None]]

@@ -28,7 +28,7 @@ from bfpsim.search.bitwidth.costs import Costs
 from bfpsim.search.bitwidth.pricing import burst_costs
 from bfpsim.search.bitwidth.problem import Problem, make_problem
 from bfpsim.search.bitwidth.space import Space, Triple
-from bfpsim.search.bitwidth.tasks import Run
+from bfpsim.search.crew import Run
 from bfpsim.search.rescore import simulated_cost
 from bfpsim.sim.result import LayerResult
 from bfpsim.sim.simulate import simulate
@@ -108,7 +108,7 @@ class Simulations:
 
 
 @dataclass(frozen=True)
-class Refined:
+class Refinement:
     """What the rounds led to.
 
     problem, allocation: as last solved
@@ -154,7 +154,7 @@ def refine(
     simulations: Simulations,
     run: Run,
     progress: Callable[[str], None] | None = None,
-) -> Refined:
+) -> Refinement:
     """Solve and simulate until the choice is stable.
 
     seeds: by kind of layer, the mappings to begin with
@@ -164,7 +164,7 @@ def refine(
     Raises MappingError as `make_problem` and `solve` do.
     """
     pools = [list(dict.fromkeys(own)) for own in seeds]
-    costs = _priced(space, arch, objective, [(k, pool) for k, pool in enumerate(pools)], run)
+    costs = _prices(space, arch, objective, [(k, pool) for k, pool in enumerate(pools)], run)
     searched: dict[tuple[int, Triple], Tiling] = {}
     measured: dict[tuple[int, Triple], float] = {}
     tried: list[tuple[int, ...]] = []
@@ -176,19 +176,19 @@ def refine(
         tried.append(formats)
         wanted = dict.fromkeys((p.kind, p.places(formats)) for p in space.products)
         unknown = [key for key in wanted if key not in searched]
-        found = run(
+        mappings = run(
             best_mapping,
             [(space.kinds[k], arch, space.formats_at(f), objective) for k, f in unknown],
         )
         fresh: dict[int, list[Tiling]] = {}
-        for key, mapping in zip(unknown, found, strict=True):
+        for key, mapping in zip(unknown, mappings, strict=True):
             # None is the best where the pool has one that the mapper's candidates lack.
             searched[key] = mapping or costs[key[0]].best(*key[1])[1]
             kind = key[0]
             if searched[key] not in pools[kind]:
                 pools[kind].append(searched[key])
                 fresh.setdefault(kind, []).append(searched[key])
-        added = _priced(space, arch, objective, list(fresh.items()), run)
+        added = _prices(space, arch, objective, list(fresh.items()), run)
         for kind, new in zip(fresh, added, strict=True):
             costs[kind] = costs[kind].joined(new)
         surprised = False
@@ -203,7 +203,7 @@ def refine(
         if not fresh and not surprised:
             break
     choice = simulations.choice(formats, costs)
-    return Refined(problem, allocation, choice, tuple(costs), tuple(tried))
+    return Refinement(problem, allocation, choice, tuple(costs), tuple(tried))
 
 
 def best_in(space: Space, costs: Sequence[Costs], formats: Sequence[int]) -> dict[str, Tiling]:
@@ -216,18 +216,18 @@ def seed_mappings(
 ) -> list[list[Tiling]]:
     """By kind of layer: the best mappings if all three tensors have each of these formats."""
     keys = list(product(range(len(space.kinds)), formats))
-    found = run(
+    mappings = run(
         best_mapping,
         [(space.kinds[k], arch, space.formats_at((f, f, f)), objective) for k, f in keys],
     )
     seeds: list[list[Tiling]] = [[] for _ in space.kinds]
-    for (kind, _), mapping in zip(keys, found, strict=True):
+    for (kind, _), mapping in zip(keys, mappings, strict=True):
         if mapping is not None:
             seeds[kind].append(mapping)
     return seeds
 
 
-def _priced(
+def _prices(
     space: Space,
     arch: Arch,
     objective: Objective,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
@@ -16,41 +17,51 @@ from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.quant.formats import LayerFormats, candidates
 from bfpsim.search.bitwidth.allocation import (
     Allocation,
     InfeasibleError,
     cost_missed,
     loss_missed,
+    pareto_front,
     relative_gap,
 )
 from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
-from bfpsim.search.bitwidth.front import pareto_front
 from bfpsim.search.bitwidth.pricing import Model, model_costs
-from bfpsim.search.bitwidth.problem import make_problem
+from bfpsim.search.bitwidth.problem import make_losses, make_problem, no_losses
 from bfpsim.search.bitwidth.refinement import (
     Choice,
-    Refined,
+    Refinement,
     Simulations,
     best_in,
     refine,
     seed_mappings,
 )
-from bfpsim.search.bitwidth.space import Space
-from bfpsim.search.bitwidth.stages import Stages
-from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Target, front_alphas, nearest
-from bfpsim.search.bitwidth.tasks import Run
+from bfpsim.search.bitwidth.space import Space, make_space
+from bfpsim.search.bitwidth.target import (
+    CostBudget,
+    LossBudget,
+    Target,
+    Tradeoff,
+    front_alphas,
+    nearest,
+)
+from bfpsim.search.crew import Run
+from bfpsim.search.crew import workers as processes
+from bfpsim.search.store import Stages, open_stages
+from bfpsim.workloads import Network
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bfpsim.quant.study.sensitivity import Sensitivity
+
 Cost = Literal["simulated", "exact", "paper"]
-COSTS: tuple[Cost, ...] = get_args(Cost)
 
 
 @dataclass(frozen=True)
-class Found:
-    """A choice, and what is known of it.
+class Proposal:
+    """A choice, and what it loses and costs.
 
     cost: the prices that led to it
     loss: Acc_loss, predicted
@@ -80,10 +91,10 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a search found.
+class SearchResult:
+    """What a search proposes.
 
-    found: the choice that each kind of price leads to, `simulated` first
+    proposals: the choice that each kind of price leads to, `simulated` first
     front: choices that no other one beats in both loss and cost at the simulated prices, by
         ascending loss: what each of `front_alphas` leads to, and other alphas until there are
         `POINTS`; and some between, where no alpha leads, if asked for
@@ -96,35 +107,35 @@ class Searched:
     arch: Arch
     objective: Objective
     target: Target
-    found: tuple[Found, ...]
-    front: tuple[Found, ...]
+    proposals: tuple[Proposal, ...]
+    front: tuple[Proposal, ...]
     floor: float
     rounds: int
     simulations: int
 
-    def by(self, cost: Cost) -> Found:
+    def by(self, cost: Cost) -> Proposal:
         """What one kind of price led to."""
-        return next(found for found in self.found if found.cost == cost)
+        return next(own for own in self.proposals if own.cost == cost)
 
-    def at(self, alpha: float) -> Found:
+    def at(self, alpha: float) -> Proposal:
         """The choice of the front that is best by Eq. 1 with this alpha.
 
         No other choice is better at the front's prices if it is one of `front_alphas`.
         """
         return min(self.front, key=lambda own: own.loss + alpha * own.simulated / own.dm_max)
 
-    def formats(self, found: Found) -> dict[str, LayerFormats]:
+    def formats(self, proposal: Proposal) -> dict[str, LayerFormats]:
         """A choice's formats by layer."""
-        return self.space.layer_formats(found.choice.formats)
+        return self.space.layer_formats(proposal.choice.formats)
 
-    def value(self, found: Found) -> float:
+    def value(self, proposal: Proposal) -> float:
         """What was to be made least, of a choice as simulated."""
         scale = self.by("simulated").dm_max
-        return self.target.value(found.loss, found.simulated, scale)
+        return self.target.value(proposal.loss, proposal.simulated, scale)
 
-    def gap(self, found: Found) -> float:
+    def gap(self, proposal: Proposal) -> float:
         """How far a choice's value may be above the least one at simulated prices, a fraction."""
-        return relative_gap(self.value(found), self.by("simulated").bound)
+        return relative_gap(self.value(proposal), self.by("simulated").bound)
 
     def comparison(self) -> pd.DataFrame:
         """A row per kind of price: was the model good enough?
@@ -138,19 +149,19 @@ class Searched:
         best = self.by("simulated")
         return pd.DataFrame(
             {
-                "cost": found.cost,
-                "loss": found.loss,
-                "predicted": found.predicted,
-                "simulated": found.simulated,
-                "error": found.error,
-                "value": self.value(found),
-                "excess": found.simulated / best.simulated - 1,
+                "cost": own.cost,
+                "loss": own.loss,
+                "predicted": own.predicted,
+                "simulated": own.simulated,
+                "error": own.error,
+                "value": self.value(own),
+                "excess": own.simulated / best.simulated - 1,
                 "other_formats": sum(
-                    a != b for a, b in zip(found.choice.formats, best.choice.formats, strict=True)
+                    a != b for a, b in zip(own.choice.formats, best.choice.formats, strict=True)
                 ),
-                "gap": found.gap,
+                "gap": own.gap,
             }
-            for found in self.found
+            for own in self.proposals
         )
 
 
@@ -163,6 +174,45 @@ _BATCH = 16
 """Kinds of layers that are priced at a time, and then kept."""
 
 
+def search_network(
+    network: Network,
+    arch: Arch,
+    *,
+    bits: int = 8,
+    target: Target | None = None,
+    objective: Objective = "energy",
+    sensitivity: Sensitivity | None = None,
+    loss_per_nat: float = 1.0,
+    tied: bool = True,
+    workers: int = 1,
+    store: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+    between: int = 0,
+) -> SearchResult:
+    """Choose a format of BitQ's Table 2 for every stored tensor, and a mapping for every layer.
+
+    bits: 16 or 8
+    target: `Tradeoff(alpha)` (Eq. 1, the default with 0.2), `LossBudget` or `CostBudget`
+    objective: what movement is measured in: "dram" bits, "energy" [pJ] or "latency" [cycles]
+    sensitivity: what formats cost in accuracy (`measure_sensitivity`); without it movement alone
+        is searched
+    loss_per_nat: top-1 lost per nat of the table's divergences
+    tied: a stored tensor has one format, for whoever reads or writes it
+    store: file of finished stages, to go on from after a stop
+    between: choices of the front to look for where no alpha leads, each a budget's proof
+
+    Raises FormatError for other bits or a table that lacks a tensor or format, MappingError if a
+    layer fits in no format, InfeasibleError for a budget that nothing meets, StoreError.
+    """
+    space = make_space(network, candidates(bits), tied=tied)
+    losses = no_losses(space)
+    if sensitivity is not None:
+        losses = make_losses(space, sensitivity, loss_per_nat)
+    aim = target or Tradeoff()
+    with open_stages(store) as stages, processes(workers) as run:
+        return search_formats(space, arch, losses, aim, objective, run, stages, progress, between)
+
+
 def search_formats(
     space: Space,
     arch: Arch,
@@ -173,7 +223,7 @@ def search_formats(
     stages: Stages,
     progress: Callable[[str], None] | None = None,
     between: int = 0,
-) -> Searched:
+) -> SearchResult:
     """Choose a format for every stored tensor, and a mapping for every layer.
 
     losses: Acc_loss by stored tensor and format (`search.bitwidth.losses`)
@@ -185,11 +235,11 @@ def search_formats(
     Raises MappingError if a layer has no legal mapping in any format, InfeasibleError for a budget
     that nothing meets.
     """
-    said = progress or (lambda _: None)
-    search = _Search(space, arch, losses, target, objective, run, stages, said, between)
+    tell = progress or (lambda _: None)
+    search = _Search(space, arch, losses, target, objective, run, stages, tell, between)
     deciding = (space, dump_arch(arch), losses.tolist(), target, objective, between)
-    record = stages.kept("search", deciding, lambda: _record(search.all()))
-    return _restored(space, arch, objective, target, record)
+    record = stages.once("search", deciding, lambda: _to_record(search.all()))
+    return _from_record(space, arch, objective, target, record)
 
 
 class _Search:
@@ -204,22 +254,22 @@ class _Search:
         objective: Objective,
         run: Run,
         stages: Stages,
-        said: Callable[[str], None],
+        progress: Callable[[str], None],
         between: int,
     ) -> None:
         self._space, self._arch, self._losses, self._target = space, arch, losses, target
-        self._objective, self._run, self._stages, self._said = objective, run, stages, said
+        self._objective, self._run, self._stages, self._progress = objective, run, stages, progress
         self._between = between
         self._simulations = Simulations(space, arch, objective)
 
-    def all(self) -> Searched:
+    def all(self) -> SearchResult:
         """Every kind of price, and what it leads to."""
-        priced = self._priced()
+        priced = self._prices()
         exact, paper = priced["exact"], priced["paper"]
         largest = self._largest(exact)
         payload = make_problem(self._space, exact, self._losses)
         by_models = (self._by_model("exact", exact), self._by_model("paper", paper))
-        refined, dm_max = self._refined(exact, largest, [own.choice for own in by_models])
+        refined, dm_max = self._refine(exact, largest, [own.choice for own in by_models])
         floor = self._target.bound(self._target.solve(payload, dm_max), dm_max)
         # Of the latency no closed form is sure, so its floor is the only bound.
         sure = self._objective != "latency"
@@ -229,12 +279,12 @@ class _Search:
         if not sure:
             choices += self._others(refined, exact, dm_max)
         simulated = min(
-            (self._found("simulated", choice, bound, dm_max) for choice in choices),
+            (self._proposal("simulated", choice, bound, dm_max) for choice in choices),
             key=lambda own: own.value,
         )
         if math.isinf(simulated.value):
             raise InfeasibleError(self._missed(refined.allocation), refined.allocation)
-        return Searched(
+        return SearchResult(
             self._space,
             self._arch,
             self._objective,
@@ -246,7 +296,7 @@ class _Search:
             self._simulations.count,
         )
 
-    def _priced(self) -> dict[Model, list[Costs]]:
+    def _prices(self) -> dict[Model, list[Costs]]:
         """Prices of every kind of layer by each model, those kept not made again."""
         space, arch, objective, stages = self._space, self._arch, self._objective, self._stages
         deciding = [(kind, dump_arch(arch), space.formats, objective) for kind in space.kinds]
@@ -260,7 +310,7 @@ class _Search:
                 stages.put(
                     "costs", deciding[at], {model: packed(own) for model, own in costs.items()}
                 )
-            self._said(f"priced {min(start + _BATCH, len(missing))} of {len(missing)} layers")
+            self._progress(f"priced {min(start + _BATCH, len(missing))} of {len(missing)} layers")
         kept = [stages.get("costs", own) for own in deciding]
         return {
             model: [
@@ -290,9 +340,9 @@ class _Search:
             )
         return max(finite, key=lambda f: totals[f])
 
-    def _refined(
+    def _refine(
         self, exact: Sequence[Costs], largest: int, others: Sequence[Choice]
-    ) -> tuple[Refined, float]:
+    ) -> tuple[Refinement, float]:
         """The simulated search; where one format for all may be better still, with its mappings.
 
         others: choices whose mappings are tried too
@@ -317,7 +367,7 @@ class _Search:
                 lambda problem: nearest(self._target, problem, dm_max),
                 self._simulations,
                 run,
-                self._said,
+                self._progress,
             )
             value = self._target.value(refined.allocation.loss, refined.allocation.cost, dm_max)
             rivals = [f for f in self._rivals(exact, dm_max, value) if f not in seeds]
@@ -336,7 +386,7 @@ class _Search:
             if self._target.value(float(loss[f]), self._uniform(exact, f), dm_max) < value
         ]
 
-    def _by_model(self, model: Model, costs: Sequence[Costs]) -> Found:
+    def _by_model(self, model: Model, costs: Sequence[Costs]) -> Proposal:
         """What trusting a model's prices leads to."""
         dm_max = self._uniform(costs, self._largest(costs))
         problem = make_problem(self._space, costs, self._losses)
@@ -345,8 +395,8 @@ class _Search:
         allocation = solve(problem, dm_max)
         formats = problem.formats(allocation.choice)
         choice = Choice(formats, best_in(self._space, costs, formats))
-        self._said(f"chosen by the {model} model")
-        return Found(
+        self._progress(f"chosen by the {model} model")
+        return Proposal(
             model,
             choice,
             allocation.loss,
@@ -357,13 +407,13 @@ class _Search:
             self._target.bound(allocation, dm_max),
         )
 
-    def _found(self, cost: Cost, choice: Choice, bound: float, dm_max: float) -> Found:
+    def _proposal(self, cost: Cost, choice: Choice, bound: float, dm_max: float) -> Proposal:
         total = self._simulations.total(choice)
         loss = float(sum(self._losses[t, f] for t, f in enumerate(choice.formats)))
         value = self._target.value(loss, total, dm_max)
-        return Found(cost, choice, loss, total, total, dm_max, value, min(bound, value))
+        return Proposal(cost, choice, loss, total, total, dm_max, value, min(bound, value))
 
-    def _others(self, refined: Refined, exact: Sequence[Costs], dm_max: float) -> list[Choice]:
+    def _others(self, refined: Refinement, exact: Sequence[Costs], dm_max: float) -> list[Choice]:
         """What was chosen on the way, and one format for all tensors where that may be better."""
         value = self._target.value(refined.allocation.loss, refined.allocation.cost, dm_max)
         rivals = [(f,) * len(self._space.tensors) for f in self._rivals(exact, dm_max, value)]
@@ -375,57 +425,57 @@ class _Search:
                 continue
         return choices
 
-    def _missed(self, found: Allocation) -> str:
+    def _missed(self, allocation: Allocation) -> str:
         """That payload alone meets a budget, and nothing that was simulated does."""
         if isinstance(self._target, LossBudget):
-            return loss_missed(self._target.most, found.loss, "was found")
+            return loss_missed(self._target.most, allocation.loss, "was found")
         if isinstance(self._target, CostBudget):
-            return cost_missed(self._target.most, found.cost, "was found")
+            return cost_missed(self._target.most, allocation.cost, "was found")
         return f"{self._space.network}: nothing that was found is legal; allowed: a larger buffer"
 
-    def _front(self, refined: Refined, dm_max: float) -> tuple[Found, ...]:
-        found = []
+    def _front(self, refined: Refinement, dm_max: float) -> tuple[Proposal, ...]:
+        front = []
         alphas = front_alphas(self._target)
         for allocation in pareto_front(refined.problem, dm_max, alphas, POINTS, self._between):
             formats = refined.problem.formats(allocation.choice)
             choice = self._simulations.choice(formats, refined.costs)
-            found.append(self._found("simulated", choice, -math.inf, dm_max))
-        self._said(f"front of {len(found)} choices")
-        return tuple(found)
+            front.append(self._proposal("simulated", choice, -math.inf, dm_max))
+        self._progress(f"front of {len(front)} choices")
+        return tuple(front)
 
 
-def _record(result: Searched) -> dict[str, object]:
+def _to_record(result: SearchResult) -> dict[str, object]:
     return {
-        "found": [asdict(found) for found in result.found],
-        "front": [asdict(found) for found in result.front],
+        "proposals": [asdict(own) for own in result.proposals],
+        "front": [asdict(own) for own in result.front],
         "floor": result.floor,
         "rounds": result.rounds,
         "simulations": result.simulations,
     }
 
 
-def _restored(
+def _from_record(
     space: Space, arch: Arch, objective: Objective, target: Target, kept: dict[str, object]
-) -> Searched:
-    def found(record: dict[str, object]) -> Found:
+) -> SearchResult:
+    def proposal(record: dict[str, object]) -> Proposal:
         choice = cast("dict[str, object]", record["choice"])
         mappings = cast("dict[str, dict[str, object]]", choice["mappings"])
-        restored = Choice(
+        made = Choice(
             tuple(cast("list[int]", choice["formats"])),
             {
                 name: Tiling(cast(str, one["order"]), cast("dict[str, int]", one["tile"]))
                 for name, one in mappings.items()
             },
         )
-        return Found(**(record | {"choice": restored}))  # type: ignore[arg-type]
+        return Proposal(**(record | {"choice": made}))  # type: ignore[arg-type]
 
-    return Searched(
+    return SearchResult(
         space,
         arch,
         objective,
         target,
-        tuple(found(one) for one in cast("list[dict[str, object]]", kept["found"])),
-        tuple(found(one) for one in cast("list[dict[str, object]]", kept["front"])),
+        tuple(proposal(one) for one in cast("list[dict[str, object]]", kept["proposals"])),
+        tuple(proposal(one) for one in cast("list[dict[str, object]]", kept["front"])),
         cast(float, kept["floor"]),
         cast(int, kept["rounds"]),
         cast(int, kept["simulations"]),

@@ -12,11 +12,14 @@ from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.mapper import Model
 from bfpsim.quant.formats import LayerFormats
-from bfpsim.search.code import code_digest
+from bfpsim.search.store import code_digest
 from bfpsim.workloads import ConvLayer, Network
 
 SCHEMA = 1
 """Of records: a new number for every change of what they hold."""
+
+POINTS = "point"
+"""The kind under which a store keeps points."""
 
 _DECIDING = ("arch", "mapping", "quant", "sim", "workloads", "search/sweep")
 """Packages whose code and tables decide what a record says."""

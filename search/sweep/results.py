@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bfpsim.search.store import Store, StoreError
-from bfpsim.search.sweep.export import write_tables
-from bfpsim.search.sweep.ledger import POINTS
-from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import Record
-from bfpsim.search.sweep.tables import Finished, Tables, axis_types, tables
+from bfpsim.search.sweep.tables import PointResult, Tables, axis_types, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class Results:
     points: tuple[Point, ...]
     store: Path
 
-    def __iter__(self) -> Iterator[Finished]:
+    def __iter__(self) -> Iterator[PointResult]:
         """Every point with its record or its error.
 
         Raises StoreError if the store lacks a point.
@@ -46,7 +47,7 @@ class Results:
                         "if that does not help"
                     )
                 record = None if entry.record is None else Record.from_json(entry.record)
-                yield Finished(place, point, record, entry.error)
+                yield PointResult(place, point, record, entry.error)
 
     def tables(self) -> Tables:
         """Points, layers and traffic as DataFrames; see `Tables` for their columns."""
@@ -68,9 +69,78 @@ class Results:
         memory for a few hundred points, however many there are. Raises OSError if they cannot be
         written.
         """
-        return write_tables(self._parts(), folder)
+        return _write_tables(self._parts(), folder)
 
     def _parts(self) -> Iterator[Tables]:
         rows, axes = iter(self), axis_types(self.points)
         while part := list(islice(rows, _PART)):
             yield tables(part, axes)
+
+
+def _write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:
+    """Write each table of all parts as CSV, and as Parquet where pyarrow is installed.
+
+    The files take the place of older ones when all are whole. Equal tables make equal bytes.
+    Raises OSError if they cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds: dict[str, type[_Csv | _Parquet]] = {"csv": _Csv}
+    if find_spec("pyarrow") is not None:
+        kinds["parquet"] = _Parquet
+    files: dict[Path, _Csv | _Parquet] = {}
+    try:
+        for part in parts:
+            for name, frame in part._asdict().items():
+                for ending, kind in kinds.items():
+                    path = folder / f"{name}.{ending}"
+                    if path not in files:
+                        files[path] = kind(Path(f"{path}.{os.getpid()}.partial"))
+                    files[path].append(frame)
+        for file in files.values():
+            file.close()
+        for path, file in files.items():
+            os.replace(file.path, path)
+    except BaseException:
+        for file in files.values():
+            with suppress(OSError):  # the first error is the one that counts
+                file.close()
+            file.path.unlink(missing_ok=True)
+        raise
+    return list(files)
+
+
+class _Csv:
+    """'\\n' line ends, floats in full precision."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("w", encoding="utf-8", newline="")
+
+    def append(self, frame: pd.DataFrame) -> None:
+        first = self._file.tell() == 0
+        frame.to_csv(self._file, index=False, header=first, lineterminator="\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    """A row group per part."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: Any = None
+
+    def append(self, frame: pd.DataFrame) -> None:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if self._writer is None:
+            self._writer = ParquetWriter(self.path, table.schema)
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

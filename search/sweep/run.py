@@ -8,9 +8,10 @@ import random
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,14 +19,30 @@ from typing import Any
 from bfpsim.search.crew import ClusterCrew, Crew, CrewError, LocalCrew
 from bfpsim.search.store import Store
 from bfpsim.search.sweep.evaluate import Outcome, ProgramError, attempt
-from bfpsim.search.sweep.ledger import Ledger, Progress
 from bfpsim.search.sweep.plan import plan
-from bfpsim.search.sweep.point import Point, program
+from bfpsim.search.sweep.point import POINTS, Point, program
 from bfpsim.search.sweep.results import Results
 from bfpsim.search.sweep.spec import Spec, SweepError, load_spec
 
 _TICK = 0.5  # seconds between reports when nothing finishes
 _STARTS = 3  # times that workers may die before they do anything
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sweep is.
+
+    total, done, failed: distinct points, those of earlier runs included; failed ones are done
+    stopping: whether only what the workers have begun is still waited for
+    best: the least costly point of this run on the network of its latest one, and that cost: DRAM
+        bits, pJ or cycles, by its objective
+    """
+
+    total: int
+    done: int
+    failed: int
+    stopping: bool
+    best: tuple[Point, float] | None
 
 
 def sweep(
@@ -89,23 +106,83 @@ def _employ(crew: Crew, ledger: Ledger, stop: threading.Event) -> None:
     crew.close(at_once=False)
 
 
+class Ledger:
+    """What of a sweep is missing: its distinct points, beside the store of their outcomes.
+
+    missing: points to evaluate, by key
+    retry: whether those that failed are missing
+    """
+
+    def __init__(
+        self,
+        points: Sequence[Point],
+        store: Store,
+        retry: bool,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._store, self._retry, self._progress = store, retry, progress
+        self.missing = {point.key: point for point in points}
+        self.total = len(self.missing)
+        self._failed: set[str] = set()
+        self._best: dict[str, tuple[Point, float]] = {}
+        self._network = ""
+        for key, succeeded in store.keys(POINTS).items():
+            if key in self.missing and (succeeded or not retry):
+                self._tick_off(key, succeeded)
+
+    @property
+    def done(self) -> int:
+        """Points that are not missing."""
+        return self.total - len(self.missing)
+
+    def wants(self, point: Point) -> bool:
+        """Whether a point is still missing; another process may have come first."""
+        entry = self._store.get(POINTS, point.key)
+        if entry is not None and (entry.error is None or not self._retry):
+            self._tick_off(point.key, entry.error is None)
+        return point.key in self.missing
+
+    def keep(self, point: Point, outcome: Outcome) -> None:
+        """Put an outcome into the store."""
+        if outcome.record is None:
+            self._store.put_error(POINTS, point.key, outcome.error or "")
+        else:
+            self._store.put(POINTS, point.key, outcome.record)
+        self._tick_off(point.key, outcome.record is not None)
+        self._network = point.network.name
+        known = self._best.get(self._network)
+        if outcome.record is not None and (known is None or outcome.cost < known[1]):
+            self._best[self._network] = point, outcome.cost
+
+    def report(self, stopping: bool) -> None:
+        """Report how far the sweep is."""
+        if self._progress is not None:
+            best = self._best.get(self._network)
+            self._progress(Progress(self.total, self.done, len(self._failed), stopping, best))
+
+    def _tick_off(self, key: str, succeeded: bool) -> None:
+        del self.missing[key]
+        if not succeeded:
+            self._failed.add(key)
+
+
 @contextmanager
 def _first_interrupt() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; the next one interrupts as ever."""
-    asked = threading.Event()
+    interrupt = threading.Event()
     before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()  # others cannot handle signals
     if not main or before in (None, signal.SIG_IGN):
-        yield asked
+        yield interrupt
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        interrupt.set()
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, note)
     try:
-        yield asked
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -207,13 +284,13 @@ class _Shift:
         """Raise SweepError unless a worker starts, and runs this code."""
         for _ in range(_STARTS):
             try:
-                found = self._crew.submit(program).result()
+                theirs = self._crew.submit(program).result()
             except self._crew.died:
                 self._crew.renew()
             except Exception as error:
                 raise _unusable(error) from None
             else:
-                if found != program():
+                if theirs != program():
                     raise _unusable(ProgramError())
                 return
         raise SweepError(

@@ -47,7 +47,7 @@ _TRAFFIC: dict[str, str] = {
 }
 
 
-class Finished(NamedTuple):
+class PointResult(NamedTuple):
     """A point, its place in the sweep, and its record or the error."""
 
     place: int
@@ -92,11 +92,11 @@ def axis_types(points: Iterable[Point]) -> dict[str, str]:
     }
 
 
-def tables(finished: Iterable[Finished], axes: Types) -> Tables:
+def tables(results: Iterable[PointResult], axes: Types) -> Tables:
     """The tables of some points; parts of one sweep, with its `axis_types`, fit together."""
     points, layers = [], []
     traffic: list[dict[str, Any]] = []
-    for one in finished:
+    for one in results:
         points.append(_point_row(one))
         if one.record is not None:
             for layer in one.record.layers:
@@ -154,8 +154,8 @@ def _models(models: Sequence[Models | None]) -> dict[str, Any]:
     }
 
 
-def _point_row(finished: Finished) -> dict[str, Any]:
-    place, point, record, error = finished
+def _point_row(result: PointResult) -> dict[str, Any]:
+    place, point, record, error = result
     return {
         "point": place,
         "network": point.network.name,

@@ -9,7 +9,7 @@ import pytest
 
 from bfpsim.arch import dump_arch, load_arch, replace
 from bfpsim.commands.app import run
-from bfpsim.reports.store.tradeoff import read_accuracies
+from bfpsim.reports.tradeoff import read_accuracies
 from bfpsim.workloads.images import read_idx
 from tests.idx_file import write_idx
 

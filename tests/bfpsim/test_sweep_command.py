@@ -14,8 +14,8 @@ from rich.console import Console
 
 import bfpsim as bs
 from bfpsim.commands.app import run
-from bfpsim.commands.sweep import _bar
-from bfpsim.search.sweep.ledger import Progress
+from bfpsim.commands.progress import sweep_progress
+from bfpsim.search.sweep.run import Progress
 from bfpsim.workloads import NetworkBuilder, save_workload
 from tests.search.sweep.driver import finish, rows, start, until
 
@@ -114,7 +114,7 @@ def test_a_file_name_is_no_markup_and_no_pattern(folder):
     (folder / "sweep.yaml").rename(spec)
     drawn = StringIO()
     console = Console(file=drawn, force_terminal=True, width=200)
-    with patch("rich.console.Console", lambda **_: console), _bar(spec.stem) as show:
+    with patch("rich.console.Console", lambda **_: console), sweep_progress(spec.stem) as show:
         show(Progress(2, 1, 0, False, None))
     assert "grid{1}[red]" in drawn.getvalue()
 

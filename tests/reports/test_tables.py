@@ -5,11 +5,11 @@ import pytest
 from rich.console import Console
 
 from bfpsim.arch import load_arch, shipped
+from bfpsim.reports.capacity import sweep_table
 from bfpsim.reports.tables import (
     arch_table,
     layers_frame,
     simulation_table,
-    sweep_table,
     traffic_table,
     validation_table,
 )

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from bfpsim.search.worker import begin
+from bfpsim.search.crew import begin
 
 
 @pytest.fixture

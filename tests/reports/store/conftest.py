@@ -4,14 +4,12 @@ from pathlib import Path
 import pytest
 
 from bfpsim.mapping.nest import MappingError
-from bfpsim.reports.store.findings import Findings
-from bfpsim.reports.store.reading import read_findings
+from bfpsim.reports.store.findings import Findings, read_findings
 from bfpsim.reports.store.write import write_report
 from bfpsim.search.store import Store
 from bfpsim.search.sweep.evaluate import evaluate
-from bfpsim.search.sweep.ledger import POINTS
 from bfpsim.search.sweep.plan import plan
-from bfpsim.search.sweep.point import Point
+from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.spec import load_spec
 from bfpsim.workloads import NetworkBuilder, save_workload
 

@@ -5,14 +5,21 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from bfpsim.reports.roofline import Roof
-from bfpsim.reports.store.achieved import plot_achieved
-from bfpsim.reports.store.breakdown import plot_energy, plot_stalls
-from bfpsim.reports.store.capacity import plot_capacity
-from bfpsim.reports.store.choice import cheapest
-from bfpsim.reports.store.figures import draw_figures, file_names
-from bfpsim.reports.store.ladder import plot_ladder
-from bfpsim.reports.store.panels import Part, capacity_axis, capacity_scale, layer_axis, stack
+from bfpsim.reports.roofline import Roof, plot_achieved
+from bfpsim.reports.store.figures import (
+    Segment,
+    capacity_axis,
+    capacity_scale,
+    draw_figures,
+    file_names,
+    layer_axis,
+    plot_capacity,
+    plot_energy,
+    plot_ladder,
+    plot_stalls,
+    stack,
+)
+from bfpsim.reports.store.findings import cheapest
 
 
 def panel():
@@ -23,9 +30,9 @@ def panel():
 def drawn(monkeypatch):
     """The figures in place of their files."""
     figures = []
-    for module in ("achieved", "breakdown", "capacity", "ladder"):
+    for module in ("roofline", "store.figures"):
         monkeypatch.setattr(
-            f"reports.store.{module}.save", lambda figure, path: figures.append(figure)
+            f"bfpsim.reports.{module}.save", lambda figure, path: figures.append(figure)
         )
     return figures
 
@@ -56,7 +63,7 @@ def test_the_cheapest_is_the_fastest_of_the_least_energy():
 def test_bars_stand_on_one_another_and_negative_ones_hang():
     axes = panel()
     frame = pd.DataFrame({"a": [2.0, -4.0], "b": [6.0, -2.0], "c": [-1.0, 3.0]})
-    stack(axes, frame, [Part(name, name, "black") for name in frame], 2.0)
+    stack(axes, frame, [Segment(name, name, "black") for name in frame], 2.0)
     boxes = [[(bar.get_y(), bar.get_height()) for bar in bars] for bars in axes.containers]
     assert boxes == [[(0, 1), (0, -2)], [(1, 3), (-2, -1)], [(0, -0.5), (0, 1.5)]]
 

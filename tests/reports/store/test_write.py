@@ -87,7 +87,7 @@ def test_a_sweep_that_failed_everywhere_lists_why(tmp_path, planned, spec):
 
 
 def test_long_tables_stay_out_of_the_page(tmp_path, store, findings, monkeypatch):
-    monkeypatch.setattr("bfpsim.reports.store.tables._LAYERS", 3)
+    monkeypatch.setattr("bfpsim.reports.store.write._LAYERS", 3)
     write_report(store, tmp_path)
     assert f"layers.csv has all {len(findings.layers)} rows" in shown(tmp_path)
     assert len(pd.read_csv(tmp_path / "layers.csv")) == len(findings.layers)

@@ -82,12 +82,12 @@ def brute_force(
 
 
 def random_problem(rng: random.Random) -> Problem:
-    """Terms of three tensors each, some shared, some twice in a term, some costs infinite."""
-    from bfpsim.search.bitwidth.problem import Term
+    """Layers of three tensors each, some shared, some twice in a layer, some costs infinite."""
+    from bfpsim.search.bitwidth.problem import LayerCosts
 
     tensors = rng.randint(3, 6)
     sizes = [rng.randint(1, 3) for _ in range(tensors)]
-    terms = []
+    layers = []
     for number in range(rng.randint(1, 4)):
         own = tuple(rng.randrange(tensors) for _ in range(3))
         shape = tuple(sizes[t] for t in own)
@@ -95,12 +95,12 @@ def random_problem(rng: random.Random) -> Problem:
             [rng.choice([1.0, 2.0, 3.5, rng.random() * 9]) for _ in range(np.prod(shape))]
         )
         costs[[i for i in range(1, len(costs)) if rng.random() < 0.1]] = np.inf
-        terms.append(Term(f"layer{number}", own, costs.reshape(shape)))
-    used = {t for term in terms for t in term.tensors}
+        layers.append(LayerCosts(f"layer{number}", own, costs.reshape(shape)))
+    used = {t for layer in layers for t in layer.tensors}
     losses = tuple(np.array([rng.choice([0.0, rng.random()]) for _ in range(n)]) for n in sizes)
     keep = sorted(used)
     number = {t: i for i, t in enumerate(keep)}
-    terms = [Term(t.layer, tuple(number[x] for x in t.tensors), t.costs) for t in terms]
+    layers = [LayerCosts(t.name, tuple(number[x] for x in t.tensors), t.costs) for t in layers]
     return Problem(
-        tuple(tuple(range(sizes[t])) for t in keep), tuple(losses[t] for t in keep), tuple(terms)
+        tuple(tuple(range(sizes[t])) for t in keep), tuple(losses[t] for t in keep), tuple(layers)
     )

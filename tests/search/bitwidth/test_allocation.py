@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from bfpsim.mapping.nest import MappingError
-from bfpsim.search.bitwidth.allocation import InfeasibleError, allocate, least_cost, least_loss
-from bfpsim.search.bitwidth.front import pareto_front
+from bfpsim.search.bitwidth.allocation import (
+    InfeasibleError,
+    allocate,
+    least_cost,
+    least_loss,
+    pareto_front,
+)
 from bfpsim.search.bitwidth.problem import Problem
 from tests.search.bitwidth.small import every_choice, random_problem
 
@@ -55,7 +60,7 @@ def test_a_budget_that_nothing_meets_says_how_far_off_it_is() -> None:
     problem = random_problem(random.Random(3))
     every = costs(problem)
     least = sum(own.min() for own in problem.losses)
-    problem = Problem(problem.candidates, tuple(own + 1 for own in problem.losses), problem.terms)
+    problem = Problem(problem.candidates, tuple(own + 1 for own in problem.losses), problem.layers)
     with pytest.raises(
         InfeasibleError, match=r"0.5 \(50 points\): the least that any choice has is"
     ):
@@ -105,8 +110,8 @@ def test_a_front_cut_short_has_the_choices_of_the_alphas_asked_for(seed: int) ->
 def test_budgets_where_some_combinations_are_illegal(seed: int) -> None:
     """The choice of least loss may be one of them."""
     problem = random_problem(random.Random(seed))
-    for term in problem.terms:
-        term.costs[(0,) * 3] = np.inf
+    for layer in problem.layers:
+        layer.costs[(0,) * 3] = np.inf
     every = costs(problem)
     if not every:
         with pytest.raises(MappingError, match="in every choice of formats some layer"):

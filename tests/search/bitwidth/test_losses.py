@@ -5,7 +5,7 @@ import pytest
 
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.study.sensitivity import COLUMNS, Sensitivity
-from bfpsim.search.bitwidth.losses import make_losses, no_losses
+from bfpsim.search.bitwidth.problem import make_losses, no_losses
 from bfpsim.search.bitwidth.space import make_space
 from tests.search.bitwidth.small import FORMATS, block_network
 

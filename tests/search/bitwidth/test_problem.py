@@ -6,7 +6,7 @@ import pytest
 from bfpsim.quant.formats import candidates
 from bfpsim.search.bitwidth.allocation import allocate, least_cost
 from bfpsim.search.bitwidth.pricing import model_costs
-from bfpsim.search.bitwidth.problem import Problem, Term, make_problem
+from bfpsim.search.bitwidth.problem import LayerCosts, Problem, make_problem
 from bfpsim.search.bitwidth.space import Space, make_space
 from tests.search.bitwidth.small import block_network, every_choice, random_losses, small_arch
 
@@ -14,11 +14,11 @@ from tests.search.bitwidth.small import block_network, every_choice, random_loss
 def whole_problem(space: Space, costs, losses) -> Problem:
     """No candidate left out."""
     every = tuple(range(len(space.formats)))
-    terms = tuple(
-        Term(p.name, p.tensors, costs[p.kind].prices(every, every, every) * p.repeats)
+    layers = tuple(
+        LayerCosts(p.name, p.tensors, costs[p.kind].prices(every, every, every) * p.repeats)
         for p in space.products
     )
-    return Problem((every,) * len(space.tensors), tuple(losses), terms)
+    return Problem((every,) * len(space.tensors), tuple(losses), layers)
 
 
 @pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
@@ -58,12 +58,12 @@ def test_measured_costs_replace_prices_and_raise_the_others() -> None:
     costs = [model_costs(k, small_arch(), space.formats, "latency")["exact"] for k in space.kinds]
     losses = random_losses(space, 0)
     before = make_problem(space, costs, losses)
-    product, term = space.products[1], before.terms[1]
+    product, layer = space.products[1], before.layers[1]
     own = tuple(before.candidates[t][0] for t in product.tensors)
-    price = term.costs[0, 0, 0]
+    price = layer.costs[0, 0, 0]
     after = make_problem(space, costs, losses, {(product.kind, own): 2 * price})
-    assert after.terms[1].costs[0, 0, 0] == 2 * price
-    others = np.ones(term.costs.shape, bool)
+    assert after.layers[1].costs[0, 0, 0] == 2 * price
+    others = np.ones(layer.costs.shape, bool)
     others[0, 0, 0] = False
-    assert np.array_equal(after.terms[1].costs[others], 2 * term.costs[others])
-    assert np.array_equal(after.terms[0].costs, before.terms[0].costs)
+    assert np.array_equal(after.layers[1].costs[others], 2 * layer.costs[others])
+    assert np.array_equal(after.layers[0].costs, before.layers[0].costs)

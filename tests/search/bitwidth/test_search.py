@@ -7,14 +7,12 @@ from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.search.bitwidth.allocation import InfeasibleError
-from bfpsim.search.bitwidth.network import search_network
-from bfpsim.search.bitwidth.search import Searched, search_formats
+from bfpsim.search.bitwidth.search import SearchResult, search_formats, search_network
 from bfpsim.search.bitwidth.space import make_space
-from bfpsim.search.bitwidth.stages import Stages
 from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Tradeoff, front_alphas
-from bfpsim.search.bitwidth.tasks import workers
+from bfpsim.search.crew import workers
 from bfpsim.search.rescore import simulated_cost
-from bfpsim.search.store import Store
+from bfpsim.search.store import Stages, Store
 from bfpsim.sim.simulate import simulate, simulate_network
 from tests.search.bitwidth.small import (
     FORMATS,
@@ -27,13 +25,13 @@ from tests.search.bitwidth.small import (
 
 
 def searched(network, seed=0, bits=4000, objective="dram", target=None, tied=True, stages=None,
-             said=None, formats=FORMATS, processes=1) -> Searched:  # fmt: skip
+             progress=None, formats=FORMATS, processes=1) -> SearchResult:  # fmt: skip
     space = make_space(network, formats, tied=tied)
     losses = random_losses(space, seed)
     with workers(processes) as run:
         return search_formats(
             space, small_arch(bits), losses, target or Tradeoff(0.2), objective, run,
-            stages or Stages(), said,
+            stages or Stages(), progress,
         )  # fmt: skip
 
 
@@ -52,7 +50,7 @@ def test_no_choice_of_formats_and_mappings_is_better(seed: int, objective: str) 
     )
 
 
-def uniform_values(found: Searched, seed: int) -> list[float]:
+def uniform_values(found: SearchResult, seed: int) -> list[float]:
     """What one format for all tensors reaches, each layer simulated under the mapper's best."""
     losses = random_losses(found.space, seed)
     values = []
@@ -74,7 +72,7 @@ def test_the_choice_beats_every_format_for_all_and_both_models(objective, tied) 
     value = found.value(found.by("simulated"))
     assert value <= min(uniform_values(found, 3)) * (1 + 1e-9)
     assert found.floor <= value * (1 + 1e-9)
-    assert all(value <= found.value(own) * (1 + 1e-9) for own in (*found.found, *found.front))
+    assert all(value <= found.value(own) * (1 + 1e-9) for own in (*found.proposals, *found.front))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +89,7 @@ def test_a_latency_is_never_above_that_of_one_format_for_all(seed, bits, alpha) 
 def test_what_is_reported_is_what_the_simulator_counts(objective: str) -> None:
     network = block_network()
     found = searched(network, 1, 3500, objective)
-    for own in found.found:
+    for own in found.proposals:
         result = simulate_network(
             network, found.arch, found.formats(own), dict(own.choice.mappings)
         )
@@ -172,7 +170,7 @@ def test_gaps_and_floors_of_budgets_are_in_the_units_of_their_values(objective: 
         assert 0 < found.floor <= best.value * (1 + 1e-9)
         assert found.floor > best.value / 2
         assert best.gap <= 1e-4
-        assert all(own.gap <= 1e-4 for own in found.found if np.isfinite(own.value))
+        assert all(own.gap <= 1e-4 for own in found.proposals if np.isfinite(own.value))
 
 
 def test_a_budget_that_only_the_papers_model_thinks_too_small() -> None:
@@ -204,12 +202,12 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
     class KilledError(Exception):
         pass
 
-    def die(said: str) -> None:
-        if said.startswith("round"):
+    def die(step: str) -> None:
+        if step.startswith("round"):
             raise KilledError
 
     with Store(tmp_path / "stages") as store, pytest.raises(KilledError):
-        searched(block_network(), 4, stages=Stages(store), said=die)
+        searched(block_network(), 4, stages=Stages(store), progress=die)
 
     import bfpsim.search.bitwidth.search as module
 
@@ -243,18 +241,18 @@ def test_alpha_is_a_number_from_zero(alpha: float) -> None:
 
 def test_one_call_does_it_all(tmp_path) -> None:
     network, arch = chain_network(), small_arch(3000)
-    said: list[str] = []
+    steps: list[str] = []
     found = search_network(
         network, arch, bits=8, target=LossBudget(0.0), objective="dram",
-        store=tmp_path / "stages", progress=said.append,
+        store=tmp_path / "stages", progress=steps.append,
     )  # fmt: skip
     assert len(found.space.formats) == 40
     assert found.by("simulated").loss == 0  # nothing is known of accuracy
-    assert said
-    said.clear()
+    assert steps
+    steps.clear()
     again = search_network(
         network, arch, bits=8, target=LossBudget(0.0), objective="dram", store=tmp_path / "stages",
-        progress=said.append,
+        progress=steps.append,
     )  # fmt: skip
     assert again == found
-    assert not said
+    assert not steps

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from bfpsim.search.store import Entry, Store
 from bfpsim.search.sweep.evaluate import Outcome
-from bfpsim.search.sweep.ledger import Ledger
+from bfpsim.search.sweep.run import Ledger
 
 KEPT = Outcome("{}", 5.0, None)
 

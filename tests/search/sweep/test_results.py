@@ -120,7 +120,7 @@ def test_an_export_that_fails_leaves_the_older_files(results, tmp_path, monkeypa
 
 
 def test_without_pyarrow_there_is_csv(results, tmp_path, monkeypatch):
-    monkeypatch.setattr("bfpsim.search.sweep.export.find_spec", lambda name: None)
+    monkeypatch.setattr("bfpsim.search.sweep.results.find_spec", lambda name: None)
     assert {path.name for path in results.export(tmp_path)} == {
         "points.csv", "layers.csv", "traffic.csv"
     }  # fmt: skip

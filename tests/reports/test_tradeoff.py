@@ -1,13 +1,16 @@
-"""What the tables and figures of accuracy against energy show."""
+"""What the tables and figures of accuracy against energy show, and which choices are unbeaten."""
 
 import io
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from bfpsim.reports import precision
+from bfpsim.reports import tradeoff
 from bfpsim.reports.style import BLUE, ORANGE
+from bfpsim.reports.tradeoff import AccuracyError, read_accuracies, unbeaten
 
 
 @pytest.fixture
@@ -38,18 +41,18 @@ def figures(monkeypatch):
         figure.draw_without_rendering()
         kept.append(figure)
 
-    monkeypatch.setattr(precision, "save", keep)
+    monkeypatch.setattr(tradeoff, "save", keep)
     return kept
 
 
 def test_the_front_is_what_nothing_cheaper_reaches(energy) -> None:
     shuffled = energy.sample(frac=1, random_state=1)
     # e8m3 is no better than e8m2, e8m0 and e8m1 are no better than e2m3, which costs less.
-    assert list(precision.front(shuffled)["format"]) == ["e2m2", "e2m3", "e8m2"]
+    assert list(tradeoff.front(shuffled)["format"]) == ["e2m2", "e2m3", "e8m2"]
 
 
 def test_accuracy_is_drawn_against_energy(energy, figures, tmp_path) -> None:
-    precision.plot_energy(energy, 0.01, "net", tmp_path / "energy.png")
+    tradeoff.plot_energy(energy, 0.01, "net", tmp_path / "energy.png")
     left, right = figures[0].axes
     lines = {line.get_color(): line for line in left.lines}
     assert list(lines[BLUE].get_xdata()) == pytest.approx([120, 110, 100, 90])
@@ -69,7 +72,7 @@ def test_accuracy_is_drawn_against_energy(energy, figures, tmp_path) -> None:
 
 def test_without_accuracy_the_energy_alone(energy, figures, tmp_path) -> None:
     alone = energy.drop(columns=["top1", "accuracy_loss"])
-    precision.plot_energy(alone, 0.0, "net", tmp_path / "energy.png")
+    tradeoff.plot_energy(alone, 0.0, "net", tmp_path / "energy.png")
     assert len(figures[0].axes) == 1
     assert len(figures[0].axes[0].patches) == 3 * 4
 
@@ -77,7 +80,7 @@ def test_without_accuracy_the_energy_alone(energy, figures, tmp_path) -> None:
 def test_the_table_has_the_widest_exponent(energy) -> None:
     def printed(frame: pd.DataFrame) -> list[str]:
         stream = io.StringIO()
-        Console(file=stream, width=200).print(precision.energy_table(frame, "net"))
+        Console(file=stream, width=200).print(tradeoff.energy_table(frame, "net"))
         return [" ".join(line.split()) for line in stream.getvalue().splitlines()[-4:]]
 
     first = "3 12 12.000 4.800 108.00 12.00 120.00 0.0 90.00 0.00"
@@ -87,3 +90,65 @@ def test_the_table_has_the_widest_exponent(energy) -> None:
     assert printed(energy.drop(columns=["top1", "accuracy_loss"]))[0] == first.removesuffix(
         " 90.00 0.00"
     )
+
+
+choices = st.lists(st.tuples(st.integers(0, 6), st.integers(-2, 4)), min_size=1, max_size=12).map(
+    lambda pairs: pd.DataFrame(
+        {
+            "label": [str(place) for place in range(len(pairs))],
+            "energy_pj": [float(energy) for energy, _ in pairs],
+            "accuracy_loss": [loss / 8 for _, loss in pairs],
+        }
+    )
+)
+
+
+@given(choices)
+def test_nothing_is_as_good_in_both_as_what_is_unbeaten(frame):
+    best = unbeaten(frame)
+    pairs = set(zip(frame["energy_pj"], frame["accuracy_loss"], strict=True))
+
+    def beaten(one):
+        return any(o != one and o[0] <= one[0] and o[1] <= one[1] for o in pairs)
+
+    found = list(zip(best["energy_pj"], best["accuracy_loss"], strict=True))
+    assert found == sorted(one for one in pairs if not beaten(one))
+    assert [*best] == [*frame]
+
+
+def test_other_columns_stay(tmp_path):
+    path = tmp_path / "accuracy.csv"
+    path.write_text("label,accuracy_loss,energy_pj,bits\n007,-0.01,1e6,8\n")
+    frame = read_accuracies(path)
+    assert frame.to_dict(orient="records") == [
+        {"label": "007", "accuracy_loss": -0.01, "energy_pj": 1e6, "bits": 8}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("label,energy_pj\na,1\n", "has no column 'accuracy_loss'; needed: label, energy_pj,"),
+        ("label,energy_pj,accuracy_loss\n", "has no row; needed: at least one"),
+        ("", "is no CSV file"),
+        ("label,energy_pj,accuracy_loss\na,1,0\nb,x,0\n", ":3: energy_pj: 'x'; allowed: a number"),
+        ("label,energy_pj,accuracy_loss\na,-1,0\n", ":2: energy_pj: '-1'; allowed: a number of pJ"),
+        ("label,energy_pj,accuracy_loss\na,1,5\n", ":2: accuracy_loss: '5'; allowed: a share of"),
+        ("label,energy_pj,accuracy_loss\na,1,inf\n", ""),
+        ("label,energy_pj,accuracy_loss\na,1,\n", ":2: accuracy_loss: ''; allowed: a share"),
+        (b"label,energy_pj,accuracy_loss\n\xff,1,2\n", "is no CSV file"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "accuracy.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(AccuracyError) as caught:
+        read_accuracies(path)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(AccuracyError, match="cannot be read: No such file"):
+        read_accuracies(tmp_path / "none.csv")

@@ -3,7 +3,8 @@ import csv
 import pandas as pd
 import pytest
 
-from bfpsim.reports.files import write_atomic, write_csv
+from bfpsim.reports.report import write_csv
+from bfpsim.workloads.files.atomic import write_atomic
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path):

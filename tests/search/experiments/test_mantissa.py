@@ -6,8 +6,8 @@ from bfpsim.arch import load_arch, replace
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import LayerFormats, Plain
 from bfpsim.quant.mantissa.minifloat import BF16, FP16, MiniFloat
-from bfpsim.search import precision
-from bfpsim.search.precision import distinct_widths, measure_energy
+from bfpsim.search.experiments import mantissa
+from bfpsim.search.experiments.mantissa import distinct_widths, measure_energy
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import NetworkBuilder
 
@@ -94,7 +94,7 @@ def test_each_width_is_simulated_once(network, edge, monkeypatch) -> None:
         ran.append(formats["fc"].W.bits)
         return simulate_network(network, arch, formats)
 
-    monkeypatch.setattr(precision, "simulate_network", counted)
+    monkeypatch.setattr(mantissa, "simulate_network", counted)
     done = []
     formats = [*FORMATS[3:], *FORMATS]  # float32 is run first, to compare with
     measure_energy(network, edge, formats, progress=done.append)

@@ -1,0 +1,58 @@
+"""The `arch` commands: what architectures there are, what one consists of, and checking files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from bfpsim.commands.emit import complain, print_table
+
+arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
+
+
+@arch_app.command("list")
+def list_architectures() -> None:
+    """Name the shipped architectures."""
+    from bfpsim.arch import load_arch, shipped
+    from bfpsim.reports.tables import arch_table
+
+    print_table(arch_table([load_arch(name) for name in shipped()]))
+
+
+@arch_app.command("show")
+def show(name: Annotated[str, typer.Argument(help="A shipped name or a YAML file.")]) -> None:
+    """Print an architecture as YAML, defaults filled in."""
+    from bfpsim.arch import dump_arch, load_arch
+
+    sys.stdout.write(dump_arch(load_arch(name)))
+
+
+@arch_app.command("check")
+def check(
+    files: Annotated[list[str], typer.Argument(help="YAML files or shipped names.")],
+) -> None:
+    """Say whether files are valid; exit code 2 with one line per file that is not."""
+    from bfpsim.arch import ArchError, load_arch
+
+    bad = 0
+    for file in files:
+        try:
+            spec = load_arch(file)
+        except ArchError as error:
+            bad += 1
+            complain(str(error))
+        else:
+            print(f"{file}: valid ({spec.name})")
+    if bad:
+        raise typer.Exit(2)
+
+
+@arch_app.command("schema")
+def schema() -> None:
+    """Print the JSON schema of architecture files, for editors."""
+    from bfpsim.arch import json_schema
+
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,135 @@
+"""The `simulate` command: a network, or one layer, on the event-driven accelerator."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bfpsim.commands.arguments import (
+    ArchName,
+    FormatName,
+    NetworkName,
+    ShapeOption,
+    UsageError,
+    check_writable,
+    grouped,
+    load,
+    select,
+)
+from bfpsim.commands.emit import Output, complain
+from bfpsim.commands.progress import progress
+
+if TYPE_CHECKING:
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.search.experiments.inference import ImageRun
+    from bfpsim.sim.result import NetworkResult
+    from bfpsim.workloads import Network
+
+
+@grouped
+def simulate(
+    network: NetworkName,
+    *,
+    arch: ArchName = "edge-64k",
+    format: FormatName = "bfp8",
+    shape: ShapeOption = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Only this layer; needed for --order and --tile.")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Loop order between tiles, outer to inner, e.g. KPQC.")
+    ] = None,
+    tile: Annotated[
+        str | None, typer.Option(help="Tile sizes, e.g. K=16,C=64; others are whole.")
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Run real data: 'shipped', or an IDX file of images (.gz too).", metavar="FILE"
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights for --images: a safetensors file.", metavar="FILE"),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels for --images: an IDX file.", metavar="FILE")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many images to run.")] = 10,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the timeline for Perfetto too: a .json or .json.gz file.", metavar="FILE"
+        ),
+    ] = None,
+    output: Output,
+) -> None:
+    """Run a network, or one layer, on the event-driven accelerator.
+
+    Layers without a given mapping run under the one that moves the fewest DRAM bits. With
+    --images the packed data itself moves, and predictions are compared with float inference.
+    """
+    output.check()
+    _check_trace(trace)
+    spec, net, formats = load(arch, network, format, shape)
+    if images is not None and (layer or order or tile):
+        raise UsageError("--images runs the whole network; leave out --layer, --order, --tile")
+    if images is None and (weights or labels):
+        raise UsageError("--weights and --labels need --images")
+    from bfpsim.reports.tables import simulation_report
+    from bfpsim.sim.simulate import simulate_network
+
+    if images is not None:
+        run = _run_images(spec, net, formats, images, weights, labels, count)
+        output.emit(simulation_report(run.result, formats, run))
+        _write_trace(run.result, trace)
+        return
+    net, mappings = select(net, layer, order, tile)
+    with progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as step:
+        result = simulate_network(net, spec, formats, mappings, step)
+    output.emit(simulation_report(result, formats))
+    _write_trace(result, trace)
+
+
+def _run_images(
+    spec: Arch,
+    net: Network,
+    formats: LayerFormats,
+    images: str,
+    weights: str | None,
+    labels: str | None,
+    count: int,
+) -> ImageRun:
+    from bfpsim.search.experiments.inference import run_images
+    from bfpsim.workloads import load_weights, normalise, read_images, shipped_weights
+
+    own = shipped_weights(net.name) if weights is None else load_weights(weights, net)
+    chosen = read_images(net, images, labels, count)
+    with progress(f"running {count} images on {spec.name}", len(net.layers)) as step:
+        return run_images(net, spec, formats, own, normalise(chosen.pixels), chosen.labels, step)
+
+
+def _check_trace(path: Path | None) -> None:
+    """Raise UsageError before the work, if a trace could not be written after it."""
+    if path is None:
+        return
+    from bfpsim.reports.trace import SUFFIXES
+
+    if not path.name.endswith(SUFFIXES):
+        raise UsageError(f"--trace {path}; allowed: a name that ends in {' or '.join(SUFFIXES)}")
+    check_writable("--trace", path)
+
+
+def _write_trace(result: NetworkResult, path: Path | None) -> None:
+    if path is None:
+        return
+    from bfpsim.reports.trace import write_trace
+
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        write_trace(result, path)
+    for warning in caught:
+        complain(str(warning.message))

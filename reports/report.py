@@ -1,0 +1,106 @@
+"""One question's results in every shape: a table, data, totals, figures; and files of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+
+from bfpsim.workloads.files.atomic import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Results as a command shows and writes them; `rich.print` shows them too.
+
+    table: what a terminal shows
+    frames: tables by file name, the main one first
+    summary: totals by name
+    notes: names in the summary that a terminal shows below the table
+    figures: what draws a PNG, by file name
+    """
+
+    table: RenderableType
+    frames: Mapping[str, pd.DataFrame]
+    summary: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    figures: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[str]:
+        """The notes: "energy pj: 12.5"."""
+        return [f"{key.replace('_', ' ')}: {self.summary[key]}" for key in self.notes]
+
+    def to_csv(self) -> str:
+        """The main table, floats in full precision."""
+        return _csv(next(iter(self.frames.values())))
+
+    def to_json(self) -> str:
+        """The summary, and each table as a list of rows; null for what is no finite number."""
+        records = {name: _records(frame) for name, frame in self.frames.items()}
+        return json.dumps(_plain_values(self.summary) | records, indent=2)
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write every table as NAME.csv, every figure as NAME.png, and summary.json.
+
+        The folder is made if it does not exist; files of the same names are replaced. Equal
+        results make equal bytes. Raises OSError if a file cannot be written.
+        """
+        out = Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        files = []
+        for name, frame in self.frames.items():
+            files.append(out / f"{name}.csv")
+            write_csv(frame, files[-1])
+        for name, draw in self.figures.items():
+            files.append(out / f"{name}.png")
+            draw(files[-1])
+        files.append(out / "summary.json")
+        write_atomic(files[-1], json.dumps(_plain_values(self.summary), indent=2) + "\n")
+        return files
+
+    def __rich__(self) -> RenderableType:
+        return Group(self.table, *self.lines)
+
+
+def together(*tables: RenderableType) -> RenderableType:
+    """Tables below each other, a line between."""
+    return Group(*(part for table in tables for part in (table, "")))
+
+
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    r"""Write a table without its index: '\n' line ends, floats in full precision.
+
+    Equal tables make equal bytes. Raises OSError as `write_atomic`.
+    """
+    write_atomic(path, _csv(frame))
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, numbers in full."""
+    return [
+        _plain_values({str(key): value for key, value in row.items()})
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def _plain_values(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

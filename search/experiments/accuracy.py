@@ -1,0 +1,177 @@
+"""The search's choices and real images: what a nat costs, choices confirmed, choices trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bfpsim.quant.formats import FormatError
+from bfpsim.quant.study.accuracy import top_k
+from bfpsim.quant.study.additivity import Additivity, check_additivity
+from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.quant.study.datasets import Dataset, first
+from bfpsim.quant.study.sensitivity import Sensitivity
+from bfpsim.quant.torch.model import QuantizedModel
+from bfpsim.quant.torch.operand import Mode
+from bfpsim.search.bitwidth.problem import Losses, make_losses
+from bfpsim.search.bitwidth.search import Proposal, SearchResult
+from bfpsim.search.bitwidth.space import Space
+from bfpsim.search.experiments.classifier import Classifier
+from bfpsim.search.experiments.formats import measure_on, training_in
+from bfpsim.search.phases import Phases, silent
+from bfpsim.search.store import Stages
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHOICES = 20
+_MILD = 0.2
+
+
+def measure_losses(
+    space: Space,
+    classifier: Classifier,
+    *,
+    table: str | Path | None = None,
+    per_nat: float | None = None,
+    stages: Stages | None = None,
+    progress: Phases = silent,
+) -> Losses:
+    """What the formats of a search's space lose, measured on the classifier's sample.
+
+    table: file of a sensitivity table, read, or measured and written if it does not exist
+    per_nat: top-1 lost per nat; None: measured on 20 random mixed choices
+    stages: where the measured one is kept
+
+    Raises FormatError for a table of another network or other formats, if the choices lose
+    nothing, or if the network's layers are not the model's products; WorkloadError if per_nat is
+    to be measured and the table's images are more than the sample's.
+    """
+    _check_names(space, classifier.model)
+    sensitivity = _sensitivity(space, classifier, table, progress)
+    if per_nat is None:
+        deciding = (classifier.digest, sensitivity.table.to_csv(), sensitivity.images)
+        with progress("running mixed choices", _CHOICES) as step:
+            per_nat = (stages or Stages()).once(
+                "nat", deciding, lambda: _loss_per_nat(classifier, sensitivity, step)
+            )
+    return Losses(make_losses(space, sensitivity, per_nat), sensitivity.images, per_nat)
+
+
+def _check_names(space: Space, model: QuantizedModel) -> None:
+    """Raise FormatError unless the model's products are the network's layers."""
+    own, layers = {site.name for site in model.sites}, {p.name for p in space.products}
+    if own != layers:
+        wrong = sorted(own ^ layers)
+        raise FormatError(
+            f"network {space.network} and module {model.title}: {wrong[0]!r} is only in one of "
+            f"them ({len(wrong)} in all); allowed: the network that the module makes"
+        )
+
+
+def _sensitivity(
+    space: Space, classifier: Classifier, table: str | Path | None, progress: Phases
+) -> Sensitivity:
+    if table is not None and Path(table).exists():
+        return Sensitivity.load(table)
+    sensitivity = measure_on(classifier.model, classifier.sample, space.formats, progress)
+    if table is not None:
+        sensitivity.save(table)
+    return sensitivity
+
+
+def _loss_per_nat(
+    classifier: Classifier, sensitivity: Sensitivity, progress: Callable[[str], None]
+) -> float:
+    """The top-1 that is lost per nat of predicted divergence, over random mixed choices.
+
+    A least-squares line through the origin over the choices that lose at most a fifth: a network
+    that is lost loses no more, however large the divergence, and small losses drown in the noise
+    of so many images.
+    """
+    model, count = classifier.model, sensitivity.images
+    whole = first(classifier.sample, count).batch(range(count))
+    mixed = check_additivity(model, sensitivity, *whole, choices=_CHOICES, progress=progress)
+    mild = mixed.table["accuracy_loss"] <= _MILD
+    slope = Additivity(mixed.table[mild]).slope("accuracy_loss", by="kl")
+    if not slope > 0:
+        raise FormatError(
+            f"{model.title}: {_CHOICES} random choices lose {slope:.3g} of top-1 per nat on "
+            f"{len(whole[0])} images; allowed: more images, or a value above 0 of your own"
+        )
+    return slope
+
+
+def confirm_choices(
+    classifier: Classifier,
+    search: SearchResult,
+    proposals: Mapping[str, Proposal],
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Evaluate choices on the classifier's images: a row each, equal ones evaluated once.
+
+    proposals: of the search, by name
+    progress: called with the name of each when it is done
+
+    Columns: choice, predicted_loss, accuracy_loss, top1, top5, weight_width, activation_width
+    [bit per element], simulated (cost), value: what was to be made least, with the measured loss.
+    """
+    distinct = {own.choice.formats: name for name, own in reversed(list(proposals.items()))}
+    policies = {name: search.formats(proposals[name]) for name in distinct.values()}
+    comparison = compare_formats(
+        classifier.model, classifier.images, policies, progress=progress
+    ).accuracy
+    rows = comparison.set_index("policy")
+    scale = search.by("simulated").dm_max
+    table = rows.loc[[distinct[own.choice.formats] for own in proposals.values()]]
+    table = table[["accuracy_loss", "top1", "top5", "weight_width", "activation_width"]]
+    table = table.reset_index(drop=True)
+    table.insert(0, "choice", list(proposals))
+    table.insert(1, "predicted_loss", [own.loss for own in proposals.values()])
+    table["simulated"] = [own.simulated for own in proposals.values()]
+    table["value"] = [
+        search.target.value(float(loss), own.simulated, scale)
+        for loss, own in zip(table["accuracy_loss"], proposals.values(), strict=True)
+    ]
+    return table
+
+
+def train_choice(
+    name: str,
+    proposal: Proposal,
+    search: SearchResult,
+    classifier: Classifier,
+    training: Dataset,
+    steps: int,
+    *,
+    seed: int = 0,
+    checkpoints: str | Path | None = None,
+    progress: Phases = silent,
+) -> pd.DataFrame:
+    """Train a choice from the float weights and evaluate it: a row as `confirm_choices` has.
+
+    seed: of the order of training images
+    checkpoints: what the checkpoint's name begins with; the rest tells classifier, formats, steps
+        and seed apart
+
+    Its loss is counted from the float network before training, whose weights the model has again.
+    Raises as `fine_tune`.
+    """
+    model = classifier.model
+    with model.in_mode(Mode.FLOAT):
+        best = top_k(model, classifier.images, (1,))[1]
+    formats = search.formats(proposal)
+    checkpoint = None
+    if checkpoints is not None:
+        run = hashlib.sha256(f"{classifier.digest} {formats} {steps} {seed}".encode()).hexdigest()
+        path = Path(checkpoints)
+        checkpoint = path.with_name(f"{path.name}-{run[:8]}.safetensors")
+    with training_in(model, formats, training, steps, name, seed, checkpoint, progress):
+        row = confirm_choices(classifier, search, {name: proposal})
+    row["accuracy_loss"] = best - row["top1"]
+    row["value"] = search.target.value(
+        float(row["accuracy_loss"].iloc[0]), proposal.simulated, search.by("simulated").dm_max
+    )
+    return row

@@ -1,0 +1,57 @@
+"""Real images through the simulated accelerator, and in floats beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bfpsim.arch import Arch
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.sim.inference import float_predictions, run_inference
+from bfpsim.sim.result import NetworkResult
+from bfpsim.workloads import LayerWeights, Network
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRun:
+    """Images through the accelerator.
+
+    result: counts and time of the layers, for all images
+    predictions: a row per image: image, simulated and float (classes), and label if it is known
+    """
+
+    result: NetworkResult
+    predictions: pd.DataFrame
+
+
+def run_images(
+    network: Network,
+    arch: Arch,
+    formats: LayerFormats | Mapping[str, LayerFormats],
+    weights: Mapping[str, LayerWeights],
+    images: NDArray[np.floating],
+    labels: NDArray[np.integer] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ImageRun:
+    """Run images through a network whose packed data moves, and compare with float inference.
+
+    images: (N, H, W, channels), normalised; labels: (N,)
+    progress: called with each layer's name when it is done
+
+    Raises as `run_inference`.
+    """
+    import pandas as pd
+
+    inference = run_inference(network, arch, formats, weights, images, progress=progress)
+    classes = pd.DataFrame({"image": range(len(images)), "simulated": inference.predictions})
+    classes["float"] = float_predictions(network, weights, images)
+    if labels is not None:
+        classes["label"] = labels.astype(int)
+    return ImageRun(inference.result, classes)

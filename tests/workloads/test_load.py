@@ -33,7 +33,7 @@ def asked(monkeypatch) -> list[tuple]:
         return run
 
     for module, functions in (
-        ("onnx.graph", ("import_onnx",)),
+        ("onnx.model", ("import_onnx",)),
         ("torch.module", ("import_torch", "import_module_function")),
     ):
         fake = ModuleType(f"bfpsim.workloads.importers.{module}")

@@ -41,6 +41,23 @@ class Product:
         rows, columns = "m" * (len(left) > 1), "n" * (len(right) > 1)
         return cls(batch[0] + rows + "k", batch[1] + "k" + columns, letters + rows + columns)
 
+    @classmethod
+    def einsum(cls, equation: str) -> Product | None:
+        """Return the product of two factors that an equation of Einsum is, if it is one.
+
+        It is not with dots, with a letter twice in a term, which is a diagonal, and with a letter
+        of one factor alone that the result lacks, which is summed over before.
+        """
+        terms, arrow, out = equation.replace(" ", "").partition("->")
+        if terms.count(",") != 1 or "." in equation:
+            return None
+        left, right = terms.split(",")
+        if not arrow:
+            out = "".join(sorted(x for x in {*left, *right} if (left + right).count(x) == 1))
+        once = all(len({*term}) == len(term) for term in (left, right, out))
+        whole = {*left} ^ {*right} == {*out} - ({*left} & {*right})
+        return cls(left, right, out) if once and whole else None
+
     @property
     def swapped(self) -> Product:
         """The same product, its factors the other way round."""

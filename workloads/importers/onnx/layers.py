@@ -165,25 +165,14 @@ def gemm(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
 
 def einsum(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     """Append an Einsum that is one product of two matrices, in batches or not."""
-    equation = attribute(node, "equation", "").replace(" ", "")
-    terms, arrow, out = equation.partition("->")
-    factors = terms.split(",")
-    if len(factors) != 2 or "." in equation:
+    product = Product.einsum(attribute(node, "equation", ""))
+    if product is None:
         return False
-    left, right = factors
-    _check_ranks(draft.graph, node, left, right)
-    if not arrow:
-        out = "".join(sorted(x for x in {*left, *right} if (left + right).count(x) == 1))
-    unique = all(len(set(term)) == len(term) for term in (left, right, out))
-    extents = dict(zip(left, draft.graph.dims[node.input[0]], strict=True))
-    agree = all(
-        extents.get(letter, extent) == extent
-        for letter, extent in zip(right, draft.graph.dims[node.input[1]], strict=True)
-    )
-    # A letter of one factor alone that the result lacks is summed over before the product.
-    if not unique or not agree or {*left} ^ {*right} != {*out} - ({*left} & {*right}):
-        return False
-    return _product(draft, node, Product(left, right, out))
+    _check_ranks(draft.graph, node, product.left, product.right)
+    left, right = (draft.graph.dims[name] for name in node.input)
+    extents = dict(zip(product.left, left, strict=True))
+    agree = all(extents.get(x, e) == e for x, e in zip(product.right, right, strict=True))
+    return agree and _product(draft, node, product)
 
 
 def is_parameter(graph: Graph, name: str) -> bool:

@@ -2,26 +2,24 @@
 
 Convolutions, matrix products and the operations between them that `workloads.node` knows become
 nodes of their kind; every other operator is the host's: a node whose function is the operator's
-name in lower snake case, with the multiply-accumulates it has (`onnx.macs`). The function of one
+name in lower snake case, with the multiply-accumulates it has (`onnx.host`). The function of one
 that is not ONNX's own begins with its domain.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.onnx import layers, operators
-from bfpsim.workloads.importers.onnx.file import attribute, is_onnx, read_file, reads
+from bfpsim.workloads.importers.onnx.file import is_onnx, read_file
 from bfpsim.workloads.importers.onnx.graph import Graph, resolve
-from bfpsim.workloads.importers.onnx.macs import host_macs
-from bfpsim.workloads.importers.onnx.operators import OperatorDraft, axis, permutation
-from bfpsim.workloads.importers.view import Arrangement, Dims, View
+from bfpsim.workloads.importers.onnx.host import REORDERING, append_host
+from bfpsim.workloads.importers.onnx.operators import OperatorDraft, permutation
+from bfpsim.workloads.importers.view import Arrangement
 from bfpsim.workloads.layer import WorkloadError
 
 # Operator -> what appends it and says whether it could; what it could not is the host's.
@@ -56,8 +54,6 @@ _CHANNELS_FIRST = (
     "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool", "QLinearConv",
     "Resize", "RoiAlign", "SpaceToDepth", "Upsample",
 )  # fmt: skip
-# These order elements anew, so that what made their input says nothing of their output.
-_REORDERING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 
 
 def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Imported:
@@ -103,76 +99,7 @@ def _append(
         return  # folded into a layer
     kind = _KINDS.get(node.op_type) if is_onnx(node) else None
     if kind is None or not kind(draft, node):
-        _append_host(draft, node, outputs, preferred)
-
-
-def _append_host(
-    draft: OperatorDraft,
-    node: onnx.NodeProto,
-    outputs: Sequence[str],
-    preferred: Mapping[str, Arrangement],
-) -> None:
-    """Append a node per output that is read; the first has the multiply-accumulates.
-
-    What an operator gives is held as what it reads; if that tells nothing, as its reader prefers.
-    """
-    _check_known(draft.graph, node)
-    function = _function(node)
-    views = [draft.views[name] for name in reads(node) if name in draft.views]
-    sources = dict.fromkeys(view.node for view in views)
-    title = draft.title(node)
-    macs = host_macs(node, draft.graph.dims, _trips(draft.graph, node))
-    for place, tensor in enumerate(outputs):
-        dims, name = draft.graph.dims[tensor], title
-        if place > 0:
-            name, macs = draft.names.free(f"{title}.{place}"), 0
-        arrangement = preferred.get(tensor, Arrangement.usual(len(dims)))
-        view, shape = View.of(name, dims, arrangement), arrangement.shape(dims)
-        if node.op_type not in _REORDERING:
-            first = _follow(name, node, views[0], dims) if views else None
-            alike = [each for each in views if each.shape == dims]
-            if first is not None:
-                view, shape = first, first.own_shape
-                alike = [each for each in alike if each.strides == first.strides]
-            if alike:
-                view, shape = replace(alike[0], node=name), draft.shape(alike[0].node)
-        draft.host(name, function, sources, shape, macs)
-        draft.views[tensor] = view
-
-
-def _follow(name: str, node: onnx.NodeProto, view: View, dims: Dims) -> View | None:
-    """Return an operator's output as its first activation of other extents, if it is one."""
-    extents: list[int | None] = list(dims)
-    if node.op_type == "Gather" and len(dims) == len(view.dims) - 1:  # one place of an axis
-        extents.insert(axis(node, len(view.dims), 0), None)
-    return view.resize(name, extents) if len(extents) == len(view.dims) else None
-
-
-def _check_known(graph: Graph, node: onnx.NodeProto) -> None:
-    """Refuse an operator of another domain that multiplies, as far as one can tell."""
-    if is_onnx(node) or not graph.dynamic(node):
-        return
-    for name in node.input:
-        if name in graph.constants and sum(extent > 1 for extent in graph.dims[name]) > 1:
-            raise WorkloadError(
-                f"{node.op_type} {node.output[0]!r} of domain {node.domain!r}: its "
-                f"multiply-accumulates with {name!r} {graph.dims[name]} are not known; allowed: "
-                "ONNX's own operators, as in a file that no runtime has fused"
-            )
-
-
-def _function(node: onnx.NodeProto) -> str:
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
-    if not is_onnx(node):
-        return f"{node.domain}.{name}"
-    way = attribute(node, "approximate", "none")  # of a Gelu
-    return name if way == "none" else f"{name}_{way}"
-
-
-def _trips(graph: Graph, node: onnx.NodeProto) -> int:
-    """Return how often a Loop runs, or 1 where that is not known."""
-    count = node.input[0] if node.op_type == "Loop" and is_onnx(node) else ""
-    return max(0, int(graph.constants.array(count))) if count in graph.constants else 1
+        append_host(draft, node, outputs, preferred)
 
 
 def _preferred(graph: Graph) -> dict[str, Arrangement]:
@@ -193,7 +120,7 @@ def _preferred(graph: Graph) -> dict[str, Arrangement]:
                 preferred[name] = (Arrangement.channels_last if alone else Arrangement.heads)(rank)
         elif node.op_type == "Transpose" and after is not None:
             preferred[activations[0]] = _before(node, after, len(dims))
-        elif after is not None and node.op_type not in _REORDERING:
+        elif after is not None and node.op_type not in REORDERING:
             preferred.update({n: after for n in activations if graph.dims[n] == out})
     return preferred
 

@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
+from bfpsim.workloads.importers.products import Product
 from bfpsim.workloads.layer import WorkloadError
 
 aten = torch.ops.aten
@@ -332,21 +333,12 @@ def addmm(
 
 def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = None) -> Tensor:
     """Write the einsum of two operands as one matmul, where it is one."""
-    terms, arrow, out = equation.replace(" ", "").partition("->")
-    factors = terms.split(",")
-    if len(factors) != 2 or "." in equation:
+    product = Product.einsum(equation)
+    if len(operands) != 2 or product is None or not product.contracted:
         return NotImplemented  # type: ignore[no-any-return]
-    left, right = factors
-    if not arrow:
-        out = "".join(sorted(x for x in {*left, *right} if (left + right).count(x) == 1))
-    batch = [x for x in left if x in right and x in out]
-    rows = [x for x in left if x not in right]
-    columns = [x for x in right if x not in left]
-    contracted = [x for x in left if x in right and x not in out]
-    # A letter twice in a term is a diagonal, one that the result lacks is a sum of one operand.
-    once = all(len({*term}) == len(term) for term in (left, right, out))
-    if not once or not contracted or {*rows, *columns} - {*out}:
-        return NotImplemented  # type: ignore[no-any-return]
+    left, right, out = product.left, product.right, product.out
+    batch, rows, columns = [*product.batch], [*product.rows], [*product.columns]
+    contracted = [x for x in left if x in product.contracted]
     extents = dict(zip(left, operands[0].shape, strict=True))
     extents.update(zip(right, operands[1].shape, strict=True))
 
@@ -361,15 +353,15 @@ def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = No
 
     # Rows beside a matrix that all samples share stay apart, as in a linear layer.
     apart, merged = (batch, rows) if batch or not rows else (rows[:-1], rows[-1:])
-    product = torch.matmul(
+    result = torch.matmul(
         grouped(operands[0], left, apart, merged, contracted),
         grouped(operands[1], right, batch, contracted, columns),
     )
-    found = [*batch, *rows, *columns]
-    if [*product.shape] != [extents[x] for x in found]:
-        product = product.reshape([extents[x] for x in found])
-    order = [found.index(x) for x in out]
-    return product if order == sorted(order) else product.permute(order)
+    letters = [*batch, *rows, *columns]
+    if [*result.shape] != [extents[x] for x in letters]:
+        result = result.reshape([extents[x] for x in letters])
+    order = [letters.index(x) for x in out]
+    return result if order == sorted(order) else result.permute(order)
 
 
 def _extent(extents: dict[str, int], letters: list[str]) -> int:

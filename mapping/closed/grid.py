@@ -29,7 +29,7 @@ from bfpsim.mapping.closed.array import (
     weight_reads,
 )
 from bfpsim.mapping.closed.leaves import Leaves, Vector
-from bfpsim.mapping.closed.movement import Axis, Repeats, coincidences, moved, spilled
+from bfpsim.mapping.closed.movement import Axis, Repeats, again, coincidences, moved, once
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, TENSORS, Nest, Tensor
 from bfpsim.mapping.room import claims, fits
 from bfpsim.quant.formats import LayerFormats
@@ -190,17 +190,15 @@ class Grid:
         """What is fetched of I or W under a loop order [bit]."""
         order, axes = self._loops(order), self._axes[tensor]
         idle = {d: self._repeats[d] for d in exact.IDLE[tensor]}
-        bits = moved(order, axes, idle)
-        if tensor == "I":
-            spared = coincidences(order, axes, idle)
-            if spared is not None:
-                bits = bits - spared
-        return bits
+        if tensor == "W":
+            return once(axes) + again(order, axes, idle)
+        bits, spared = moved(order, axes, idle), coincidences(order, axes, idle)
+        return bits if spared is None else bits - spared
 
     def spilled_elements(self, order: str) -> Any:
         """Sums of O that leave unfinished, and come back, under a loop order."""
         idle = {d: self._repeats[d] for d in exact.IDLE["O"]}
-        return spilled(self._loops(order), self._axes["O"], idle)
+        return again(self._loops(order), self._axes["O"], idle)
 
     @property
     def results_bits(self) -> int:

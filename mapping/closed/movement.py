@@ -71,17 +71,19 @@ def moved(order: str, axes: Sequence[Axis[T]], repeats: Mapping[str, Repeats[T]]
     return total
 
 
-def spilled(order: str, axes: Sequence[Axis[T]], repeats: Mapping[str, Repeats[T]]) -> T | int:
-    """What leaves before its last visit, and comes back: all that moves but each tile once."""
+def once(axes: Sequence[Axis[T]]) -> T:
+    """All tiles once, of axes without overlap."""
+    return _product(axis.single[max(axis.single)] for axis in axes)
+
+
+def again(order: str, axes: Sequence[Axis[T]], repeats: Mapping[str, Repeats[T]]) -> T | int:
+    """What becomes resident more than once, of axes without overlap: `moved` less `once`."""
     total: Any = 0
     for change, outside in _changes(order, axes):
         loops = [(own, outside[d]) for d, own in repeats.items() if outside.get(d)]
-        if len(loops) == 1:
-            own, depth = loops[0]
-            total = change * own.extra[depth] + total
-        elif loops:
-            rounds: Any = _product(own.rounds[depth] for own, depth in loops)
-            total = change * (rounds - 1) + total
+        for inner, (own, depth) in enumerate(loops):  # their rounds less one, term by term
+            rounds = [other.rounds[at] for other, at in loops[:inner]]
+            total = _product([change, *rounds, own.extra[depth]]) + total
     return total  # type: ignore[no-any-return]
 
 

@@ -38,7 +38,8 @@ def reduction_folds(array: PEArray, sizes: Sizes) -> int:
     """Contributions to one output that leave the array apart from each other."""
     if array.stationary == "output":
         return 1
-    steps = prod(sizes[d] for d in REDUCTION if d in in_time(array))
+    unrolled = array.rows.dim + array.cols.dim
+    steps = prod(sizes[d] for d in REDUCTION if d not in unrolled)
     in_space = prod(
         folds(axis.dim, axis.size, sizes)
         for axis in (array.rows, array.cols)

@@ -122,7 +122,7 @@ class _Candidates:
     def __init__(
         self, layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective
     ) -> None:
-        self._layer, self._arch, self._objective = layer, arch, objective
+        self._dims, self._arch, self._objective = layer.dims, arch, objective
         self._orders = orders(layer)
         self._grid = grid = grid_of(layer, arch, formats, objective)
         legal = grid.legal()
@@ -194,7 +194,7 @@ class _Candidates:
 
     def _mapping(self, rank: int, place: int) -> Mapping:
         sizes = dict(zip(DIMS, self._grid.tile(self._places[place]), strict=True))
-        tile = {d: size for d, size in sizes.items() if size < self._layer.dims[d]}
+        tile = {d: size for d, size in sizes.items() if size < self._dims[d]}
         return Mapping("".join(d for d in self._orders[rank] if d in tile), tile)
 
 

@@ -151,6 +151,7 @@ def _pixel_sums(
         full[dim] = (size, extent // size)
         edges[dim] = (extent % size, (extent % size > 0).astype(np.int64))
     total = np.zeros((1, 1, 1), np.int64)
+    in_steps = [dim for dim in "NPQ" if timed and dim in in_time(array)]
     for kinds in product((full, edges), repeat=3):
         tile = {dim: kind[dim] for kind, dim in zip(kinds, "NPQ", strict=True)}
         count = prod((tile[dim][1] for dim in "NPQ"), start=np.ones((1, 1, 1), np.int64))
@@ -158,10 +159,8 @@ def _pixel_sums(
             if unit.dim[0] in "NPQ":
                 lanes = prod((tile[d][0] for d in unit.dim), start=np.ones((1, 1, 1), np.int64))
                 count = count * -(-lanes // unit.size)
-        if timed:
-            for dim in "NPQ":
-                if dim in in_time(array):
-                    count = count * tile[dim][0]
+        for dim in in_steps:
+            count = count * tile[dim][0]
         total = total + count
     return total
 

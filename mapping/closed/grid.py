@@ -76,6 +76,7 @@ class Grid:
         lift: exact.Lift[Any] = on_axes,
     ) -> None:
         self._layer, self._arch, self._formats = layer, arch, formats
+        self._dims = layer.dims
         self.sizes, self._lift = sizes, lift
         self._leaves = leaves_of(layer, sizes)
         self._cells = {t: exact.Cell.of(formats.of(t)) for t in TENSORS}
@@ -209,7 +210,7 @@ class Grid:
 
     def _loops(self, order: str) -> str:
         """The dimensions that can have a loop."""
-        return "".join(d for d in order if self._layer.dims[d] > 1)
+        return "".join(d for d in order if self._dims[d] > 1)
 
     @cached_property
     def _axes(self) -> dict[Tensor, list[Axis[Any]]]:

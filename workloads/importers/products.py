@@ -122,8 +122,8 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
         contracted = join(axes[x] for x in product.contracted)
         first = axes[product.batch[0]] if product.batch else ()
         samples = tuple(axis for axis in first if axis not in left.c)
-        heads = tuple(axis for axis in (*left.c, *batch) if axis in batch and axis not in samples)
-        heads = tuple(dict.fromkeys(heads))
+        others = dict.fromkeys(axis for axis in (*left.c, *batch) if axis in batch)
+        heads = tuple(axis for axis in others if axis not in samples)
         wanted = View(left.node, samples, rows, (*heads, *contracted), left.dims)
         pixels, inner = (
             tuple(map(product.left.index, letters))

@@ -14,6 +14,7 @@ from bfpsim.search.crew import workers
 from bfpsim.search.rescore import simulated_cost
 from bfpsim.search.store import Stages, Store
 from bfpsim.sim.simulate import simulate, simulate_network
+from tests.long import often
 from tests.search.bitwidth.small import (
     FORMATS,
     block_network,
@@ -77,7 +78,7 @@ def test_the_choice_beats_every_format_for_all_and_both_models(objective, tied) 
 
 @pytest.mark.parametrize(
     ("seed", "bits", "alpha"),
-    [(0, 2200, 1e6), (0, 2200, 0.2), (1, 2200, 3.0), (3, 3500, 1.0), (2, 3000, 3.0)],
+    often(2, [(0, 2200, 1e6), (1, 2200, 3.0), (0, 2200, 0.2), (3, 3500, 1.0), (2, 3000, 3.0)]),
 )
 def test_a_latency_is_never_above_that_of_one_format_for_all(seed, bits, alpha) -> None:
     """Bounds of latencies are loose, so much depends on what is simulated."""

@@ -191,10 +191,9 @@ def test_a_budget_of_exactly_what_is_needed_is_met(objective: str) -> None:
     assert found.by("simulated").simulated <= most * (1 + 1e-9)
 
 
-def test_the_same_again_whatever_the_number_of_workers() -> None:
-    one, again, two = (searched(block_network(), 4, processes=n) for n in (1, 1, 2))
-    assert one == again
-    assert one == two
+@pytest.mark.parametrize("processes", often(1, [2, 1]))
+def test_the_same_again_whatever_the_number_of_workers(processes: int) -> None:
+    assert searched(block_network(), 4) == searched(block_network(), 4, processes=processes)
 
 
 def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:

@@ -6,6 +6,7 @@ Everything users need is here: `import bfpsim as bs`. Names load on first use.
 from __future__ import annotations
 
 from importlib import import_module
+from os.path import isdir, join
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,6 +115,13 @@ if TYPE_CHECKING:
     from bfpsim.workloads.training.shipped import load_module, shipped_module
 
 __version__ = "0.1.0"
+
+# Where git makes no links, as is usual on Windows, they are text files, and no module is found.
+if not isdir(join(__path__[0], "arch")):
+    raise ImportError(
+        f"{join(__path__[0], 'arch')} is no folder: git made no links in this checkout; run "
+        "`git config core.symlinks true` and `git checkout -- bfpsim`, or install the wheel"
+    )
 
 _HOME = {
     "bfpsim.arch": (

@@ -5,10 +5,7 @@ the python blocks of a page are one session. "..." alone on a line stands for le
 runs of blanks do not matter.
 """
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,6 @@ from bfpsim.commands.app import run
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-MARK = "@@ block"
 
 
 def lines(text: str) -> list[str]:
@@ -61,25 +57,17 @@ def test_console_blocks(body: str, capsys, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks(page: Path) -> None:
+def test_python_blocks(page: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
     blocks = BLOCK.findall(page.read_text())
-    session = [
-        f"print('{MARK} {number}')\n{body}"
-        for number, (language, body) in enumerate(blocks)
-        if language == "python"
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-c", "\n".join(session)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    parts = (done.stdout + done.stderr).split(MARK)
-    printed = dict(part.lstrip().partition("\n")[::2] for part in parts[1:])
-    for number, output in printed.items():
-        following = blocks[int(number) + 1 : int(number) + 2]
-        if following and following[0][0] == "text":
-            assert_shown(following[0][1], output)
+    session: dict[str, object] = {"__name__": "__main__"}
+    for number, (language, body) in enumerate(blocks):
+        if language == "python":
+            exec(compile(body, f"{page.name}-{number}", "exec"), session)
+            captured = capsys.readouterr()
+            following = blocks[number + 1 : number + 2]
+            if following and following[0][0] == "text":
+                assert_shown(following[0][1], captured.out + captured.err)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

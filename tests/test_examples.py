@@ -1,21 +1,28 @@
 """The examples that take seconds run, and answer their question."""
 
 import re
-import subprocess
-import sys
+import runpy
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def printed(name: str, *arguments: str) -> list[str]:
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture
+def printed(capsys, monkeypatch) -> Callable[..., list[str]]:
+    """Run an example as a program, and return its lines."""
+
+    def printed(name: str, *arguments: str) -> list[str]:
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    return printed
 
 
-def test_how_large_must_my_buffer_be() -> None:
+def test_how_large_must_my_buffer_be(printed) -> None:
     *sizes, answer = printed("buffer_size.py")
     above = [float(re.search(r"([\d.]+)% above", line)[1]) for line in sizes]
     assert above == sorted(above, reverse=True)
@@ -24,7 +31,7 @@ def test_how_large_must_my_buffer_be() -> None:
         assert (int(line.split()[0]) >= enough) == (share <= 1)
 
 
-def test_which_format_is_narrow_enough() -> None:
+def test_which_format_is_narrow_enough(printed) -> None:
     _, *rows = printed("which_format.py", "--images", "20")
     costs = [[float(cell.replace(",", "")) for cell in row.split()[1:3]] for row in rows]
     assert [row.split()[0] for row in rows] == ["bfp16", "bfp8", "bfp5e2b16"]
@@ -32,7 +39,7 @@ def test_which_format_is_narrow_enough() -> None:
     assert [row.split()[3] for row in rows[:2]] == ["100.0%", "100.0%"]
 
 
-def test_was_the_analytical_model_good_enough() -> None:
+def test_was_the_analytical_model_good_enough(printed) -> None:
     *layers, total, agrees = printed("model_error.py")
     off = [abs(float(re.search(r"off by ([+-][\d.]+)%", line)[1])) for line in layers]
     assert len(off) == 5

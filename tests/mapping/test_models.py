@@ -23,6 +23,7 @@ from tests.generate import (
     random_layer,
     random_mapping,
 )
+from tests.long import often
 from tests.mapping.oracle import count_steps, dram_counts, with_padding_stored
 from tests.mapping.walk import (
     input_fetches,
@@ -60,9 +61,7 @@ def at_dram(counts: Counts) -> dict[Flow, Fraction | int]:
 # --- exact --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(s, marks=[pytest.mark.long] * (s >= 5)) for s in range(8)]
-)
+@pytest.mark.parametrize("seed", often(3, range(8)))
 def test_exact_is_what_the_rules_move(seed: int) -> None:
     """500 nests a seed, any halo and padding policy, element by element."""
     for layer, arch, mapping, formats in cases(seed, 500):

@@ -26,6 +26,7 @@ from bfpsim.workloads import (
 )
 from bfpsim.workloads.training.shipped import shipped_module
 from tests.generate import random_layer
+from tests.long import often
 from tests.torch_network import weighted_module
 
 
@@ -282,12 +283,15 @@ def test_float_inference_computes_what_the_trained_module_does(name: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [
-        ("resnet18-fashion", 4),
-        ("mobilenetv2-fashion", 1),
-        ("vit-fashion", 2),
-        pytest.param("googlenet-fashion", 2, marks=pytest.mark.long),
-    ],
+    often(
+        2,
+        [
+            ("resnet18-fashion", 2),
+            ("vit-fashion", 2),
+            ("mobilenetv2-fashion", 1),
+            ("googlenet-fashion", 2),
+        ],
+    ),
 )
 def test_fashion_mnist_images_through_the_trained_networks(name: str, count: int) -> None:
     """Logits equal the torch reference's bits; counts equal a run without data."""

@@ -1,5 +1,6 @@
 """Quantised modules, against numpy's rule, exact sums, and the simulator."""
 
+import copy
 import math
 import random
 from collections.abc import Callable
@@ -73,6 +74,19 @@ def zoo() -> tuple[nn.Module, Tensor]:
     return module.eval(), torch.randn(3, 3, 10, 8)
 
 
+@pytest.fixture(scope="module")
+def quantized(zoo) -> Callable[..., QuantizedModel]:
+    """`quantize_model` of the zoo, exported once: a model of one's own in each call."""
+    floats = quantize_model(*zoo)
+
+    def quantized(chosen: object = None, *, tied: bool = True) -> QuantizedModel:
+        model = copy.deepcopy(floats)
+        model.choose(chosen, tied=tied)
+        return model
+
+    return quantized
+
+
 def passed(model: QuantizedModel, *inputs: Tensor) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
     """What went into and came out of each operand."""
     seen: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
@@ -97,9 +111,9 @@ def test_floats_pass_unchanged(zoo) -> None:
         assert torch.equal(model(x), quantize_model(module, x, Codings())(x))
 
 
-def test_every_product_has_three_operands(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x, BFP(8, 3, 16))
+def test_every_product_has_three_operands(zoo, quantized) -> None:
+    _, x = zoo
+    model = quantized(BFP(8, 3, 16))
     names = ["stem", "depthwise", "point", "eca", "grouped", "up", "qkv", "qk", "av", "out", "fc"]
     assert [site.name for site in model.sites] == names
     assert set(passed(model, x)) == {(name, tensor) for name in names for tensor in "IWO"}
@@ -113,9 +127,9 @@ def nhwc(tensor: Tensor, kind: str) -> np.ndarray:
     return values.numpy()
 
 
-def test_operands_are_those_of_the_numpy_rule(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x, FORMATS, tied=False).double()
+def test_operands_are_those_of_the_numpy_rule(zoo, quantized) -> None:
+    _, x = zoo
+    model = quantized(FORMATS, tied=False).double()
     kinds = {site.name: site.kind for site in model.sites}
     for (name, tensor), (before, after) in passed(model, x.double()).items():
         kind, fmt, top = kinds[name], FORMATS.of(tensor), model.operand(name, tensor).top
@@ -134,10 +148,10 @@ def test_operands_are_those_of_the_numpy_rule(zoo) -> None:
         assert np.array_equal(nhwc(after, kind), expected), (name, tensor)
 
 
-def test_phases_of_a_transposed_convolution_have_blocks_of_their_own(zoo) -> None:
+def test_phases_of_a_transposed_convolution_have_blocks_of_their_own(zoo, quantized) -> None:
     """Against every block of every phase, gathered element by element."""
-    module, x = zoo
-    model = quantize_model(module, x, BFP(8, 3, 4))
+    _, x = zoo
+    model = quantized(BFP(8, 3, 4))
     before, after = passed(model, x)["up", "W"]
     weight, found = before.double().numpy(), after.double().numpy()
     top = top_exponent(weight)
@@ -160,10 +174,10 @@ def test_phases_of_a_transposed_convolution_have_blocks_of_their_own(zoo) -> Non
     assert np.array_equal(found, expected)
 
 
-def test_outputs_are_exact_sums_quantised_and_the_bias_comes_after(zoo) -> None:
+def test_outputs_are_exact_sums_quantised_and_the_bias_comes_after(zoo, quantized) -> None:
     """In float64 the sums of such short mantissas are exact, so any order gives the same."""
     module, x = zoo
-    model = quantize_model(module, x, FORMATS, tied=False).double()
+    model = quantized(FORMATS, tied=False).double()
     seen = passed(model, x.double())
     inputs, weight = seen["fc", "I"][1], seen["fc", "W"][1]
     sums = np.array([[math.fsum((row * col).tolist()) for col in weight] for row in inputs])
@@ -172,15 +186,21 @@ def test_outputs_are_exact_sums_quantised_and_the_bias_comes_after(zoo) -> None:
         assert torch.equal(model(x.double()), seen["fc", "O"][1] + module.fc.bias.double())
 
 
-@pytest.mark.parametrize("name", ["stem", "depthwise", "grouped", "point", "qkv", "fc", "eca"])
-def test_the_simulated_layer_gives_the_same_output(zoo, name: str) -> None:
+@pytest.fixture(scope="module")
+def one_image(zoo):
+    """The zoo for a batch of one: quantised, imported, and what passed its operands."""
     module, x = zoo
     x = x[:1]
     model = quantize_model(module, x, FORMATS, tied=False).double()
     network = import_torch(module, {"x": tuple(x.shape)}).network
+    return model, network, passed(model, x.double())
+
+
+@pytest.mark.parametrize("name", ["stem", "depthwise", "grouped", "point", "qkv", "fc", "eca"])
+def test_the_simulated_layer_gives_the_same_output(one_image, name: str) -> None:
+    model, network, seen = one_image
     layer = next(layer for layer in network.layers if layer.name == name)
     kind = next(site.kind for site in model.sites if site.name == name)
-    seen = passed(model, x.double())
     (inputs, _), (weight, _) = seen[name, "I"], seen[name, "W"]
     shape = layer.input_shape
     given = quantize_activation(
@@ -195,10 +215,9 @@ def test_the_simulated_layer_gives_the_same_output(zoo, name: str) -> None:
     assert np.array_equal(result.output, output)
 
 
-def test_operands_that_are_one_tensor_are_tied(zoo) -> None:
+def test_operands_that_are_one_tensor_are_tied(quantized) -> None:
     """By hand: the add and the gate tie all around them, softmax and layer norm end a tie."""
-    module, x = zoo
-    assert quantize_model(module, x).groups == (
+    assert quantized().groups == (
         (("stem", "I"),),
         (("stem", "O"), ("depthwise", "I"), ("point", "O"), ("eca", "I"), ("eca", "O"),
          ("grouped", "I"), ("grouped", "O"), ("up", "I")),
@@ -288,9 +307,8 @@ def test_a_parameter_is_tied_to_the_products_that_read_it_alone() -> None:
     assert len(places) == len({*places}) == 3 * len(model.sites) - 2  # but the stored W
 
 
-def test_a_tie_is_kept_unless_it_is_waived(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x, BFP(8, 3, 16))
+def test_a_tie_is_kept_unless_it_is_waived(quantized) -> None:
+    model = quantized(BFP(8, 3, 16))
     choice = model.choice()
     a, b = BFP(8, 3, 16), BFP(8, 2, 16)
     choice["depthwise"] = Codings(a, b, a)  # a stored W is nobody else's
@@ -319,9 +337,9 @@ def test_tops_are_those_of_all_calibration_inputs(zoo) -> None:
         assert operand.top == max(tops), (name, tensor)
 
 
-def test_measured_bits_and_noise(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x, FORMATS, tied=False)
+def test_measured_bits_and_noise(zoo, quantized) -> None:
+    _, x = zoo
+    model = quantized(FORMATS, tied=False)
     batches = [x, x / 3]
     measured = model.measure(batches)
     parts = [passed(model, batch) for batch in batches]
@@ -353,10 +371,10 @@ def test_bits_of_formats_are_what_packing_takes() -> None:
         assert format_bits(fmt, shape, WEIGHT) == storage_bits(quantize_weight(values, fmt))
 
 
-def test_gradients_pass_to_every_parameter(zoo) -> None:
+def test_gradients_pass_to_every_parameter(zoo, quantized) -> None:
     """Straight through: those of the same products of the quantised values."""
     module, x = zoo
-    model = quantize_model(module, x, BFP(8, 3, 16))
+    model = quantized(BFP(8, 3, 16))
     model(x).square().sum().backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert all(g is not None and g.abs().sum() > 0 for g in gradients.values())
@@ -380,9 +398,8 @@ def test_saturated_elements_may_have_no_gradient() -> None:
         assert given.grad[0, 3] == 1
 
 
-def test_formats_for_products_that_are_not_there(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x)
+def test_formats_for_products_that_are_not_there(quantized) -> None:
+    model = quantized()
     some = dict.fromkeys(("stem", "nose"), BFP(8, 3, 16))
     with pytest.raises(FormatError, match=r"formats of Zoo: lacks 'av' \(11 in all\); allowed"):
         model.choose(some)
@@ -391,9 +408,9 @@ def test_formats_for_products_that_are_not_there(zoo) -> None:
         model.choose(every)
 
 
-def test_bad_values_name_the_product(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x, BFP(8, 3, 16))
+def test_bad_values_name_the_product(zoo, quantized) -> None:
+    _, x = zoo
+    model = quantized(BFP(8, 3, 16))
     bad = x.clone()
     bad[0, 0, 0, 0] = math.nan
     with pytest.raises(FormatError, match="stem input: 1 of 720 values are NaN or infinite"):
@@ -487,9 +504,9 @@ def test_a_parameter_is_quantised_once_and_stays_the_modules_own() -> None:
     assert [*model.state_dict()] == ["graph_module.weight"]
 
 
-def test_random_rounding_is_refused(zoo) -> None:
-    module, x = zoo
-    model = quantize_model(module, x, BFP(8, 3, 16, Rounding.STOCHASTIC))
+def test_random_rounding_is_refused(zoo, quantized) -> None:
+    _, x = zoo
+    model = quantized(BFP(8, 3, 16, Rounding.STOCHASTIC))
     with pytest.raises(FormatError, match=r"stem input: .* rounds stochastically; allowed"):
         model(x)
 

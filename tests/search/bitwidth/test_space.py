@@ -3,26 +3,20 @@
 import pytest
 
 from bfpsim.quant.formats import candidates
-from bfpsim.quant.torch.model import quantize_model
 from bfpsim.search.bitwidth.space import make_space
-from bfpsim.workloads import load_workload, normalise, shipped_images
+from bfpsim.workloads import load_workload
 from bfpsim.workloads.shipped import TRAINED
-from bfpsim.workloads.training.shipped import shipped_module
+from tests.long import often
 from tests.search.bitwidth.small import block_network
+from tests.trained import exported
 
-ALIKE = ("resnet18-fashion", "mobilenetv2-fashion")  # as to ties, to GoogLeNet and ViT together
 
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.long] * (n in ALIKE)) for n in TRAINED]
-)
+@pytest.mark.parametrize("name", often(1, sorted(TRAINED, key=lambda name: "vit" not in name)))
 def test_a_shipped_network_and_its_module_tie_alike(name: str) -> None:
-    import torch
-
-    images = torch.from_numpy(normalise(shipped_images(name)[0][:2])).permute(0, 3, 1, 2).float()
-    model = quantize_model(shipped_module(name), images, None, [images])
     space = make_space(load_workload(name), candidates(8))
-    assert {frozenset(own) for own in space.tensors} == {frozenset(o) for o in model.stored_tensors}
+    assert {frozenset(own) for own in space.tensors} == {
+        frozenset(o) for o in exported(name).stored_tensors
+    }
 
 
 def test_an_add_ties_what_enters_it_and_who_reads_it() -> None:

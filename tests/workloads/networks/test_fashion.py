@@ -11,6 +11,7 @@ from bfpsim.workloads.networks.mobilenet import mobilenetv2
 from bfpsim.workloads.networks.vit import pooled_vit
 from bfpsim.workloads.training.family import FAMILIES
 from bfpsim.workloads.training.models.mobilenet import eca_kernel
+from tests.long import often
 from tests.workloads.networks.oracle import (
     count,
     layers_of_module,
@@ -57,13 +58,7 @@ def structure(network: Network, known: dict) -> int:
     return numbers[network.nodes[-1].name]
 
 
-OFTEN = ("resnet18", "googlenet")
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=[pytest.mark.long] * (n not in OFTEN)) for n in FAMILIES],
-)
+@pytest.fixture(scope="module", params=often(1, FAMILIES))
 def pair(request) -> tuple[Network, Network]:
     """A shipped network, and what the importer makes of its untrained module."""
     family = FAMILIES[request.param]

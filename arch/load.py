@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from bfpsim.arch.spec import Arch, Part, SplitSram, Sram
+from bfpsim.arch.spec import Arch, Section, SplitSram, Sram
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
     from pydantic_core import ErrorDetails
@@ -187,7 +187,7 @@ def _validate(data: object, source: str, text: str | None = None) -> Arch:
     raise _error(source, wrong + more, keys, line)
 
 
-def _explain(detail: "ErrorDetails", around: type[Part], here: type[Part]) -> str:
+def _explain(detail: "ErrorDetails", around: type[Section], here: type[Section]) -> str:
     """What is wrong and what is allowed, of the key of part `around`, or of part `here`."""
     key, value = (detail["loc"] or ("",))[-1], reprlib.repr(detail["input"])
     match detail["type"]:
@@ -215,9 +215,9 @@ def _explain(detail: "ErrorDetails", around: type[Part], here: type[Part]) -> st
     return f"{value} is refused; allowed: {allowed}"
 
 
-def _part(loc: Sequence[int | str]) -> type[Part]:
+def _part(loc: Sequence[int | str]) -> type[Section]:
     """The class of the part that an error's location leads to; of its parent for a value."""
-    part: type[Part] = Arch
+    part: type[Section] = Arch
     for key in loc:
         if key == SplitSram.__name__:
             part = SplitSram
@@ -225,7 +225,7 @@ def _part(loc: Sequence[int | str]) -> type[Part]:
             part = Sram
         elif key in part.model_fields:
             annotation = part.model_fields[str(key)].annotation
-            if isinstance(annotation, type) and issubclass(annotation, Part):
+            if isinstance(annotation, type) and issubclass(annotation, Section):
                 part = annotation
     return part
 

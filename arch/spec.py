@@ -95,13 +95,13 @@ Dim = Annotated[
 ]
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """What every part of an architecture is: frozen, hashable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Dram(Part):
+class Dram(Section):
     """The off-chip memory, one channel."""
 
     bandwidth: Annotated[Fraction, _Written(units.BANDWIDTH)]
@@ -114,7 +114,7 @@ class Dram(Part):
     """Per bit moved, burst padding included [pJ/bit]."""
 
 
-class Sram(Part):
+class Sram(Section):
     """One on-chip buffer."""
 
     capacity: Annotated[int, _Written(units.CAPACITY)]
@@ -145,7 +145,7 @@ class Sram(Part):
         return self.capacity // 2 if self.double_buffered else self.capacity
 
 
-class SplitSram(Part):
+class SplitSram(Section):
     """A buffer for each tensor, in place of a shared one."""
 
     input: Sram
@@ -156,7 +156,7 @@ class SplitSram(Part):
     """Holds O and its partial sums."""
 
 
-class Axis(Part):
+class Axis(Section):
     """One axis of the PE array."""
 
     size: Count
@@ -165,7 +165,7 @@ class Axis(Part):
     """The loop dimension that the axis unrolls, or several fused: 'PQ', 'CRS'."""
 
 
-class PEArray(Part):
+class PEArray(Section):
     """The two-dimensional array of multiply-accumulate units."""
 
     rows: Axis
@@ -196,7 +196,7 @@ class PEArray(Part):
         return self
 
 
-class Dma(Part):
+class Dma(Section):
     """What the DMA engine does at the edges of an input tile."""
 
     halo: Literal["sliding", "none"] = "sliding"
@@ -224,7 +224,7 @@ class Level:
     pj_per_bit: Mapping[Tensor, float]
 
 
-class Arch(Part):
+class Arch(Section):
     """A whole accelerator.
 
     Parts are made from the text of a file: Sram(capacity="64 KiB", width="128 bit"). Numbers

@@ -43,7 +43,7 @@ def orders(layer: ConvLayer) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Choice:
     """A mapping and what it costs: DRAM bits, pJ (Eq. 8) or cycles, by objective."""
 
     mapping: Mapping
@@ -69,7 +69,7 @@ def best_mappings(
     count: int,
     objective: Objective = "dram",
     model: Model = "exact",
-) -> list[Found]:
+) -> list[Choice]:
     """The best legal mapping, and the `count` - 1 next ones of the candidates, best first.
 
     objective: "dram" bits; "energy" of DRAM and SRAM by Eq. 8; "latency", the cycles that no
@@ -94,16 +94,16 @@ def best_mappings(
     kept = stored(layer, arch)
     candidates = _Candidates(kept, arch, formats, objective)
     if model == "exact" or arch.dram.burst == 1:
-        return [Found(m, cost) for m, cost, _ in candidates.ascending(count)]
+        return [Choice(m, cost) for m, cost, _ in candidates.ascending(count)]
     paddings = _Paddings(arch, formats)
-    best: list[Found] = []
+    best: list[Choice] = []
     for mapping, cost, padded in candidates.ascending(None):
         if len(best) == count and cost >= best[-1].cost:
             break
         limit = best[-1].cost if len(best) == count else float("inf")
         total = padded(paddings.of(make_nest(kept, mapping), padded, limit))
         if total < limit:
-            best.append(Found(mapping, total))
+            best.append(Choice(mapping, total))
             best.sort(key=lambda found: found.cost)
             del best[count:]
     return best

@@ -151,8 +151,9 @@ def _complete(
 
 def _counter_events(layer: LayerResult, start: int, held: dict[Any, int]) -> Iterator[Event]:
     """A shared buffer's bits, in all and by tensor; or those of each tensor's buffer."""
-    buffers = {f"SRAM {tensor} [bit]": {"held": bits} for tensor, bits in held.items()}
+    inner = layer.arch.levels[-1].name
+    buffers = {f"{inner} {tensor} [bit]": {"held": bits} for tensor, bits in held.items()}
     if layer.arch.shared:
-        buffers = {"SRAM [bit]": {"held": sum(held.values()), **held}}
+        buffers = {f"{inner} [bit]": {"held": sum(held.values()), **held}}
     for name, args in buffers.items():
         yield {"name": name, "cat": "sram", "ph": "C", "pid": _PID, "ts": start, "args": args}

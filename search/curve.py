@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from bfpsim.workloads import ConvLayer, Network
 
 
-class Step(NamedTuple):
+class Stair(NamedTuple):
     """From `capacity_bits` of SRAM on, the least traffic is `dram_bits`."""
 
     capacity_bits: int
     dram_bits: int
 
 
-def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Step]:
+def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Stair]:
     """The staircase of one layer, by the exact model: ascending capacity, falling traffic.
 
     Capacity is the whole SRAM's: twice what the tiles take if it is double-buffered.
@@ -56,16 +56,16 @@ def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Ste
     return _staircase(need * (2 if arch.buffer("I").double_buffered else 1), least[legal])
 
 
-def _staircase(need: NDArray[np.int64], traffic: NDArray[np.int64]) -> list[Step]:
+def _staircase(need: NDArray[np.int64], traffic: NDArray[np.int64]) -> list[Stair]:
     """Points that no cheaper or equal point of less or equal need precedes."""
     by_need = np.lexsort((traffic, need))
     need, traffic = need[by_need], traffic[by_need]
     best = np.minimum.accumulate(traffic)
     falls = np.r_[True, best[1:] < best[:-1]]
-    return [Step(int(n), int(t)) for n, t in zip(need[falls], best[falls], strict=True)]
+    return [Stair(int(n), int(t)) for n, t in zip(need[falls], best[falls], strict=True)]
 
 
-def network_curve(curves: Sequence[Sequence[Step]]) -> list[Step]:
+def network_curve(curves: Sequence[Sequence[Stair]]) -> list[Stair]:
     """The sum of layers' staircases, from the capacity on at which every layer has a mapping."""
     start = max(curve[0].capacity_bits for curve in curves)
     capacities = sorted({s.capacity_bits for c in curves for s in c if s.capacity_bits > start})
@@ -75,10 +75,10 @@ def network_curve(curves: Sequence[Sequence[Step]]) -> list[Step]:
         needs = np.array([step.capacity_bits for step in curve])
         traffic = np.array([step.dram_bits for step in curve])
         total += traffic[np.searchsorted(needs, at, side="right") - 1]
-    return [Step(int(c), int(t)) for c, t in zip(at, total, strict=True)]
+    return [Stair(int(c), int(t)) for c, t in zip(at, total, strict=True)]
 
 
-def knee(curve: Sequence[Step]) -> Step | None:
+def knee(curve: Sequence[Stair]) -> Stair | None:
     """The step farthest below the chord from first to last, both axes logarithmic.
 
     Beyond it, memory buys less than before (Satopaa et al., "Finding a kneedle in a haystack").
@@ -103,7 +103,7 @@ def traffic_curves(network: Network, arch: Arch, formats: LayerFormats) -> pd.Da
     """
     import pandas as pd
 
-    rows: list[tuple[str, int, list[Step], int]] = []
+    rows: list[tuple[str, int, list[Stair], int]] = []
     for layer, count in network.unique_layers:
         floor = int(compulsory_counts(layer, arch, formats).total())
         rows.append((layer.name, count, layer_curve(layer, arch, formats), floor))

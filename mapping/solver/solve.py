@@ -116,7 +116,7 @@ def _gap(objective: float, bound: float) -> float:
     return (objective - bound) / objective if objective < inf else inf
 
 
-Place = tuple[int, ...]
+Numbers = tuple[int, ...]
 """The number of a candidate tile size per dimension, in the order of `DIMS`."""
 
 
@@ -136,7 +136,7 @@ class _Problem:
     def integer(self, order: str, seconds: float) -> Solution:
         """The exact model's optimum of a class."""
         start = perf_counter()
-        largest = cast(Place, tuple(size - 1 for size in self._legal.shape))
+        largest = cast(Numbers, tuple(size - 1 for size in self._legal.shape))
         place = self._rounded(order, largest)
         mapping, known = self._priced(order, place)
         cost = self._cost(order)
@@ -180,7 +180,7 @@ class _Problem:
         """Payload under a loop order [bit]."""
         return sum(self._sums.outer_bits(order).values(), Products(())).merged()
 
-    def _rounded(self, order: str, place: Place) -> Place:
+    def _rounded(self, order: str, place: Numbers) -> Numbers:
         """A legal place: the fewest steps among tiles no larger, then enlarged while that helps."""
         below = self._legal[tuple(slice(0, i + 1) for i in place)]
         if not below.any():  # smaller tiles are not always legal: blocks of O, partial sums
@@ -190,7 +190,7 @@ class _Problem:
         here = tuple(int(i) for i in np.unravel_index(fewest, below.shape))
         cost = self._cost(order)
 
-        def bits(at: Place) -> int:
+        def bits(at: Numbers) -> int:
             return cost.at(dict(zip(DIMS, at, strict=True)))
 
         while True:
@@ -200,7 +200,7 @@ class _Problem:
                 return here
             here = best
 
-    def _next(self, place: Place, axis: int) -> Place | None:
+    def _next(self, place: Numbers, axis: int) -> Numbers | None:
         """The next larger legal tile of one dimension."""
         for size in range(place[axis] + 1, self._legal.shape[axis]):
             at = (*place[:axis], size, *place[axis + 1 :])
@@ -208,7 +208,7 @@ class _Problem:
                 return at
         return None
 
-    def _priced(self, order: str, place: Place) -> tuple[Mapping, int]:
+    def _priced(self, order: str, place: Numbers) -> tuple[Mapping, int]:
         """The mapping at a place, and its payload by the exact model [bit]."""
         dims, sizes = self._layer.dims, self._sizes
         every = {d: int(sizes[d][i]) for d, i in zip(DIMS, place, strict=True)}

@@ -30,12 +30,12 @@ from bfpsim.mapping.window import Interval
 from bfpsim.quant.formats import ActivationLayout, Format, PartialSums, WeightLayout
 
 Layout = ActivationLayout | WeightLayout
-Part = tuple[Interval, ...]
-"""What a box takes of each pixel (filter): intervals of its channels."""
+Intervals = tuple[Interval, ...]
+"""What a box takes of each pixel (filter): the channels, as ordered intervals."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class PixelRanges:
     """Ranges of images, rows and columns: an entry per box; some may be empty."""
 
     n: Ranges
@@ -55,7 +55,7 @@ class Place:
 
 
 def padding(
-    layout: Layout, parts: Sequence[Part], which: Vector, place: Place, burst: int
+    layout: Layout, parts: Sequence[Intervals], which: Vector, place: PixelRanges, burst: int
 ) -> Vector:
     """Burst padding of each box [bit].
 
@@ -92,7 +92,7 @@ def input_padding(nest: Nest, fmt: Format, burst: int, halo: Halo) -> int:
     layout = ActivationLayout(nest.layer.input_shape, fmt)
     tiles = input_tiles(_two_of(nest, "K"), halo)
     fetched = tiles.fetched
-    place = Place(fetched.n, fetched.h, fetched.w)
+    place = PixelRanges(fetched.n, fetched.h, fetched.w)
     channels = fetched.channels
     padded = padding(layout, channels.intervals, channels.which, place, burst)
     repeats = max(1, nest.trips["K"] - 1)
@@ -135,13 +135,13 @@ def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
     return sum(_partition_padding(layout, (c,), place, burst) for c in _spans(nest, "C"))
 
 
-def filter_place(filters: Vector) -> Place:
+def filter_place(filters: Vector) -> PixelRanges:
     """Where intervals of filters lie: columns of one row.
 
     filters: (2, intervals)
     """
     row = np.zeros(filters.shape[1], np.int64)
-    return Place(Ranges(row, row + 1), Ranges(row, row + 1), Ranges(*filters))
+    return PixelRanges(Ranges(row, row + 1), Ranges(row, row + 1), Ranges(*filters))
 
 
 def result_padding(nest: Nest, fmt: Format, burst: int) -> int:
@@ -161,7 +161,7 @@ def _output_padding(nest: Nest, layout: ActivationLayout, burst: int) -> int:
     tiles = [np.array(_spans(nest, dim)) for dim in "NPQ"]
     numbers = np.unravel_index(np.arange(prod(map(len, tiles))), [len(spans) for spans in tiles])
     ranges = (Ranges(*spans[at].T) for spans, at in zip(tiles, numbers, strict=True))
-    place = Place(*ranges)
+    place = PixelRanges(*ranges)
     return sum(
         _partition_padding(layout, channel_intervals(g, k, nest.layer.K), place, burst)
         for g in _spans(nest, "G")
@@ -175,7 +175,7 @@ def _spans(nest: Nest, dim: str) -> list[Interval]:
     return [(low, min(low + size, extent)) for low in range(0, extent, size)]
 
 
-def _partition_padding(layout: Layout, part: Part, place: Place, burst: int) -> int:
+def _partition_padding(layout: Layout, part: Intervals, place: PixelRanges, burst: int) -> int:
     """Burst padding of boxes that together hold every pixel once [bit]; none is empty."""
     inside = _inside(layout, part, burst)
     rounds, left = divmod(prod(layout.grid), len(inside))
@@ -186,7 +186,9 @@ def _partition_padding(layout: Layout, part: Part, place: Place, burst: int) -> 
     return total
 
 
-def _partitions_padding(layout: Layout, low: Vector, high: Vector, place: Place, burst: int) -> int:
+def _partitions_padding(
+    layout: Layout, low: Vector, high: Vector, place: PixelRanges, burst: int
+) -> int:
     """The same summed over many parts, intervals low .. high of a record's cells, at once [bit].
 
     Cells must hold one mantissa each, so that an interval is one run, and a code before it if it
@@ -235,7 +237,7 @@ class _Edges:
     images_before: Vector
     images_after: Vector
 
-    def of(self, place: Place) -> Vector:
+    def of(self, place: PixelRanges) -> Vector:
         """Padding around every stretch of each box."""
         (n0, n1), (h0, h1), (w0, w1) = place.n, place.h, place.w
         height = self.columns_before.shape[1] - 1
@@ -252,14 +254,14 @@ class _Edges:
 
 
 @lru_cache(maxsize=4096)
-def _joined(layout: Layout, part: Part) -> bool:
+def _joined(layout: Layout, part: Intervals) -> bool:
     """Whether a pixel's runs reach from its start to its end, so that neighbours' runs join."""
     runs = layout.record_runs(part)
     return bool(runs.starts[0] == 0 and runs.ends[-1] == layout.record_bits)
 
 
 @lru_cache(maxsize=4096)
-def _ends(layout: Layout, part: Part, burst: int) -> tuple[tuple[int, int], ...]:
+def _ends(layout: Layout, part: Intervals, burst: int) -> tuple[tuple[int, int], ...]:
     """Where runs start (sign 1) and end (sign -1) inside a pixel: places within a burst.
 
     Padding before a start at bit x is x % burst, after an end -x % burst.
@@ -272,7 +274,7 @@ def _ends(layout: Layout, part: Part, burst: int) -> tuple[tuple[int, int], ...]
     )  # fmt: skip
 
 
-def _inside(layout: Layout, part: Part, burst: int) -> Vector:
+def _inside(layout: Layout, part: Intervals, burst: int) -> Vector:
     """Padding inside each of the first pixels, until their places within a burst repeat."""
     bits = layout.record_bits
     first = np.arange(burst // gcd(bits, burst)) * bits
@@ -344,7 +346,7 @@ _SIGNS = np.array([-1, 1, 1, -1, 1, -1, -1, 1])
 """Of a box's corners, by inclusion and exclusion."""
 
 
-def _corners(grid: tuple[int, int, int], place: Place, columns: tuple[int, ...]) -> Vector:
+def _corners(grid: tuple[int, int, int], place: PixelRanges, columns: tuple[int, ...]) -> Vector:
     """Where the eight corners of each box stand in flat running sums: (corners, boxes)."""
     _, height, _ = grid
     n, h = np.stack(place.n), np.stack(place.h)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bfpsim.mapping.array import reduction_folds
 from bfpsim.mapping.nest import DIMS, Nest, Tensor
 from bfpsim.mapping.steps.array import ArrayTraffic, Tile, array_traffic
-from bfpsim.mapping.steps.bursts import Layout, Place, filter_place, padding
+from bfpsim.mapping.steps.bursts import Layout, PixelRanges, filter_place, padding
 from bfpsim.mapping.steps.tiles import (
     Boxes,
     Channels,
@@ -233,7 +233,7 @@ def _padding(boxes: Boxes, layout: Layout, burst: int) -> Vector | None:
     firsts, number = distinct([channels.which, *edges])
     n, h, w = (Ranges(own.low[firsts], own.high[firsts]) for own in (boxes.n, boxes.h, boxes.w))
     which = channels.which[firsts]
-    return padding(layout, channels.intervals, which, Place(n, h, w), burst)[number]
+    return padding(layout, channels.intervals, which, PixelRanges(n, h, w), burst)[number]
 
 
 def _volumes(boxes: Boxes, fmt: Format | PartialSums) -> tuple[Vector, Vector]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bfpsim.mapping.nest import make_nest
 from bfpsim.mapping.steps.bursts import (
-    Place,
+    PixelRanges,
     input_padding,
     padding,
     result_padding,
@@ -46,7 +46,7 @@ def test_every_box_is_padded_as_its_runs_are(shape, groups, per_group, fmt, burs
         for extent in shape
     ]
     every = [(n, h, w) for n in ranges[0] for h in ranges[1] for w in ranges[2]]
-    place = Place(*(Ranges(*np.array(axis).T) for axis in zip(*every, strict=True)))
+    place = PixelRanges(*(Ranges(*np.array(axis).T) for axis in zip(*every, strict=True)))
     found = padding(layout, [channels], np.zeros(len(every), int), place, burst)
     expected = [layout.runs(*box, channels).burst_padding(burst) for box in every]
     assert found.tolist() == expected

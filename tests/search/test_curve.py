@@ -10,7 +10,7 @@ from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.models import compulsory_counts
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
-from bfpsim.search.curve import Step, knee, layer_curve, network_curve, traffic_curves
+from bfpsim.search.curve import Stair, knee, layer_curve, network_curve, traffic_curves
 from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_formats, random_layer
 
@@ -54,16 +54,16 @@ def test_a_staircase_falls_to_the_compulsory_minimum() -> None:
 
 
 def test_a_networks_staircase_is_the_sum_of_its_layers() -> None:
-    one = [Step(10, 100), Step(20, 50)]
-    other = [Step(15, 7), Step(20, 6), Step(30, 5)]
-    assert network_curve([one, other]) == [Step(15, 107), Step(20, 56), Step(30, 55)]
+    one = [Stair(10, 100), Stair(20, 50)]
+    other = [Stair(15, 7), Stair(20, 6), Stair(30, 5)]
+    assert network_curve([one, other]) == [Stair(15, 107), Stair(20, 56), Stair(30, 55)]
 
 
 def test_the_knee_is_farthest_below_the_chord() -> None:
-    straight = [Step(2**i, 2 ** (10 - i)) for i in range(5)]
+    straight = [Stair(2**i, 2 ** (10 - i)) for i in range(5)]
     assert knee(straight) is None
-    bent = [Step(1, 1024), Step(2, 64), Step(1024, 32)]
-    assert knee(bent) == Step(2, 64)
+    bent = [Stair(1, 1024), Stair(2, 64), Stair(1024, 32)]
+    assert knee(bent) == Stair(2, 64)
     assert knee(bent[:2]) is None
 
 

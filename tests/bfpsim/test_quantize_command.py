@@ -123,12 +123,12 @@ def test_networks_have_checkpoints_of_their_own(files, capsys) -> None:
     pixels = np.eye(2 * 28, 28, dtype=np.uint8).reshape(2, 28, 28)
     np.savez(files / "two.npz", images=pixels, labels=[0, 1])
     few = ("--data", files / "two.npz", "--train", files / "two.npz", "--qat", 1)
-    networks = [f"{files}/net.py:make", f"{files}/net.py:make2", "vit-fashion"]
+    networks = [f"{files}/net.py:make", f"{files}/net.py:make2", "resnet18-fashion"]
     for net in (*networks, networks[0]):
         code, _, _ = call(capsys, net, *few, "-f", "bfp8", "--checkpoints", files / "kept")
         assert code == 0
     names = {path.name for path in (files / "kept").iterdir()}
-    stems = ("net-make", "net-make2", "vit-fashion")
+    stems = ("net-make", "net-make2", "resnet18-fashion")
     assert names == {f"{stem}-bfp8.safetensors" for stem in stems}
 
 

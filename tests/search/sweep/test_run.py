@@ -56,7 +56,7 @@ def test_a_failed_point_is_tried_again_on_request_only(spec, finished, undisturb
 
 
 def test_killed_and_resumed(spec, undisturbed, tmp_path):
-    survive(spec, tmp_path, kills=2, options=("--workers", 2))
+    survive(spec, tmp_path, kills=1, options=("--workers", 2))
     assert files(tmp_path / "out") == undisturbed
 
 

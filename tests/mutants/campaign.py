@@ -77,7 +77,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "mapping/closed/array.py": (
         *_tests("mapping", "code_reads array_model pe_array models mapper"), GOLDEN,
     ),
-    "mapping/window.py": (*_tests("mapping", "boxes price tables pe_array models"), GOLDEN),
+    "mapping/window.py": (*_tests("mapping", "window boxes price tables pe_array models"), GOLDEN),
     "mapping/room.py": _tests("mapping", "capacity mapper"),
     "mapping/fit.py": _tests("mapping", "capacity mapper"),
     "mapping/nest.py": (*_tests("mapping", "nest levels capacity movement models"), GOLDEN),
@@ -162,7 +162,7 @@ def run_tests(tree: Path, tests: Sequence[str], extra: Sequence[str] = ()) -> tu
         return "passed", ""
     if run.returncode < 0:
         return "failed", "time limit"
-    first = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", output, re.MULTILINE)
     return "failed", first[1] if first else f"exit code {run.returncode}"
 
 

@@ -46,7 +46,7 @@ def _tests(folder: str, names: str) -> tuple[str, ...]:
 
 
 _SIM = (
-    *_tests("sim", "timing recurrence exactness"),
+    *_tests("sim", "timing clock recurrence exactness"),
     *_tests("mapping", "price"),
     "tests/sim/test_occupancy.py",
 )

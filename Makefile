@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long bench bench-networks bench-accuracy bench-sweeps bench-search lint clean
+.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -15,6 +15,9 @@ test: $(VENV)/.dev
 
 test-long: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "long or not long"
+
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.mutants.campaign --workers $(CORES)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run

@@ -15,8 +15,14 @@ from bfpsim.mapping.closed import exact
 from bfpsim.mapping.closed.traffic import moved_cells
 from bfpsim.mapping.nest import Nest, join
 from bfpsim.mapping.steps.price import streams_of
-from bfpsim.mapping.steps.tiles import input_tiles, output_tiles, unrolled, weight_tiles
-from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.mapping.steps.tiles import (
+    input_tiles,
+    output_tiles,
+    unrolled,
+    visits_of,
+    weight_tiles,
+)
+from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_format, random_layer
 from tests.mapping.oracle import (
@@ -218,6 +224,34 @@ def test_sums_are_read_back_as_often_as_they_leave(seed: int) -> None:
         assert again == int(elements[~outputs.finished].sum())
         assert again == moved_cells(nest, "O", exact.ELEMENTS, True) - total
         assert int(elements[outputs.finished].sum()) == total
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_visit_lasts_while_its_ranges_stay(seed: int) -> None:
+    """Loops inside that the tensor does not depend on, over one dimension several times, too."""
+    for _, layer, boundaries in cases(3000 + seed, 40):
+        nest = join(layer, boundaries)
+        ranges = list(steps(layer, boundaries))
+        for tensor, dims in RELEVANT.items():
+            named = [tuple(at[d] for d in dims) for at in ranges]
+            begins = [i for i, own in enumerate(named) if i == 0 or own != named[i - 1]]
+            visits = visits_of(nest, tensor)  # type: ignore[arg-type]
+            assert visits.begins.tolist() == begins, (tensor, boundaries)
+            assert visits.ends.tolist() == [*begins[1:], nest.steps], (tensor, boundaries)
+
+
+def test_an_edge_tile_whose_reduction_ends_in_one_visit() -> None:
+    """P 3 in tiles of 2 around C around P in tiles of 1: both rows of the first tile come twice,
+    the last row stays while C advances. Three sums of 32 bit a row, in bursts of 64."""
+    layer = ConvLayer("edge", K=3, C=2, P=3, Q=1)
+    nest = join(layer, [("P", {"P": 2}), ("CP", {"C": 1, "P": 1})])
+    arch = make_arch(burst="8 B")
+    stays = streams_of(nest, arch, LayerFormats.uniform(Plain(32))).stays["O"]
+    rows = [(96, 32), (96, 32)]  # 0..96 in 0..128, and 96..192 in 64..192
+    sums, nothing = [(0, 0, *row) for row in rows], (0, 0, 0, 0)
+    results = [(96, 0, 0, 32)] * 3
+    assert [stay.arrives for stay in stays] == [nothing, nothing, *sums, nothing]
+    assert [stay.leaves for stay in stays] == [*sums, *results]
 
 
 def test_steps_of_nested_loops_by_hand() -> None:

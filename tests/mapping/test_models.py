@@ -10,7 +10,16 @@ import pytest
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Counts, Flow
 from bfpsim.mapping.fit import check
-from bfpsim.mapping.models import EXACT, FULL, PAPER, Effect, ladder, model_counts, stored
+from bfpsim.mapping.models import (
+    EXACT,
+    FULL,
+    PAPER,
+    Effect,
+    compulsory_counts,
+    ladder,
+    model_counts,
+    stored,
+)
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError
 from bfpsim.mapping.steps.array import Tile, array_traffic
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums, Plain
@@ -410,3 +419,19 @@ def test_models_refuse_what_does_not_fit() -> None:
     small = make_arch(sram={"capacity": "100 bit", "width": "8 bit"})
     with pytest.raises(MappingError, match="shared SRAM is short by"):
         model_counts(PLAIN_CASE[0], small, Mapping(), WORDS, PAPER)
+
+
+def test_compulsory_traffic_by_hand() -> None:
+    """Everything once, off chip: 2 groups of 3 channels in blocks of 4, padding not fetched."""
+    layer = ConvLayer("once", G=2, C=3, K=4, P=2, Q=2, R=3, S=3, padding=1)
+    counts = compulsory_counts(layer, make_arch(burst="64 B"), LayerFormats.uniform(BFP(8, 3, 4)))
+    wanted = {
+        ("I", "read", "mantissa"): 2 * 2 * 6 * 5,
+        ("I", "read", "exponent"): 2 * 2 * 2 * 3,
+        ("W", "read", "mantissa"): 8 * 3 * 9 * 5,
+        ("W", "read", "exponent"): 8 * 3,
+        ("O", "write", "mantissa"): 2 * 2 * 8 * 5,
+        ("O", "write", "exponent"): 2 * 2 * 2 * 3,
+    }
+    found = {(f.level, f.tensor, f.direction, f.kind): bits for f, bits in counts.items() if bits}
+    assert found == {("DRAM", *flow): bits for flow, bits in wanted.items()}

@@ -77,7 +77,8 @@ def test_every_loop_order_of_a_long_nest(order: str, double: bool) -> None:
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     stepwise, skipping = both(LONG, arch, mapping, formats)
     assert_equal(stepwise, skipping)
-    assert skipping.timeline.rows < len(skipping.timeline) / 2
+    # With Q outside P every sweep of P ends at another place in a burst.
+    assert skipping.timeline.rows < len(skipping.timeline) / (2 if order == "KQP" else 9)
 
 
 def test_the_table_of_a_run_is_the_same() -> None:

@@ -120,6 +120,23 @@ def test_the_channel_serves_in_order_and_rounds_each_transfer_up() -> None:
     assert channel.request(1025) == (20, 31)
 
 
+def test_the_backlog_is_what_the_channel_has_yet_to_serve() -> None:
+    env = simpy.Environment()
+    channel = Channel(env, Fraction(100))
+    assert channel.backlog == 0
+    channel.request(1000)
+    channel.request(1)
+    assert channel.backlog == 11
+    env.run(until=4)
+    assert channel.backlog == 7
+    env.run(until=11)
+    assert channel.backlog == 0
+    env.run(until=20)
+    assert channel.backlog == 0  # idle is idle, for however long
+    channel.request(100)
+    assert channel.backlog == 1
+
+
 def test_a_buffer_lends_as_many_slots_as_it_has() -> None:
     env = simpy.Environment()
     memory = Memory("SRAM", 100)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfpsim.quant.formats import BFP, Plain, activation_block, weight_block
-from bfpsim.quant.formats.blocks import block_maxima, spread, touched
+from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, block_maxima, spread, touched
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,14 @@ from bfpsim.quant.formats.blocks import block_maxima, spread, touched
 def test_weights_share_an_exponent_across_channels_or_depthwise_filters(shape, block) -> None:
     assert weight_block(BFP(8, 3, 16), shape) == block
     assert weight_block(Plain(8), shape) == (1, 1, *shape[2:])  # a block of one
+
+
+def test_blocks_run_along_the_middle_of_three_axes() -> None:
+    assert CHANNELS.extents((2, 24, 5, 7)) == (2, 24, 35)
+    assert LAST.extents((2, 5, 7, 24)) == (70, 24, 1)
+    assert WEIGHT.extents((64, 24, 3, 5)) == (64, 24, 15)
+    assert WEIGHT.extents((64, 1, 3, 5)) == (1, 64, 15)  # depthwise: blocks of filters
+    assert WEIGHT.extents((64, 24)) == (64, 24, 1)
 
 
 def test_activations_share_an_exponent_across_channels_of_a_pixel() -> None:

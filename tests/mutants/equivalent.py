@@ -1,0 +1,63 @@
+"""Mutants that no test can kill: what they change makes no difference, and why."""
+
+from typing import NamedTuple
+
+
+class Equivalent(NamedTuple):
+    """A change that changes nothing.
+
+    line: the source line it is in, stripped; was, becomes: the change
+    """
+
+    module: str
+    operator: str
+    line: str
+    was: str
+    becomes: str
+    reason: str
+
+
+EQUIVALENT: tuple[Equivalent, ...] = (
+    Equivalent(
+        "mapping/steps/tiles.py", "constant",
+        "rows, count = np.zeros(len(columns[0]), np.int64), 1", "1", "2",
+        "rows are renumbered one column earlier, in the same order",
+    ),
+    Equivalent(
+        "mapping/closed/array.py", "first, last",
+        "if axis.dim[0] in own", "axis.dim[0]", "axis.dim[-1]",
+        "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `own`, or none",
+    ),
+    Equivalent(
+        "mapping/fit.py", "arithmetic",
+        "return [(a * per_group, b * per_group) for a, b in pairwise(cuts)]",
+        "a * per_group", "a // per_group",
+        "if cuts between groups cut a block, the first does, and the tile before it begins at 0",
+    ),
+    Equivalent(
+        "sim/clock.py", "constant",
+        "self._number += 1", "1", "2",
+        "the numbers only order what is scheduled",
+    ),
+    Equivalent(
+        "sim/recurrence.py", "comparison",
+        "if most <= 0:", "most <= 0", "most < 0",
+        "a minimum of 0 can only become less, and the answer is 0 either way",
+    ),
+    Equivalent(
+        "sim/recurrence.py", "constant",
+        "at, chunk = end, 2 * chunk", "2", "3",
+        "how much is compared at once decides how fast, not what, is found",
+    ),
+    Equivalent(
+        "quant/formats/layout.py", "arithmetic",
+        "if min(n[1] - n[0], h[1] - h[0], w[1] - w[0]) <= 0:", "h[1] - h[0]", "h[1] + h[0]",
+        "no pixels, no runs: without this line too, as the ranges make no indices",
+    ),
+    Equivalent(
+        "quant/formats/blocks.py", "comparison",
+        "size if axis == channels else length if self.taps and axis > 1 else 1",
+        "axis > 1", "axis >= 1",
+        "axis 1 is the one that blocks run along, or has a length of 1",
+    ),
+)  # fmt: skip

@@ -36,7 +36,7 @@ _LINES = ((GREY, "s--"), (SKY, "^-"), (BLUE, "o-"), (VERMILION, "D-"), (ORANGE, 
 
 
 def sweep_table(frame: pd.DataFrame) -> Table:
-    """What `sweep_capacity` returns: DRAM traffic, energy and time at each capacity.
+    """The table of `sweep_capacity`: DRAM traffic, energy and time at each capacity.
 
     The last row is the payload, and its DRAM energy, that no mapping avoids.
     """
@@ -179,7 +179,7 @@ def _octaves(axes: Axes, sizes: np.ndarray) -> None:
 
 
 def curve_table(frame: pd.DataFrame) -> Table:
-    """What `traffic_curves` returns, in brief: ends, knee and floor of each staircase."""
+    """The table of `traffic_curves` in brief: ends, knee and floor of each staircase."""
     first = frame.iloc[0]
     table = make_table(
         f"Least {OUTERMOST} traffic of {first['network']} in {first['formats']} on "
@@ -214,7 +214,7 @@ def curve_table(frame: pd.DataFrame) -> Table:
 
 
 def curve_report(frame: pd.DataFrame) -> Report:
-    """What `traffic_curves` returns: its table, and the staircases as a figure."""
+    """The report of `traffic_curves`: its table, and the staircases as a figure."""
     summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats")}
     figures = {"curve": lambda path: plot_curves(frame, path)}
     return Report(curve_table(frame), {"curve": frame}, summary, (), figures)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTERMOST, BUFFER = "DRAM", "SRAM"
-"""What titles and axes call the outermost memory and the buffer that a sweep resizes."""
+"""The names in titles and axes of the outermost memory, and of the buffer that is resized."""
 
 _LOOKS = ((BLUE, ""), (ORANGE, "//"), (SKY, ".."), (VERMILION, "\\\\"), (GREY, "xx"))
 _ENERGY = re.compile(r"(?!compulsory_)(.+)(?<!_[IWO])_energy_pj")

@@ -1,4 +1,4 @@
-"""How few bits weights need, in tables and figures: of one network, and of several."""
+"""Tables and figures of how few bits weights need: of one network, and of several."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TOLERANCE_BITS = (3, 2, 1, 0)
 
 
 def mantissa_report(study: MantissaStudy) -> Report:
-    """What `study_mantissa` returns: every table and figure, and the fewest bits that suffice."""
+    """The report of `study_mantissa`: tables, figures, and the fewest bits that suffice."""
     weights, accuracy, within = study.weights, study.accuracy, study.within
     name, energy = weights.name, weights.energy
     m, e = study.fewest_mantissa_bits, study.fewest_exponent_bits
@@ -82,7 +82,7 @@ def mantissa_report(study: MantissaStudy) -> Report:
 
 
 def weights_report(study: WeightStudy) -> Report:
-    """What `study_weights` returns: the weights' distribution, and the energy of each width."""
+    """The report of `study_weights`: the weights' distribution, and the energy of each width."""
     spread, on = _distribution(study), f"{study.name} on {study.arch}"
     table = together(spread.table, energy_table(study.energy, f"{on}: energy, e = 8"))
     figures = {**spread.figures, "energy": lambda path: plot_energy(study.energy, 0.0, on, path)}
@@ -92,7 +92,7 @@ def weights_report(study: WeightStudy) -> Report:
 
 
 def tolerance_report(study: ToleranceStudy) -> Report:
-    """What `study_tolerance` returns: what each mantissa width costs networks of several sizes."""
+    """The report of `study_tolerance`: what mantissa widths cost networks of several sizes."""
     networks, title = study.networks, f"Weights in FP(8, m), {study.images:,} images"
     summary = {
         "images": study.images,
@@ -145,7 +145,7 @@ def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
 
 
 def weights_table(frame: pd.DataFrame) -> Table:
-    """What `layer_statistics` returns."""
+    """The table of `layer_statistics`."""
     table = make_table("Weights of each layer", "layer", gap=1)
     numbers(table, "weights", "kurtosis\n(Pearson)", "kurtosis\n(excess)", "largest")
     numbers(table, "zeros", "exponents of\n99.9 %")
@@ -163,7 +163,7 @@ def weights_table(frame: pd.DataFrame) -> Table:
 
 
 def errors_table(frame: pd.DataFrame) -> Table:
-    """What `measure_errors` returns."""
+    """The table of `measure_errors`."""
     table = make_table(
         "One unit quantised at a time: drop in cosine similarity", "unit", "part", "format", gap=1
     )
@@ -343,7 +343,7 @@ def _draw_drops(axes: Axes, frame: pd.DataFrame, names: list[str], label: str) -
 
 
 def tolerance_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `tolerances` returns."""
+    """The table of `tolerances`."""
     table = make_table(title, "network", "family", "kind", gap=1)
     numbers(table, "parameters", "top-1 in\nFP32 [%]", "fewest m", "m at the\nlimit")
     numbers(table, *(f"loss, m={m}\n[points]" for m in _TOLERANCE_BITS))

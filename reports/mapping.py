@@ -16,7 +16,7 @@ _UNITS = {"dram": ("Mbit", 1e6), "energy": ("µJ", 1e6), "latency": ("Mcycles", 
 
 
 def mapping_table(frame: pd.DataFrame) -> Table:
-    """What `map_network` returns: a row per distinct layer, and the network's sums."""
+    """The table of `map_network`: a row per distinct layer, and the network's sums."""
     first = frame.iloc[0]
     unit, scale = _UNITS[first["objective"]]
     rescored = "regret" in frame
@@ -58,7 +58,7 @@ def regret_line(frame: pd.DataFrame) -> str:
 
 
 def solver_table(frame: pd.DataFrame) -> Table:
-    """What `compare_solvers` returns: a row per layer and solver."""
+    """The table of `compare_solvers`: a row per layer and solver."""
     first = frame.iloc[0]
     table = make_table(
         f"Least {OUTERMOST} payload of {first['network']} in {first['formats']} on "
@@ -84,7 +84,7 @@ def solver_table(frame: pd.DataFrame) -> Table:
 
 
 def mapping_report(frame: pd.DataFrame) -> Report:
-    """What `map_network` returns: its table, and the regret if the simulator chose."""
+    """The report of `map_network`: its table, and the regret if the simulator chose."""
     summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats", "objective")}
     notes: tuple[str, ...] = ()
     if "regret" in frame:
@@ -94,7 +94,7 @@ def mapping_report(frame: pd.DataFrame) -> Report:
 
 
 def solver_report(frame: pd.DataFrame) -> Report:
-    """What `compare_solvers` returns."""
+    """The report of `compare_solvers`."""
     summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats")}
     return Report(solver_table(frame), {"solvers": frame}, summary)
 

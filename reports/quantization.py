@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def formats_report(study: FormatStudy) -> Report:
-    """What `study_formats` returns; of one format alone the noise of every layer too."""
+    """The report of `study_formats`; of one format alone the noise of every layer too."""
     title = f"{study.network} on {study.images:,} images"
     table: RenderableType = accuracy_table(study.accuracy, title)
     if len(study.accuracy) == 1:
@@ -37,7 +37,7 @@ def formats_report(study: FormatStudy) -> Report:
 
 
 def sensitivity_report(study: SensitivityStudy) -> Report:
-    """What `study_sensitivity` returns: the tensors that matter most, and how losses add up."""
+    """The report of `study_sensitivity`: the tensors that matter most, and how losses add up."""
     result, lines = study.sensitivity, additivity_lines(study.additivity)
     summary = {
         "network": result.network,
@@ -50,7 +50,7 @@ def sensitivity_report(study: SensitivityStudy) -> Report:
 
 
 def accuracy_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `compare_formats` returns as `accuracy`."""
+    """The table of the `accuracy` that `compare_formats` returns."""
     table = make_table(title, "format", gap=1)
     numbers(table, "top-1\n[%]", "top-5\n[%]", "loss\n[points]", "logits\nSQNR [dB]")
     numbers(table, "W\n[Mbit]", "W\n[bit/elem]", "I and O\n[Mbit/image]", "I and O\n[bit/elem]")

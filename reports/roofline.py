@@ -56,7 +56,7 @@ _CELLS = 4  # per octave, in each direction
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """What limits an architecture that works on operands of given formats.
+    """The limits of an architecture that works on operands of given formats.
 
     peak: MACs per cycle of the whole array, rows x columns, divided by the passes of wide operands
     bandwidth: of the DRAM [bit/cycle]
@@ -82,7 +82,7 @@ class Roof:
         return min(self.peak, macs_per_bit * self.bandwidth)
 
     def bound(self, macs_per_bit: Fraction) -> Literal["compute", "memory"]:
-        """What limits a layer of this intensity; at the ridge, computation."""
+        """The limit of a layer of this intensity; at the ridge, computation."""
         return "compute" if macs_per_bit >= self.ridge else "memory"
 
 
@@ -133,7 +133,7 @@ def plot_achieved(record: Record, layers: pd.DataFrame, path: str | Path) -> Non
     """
     formats = [_formats(text) for text in dict.fromkeys(layers["formats"])]
     roof = max((Roof.of(record.arch, one) for one in formats), key=lambda one: one.peak)
-    shown = _merged(layers)
+    shown = _clusters(layers)
     with drawing() as figure:
         axes = figure.subplots()
         _draw_roof(axes, roof, shown["intensity"])
@@ -209,7 +209,7 @@ def _number(axes: Axes, rows: Sequence[Mapping[Hashable, Any]]) -> None:
         )
 
 
-def _merged(layers: pd.DataFrame) -> pd.DataFrame:
+def _clusters(layers: pd.DataFrame) -> pd.DataFrame:
     """Layers that would hide one another as one, those that take the most cycles first."""
     octaves = {per: np.log2(layers["macs"] / layers[per]) for per in ("dram_bits", "cycles")}
     cells = [np.round(_CELLS * octaves[per]) for per in octaves]

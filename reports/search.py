@@ -27,11 +27,11 @@ UNITS = {
     "energy": ("energy", "µJ"),
     "latency": ("time", "Mcycles"),
 }
-"""What each objective is shown as; all are a millionth of the counts."""
+"""The name and unit of each objective; all units are a million of the counts."""
 
 
 def search_report(answer: Answer) -> Report:
-    """What `choose_formats` returns: the choice, the prices compared, the front, the finalists."""
+    """The report of `choose_formats`: the choice, prices compared, the front, the finalists."""
     search, choice, finalists = answer.search, answer.choice, answer.finalists
     result, losses = answer.simulation, answer.losses
     where = search.arch.name
@@ -136,7 +136,7 @@ def accuracy_frame(finalists: pd.DataFrame) -> pd.DataFrame:
 
 
 def choice_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `choice_frame` returns."""
+    """The table of `choice_frame`."""
     table = make_table(title, "layer", "I", "W", "O", "order", "tile", gap=1)
     numbers(table, f"{OUTERMOST}\n[Mbit]", "energy\n[µJ]", "kcycles")
     for row in frame.to_dict(orient="records"):
@@ -230,7 +230,7 @@ _LINE = 25
 def _labels(
     search: SearchResult, on_page: Callable[[tuple[float, float]], NDArray[Any]]
 ) -> list[tuple[tuple[float, float], list[float]]]:
-    """Where labels go, and their alphas: one label for choices too close for two."""
+    """The places of labels, and their alphas: one label for choices too close for two."""
     labels: list[tuple[tuple[float, float], list[float]]] = []
     for alpha in _apart(search, ALPHAS):
         own = search.at(alpha)

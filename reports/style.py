@@ -1,4 +1,4 @@
-"""How every figure and every table looks, in which units, and how a figure becomes a file."""
+"""The looks of all figures and tables, their units, and how a figure becomes a file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _STYLE = {
 }
 
 Unit = tuple[float, str]
-"""What one is of the base unit, and its name."""
+"""A unit: how many of the base unit it is, and its name."""
 
 BITS: tuple[Unit, ...] = ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"), (1.0, "bit"))
 ENERGY: tuple[Unit, ...] = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))

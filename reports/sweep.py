@@ -44,7 +44,7 @@ def sweep_report(results: Results, title: str) -> Report:
 
 
 def points_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `Results.points_table` returns; of many points those that cost their network least."""
+    """The table of `Results.points_table`; of many points those that cost least."""
     *names, _ = frame.columns[1 : list(frame.columns).index("capacity_bits")]
     labels = [name for name in names if name not in _ALIKE or len(frame[name].unique()) > 1]
     if len(frame) > _ROWS:

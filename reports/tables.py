@@ -40,9 +40,9 @@ _WIDE = 110  # terminal columns that a validation table with all of its rungs ta
 
 
 def traffic_table(result: LayerResult | NetworkResult) -> Table:
-    """What moved, by level, tensor and direction: Mbit of each kind, and energy."""
+    """The traffic of a result, by level, tensor and direction: Mbit of each kind, and energy."""
     layers = result.layers if isinstance(result, NetworkResult) else (result,)
-    counts = _merged(layers)
+    counts = _sum_counts(layers)
     what = result.network if isinstance(result, NetworkResult) else result.layer.name
     table = make_table(f"Traffic of {what} on {result.arch.name} [Mbit]", "level", "tensor", "")
     numbers(table, *_KINDS, "total", "energy\n[µJ]")
@@ -105,8 +105,8 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
     def add(row: LayerValidation, style: str = "") -> None:
         rungs = [sum(row.rungs[effect.value] for effect in group) for group in groups]
         table.add_row(
-            *(escape(row.layer), _mbit(row.paper), *map(_added, rungs), _mbit(row.exact)),
-            *(_added(row.rungs[Effect.BURSTS.value]), _mbit(row.simulated)),
+            *(escape(row.layer), _mbit(row.paper), *map(_signed, rungs), _mbit(row.exact)),
+            *(_signed(row.rungs[Effect.BURSTS.value]), _mbit(row.simulated)),
             f"{100 * float(row.paper / row.simulated - 1):+.1f}",
             "[green]yes[/]" if row.agrees else "[bold red]NO[/]",
             style=style,
@@ -227,7 +227,7 @@ def result_levels(result: NetworkResult) -> tuple[str, ...]:
 def _simulation_cells(
     name: str, layers: Sequence[LayerResult], levels: Sequence[str], energy: float
 ) -> list[str]:
-    counts, (outermost, *inner) = _merged(layers), levels
+    counts, (outermost, *inner) = _sum_counts(layers), levels
     cycles = sum(layer.cycles for layer in layers)
     computing = sum(layer.compute_cycles for layer in layers)
     return [
@@ -240,7 +240,7 @@ def _simulation_cells(
     ]
 
 
-def _merged(layers: Sequence[LayerResult]) -> Counts:
+def _sum_counts(layers: Sequence[LayerResult]) -> Counts:
     counts = Counts()
     for layer in layers:
         counts.merge(layer.counts)
@@ -251,5 +251,5 @@ def _mbit(bits: Fraction | float) -> str:
     return f"{float(bits) / 1e6:,.3f}" if bits else "-"
 
 
-def _added(bits: Fraction | float) -> str:
+def _signed(bits: Fraction | float) -> str:
     return f"{float(bits) / 1e6:+,.3f}" if bits else "-"

@@ -95,10 +95,10 @@ def _events(
     result: LayerResult | NetworkResult, layers: tuple[LayerResult, ...], most: int
 ) -> Iterator[Event]:
     process = f"{result.arch.name}: {result.network}" if result.network else result.arch.name
-    yield _named("process_name", 0, {"name": process})
+    yield _metadata("process_name", 0, {"name": process})
     for unit, name in _THREADS.items():
-        yield _named("thread_name", _TID[unit], {"name": name})
-        yield _named("thread_sort_index", _TID[unit], {"sort_index": _TID[unit]})
+        yield _metadata("thread_name", _TID[unit], {"name": name})
+        yield _metadata("thread_sort_index", _TID[unit], {"sort_index": _TID[unit]})
     start = 0
     for layer in layers:
         cycles = layer.cycles // layer.repeats
@@ -112,7 +112,7 @@ def _events(
             start += cycles
 
 
-def _named(name: str, tid: int, args: Event) -> Event:
+def _metadata(name: str, tid: int, args: Event) -> Event:
     return {"name": name, "ph": "M", "pid": _PID, "tid": tid, "args": args}
 
 

@@ -29,7 +29,7 @@ SHOWN_BITS = (23, 10, 7, 5, 4, 3, 2, 1, 0)
 """Mantissa widths of terminals' tables and of figures' labels; files have all."""
 
 COLUMNS = ("label", "energy_pj", "accuracy_loss")
-"""Of a table of choices; accuracy_loss is a share of the images."""
+"""Columns of a table of choices; accuracy_loss is a share of the images."""
 
 _BITS_PER_MBIT = 1e6
 _PJ_PER_UJ = 1e6
@@ -42,7 +42,7 @@ _NAMED = 12  # points of the front with a label
 
 
 def energy_table(frame: pd.DataFrame, title: str) -> Table:
-    """What `measure_energy` returns, at the widest exponent.
+    """The table of `measure_energy`, at the widest exponent.
 
     Columns top1 and accuracy_loss are shown if they are there.
     """

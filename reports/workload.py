@@ -98,7 +98,7 @@ def kinds_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def host_frame(network: Network) -> pd.DataFrame:
-    """What the host does and nothing here models, by function: no time, no traffic, no energy.
+    """The host's work that nothing here models, by function: no time, no traffic, no energy.
 
     Columns: function (of a host node; of others, the operation), nodes, output_elements, macs:
     those left out, as far as they are known, macs_share: of all, the layers' and the host's.
@@ -150,7 +150,7 @@ def weights(network: Network) -> int:
 
 
 def workload_table(frame: pd.DataFrame, title: str, width: int = 200) -> Table:
-    """What `workload_frame` returns; dimensions that are 1 throughout stand in the title.
+    """The table of `workload_frame`; dimensions that are 1 throughout stand in the title.
 
     width: terminal columns; where there are too few, sizes are left out, then dimensions
     """
@@ -183,7 +183,7 @@ def workload_table(frame: pd.DataFrame, title: str, width: int = 200) -> Table:
 
 
 def kinds_table(frame: pd.DataFrame) -> Table:
-    """What `kinds_frame` returns."""
+    """The table of `kinds_frame`."""
     table = make_table("By kind", "kind")
     numbers(table, "layers", "memory\nbound", "MACs\n[M]", "MACs\n[%]")
     numbers(table, *(f"{name.removesuffix('_bits')}\n[Mbit]" for name in _SIZES), "MAC/\nbit")
@@ -202,7 +202,7 @@ def kinds_table(frame: pd.DataFrame) -> Table:
 
 
 def host_table(frame: pd.DataFrame) -> Table:
-    """What `host_frame` returns; an operator outside ONNX's domain has unknown MACs, "?"."""
+    """The table of `host_frame`; an operator outside ONNX's domain has unknown MACs, "?"."""
     table = make_table("Not modelled: what the host does", "function")
     numbers(table, "nodes", "output\nelements", "MACs\n[M]", "of all\nMACs [%]")
     for row in frame.to_dict(orient="records"):
@@ -216,7 +216,7 @@ def host_table(frame: pd.DataFrame) -> Table:
 
 
 def catalog_table(frame: pd.DataFrame) -> Table:
-    """What `catalog_frame` returns."""
+    """The table of `catalog_frame`."""
     table = make_table("Workloads", "name", "input", "layers", gap=1)
     numbers(table, "MACs\n[M]", "host's\n[M]", "weights\n[M]")
     for row in frame.to_dict(orient="records"):

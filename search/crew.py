@@ -37,7 +37,7 @@ class Crew(Protocol):
 
     @property
     def window(self) -> int:
-        """How many calls to hand out at a time."""
+        """The number of calls to hand out at a time."""
 
     def submit(self, call: Callable[..., T], *arguments: object) -> Future[T]:
         """Hand out a call."""

@@ -1,4 +1,4 @@
-"""How long work says how far it is: in phases of so many steps."""
+"""The progress of long work: phases of so many steps."""
 
 from __future__ import annotations
 

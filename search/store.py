@@ -42,7 +42,7 @@ class StoreError(ValueError):
 
 
 class Entry(NamedTuple):
-    """What is known under a key: the record (JSON), or why there is none."""
+    """The content of a row: the record (JSON), or why there is none."""
 
     record: str | None
     error: str | None
@@ -59,7 +59,7 @@ class StoreReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with self._errors():
-            self._db = self._connected()
+            self._db = self._connect()
         try:
             with self._errors():
                 self._open()
@@ -68,7 +68,7 @@ class StoreReader:
             raise
 
     def get(self, kind: str, key: str) -> Entry | None:
-        """What is kept under a key; None if there is nothing.
+        """The entry under a key; None if there is none.
 
         Raises StoreError if the file changed since it was written.
         """
@@ -104,7 +104,7 @@ class StoreReader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
             return sqlite3.connect(self.path, timeout=_PATIENCE)
         # Beside a file in WAL mode SQLite makes another, unless nobody writes: then there is none.
@@ -190,7 +190,7 @@ class Store(StoreReader):
         """Keep the reason of a failure; a result that is there stays."""
         self._write(kind, key, Entry(None, error))
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -245,7 +245,7 @@ class Stages:
         return self.get(stage, deciding) is not None
 
     def get(self, stage: str, deciding: object) -> Any:
-        """What a stage led to, as `put` took it; None if it is not finished."""
+        """The result of a stage, as `put` took it; None if it is not finished."""
         key = stage, _stage_key(deciding)
         if self._store is None:
             record = self._own.get(key)
@@ -263,7 +263,7 @@ class Stages:
             self._store.put(*key, record)
 
     def once(self, stage: str, deciding: object, make: Callable[[], object]) -> Any:
-        """What a stage led to; one that is not finished is made, and kept."""
+        """The result of a stage; one that is not finished is made, and kept."""
         if not self.has(stage, deciding):
             self.put(stage, deciding, make())
         return self.get(stage, deciding)

@@ -52,7 +52,7 @@ class UsageError(ValueError):
     """Options that do not go together, or a value that an option cannot take."""
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """A command for typer whose parameters of a dataclass become an option for each of its fields.
 
     They stand where the parameter stands; the command is called with the dataclass.
@@ -108,7 +108,7 @@ def check_writable(option: str, path: Path) -> None:
 def load(
     arch: str, network: str, format: str, shape: list[str] | None
 ) -> tuple[Arch, Network, LayerFormats]:
-    """What the names stand for; raises the error of the first that is none."""
+    """Load what the names stand for; raises the error of the first that is none."""
     from bfpsim.arch import load_arch
     from bfpsim.quant.formats import LayerFormats, parse_format
     from bfpsim.workloads import load_workload

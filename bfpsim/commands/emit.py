@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a report goes, as options say."""
+    """Options that say where a report goes."""
 
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False

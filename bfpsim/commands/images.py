@@ -28,7 +28,7 @@ TrainLabels = Annotated[
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What a trained module is judged on, and its weights, as the options of these names say."""
+    """Options that name a trained module's weights and the images to judge it on."""
 
     weights: Annotated[
         Path | None,

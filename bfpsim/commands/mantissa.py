@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bfpsim.commands.arguments import ArchName, ShapeOption, UsageError, grouped, shapes
+from bfpsim.commands.arguments import ArchName, ShapeOption, UsageError, shapes, with_groups
 from bfpsim.commands.emit import Output
 from bfpsim.commands.images import ImageOptions
 from bfpsim.commands.progress import progress
@@ -30,7 +30,7 @@ _OF_IMAGES = (
 _OF_ONE = ("weights", "unit_format", "unit_images", "arch")
 
 
-@grouped
+@with_groups
 def mantissa(
     context: typer.Context,
     models: ModelNames,

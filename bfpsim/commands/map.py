@@ -14,9 +14,9 @@ from bfpsim.commands.arguments import (
     NetworkName,
     ShapeOption,
     UsageError,
-    grouped,
     load,
     select,
+    with_groups,
 )
 from bfpsim.commands.emit import Output
 from bfpsim.commands.progress import progress
@@ -33,7 +33,7 @@ class Solver(StrEnum):
     RELAXED = "relaxed"
 
 
-@grouped
+@with_groups
 def map_layers(
     network: NetworkName,
     *,

@@ -1,4 +1,4 @@
-"""How far long work is, on a terminal's stderr; nothing elsewhere."""
+"""Progress of long work on a terminal's stderr; nothing elsewhere."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.arguments import UsageError, check_writable, grouped
+from bfpsim.commands.arguments import UsageError, check_writable, with_groups
 from bfpsim.commands.emit import Output
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
 from bfpsim.commands.progress import progress
@@ -31,7 +31,7 @@ Formats = Annotated[
 ]
 
 
-@grouped
+@with_groups
 def quantize(
     network: TrainedName,
     *,

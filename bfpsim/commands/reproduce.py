@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bfpsim.commands.arguments import ArchName, UsageError, grouped
+from bfpsim.commands.arguments import ArchName, UsageError, with_groups
 from bfpsim.commands.emit import Output
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
 from bfpsim.commands.progress import progress
@@ -48,7 +48,7 @@ _SAMPLE = 200  # images that sensitivity is measured on
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Training of each choice, as the options of these names say."""
+    """Options of training each choice."""
 
     qat: Annotated[
         int | None, typer.Option("--qat", min=1, help="Train each choice for so many steps too.")
@@ -63,7 +63,7 @@ class TrainingOptions:
 
 
 @reproduce_app.command("energy")
-@grouped
+@with_groups
 def energy(
     *,
     networks: Annotated[
@@ -96,7 +96,7 @@ def energy(
 
 
 @reproduce_app.command("alpha")
-@grouped
+@with_groups
 def alpha(
     network: TrainedName,
     *,
@@ -122,7 +122,7 @@ def alpha(
 
 
 @reproduce_app.command("ablation")
-@grouped
+@with_groups
 def ablation(
     network: TrainedName,
     *,
@@ -154,7 +154,7 @@ def ablation(
 
 
 @reproduce_app.command("accuracy")
-@grouped
+@with_groups
 def accuracy(
     network: TrainedName,
     *,

@@ -14,8 +14,8 @@ from bfpsim.commands.arguments import (
     NetworkName,
     ShapeOption,
     UsageError,
-    grouped,
     shapes,
+    with_groups,
 )
 from bfpsim.commands.emit import Output
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
@@ -23,11 +23,10 @@ from bfpsim.commands.progress import progress
 
 if TYPE_CHECKING:
     from bfpsim.search.bitwidth.target import Target
-    from bfpsim.search.experiments.classifier import Classifier
     from bfpsim.workloads import Network
 
 
-@grouped
+@with_groups
 def search(
     network: NetworkName,
     *,
@@ -110,8 +109,10 @@ def search(
             f"--qat: {network} has no weights to train here; allowed: a shipped trained network, a "
             ".safetensors file, or a module with --data"
         )
+    if classifier is not None and shape:
+        raise UsageError("--shape: the images fix the shapes of a trained network; leave it out")
     answer = choose_formats(
-        _source(network, shape, classifier, known=sensitivity is None and nat is None),
+        classifier or _workload(network, shape, sensitivity, nat),
         spec,
         bits=bits,
         target=target,
@@ -133,23 +134,14 @@ def search(
         raise typer.Exit(1)
 
 
-def _source(
-    network: str, shape: list[str] | None, classifier: Classifier | None, *, known: bool
-) -> Network | Classifier:
-    """What is searched: a trained module's layers, or a workload.
-
-    known: whether nothing is said of its losses
-    """
-    if classifier is not None:
-        if shape:
-            raise UsageError(
-                "--shape: the images fix the shapes of a trained network; leave it out"
-            )
-        return classifier
+def _workload(
+    network: str, shape: list[str] | None, sensitivity: Path | None, nat: float | None
+) -> Network:
+    """A network without trained weights; raises UsageError for options that need some."""
     from bfpsim.workloads import load_workload
 
     workload = load_workload(network, shapes(shape))
-    if not known:
+    if sensitivity is not None or nat is not None:
         raise UsageError(
             f"--sensitivity and --nat need a trained network; {workload.name} has no weights "
             "here; allowed: a shipped trained one, a .safetensors file, or --weights"

@@ -15,9 +15,9 @@ from bfpsim.commands.arguments import (
     ShapeOption,
     UsageError,
     check_writable,
-    grouped,
     load,
     select,
+    with_groups,
 )
 from bfpsim.commands.emit import Output, complain
 from bfpsim.commands.progress import progress
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bfpsim.workloads import Network
 
 
-@grouped
+@with_groups
 def simulate(
     network: NetworkName,
     *,

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.arguments import UsageError, grouped
+from bfpsim.commands.arguments import UsageError, with_groups
 from bfpsim.commands.emit import Output, complain
 from bfpsim.commands.progress import sweep_progress
 
 
-@grouped
+@with_groups
 def sweep(
     spec: Annotated[
         Path,

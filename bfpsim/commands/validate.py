@@ -12,15 +12,15 @@ from bfpsim.commands.arguments import (
     LayerName,
     NetworkName,
     ShapeOption,
-    grouped,
     load,
     select,
+    with_groups,
 )
 from bfpsim.commands.emit import Output, complain, terminal_width
 from bfpsim.commands.progress import progress
 
 
-@grouped
+@with_groups
 def validate(
     network: NetworkName,
     *,

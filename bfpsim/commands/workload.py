@@ -13,9 +13,9 @@ from bfpsim.commands.arguments import (
     FormatName,
     NetworkName,
     ShapeOption,
-    grouped,
     load,
     shapes,
+    with_groups,
 )
 from bfpsim.commands.emit import Output, check_folder, print_table, terminal_width
 
@@ -28,7 +28,7 @@ workload_app = typer.Typer(help="Networks: list, show, import.", no_args_is_help
 
 
 @workload_app.command("list")
-@grouped
+@with_groups
 def list_workloads(output: Output) -> None:
     """Name the shipped networks: input, layers by kind, MACs, weights."""
     output.check()
@@ -39,7 +39,7 @@ def list_workloads(output: Output) -> None:
 
 
 @workload_app.command("show")
-@grouped
+@with_groups
 def show(
     network: NetworkName,
     *,

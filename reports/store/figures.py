@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Draw = Callable[[str, str, Callable[[Path], None]], tuple[PageFigure, Path]]
-"""From a file's name, a caption, and what draws the file."""
+"""Draws a figure, from a file's name, a caption, and what draws the file."""
 
 _TICKS = 8  # capacities with a label
 _NAMES = 26  # layers with a label

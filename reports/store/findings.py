@@ -1,4 +1,4 @@
-"""What a store holds of a sweep, as tables, and what it lacks."""
+"""The contents of a sweep's store as tables, and what it lacks."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def read_findings(
 
 
 def cheapest(points: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Of the points with each value of a column the one of least energy, in the values' order.
+    """The point of least energy for each value of a column, in the values' order.
 
     Of equals the one with the fewest cycles, then the first.
     """
@@ -151,7 +151,7 @@ class _Meter:
         }
 
     def sums(self, layers: Sequence[LayerRecord]) -> _Row:
-        """What `Findings` explains as sums, of some of the layers."""
+        """The sums that `Findings` explains, over some of the layers."""
         per_bit, levels = self._per_bit, self._levels
         bits, padding = dict.fromkeys(per_bit, 0), dict.fromkeys(levels, 0)
         energies: dict[tuple[str, Tensor], list[float]] = {key: [] for key in per_bit}
@@ -208,7 +208,7 @@ class _Gap(NamedTuple):
 
 
 class _Reading:
-    """What has been read of a store so far."""
+    """The part of a store that has been read so far."""
 
     def __init__(self) -> None:
         self._results: list[_Result] = []
@@ -252,7 +252,7 @@ class _Reading:
         for layer in layers:
             if id(layer.traffic) not in sums:
                 sums[id(layer.traffic)] = meter.sums((layer,))
-        rows = [_mapped(layer, record) | sums[id(layer.traffic)] for layer in layers]
+        rows = [_layer_labels(layer, record) | sums[id(layer.traffic)] for layer in layers]
         self._results.append(_Result(key, row, rows, self._hardware_of(arch)))
 
     def _hardware_of(self, arch: Arch) -> _Row:
@@ -264,7 +264,7 @@ class _Reading:
         return self._hardware[arch]
 
     def findings(self, store: StoreReader, planned: bool, others: int) -> Findings:
-        """What has been read; planned: whether points have their places in a sweep."""
+        """Make findings of what has been read; planned: whether points have places in a sweep."""
         everything: list[_Result | _Gap] = [*self._results, *self._gaps]
         axes = _differing([one.hardware for one in everything if one.hardware])
         for some in everything:
@@ -300,7 +300,7 @@ def _best(points: pd.DataFrame, keys: Mapping[int, str], store: StoreReader) -> 
 
 
 def _labels(place: int, point: Point) -> _Row:
-    """What a sweep says about a point, beside its hardware."""
+    """The labels of a point in a sweep, beside its hardware."""
     return {
         "point": place,
         "network": point.network.name,
@@ -311,7 +311,7 @@ def _labels(place: int, point: Point) -> _Row:
     }
 
 
-def _mapped(layer: LayerRecord, record: Record) -> _Row:
+def _layer_labels(layer: LayerRecord, record: Record) -> _Row:
     """A layer and its mapping."""
     return {
         "network": record.network,
@@ -344,7 +344,7 @@ def _differing(all_hardware: Sequence[_Row]) -> tuple[str, ...]:
 
 
 def _what(row: _Row, axes: Sequence[str]) -> tuple[Any, ...]:
-    """What a point is, as a key to sort by."""
+    """A key to sort points by: what they are."""
     labels = (str(row[name]) for name in ("network", "formats"))
     return (*labels, row["capacity_bits"], *(str(row[axis]) for axis in axes))
 
@@ -372,5 +372,5 @@ def _models(layers: Sequence[LayerRecord]) -> dict[str, Any]:
 
 
 def _total(fractions: Iterable[Fraction]) -> float:
-    """Their exact sum, rounded once; `sum` would add each to 0, which costs as much again."""
+    """The exact sum, rounded once; `sum` would add each to 0, which costs as much again."""
     return float(reduce(add, fractions))

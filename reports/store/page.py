@@ -151,5 +151,5 @@ def _ranks(words: Sequence[str]) -> list[int]:
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy allows a script or a style by."""
+    """The hash by which a Content-Security-Policy allows a script or a style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -107,7 +107,7 @@ def write_report(
 
 
 def _parts(tables: list[PageTable], sections: list[Section]) -> list[Section | PageTable]:
-    """What is missing, the points, the figures, and then the long tables."""
+    """The page's parts in order: what is missing, the points, the figures, the long tables."""
     first = [table for table in tables if table.name in _FIRST]
     return [*first, *sections, *(table for table in tables if table.name not in _FIRST)]
 
@@ -132,7 +132,7 @@ def _facts(findings: Findings, sweep: str | Path | None, accuracy: str | Path | 
 
 
 def _warnings(findings: Findings) -> list[str]:
-    """What is not there."""
+    """Sentences on what is not there."""
     warnings = []
     if not len(findings.points):
         warnings.append("There is no result yet: no table of results and no figure can be shown.")
@@ -226,13 +226,13 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
 
 
 def _point_columns(points: pd.DataFrame, axes: Sequence[str]) -> tuple[Column, ...]:
-    """What differs between points, and their sums."""
+    """Columns of what differs between points, and of their sums."""
     labels = [name for name in ("arch", "objective", "model") if _differs(points, name)]
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in ("network", *labels, "formats", *axes)),
         Column("capacity_bits", "buffers [KiB]", _KIB, 1),
-        *_scaled(points, {"seconds": "time"}, TIME),
+        *_unit_columns(points, {"seconds": "time"}, TIME),
         *_figures(points),
     )
 
@@ -254,7 +254,7 @@ def _traffic_columns(traffic: pd.DataFrame) -> tuple[Column, ...]:
         Column("point", "point", digits=0),
         *(Column(name, name) for name in names),
         Column("bits", "bits", digits=0),
-        *_scaled(traffic, {"energy_pj": "energy"}, ENERGY),
+        *_unit_columns(traffic, {"energy_pj": "energy"}, ENERGY),
     )
 
 
@@ -270,7 +270,7 @@ def _accuracy_columns(accuracies: pd.DataFrame) -> tuple[Column, ...]:
     """Labels, energies and losses."""
     return (
         Column("label", "label"),
-        *_scaled(accuracies, {"energy_pj": "energy"}, ENERGY),
+        *_unit_columns(accuracies, {"energy_pj": "energy"}, ENERGY),
         Column("accuracy_loss", "accuracy lost [%]", 0.01, 2),
         Column("unbeaten", "unbeaten"),
     )
@@ -285,13 +285,13 @@ def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
         **{level.column("bits"): level.name for level in inner},
     }
     return (
-        *_scaled(frame, {"energy_pj": "energy", **energies}, ENERGY),
+        *_unit_columns(frame, {"energy_pj": "energy", **energies}, ENERGY),
         *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
-        *_scaled(frame, volumes, BITS),
+        *_unit_columns(frame, volumes, BITS),
     )
 
 
-def _scaled(
+def _unit_columns(
     frame: pd.DataFrame, labels: dict[str, str], units: Sequence[Unit]
 ) -> tuple[Column, ...]:
     """Columns in the one unit, the largest in which the largest number is above 1."""

@@ -35,7 +35,7 @@ BUDGET_GAP = 1e-4
 """A budget makes a knapsack of the problem: the last digits of its proof take the most time."""
 
 _FRONT_GAP = 1e-3
-"""Of choices between those of the hull, which only fill a figure."""
+"""The gap of choices between those of the hull, which only fill a figure."""
 
 _EXTREME = 1e9
 """An alpha, or its inverse, that leaves the other criterion to decide between equals."""
@@ -58,12 +58,12 @@ class Allocation:
 
     @property
     def gap(self) -> float:
-        """How far the objective may be above the least one, as a fraction of it."""
+        """The fraction by which the objective may be above the least one."""
         return relative_gap(self.objective, self.bound)
 
 
 def relative_gap(value: float, bound: float) -> float:
-    """How far a value may be above the least one, as a fraction; infinite where it is infinite."""
+    """The fraction by which a value may be above the least; infinite where it is infinite."""
     if math.isinf(value):  # a budget is missed
         return math.inf
     return max(value - bound, 0.0) / max(abs(value), 1e-300)
@@ -175,7 +175,7 @@ def _widest(
 
 
 def _unbeaten(allocations: Sequence[Allocation]) -> list[Allocation]:
-    """Those that no other one beats in both, by ascending loss."""
+    """The allocations that no other one beats in both, by ascending loss."""
     kept: list[Allocation] = []
     for own in sorted(allocations, key=lambda one: (one.loss, one.cost)):
         if not kept or own.cost < kept[-1].cost:
@@ -184,7 +184,7 @@ def _unbeaten(allocations: Sequence[Allocation]) -> list[Allocation]:
 
 
 def loss_missed(most: float, least: float, which: str = "any choice has") -> str:
-    """By how much a budget of accuracy loss is missed, as fractions and in points."""
+    """Say by how much a budget of accuracy loss is missed, as fractions and in points."""
     return (
         f"accuracy loss of at most {most:.9g} ({100 * most:.9g} points): the least that {which} "
         f"is {least:.9g} ({100 * least:.9g} points), {least - most:.3g} more; allowed: at "
@@ -193,7 +193,7 @@ def loss_missed(most: float, least: float, which: str = "any choice has") -> str
 
 
 def cost_missed(most: float, least: float, which: str = "any choice has") -> str:
-    """By how much a budget of movement is missed, in DRAM bits, pJ or cycles."""
+    """Say by how much a budget of movement is missed, in DRAM bits, pJ or cycles."""
     return (
         f"cost of at most {most:.12g}: the least that {which} is {least:.12g}, "
         f"{least - most:.3g} more; allowed: at least that"
@@ -344,7 +344,7 @@ def _limit(expression: Any, most: float) -> Any:
 
 
 def _proven_bound(model: Any, gap: float) -> float:
-    """What no choice is below; the model has the best choice then."""
+    """Solve a model, which has the best choice then; the bound that no choice is below."""
     from pyomo.contrib.solver.common.factory import SolverFactory
     from pyomo.contrib.solver.common.util import NoOptimalSolutionError
 

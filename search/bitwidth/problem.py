@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What formats lose, and how that is known.
+    """The losses of formats, and how they are known.
 
-    values: Acc_loss by stored tensor and format, (tensors, formats), a share of the images
+    matrix: Acc_loss by stored tensor and format, (tensors, formats), a share of the images
     images: how many the sensitivity was measured on; None if nothing is known: losses of 0
     per_nat: top-1 lost per nat of divergence; None likewise
     """
 
-    values: Values
+    matrix: Values
     images: int | None = None
     per_nat: float | None = None
 
@@ -193,7 +193,7 @@ def _candidates(
 
 
 def _burdens(costs: Costs, role: str) -> list[Values]:
-    """What a format makes a layer bear: rows of formats, each smaller the better."""
+    """Rows of formats, of what a layer bears in each: the smaller the better."""
     parts = [values[role] for values in (costs.moved, costs.room)]  # type: ignore[index]
     if role == "O":
         parts.append((~costs.whole).astype(float))

@@ -61,7 +61,7 @@ class Simulations:
 
     @property
     def count(self) -> int:
-        """How many were run."""
+        """The number of simulations."""
         return len(self._known)
 
     def cost(self, kind: int, formats: Triple, mapping: Tiling) -> float:
@@ -109,7 +109,7 @@ class Simulations:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What the rounds led to.
+    """The end of the rounds.
 
     problem, allocation: as last solved
     choice: its formats and mappings
@@ -125,12 +125,12 @@ class Refinement:
 
     @property
     def rounds(self) -> int:
-        """How often the allocation was solved."""
+        """The number of times that the allocation was solved."""
         return len(self.tried)
 
     @property
     def pools(self) -> list[list[Tiling]]:
-        """By kind of layer, the mappings priced."""
+        """The mappings priced, by kind of layer."""
         return [[own.mapping(at) for at in range(len(own.orders))] for own in self.costs]
 
 
@@ -207,14 +207,14 @@ def refine(
 
 
 def best_in(space: Space, costs: Sequence[Costs], formats: Sequence[int]) -> dict[str, Tiling]:
-    """By layer, the mapping of least cost in a choice of formats."""
+    """The mapping of least cost in a choice of formats, by layer."""
     return {p.name: costs[p.kind].best(*p.places(formats))[1] for p in space.products}
 
 
 def seed_mappings(
     space: Space, arch: Arch, objective: Objective, formats: Sequence[int], run: Run
 ) -> list[list[Tiling]]:
-    """By kind of layer: the best mappings if all three tensors have each of these formats."""
+    """The best mappings if all three tensors have each of these formats, by kind of layer."""
     keys = list(product(range(len(space.kinds)), formats))
     mappings = run(
         best_mapping,

@@ -81,18 +81,18 @@ class Proposal:
 
     @property
     def gap(self) -> float:
-        """How far the value may be above the least one at these prices, as a fraction."""
+        """The fraction by which the value may be above the least one at these prices."""
         return relative_gap(self.value, self.bound)
 
     @property
     def error(self) -> float:
-        """How far the prices were off: predicted / simulated - 1."""
+        """The fraction by which the prices were off: predicted / simulated - 1."""
         return self.predicted / self.simulated - 1
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search proposes.
+    """The result of a search: what it proposes, and the front.
 
     proposals: the choice that each kind of price leads to, `simulated` first
     front: choices that no other one beats in both loss and cost at the simulated prices, by
@@ -114,7 +114,7 @@ class SearchResult:
     simulations: int
 
     def by(self, cost: Cost) -> Proposal:
-        """What one kind of price led to."""
+        """The proposal of one kind of price."""
         return next(own for own in self.proposals if own.cost == cost)
 
     def at(self, alpha: float) -> Proposal:
@@ -129,12 +129,12 @@ class SearchResult:
         return self.space.layer_formats(proposal.choice.formats)
 
     def value(self, proposal: Proposal) -> float:
-        """What was to be made least, of a choice as simulated."""
+        """The value that was to be made least, of a choice as simulated."""
         scale = self.by("simulated").dm_max
         return self.target.value(proposal.loss, proposal.simulated, scale)
 
     def gap(self, proposal: Proposal) -> float:
-        """How far a choice's value may be above the least one at simulated prices, a fraction."""
+        """The fraction by which a choice's value may be above the least at simulated prices."""
         return relative_gap(self.value(proposal), self.by("simulated").bound)
 
     def comparison(self) -> pd.DataFrame:
@@ -283,7 +283,7 @@ class _Search:
             key=lambda own: own.value,
         )
         if math.isinf(simulated.value):
-            raise InfeasibleError(self._missed(refined.allocation), refined.allocation)
+            raise InfeasibleError(self._message(refined.allocation), refined.allocation)
         return SearchResult(
             self._space,
             self._arch,
@@ -387,7 +387,7 @@ class _Search:
         ]
 
     def _by_model(self, model: Model, costs: Sequence[Costs]) -> Proposal:
-        """What trusting a model's prices leads to."""
+        """The proposal of a model's prices."""
         dm_max = self._uniform(costs, self._largest(costs))
         problem = make_problem(self._space, costs, self._losses)
         # Payload is a lower bound: what it cannot meet nothing can. The paper's model is none.
@@ -414,7 +414,7 @@ class _Search:
         return Proposal(cost, choice, loss, total, total, dm_max, value, min(bound, value))
 
     def _others(self, refined: Refinement, exact: Sequence[Costs], dm_max: float) -> list[Choice]:
-        """What was chosen on the way, and one format for all tensors where that may be better."""
+        """Choices on the way, and one format for all tensors where that may be better."""
         value = self._target.value(refined.allocation.loss, refined.allocation.cost, dm_max)
         rivals = [(f,) * len(self._space.tensors) for f in self._rivals(exact, dm_max, value)]
         choices = []
@@ -425,8 +425,8 @@ class _Search:
                 continue
         return choices
 
-    def _missed(self, allocation: Allocation) -> str:
-        """That payload alone meets a budget, and nothing that was simulated does."""
+    def _message(self, allocation: Allocation) -> str:
+        """Say that payload alone meets a budget, and nothing that was simulated does."""
         if isinstance(self._target, LossBudget):
             return loss_missed(self._target.most, allocation.loss, "was found")
         if isinstance(self._target, CostBudget):

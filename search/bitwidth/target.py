@@ -1,4 +1,4 @@
-"""What the search is to make least."""
+"""The targets of a search: what is to be made least."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Tradeoff:
         return allocate(problem, self.alpha, scale)
 
     def value(self, loss: float, cost: float, scale: float) -> float:
-        """What is made least."""
+        """The objective."""
         return loss + self.alpha * cost / scale
 
     def bound(self, allocation: Allocation, scale: float) -> float:
-        """What no choice's value is below, by the proof of the best one."""
+        """A bound that no choice's value is below, by the proof of the best one."""
         return allocation.bound
 
 
@@ -50,11 +50,11 @@ class LossBudget:
         return least_cost(problem, self.most)
 
     def value(self, loss: float, cost: float, scale: float) -> float:
-        """What is made least, DM_sum / DM_max; infinite beyond the budget."""
+        """The objective, DM_sum / DM_max; infinite beyond the budget."""
         return cost / scale if loss <= self.most * (1 + SAME) else math.inf
 
     def bound(self, allocation: Allocation, scale: float) -> float:
-        """What no choice's value is below, by the proof of the best one."""
+        """A bound that no choice's value is below, by the proof of the best one."""
         return allocation.bound / scale
 
 
@@ -69,11 +69,11 @@ class CostBudget:
         return least_loss(problem, self.most)
 
     def value(self, loss: float, cost: float, scale: float) -> float:
-        """What is made least, Acc_loss; infinite beyond the budget."""
+        """The objective, Acc_loss; infinite beyond the budget."""
         return loss if cost <= self.most * (1 + SAME) else math.inf
 
     def bound(self, allocation: Allocation, scale: float) -> float:
-        """What no choice's value is below, by the proof of the best one."""
+        """A bound that no choice's value is below, by the proof of the best one."""
         return allocation.bound
 
 

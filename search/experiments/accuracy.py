@@ -39,7 +39,7 @@ def measure_losses(
     stages: Stages | None = None,
     progress: Phases = silent,
 ) -> Losses:
-    """What the formats of a search's space lose, measured on the classifier's sample.
+    """Measure what the formats of a search's space lose, on the classifier's sample.
 
     table: file of a sensitivity table, read, or measured and written if it does not exist
     per_nat: top-1 lost per nat; None: measured on 20 random mixed choices

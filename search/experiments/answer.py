@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bfpsim.search.experiments.classifier import Classifier
 
 _STEPS = 1000
-"""Of training, the paper's."""
+"""Steps of training, the paper's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def points_above_budget(self) -> float | None:
-        """By how many points every finalist loses more than a budget allows; None if one does not.
+        """The points by which every finalist is above a budget of loss; None if one is not.
 
         Of the answer, trained if it was.
         """
@@ -138,11 +138,11 @@ def choose_formats(
             progress(f"searching {network.name} on {arch.name}", None) as step,
         ):
             result = search_formats(
-                space, arch, losses.values, aim, objective, run, stages, step, between
+                space, arch, losses.matrix, aim, objective, run, stages, step, between
             )
         choice, finalists = result.by(cost), None
         if classifier is not None:
-            choice, finalists = _confirmed(result, cost, classifier, stages, progress)
+            choice, finalists = _confirm(result, cost, classifier, stages, progress)
         simulation = simulate_network(
             network, arch, result.formats(choice), dict(choice.choice.mappings)
         )
@@ -160,7 +160,7 @@ def choose_formats(
     return Answer(name, result, cost, choice, simulation, losses, finalists, trained)
 
 
-def _confirmed(
+def _confirm(
     search: SearchResult, cost: Cost, classifier: Classifier, stages: Stages, progress: Phases
 ) -> tuple[Proposal, pd.DataFrame]:
     """The finalist that is best with its measured loss, first in the table; and all of them."""
@@ -186,7 +186,7 @@ def _confirmed(
 
 
 def _finalists(search: SearchResult) -> dict[str, Proposal]:
-    """By name, the choices that real images may find better than predicted losses do."""
+    """The choices that real images may find better than predicted losses do, by name."""
     finalists = {f"{own.cost} prices": own for own in search.proposals}
     if isinstance(search.target, Tradeoff):
         alpha = search.target.alpha

@@ -33,7 +33,7 @@ BITS = (16, 8)
 """The paper's two widths."""
 
 _STEPS = 1000
-"""Of training, the paper's."""
+"""Steps of training, the paper's."""
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "image classification": ("googlenet", "resnet18", "mobilenetv2-eca", "convnext-l"),
@@ -348,7 +348,7 @@ def _searches(
             title = f"searching {space.network} on {arch.name}"
             with processes(workers) as run, progress(title, None) as step:
                 result = search_formats(
-                    space, arch, losses.values, Tradeoff(alpha), "energy", run, stages, step
+                    space, arch, losses.matrix, Tradeoff(alpha), "energy", run, stages, step
                 )
             yield width, result
 

@@ -41,7 +41,7 @@ class Classifier:
 
     @cached_property
     def digest(self) -> str:
-        """Of weights and images; what is stored of one classifier is not taken for another."""
+        """A digest of weights and images, by which stored results know their classifier."""
 
         def tensors() -> Iterator[tuple[str, Tensor]]:
             yield from self.model.state_dict().items()
@@ -52,7 +52,7 @@ class Classifier:
 
     @property
     def stem(self) -> str:
-        """What files made for it are called: of `file.py:function`, which function it is too."""
+        """The name of files made for it: of `file.py:function`, which function it is too."""
         source, colon, function = self.name.rpartition(":")
         if not colon:
             return Path(self.name).stem

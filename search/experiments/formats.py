@@ -1,4 +1,4 @@
-"""What formats do to a classifier's accuracy, with training and tensor by tensor."""
+"""Formats and a classifier's accuracy: compared, trained in, and tensor by tensor."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def training_in(
 
 @dataclass(frozen=True, eq=False)
 class SensitivityStudy:
-    """What each tensor's formats cost, and whether that adds up over mixed choices."""
+    """The cost of each tensor's formats, and whether costs add up over mixed choices."""
 
     sensitivity: Sensitivity
     additivity: Additivity

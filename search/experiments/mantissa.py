@@ -1,4 +1,4 @@
-"""How few bits weights need: one network, its weights alone, or several side by side."""
+"""The few bits that weights need: of one network, of its weights alone, of several networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a point to its record: map every layer, simulate it, and set the models beside it."""
+"""Evaluation of a point: map every layer, simulate it, and set the models beside it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ProgramError(RuntimeError):
 
 
 class Outcome(NamedTuple):
-    """What became of a point: its record as JSON and what its objective sums up to, or the error.
+    """A point's record as JSON and what its objective sums up to, or the error.
 
     cost: DRAM bits, pJ or cycles
     """
@@ -59,7 +59,7 @@ def evaluate(point: Point, progress: Callable[[str], None] | None = None) -> Rec
 def attempt(point: Point, expected: str) -> Outcome:
     """Evaluate a point in a worker; whatever is wrong with the point is its outcome.
 
-    expected: the `program` of whoever asks
+    expected: the `program` of the process that hands it out
 
     Raises ProgramError if this worker runs another one.
     """
@@ -79,7 +79,7 @@ def _mapping(
 ) -> Mapping:
     """The best mapping; neighbouring points, and layers of one kind, share the search."""
     try:
-        return _found(
+        return _best(
             replace(layer, name="layer"), _seen(arch, objective), formats, objective, model
         )
     except MappingError:  # whose message is to name the layer and the architecture
@@ -87,7 +87,7 @@ def _mapping(
 
 
 @lru_cache(_REMEMBERED)
-def _found(
+def _best(
     layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective, model: Model
 ) -> Mapping:
     return find_mapping(layer, arch, formats, objective=objective, model=model)

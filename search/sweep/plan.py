@@ -1,4 +1,4 @@
-"""From a sweep's settings to its points."""
+"""The plan of a sweep: from its settings to its points."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Planner:
             if axis not in chosen:
                 key = axis if axis == "arch" else f"{axis}s"
                 raise self._source.error((), f"{key} is missing; allowed: {key}, or an axis {axis}")
-        network = self._named(chosen["network"], self._once(chosen["network"], _network))
+        network = self._unique(chosen["network"], self._once(chosen["network"], _network))
         formats: LayerFormats = self._once(chosen["format"], _formats)
         hardware = [one for one in settings if one.axis not in _CHOICES]
         return Point(
@@ -69,7 +69,7 @@ class _Planner:
 
         One by one, two that only go together would be refused.
         """
-        arch = self._named(base, self._once(base, _load_arch))
+        arch = self._unique(base, self._once(base, _load_arch))
         parts: dict[str, list[Setting]] = {}
         for one in hardware:
             parts.setdefault(one.axis.partition(".")[0], []).append(one)
@@ -77,38 +77,38 @@ class _Planner:
         for changes in parts.values():
             path += tuple(one.loc for one in changes)
             if path not in self._known:
-                self._known[path] = self._changed(arch, changes)
+                self._known[path] = self._replace(arch, changes)
             arch = self._known[path]
         return arch
 
-    def _changed(self, arch: Arch, changes: Sequence[Setting]) -> Arch:
+    def _replace(self, arch: Arch, changes: Sequence[Setting]) -> Arch:
         try:
             return replace_all(arch, {one.axis: one.value for one in changes})
         except ArchError as error:
             named = (one for one in changes if one.axis in str(error))
             raise self._source.error(next(named, changes[-1]).loc, error) from None
 
-    def _named(self, setting: Setting, found: N) -> N:
-        """What a setting stands for, which tables tell from others by its name."""
-        name = found.name
-        loc, first = self._names.setdefault((setting.axis, name), (setting.loc, found))
-        if found is not first and found != first:
+    def _unique(self, setting: Setting, value: N) -> N:
+        """The thing that a setting stands for, which has a name of its own in tables."""
+        name = value.name
+        loc, first = self._names.setdefault((setting.axis, name), (setting.loc, value))
+        if value is not first and value != first:
             other = ".".join(str(key) for key in loc)
             raise self._source.error(
                 setting.loc,
                 f"is not what {other} is, but has its name, {name!r}; allowed: a name for each",
             )
-        return found
+        return value
 
     def _once(self, setting: Setting, make: Callable[[Any], T]) -> T:
-        """What a setting stands for."""
+        """The thing that a setting stands for."""
         if setting.loc not in self._known:
             try:
                 self._known[setting.loc] = make(setting.value)
             except (ArchError, WorkloadError, FormatError, SweepError) as error:
                 raise self._source.error(setting.loc, error) from None
-        found: T = self._known[setting.loc]
-        return found
+        value: T = self._known[setting.loc]
+        return value
 
 
 def _load_arch(value: object) -> Arch:
@@ -140,13 +140,13 @@ def _formats(value: object) -> LayerFormats:
 
 
 def _objective(value: Any) -> Objective:
-    found: Objective = _one_of(value, get_args(Objective))
-    return found
+    objective: Objective = _one_of(value, get_args(Objective))
+    return objective
 
 
 def _model(value: Any) -> Model:
-    found: Model = _one_of(value, get_args(Model))
-    return found
+    model: Model = _one_of(value, get_args(Model))
+    return model
 
 
 def _one_of(value: Any, allowed: tuple[str, ...]) -> Any:

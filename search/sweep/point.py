@@ -16,7 +16,7 @@ from bfpsim.search.store import code_digest
 from bfpsim.workloads import ConvLayer, Network
 
 SCHEMA = 1
-"""Of records: a new number for every change of what they hold."""
+"""The schema of records: a new number for every change of what they hold."""
 
 POINTS = "point"
 """The kind under which a store keeps points."""

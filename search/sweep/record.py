@@ -1,4 +1,4 @@
-"""What is kept of a point: a record of every layer, and its JSON form.
+"""The record of a point: every layer, and its JSON form.
 
 All numbers are exact: fractions of bits, which the paper's model has, are kept as such.
 """
@@ -99,7 +99,7 @@ class Record:
         )
 
     def cost(self, objective: Objective) -> float:
-        """What an objective sums up to: DRAM bits, pJ, or cycles."""
+        """The sum of an objective over the layers: DRAM bits, pJ, or cycles."""
         if objective == "dram":
             return self.bits(self.arch.levels[0].name)
         return self.energy_pj() if objective == "energy" else self.cycles
@@ -124,7 +124,7 @@ class Record:
 
 
 def _plain(layer: LayerRecord) -> dict[str, Any]:
-    """What JSON can hold of a layer, without its name."""
+    """A layer without its name, as JSON can hold it."""
     data = _fields(layer)
     del data["layer"]
     data["traffic"] = [[*flow, bits] for flow, bits in layer.traffic.items()]
@@ -142,7 +142,7 @@ def _fields(record: LayerRecord | Models) -> dict[str, Any]:
 
 
 def _layer(data: dict[str, Any]) -> LayerRecord:
-    """What `_plain` had; its name is still to come."""
+    """The layer that `_plain` took, its name still to come."""
     traffic = Counts({Flow(*flow): bits for *flow, bits in data["traffic"]})
     models = None if data["models"] is None else _models(data["models"])
     return LayerRecord(**data | {"layer": "", "traffic": traffic, "models": models})

@@ -24,7 +24,7 @@ _PART = 200  # points whose tables are in memory while files are written
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a sweep found, in the sweep's order whatever the order in which it was found.
+    """The results of a sweep, in the sweep's order whatever the order in which they came.
 
     points: the sweep's
     store: the file that holds their results

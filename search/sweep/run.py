@@ -30,7 +30,7 @@ _STARTS = 3  # times that workers may die before they do anything
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a sweep is.
+    """A moment of a sweep: what is done.
 
     total, done, failed: distinct points, those of earlier runs included; failed ones are done
     stopping: whether only what the workers have begun is still waited for
@@ -107,7 +107,7 @@ def _employ(crew: Crew, ledger: Ledger, stop: threading.Event) -> None:
 
 
 class Ledger:
-    """What of a sweep is missing: its distinct points, beside the store of their outcomes.
+    """The distinct points of a sweep, those that are missing, and the store of their outcomes.
 
     missing: points to evaluate, by key
     retry: whether those that failed are missing
@@ -300,7 +300,7 @@ class _Shift:
 
 
 def _unusable(error: Exception) -> SweepError:
-    """What is wrong with workers that cannot even say what is wrong with a point."""
+    """The error of workers that cannot even say what is wrong with a point."""
     if isinstance(error, ProgramError):
         return SweepError("the workers run another version of bfpsim's code; allowed: the same")
     if isinstance(error, CancelledError):

@@ -1,4 +1,4 @@
-"""What to sweep: a YAML file, or a mapping of the same keys.
+"""The spec of a sweep: a YAML file, or a mapping of the same keys.
 
 ```yaml
 arch: edge-64k
@@ -41,7 +41,7 @@ class SweepError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a sweep comes from: a name for messages, and what ruamel read, which knows lines."""
+    """The file of a sweep: a name for messages, and what ruamel read, which knows lines."""
 
     name: str
     read: Any = None
@@ -61,7 +61,7 @@ class Source:
 
 
 class Setting(NamedTuple):
-    """What a point takes for one axis, and where the sweep says so."""
+    """The value of a point on one axis, and where the sweep says so."""
 
     axis: str
     value: Any
@@ -150,7 +150,7 @@ class Spec(BaseModel):
 
 
 def _wrong(key: str, wrong: str) -> PydanticCustomError:
-    """What pydantic raises for a key at odds with others; `_validated` reads where."""
+    """An error for pydantic to raise: a key at odds with others; `_validate` reads where."""
     return PydanticCustomError("inconsistent", "{wrong}", {"key": key, "wrong": wrong})
 
 
@@ -160,7 +160,7 @@ def load_spec(source: str | Path | Mapping[str, Any]) -> Spec:
     Raises SweepError: `file:line: key: what is wrong; what is allowed`.
     """
     if isinstance(source, Mapping):
-        return _validated(dict(source), Source("sweep"))
+        return _validate(dict(source), Source("sweep"))
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -181,19 +181,19 @@ def load_spec(source: str | Path | Mapping[str, Any]) -> Spec:
     except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, an impossible date
         raise SweepError(f"{name}: not valid YAML: {_one_line(error)}") from None
     except RecursionError:
-        raise SweepError(f"{name}: nested too deep; allowed keys: {_allowed()}") from None
+        raise SweepError(f"{name}: nested too deep; allowed keys: {_key_names()}") from None
     if not isinstance(data, dict):
-        raise SweepError(f"{name}: is no mapping; allowed keys: {_allowed()}")
-    return _validated(data, Source(name, read))
+        raise SweepError(f"{name}: is no mapping; allowed keys: {_key_names()}")
+    return _validate(data, Source(name, read))
 
 
-def _validated(data: dict[str, Any], source: Source) -> Spec:
+def _validate(data: dict[str, Any], source: Source) -> Spec:
     try:
         spec = Spec.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        errors = error.errors(include_url=False)
         # A mistyped key may be why others are wrong.
-        first = min(found, key=lambda detail: detail["type"] != "extra_forbidden")
+        first = min(errors, key=lambda detail: detail["type"] != "extra_forbidden")
         keys = first["loc"] or (first.get("ctx", {}).get("key", ""),)
         loc = tuple(key for key in keys if key != "[key]")  # pydantic's word for a key itself
         raise source.error(loc, _explain(first)) from None
@@ -202,13 +202,13 @@ def _validated(data: dict[str, Any], source: Source) -> Spec:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    """What is wrong with a value, and what is allowed."""
+    """Say what is wrong with a value, and what is allowed."""
     value = reprlib.repr(detail["input"])
     match detail["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(str(detail["loc"][-1]), Spec.model_fields, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
-            return f"unknown key{hint}; allowed keys: {_allowed()}"
+            return f"unknown key{hint}; allowed keys: {_key_names()}"
         case "inconsistent":
             return detail["msg"]
         case "list_type" | "too_short":
@@ -224,7 +224,7 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{value} is refused; allowed: {allowed}"
 
 
-def _allowed() -> str:
+def _key_names() -> str:
     return ", ".join(Spec.model_fields)
 
 

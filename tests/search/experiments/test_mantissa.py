@@ -1,23 +1,25 @@
-"""Energy at each width of the weights, against one layer by hand and the simulator."""
+"""Energy at each width of the weights, by hand and by the simulator; studies of mantissas."""
 
+import pandas as pd
 import pytest
 
-from bfpsim.arch import load_arch, replace
+from bfpsim.arch import replace
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import LayerFormats, Plain
 from bfpsim.quant.mantissa.minifloat import BF16, FP16, MiniFloat
 from bfpsim.search.experiments import mantissa
-from bfpsim.search.experiments.mantissa import distinct_widths, measure_energy
+from bfpsim.search.experiments.mantissa import (
+    distinct_widths,
+    measure_energy,
+    study_mantissa,
+    study_tolerance,
+    study_weights,
+)
 from bfpsim.sim.simulate import simulate_network
-from bfpsim.workloads import NetworkBuilder
+from bfpsim.workloads import NetworkBuilder, load_with_weights
 
 FORMATS = [BF16, FP16, MiniFloat(8, 23), MiniFloat(8, 0), MiniFloat(2, 6), MiniFloat(2, 0)]
 WIDTHS = [16, 16, 32, 9, 9, 3]
-
-
-@pytest.fixture(scope="module")
-def edge():
-    return load_arch("edge-64k")
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,35 @@ def test_each_width_is_simulated_once(network, edge, monkeypatch) -> None:
 def test_a_buffer_that_is_too_small_names_the_layer(network, edge) -> None:
     with pytest.raises(MappingError, match="conv1"):
         measure_energy(network, replace(edge, "sram.capacity", "256 bit"), FORMATS)
+
+
+def test_a_study_has_accuracy_energy_and_errors_of_each_format(module, images, edge) -> None:
+    study = study_mantissa(module, images, edge, name="net", within=1.0)
+    assert len(study.accuracy) == len(study.weights.energy) == 7 * 24
+    assert list(study.weights.energy["top1"]) == list(study.accuracy["top1"])
+    assert study.top1_fp32 == 1
+    # With all to lose, no bit is needed.
+    assert (study.fewest_mantissa_bits, study.fewest_exponent_bits) == (0, 2)
+    saved = study.weights.energy.set_index("format")["energy_saved"]
+    assert study.energy_saved(2, 0) == saved["e2m0"] > study.energy_saved(8, 0) > 0
+    assert study.energy_saved(8, None) is None
+    assert study.errors["format"].unique().tolist() == ["e8m3"]
+    assert study.weights.size == 4 * 49 + 64 * 10
+
+
+def test_weights_alone_are_those_of_the_module(module, images, edge) -> None:
+    network, weights = load_with_weights(module, {"input": (1, 1, 28, 28)})
+    alone = study_weights(network, weights, edge)
+    assert alone.name == "Sequential"
+    assert alone.layers["layer"].tolist() == ["0", "3"]
+    whole = study_mantissa(module, images, edge).weights
+    assert (alone.size, alone.kurtosis) == (whole.size, pytest.approx(whole.kurtosis))
+    pd.testing.assert_frame_equal(alone.energy, whole.energy[[*alone.energy]])
+
+
+def test_several_networks_stand_side_by_side(module, images) -> None:
+    study = study_tolerance({"one": module, "other": module}, images, within=0.0)
+    assert study.networks["model"].tolist() == ["one", "other"]
+    assert study.accuracy["model"].tolist() == ["one"] * 9 + ["other"] * 9
+    own = [rows.drop(columns="model") for _, rows in study.accuracy.groupby("model")]
+    assert own[0].reset_index(drop=True).equals(own[1].reset_index(drop=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.bfpsim.test_search_command import call, files, trained  # noqa: F401
+from tests.bfpsim.test_search import call, files, trained  # noqa: F401
 
 TASKS_FORMATS = 7
 

@@ -1,0 +1,84 @@
+"""The search's choices on real images: losses measured, choices confirmed, choices trained."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bfpsim.quant.formats import FormatError, candidates
+from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.search.bitwidth.search import search_formats
+from bfpsim.search.bitwidth.space import make_space
+from bfpsim.search.bitwidth.target import Tradeoff
+from bfpsim.search.crew import workers
+from bfpsim.search.experiments.accuracy import confirm_choices, measure_losses, train_choice
+from bfpsim.search.store import Stages, open_stages
+from bfpsim.workloads import NetworkBuilder
+
+
+@pytest.fixture
+def space(classifier):
+    return make_space(classifier.network, candidates(8))
+
+
+@pytest.fixture
+def search(classifier, space, edge, kept):
+    losses = measure_losses(space, classifier, table=kept / "table.csv", per_nat=0.5)
+    with open_stages(kept / "stages") as stages, workers(1) as run:
+        return search_formats(space, edge, losses.matrix, Tradeoff(0.2), "energy", run, stages)
+
+
+def test_losses_are_read_where_they_were_written(classifier, space, kept) -> None:
+    path, stages = kept / "table.csv", Stages()
+    losses = measure_losses(space, classifier, table=path, stages=stages)
+    assert losses.matrix.shape == (len(space.tensors), len(space.formats))
+    assert losses.images == 60
+    assert losses.per_nat > 0
+    written = path.stat().st_mtime_ns
+    again = measure_losses(space, classifier, table=path, stages=stages)
+    assert path.stat().st_mtime_ns == written
+    assert np.array_equal(again.matrix, losses.matrix)
+    # A nat of one's own scales them.
+    dear = measure_losses(space, classifier, table=path, per_nat=2 * losses.per_nat)
+    assert np.allclose(dear.matrix, 2 * losses.matrix)
+
+
+def test_another_network_is_refused(classifier) -> None:
+    build = NetworkBuilder("other", (1, 4, 4, 3))
+    build.conv("first", "input", 6, (3, 3))
+    with pytest.raises(FormatError, match=r"network other and module net\.py:make: '0' is only in"):
+        measure_losses(make_space(build.network(), candidates(8)), classifier)
+
+
+def test_equal_choices_are_evaluated_once_and_stand_in_all_their_rows(classifier, search) -> None:
+    best, least = search.by("simulated"), search.front[-1]
+    evaluated: list[str] = []
+    names = {"best": best, "again": best, "least": least}
+    frame = confirm_choices(classifier, search, names, evaluated.append)
+    assert frame["choice"].tolist() == ["best", "again", "least"]
+    assert len(evaluated) == len({best.choice.formats, least.choice.formats})
+    pd.testing.assert_series_equal(
+        frame.iloc[0].drop("choice"), frame.iloc[1].drop("choice"), check_names=False
+    )
+    alone = compare_formats(classifier.model, classifier.images, {"x": search.formats(least)})
+    row = frame.iloc[2]
+    assert row["top1"] == alone.accuracy["top1"].iloc[0]
+    assert row["simulated"] == least.simulated
+    assert row["value"] == pytest.approx(
+        row["accuracy_loss"] + 0.2 * least.simulated / search.by("simulated").dm_max
+    )
+
+
+def test_a_trained_choice_leaves_the_classifier_as_it_was(classifier, search, tmp_path) -> None:
+    weights = {name: value.clone() for name, value in classifier.model.state_dict().items()}
+    least = search.front[-1]
+    arguments = ("least +QAT", least, search, classifier, classifier.images, 3)
+    row = train_choice(*arguments, checkpoints=tmp_path / "run")
+    assert row["choice"].tolist() == ["least +QAT"]
+    assert row["simulated"].iloc[0] == least.simulated
+    assert row["accuracy_loss"].iloc[0] == 1 - row["top1"].iloc[0]  # all were right in floats
+    for name, value in classifier.model.state_dict().items():
+        assert torch.equal(value, weights[name])
+    (checkpoint,) = tmp_path.iterdir()
+    assert checkpoint.name.startswith("run-")
+    pd.testing.assert_frame_equal(train_choice(*arguments, checkpoints=tmp_path / "run"), row)

@@ -34,11 +34,6 @@ class LevelColumns(NamedTuple):
         return f"{self.prefix}_{what}"
 
 
-def level_column(level: str, what: str) -> str:
-    """The column of a level with this: "dram_bits"."""
-    return f"{level.lower()}_{what}"
-
-
 def levels_in(frame: pd.DataFrame) -> list[LevelColumns]:
     """The levels that a table has an energy of, in the order of its columns: outermost first."""
     prefixes = [match[1] for name in frame if (match := _ENERGY.fullmatch(str(name)))]

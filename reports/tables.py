@@ -11,9 +11,10 @@ from rich.table import Table
 
 from bfpsim.mapping.counts import Counts, energy_pj, ordered
 from bfpsim.mapping.models import Effect
-from bfpsim.reports.levels import BUFFER, OUTERMOST, level_column
+from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
+from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.result import NetworkResult
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bfpsim.reports.levels import OUTERMOST
 from bfpsim.sim.occupancy import occupancy
 from bfpsim.sim.result import LayerResult, NetworkResult
 from bfpsim.sim.timeline import Slice, Unit
@@ -32,7 +33,7 @@ _THREADS: dict[Unit, str] = {
     "dma I": "DMA I",
     "dma W": "DMA W",
     "dma O": "DMA O",
-    "dram": "DRAM channel",
+    "dram": f"{OUTERMOST} channel",
 }
 _TID = {unit: number for number, unit in enumerate(_THREADS, start=1)}
 _PID = 1

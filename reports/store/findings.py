@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import COLUMNS, energy_pj
 from bfpsim.mapping.nest import Tensor
-from bfpsim.reports.levels import level_column
 from bfpsim.search.store import Entry, StoreError, StoreReader
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import TENSORS, LayerRecord, Record
 from bfpsim.search.sweep.spec import load_spec
+from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:

@@ -185,7 +185,7 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
         )
     if len(findings.points):
         points, layers, traffic = tables["points"], tables["layers"], tables["traffic"]
-        note = "layers.csv."
+        note, outermost = "layers.csv.", levels_in(points)[0].name
         if len(layers) > _LAYERS:
             layers = layers[layers["point"].isin([best.point for best in findings.best.values()])]
             note = (
@@ -196,8 +196,8 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
             PageTable(
                 "points",
                 "Points",
-                "points.csv. Energy is of data movement; compulsory: DRAM payload that no mapping "
-                "avoids; paper, exact: DRAM bits by the models.",
+                f"points.csv. Energy is of data movement; compulsory: {outermost} payload that no "
+                f"mapping avoids; paper, exact: {outermost} bits by the models.",
                 points,
                 _point_columns(points, findings.axes),
             ),

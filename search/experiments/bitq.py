@@ -16,6 +16,7 @@ from bfpsim.search.bitwidth.target import ALPHAS, Tradeoff
 from bfpsim.search.crew import workers as processes
 from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import open_stages
+from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import Network, WorkloadError
 
@@ -117,7 +118,7 @@ def _energies(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    outer, inner = (level.name for level in arch.levels)
+    levels = [level.name for level in arch.levels]
     rows = []
     for network in networks:
         original = 0.0
@@ -128,8 +129,12 @@ def _energies(
                 {
                     "network": network.name,
                     "format": name,
-                    "dram_bits": sum(int(one.counts.total(outer)) for one in result.layers),
-                    "sram_bits": sum(int(one.counts.total(inner)) for one in result.layers),
+                    **{
+                        level_column(level, "bits"): sum(
+                            int(one.counts.total(level)) for one in result.layers
+                        )
+                        for level in levels
+                    },
                     "energy_pj": result.energy_pj,
                     "cycles": result.cycles,
                     "normalised": result.energy_pj / original,

@@ -37,6 +37,7 @@ from bfpsim.quant.mantissa.weights import (
 from bfpsim.quant.study.datasets import Dataset
 from bfpsim.search.experiments.classifier import module_network, quantize
 from bfpsim.search.phases import Phases, silent
+from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import LayerWeights, Network
 from bfpsim.workloads.importers.draft import Imported
@@ -329,14 +330,13 @@ def _cost(network: Network, arch: Arch, width: int, activations: bool) -> dict[s
         for layer in network.layers
     }
     result = simulate_network(network, arch, formats)
-    outer, inner = (level.name for level in arch.levels)
-    dram = result.traffic[result.traffic["level"] == outer]
-    weights = (dram["tensor"] == "W") & dram["layer"].isin(holders)
-    energy = result.traffic.groupby("level")["energy_pj"].sum()
+    outermost = arch.levels[0].name
+    moved = result.traffic[result.traffic["level"] == outermost]
+    weights = (moved["tensor"] == "W") & moved["layer"].isin(holders)
+    energy = result.traffic.groupby("level", sort=False)["energy_pj"].sum()
     return {
-        "dram_bits": int(dram["bits"].sum()),
-        "dram_weight_bits": int(dram.loc[weights, "bits"].sum()),
-        "dram_energy_pj": float(energy[outer]),
-        "sram_energy_pj": float(energy[inner]),
+        level_column(outermost, "bits"): int(moved["bits"].sum()),
+        level_column(outermost, "weight_bits"): int(moved.loc[weights, "bits"].sum()),
+        **{level_column(str(level), "energy_pj"): float(pj) for level, pj in energy.items()},
         "energy_pj": result.energy_pj,
     }

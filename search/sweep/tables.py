@@ -79,6 +79,11 @@ class Tables(NamedTuple):
     traffic: pd.DataFrame
 
 
+def level_column(level: str, what: str) -> str:
+    """The column of a memory level with this: "dram_bits"."""
+    return f"{level.lower()}_{what}"
+
+
 def axis_types(points: Iterable[Point]) -> dict[str, str]:
     """The hardware axes of a sweep, each with the type of all its values."""
     values: dict[str, set[type]] = {}

@@ -14,7 +14,7 @@ from tests.long import often
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress(Path(__file__).with_name("golden.json.gz").read_bytes())
 )
-PARTS = (0, 3, 1, 2, 4, 5, 6, 7)  # of the points, modulo 8: 0 and 4 have the large layers
+PARTS = 7  # odd, for every fourth point has a large layer
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def same(found: dict[str, Any], golden: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found)) == {key: golden[key] for key in found}
 
 
-@pytest.mark.parametrize("part", often(2, PARTS))
+@pytest.mark.parametrize("part", often(1, range(PARTS)))
 def test_random_points(archs: list[bs.Arch], part: int) -> None:
-    for point in GOLDEN["points"][part :: len(PARTS)]:
+    for point in GOLDEN["points"][part::PARTS]:
         layer, arch = layer_of(point["layer"]), archs[point["arch"]]
         formats = bs.LayerFormats(*map(bs.parse_format, point["formats"]))
         mapping = bs.Mapping(*point["mapping"])

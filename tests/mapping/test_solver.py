@@ -1,7 +1,6 @@
 """SCIP against the mapper, the exact model point by point, and the paper's model."""
 
 import random
-from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -14,12 +13,13 @@ from bfpsim.mapping.closed.traffic import EXACT, PAPER
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.mapper import ORDERS, best_mappings, orders
 from bfpsim.mapping.models import outer_counts, stored
-from bfpsim.mapping.nest import DIMS, Mapping, MappingError
+from bfpsim.mapping.nest import DIMS, MappingError
 from bfpsim.mapping.solver.solve import solve
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_arch, random_formats, random_layer, tight
 from tests.long import often
+from tests.mapping.every import legal_nests
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 RESNET18 = list(
@@ -109,16 +109,10 @@ def test_scip_proves_the_optimum_of_resnet18(layer: ConvLayer, name: str, format
 
 def paper_costs(layer, arch, formats) -> list[float]:
     """The paper's cost of every legal mapping."""
-    kept, costs = stored(layer, arch), []
-    for sizes in product(*(range(1, kept.dims[d] + 1) for d in DIMS)):
-        tile = {d: size for d, size in zip(DIMS, sizes, strict=True) if size < kept.dims[d]}
-        for order in permutations(tile):
-            try:
-                nest = check(kept, arch, Mapping("".join(order), tile), formats)
-            except MappingError:
-                break  # legality does not depend on the order
-            costs.append(float(outer_counts(nest, arch, formats, PAPER).total()))
-    return costs
+    return [
+        float(outer_counts(nest, arch, formats, PAPER).total())
+        for _, nest in legal_nests(layer, arch, formats)
+    ]
 
 
 @pytest.mark.parametrize("padding", [0, 1])

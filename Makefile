@@ -9,12 +9,16 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
 
-# Each worker has a core: torch's own threads would only wait for each other.
+# Each worker has a core: torch's own threads would only wait for each other. What Python compiles
+# is kept, whatever the environment says: many tests start processes, and all assertions are
+# rewritten.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
+	$(PYTEST)
 
 test-long: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal -m "long or not long"
+	$(PYTEST) -m "long or not long"
 
 mutants: $(VENV)/.dev
 	$(BIN)/python -m tests.mutants.campaign --workers $(CORES)

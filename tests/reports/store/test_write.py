@@ -22,6 +22,12 @@ def shown(folder):
     return re.sub(r"<(script|style|img)\b.*?(</\1>|>)", "", (folder / "report.html").read_text())
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pages without figures, which take a second."""
+    monkeypatch.setattr("bfpsim.reports.store.write.draw_figures", lambda *_: [])
+
+
 def test_another_process_writes_the_same_bytes(report, store, spec, accuracy, tmp_path):
     command = [sys.executable, "-c", REPORT, store, tmp_path, spec, accuracy]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
@@ -59,7 +65,7 @@ def test_an_empty_store_makes_a_report_that_says_so(tmp_path):
     assert "No accuracies were given" in text
 
 
-def test_a_partial_sweep_is_reported_as_far_as_it_is(tmp_path, planned, spec):
+def test_a_partial_sweep_is_reported_as_far_as_it_is(tmp_path, planned, spec, no_figures):
     store = fill(tmp_path / "store", planned[:4])
     written = write_report(store, tmp_path / "out", sweep=spec)
     assert (written.points, written.failed, written.missing) == (2, 2, 12)
@@ -69,7 +75,7 @@ def test_a_partial_sweep_is_reported_as_far_as_it_is(tmp_path, planned, spec):
     assert gaps["state"].value_counts().to_dict() == {"missing": 12, "failed": 2}
 
 
-def test_gaps_of_an_earlier_report_do_not_stay(tmp_path, planned):
+def test_gaps_of_an_earlier_report_do_not_stay(tmp_path, planned, no_figures):
     store = fill(tmp_path / "store", planned[:1])
     write_report(store, tmp_path / "out")
     assert len(pd.read_csv(tmp_path / "out" / "gaps.csv")) == 1
@@ -86,7 +92,7 @@ def test_a_sweep_that_failed_everywhere_lists_why(tmp_path, planned, spec):
     assert "no mapping fits edge-16k" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_long_tables_stay_out_of_the_page(tmp_path, store, findings, monkeypatch):
+def test_long_tables_stay_out_of_the_page(tmp_path, store, findings, monkeypatch, no_figures):
     monkeypatch.setattr("bfpsim.reports.store.write._LAYERS", 3)
     write_report(store, tmp_path)
     assert f"layers.csv has all {len(findings.layers)} rows" in shown(tmp_path)

@@ -43,6 +43,15 @@ def scheduler(**environment: str) -> Iterator[Cluster]:
             kill(one)
 
 
+def test_a_cluster_finds_what_one_worker_finds(spec, undisturbed, tmp_path):
+    with scheduler() as cluster:
+        cluster.hire(1, "--no-nanny")
+        options = ("--cluster", cluster.address, "--out", tmp_path / "out")
+        finish(start(spec, tmp_path / "store", *options))
+    assert files(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.long
 def test_a_cluster_that_loses_a_worker_and_then_its_client(spec, undisturbed, tmp_path):
     store = tmp_path / "store"
     with scheduler() as cluster:

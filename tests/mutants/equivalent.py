@@ -24,6 +24,11 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "rows are renumbered one column earlier, in the same order",
     ),
     Equivalent(
+        "mapping/steps/price.py", "constant",
+        "if burst > 1:", "1", "0",
+        "bursts of one bit pad nothing: the padding priced is 0",
+    ),
+    Equivalent(
         "mapping/closed/array.py", "first, last",
         "if axis.dim[0] in own", "axis.dim[0]", "axis.dim[-1]",
         "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `own`, or none",

@@ -155,3 +155,11 @@ def test_nested_loops_cut_edge_tiles_likewise():
     assert (old.tolist(), new.tolist()) == ([1, 3, 4], [0, 2, 4])
     old, new = tiles.advances(0)  # the outer loop goes on
     assert (old.tolist(), new.tolist()) == ([1, 3], [2, 4])
+
+
+def test_rows_recur_where_every_tile_reads_all_there_is():
+    """One row under five taps: each of three outputs reads it, in tiles of 1 and of 2."""
+    one_row = ConvLayer("one", K=1, C=1, P=3, Q=8, R=5, S=3, padding=(3, 1), H=1)
+    assert [exact.recurs(one_row, dim) for dim in "PQ"] == [True, False]
+    single = ConvLayer("single", K=1, C=1, P=1, Q=1)
+    assert not exact.recurs(single, "P")  # the only tile is no other's equal

@@ -1,18 +1,22 @@
 """Tables over tile sizes, each entry against the boxes of its tiles, one by one."""
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfpsim.mapping.candidates import undominated
 from bfpsim.mapping.closed import exact
+from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.leaves import Leaves
-from bfpsim.quant.formats import BFP, Plain
+from bfpsim.mapping.nest import DIMS, Mapping, make_nest
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.quant.formats.blocks import touched
 from bfpsim.workloads import ConvLayer
-from tests.mapping.walk import channel_intervals, input_cols, input_rows
+from tests.generate import make_arch
+from tests.mapping.walk import channel_intervals, input_cols, input_fetches, input_rows
 
 
 def spans(extent, size):
@@ -155,3 +159,26 @@ def test_nested_loops_cut_edge_tiles_likewise():
     assert (old.tolist(), new.tolist()) == ([1, 3, 4], [0, 2, 4])
     old, new = tiles.advances(0)  # the outer loop goes on
     assert (old.tolist(), new.tolist()) == ([1, 3], [2, 4])
+
+
+def test_rows_recur_where_every_tile_reads_all_there_is():
+    """One row under five taps: each of three outputs reads it, in tiles of 1 and of 2."""
+    one_row = ConvLayer("one", K=1, C=1, P=3, Q=8, R=5, S=3, padding=(3, 1), H=1)
+    assert [exact.recurs(one_row, dim) for dim in "PQ"] == [True, False]
+    single = ConvLayer("single", K=1, C=1, P=1, Q=1)
+    assert not exact.recurs(single, "P")  # the only tile is no other's equal
+
+
+@pytest.mark.parametrize("halo", ["sliding", "none"])
+def test_boxes_that_recur_are_counted_at_every_tile_size(halo):
+    """Also where P or Q, or both, stay whole and have no loop."""
+    layer = ConvLayer("clipped", K=2, C=1, P=3, Q=3, R=5, S=3, padding=(3, 3, 2, 1), H=1, W=2)
+    arch, formats = make_arch(halo=halo), LayerFormats.uniform(Plain(8))
+    sizes = {dim: np.arange(1, layer.dims[dim] + 1) for dim in DIMS}
+    grid = Grid(layer, arch, formats, sizes)
+    for order in ("".join(dims) for dims in permutations("KPQ")):
+        fetched = np.broadcast_to(grid.fetched("I", order), [len(sizes[d]) for d in DIMS])
+        for at in np.ndindex(fetched.shape):
+            tile = dict(zip(DIMS, (i + 1 for i in at), strict=True))
+            boxes = input_fetches(make_nest(layer, Mapping(order, tile)), halo)
+            assert fetched[at] == sum(fetch.new.pixels * 8 for fetch in boxes), (order, tile)

@@ -39,6 +39,7 @@ LEAST_PER_MODULE = 3
 WANTED = 0.95
 
 GOLDEN = "tests/golden/test_golden.py::test_random_points[0]"
+GRID = "tests/mapping/test_mapper.py::test_every_point_of_the_grid_is_priced_and_judged_as_alone"
 
 
 def _tests(folder: str, names: str) -> tuple[str, ...]:
@@ -54,7 +55,7 @@ _STEPS = (
     *_tests("mapping", "distinct price boxes levels movement bursts"),
     *_tests("sim", "timing"),
 )
-_CLOSED = (*_tests("mapping", "levels tables movement paper_grid models"), GOLDEN)
+_CLOSED = (*_tests("mapping", "levels tables movement paper_grid models"), GRID, GOLDEN)
 _FORMATS = (
     *_tests("quant/formats", "packing layout blocks quantize exact"),
     *_tests("mapping", "price bursts"),

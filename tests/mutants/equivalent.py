@@ -24,6 +24,17 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "rows are renumbered one column earlier, in the same order",
     ),
     Equivalent(
+        "mapping/steps/price.py", "constant",
+        "if burst > 1:", "1", "0",
+        "bursts of one bit pad nothing: the padding priced is 0",
+    ),
+    Equivalent(
+        "mapping/closed/exact.py", "not",
+        "unmoved = tables[depth] if not advancing else np.zeros_like(tables[depth])",
+        "not advancing", "advancing",
+        "tables of equal boxes are then always given; left out, they are derived, and the same",
+    ),
+    Equivalent(
         "mapping/closed/array.py", "first, last",
         "if axis.dim[0] in own", "axis.dim[0]", "axis.dim[-1]",
         "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `own`, or none",
@@ -33,11 +44,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "return [(a * per_group, b * per_group) for a, b in pairwise(cuts)]",
         "a * per_group", "a // per_group",
         "if cuts between groups cut a block, the first does, and the tile before it begins at 0",
-    ),
-    Equivalent(
-        "sim/clock.py", "constant",
-        "self._number += 1", "1", "2",
-        "the numbers only order what is scheduled",
     ),
     Equivalent(
         "sim/recurrence.py", "comparison",

@@ -28,3 +28,11 @@ def test_lines_are_the_stored_rows_that_some_output_reads(
 def test_lines_by_hand() -> None:
     """Outputs at -1, 2, 5, 8 of 8 rows, two taps each: rows 0, 2, 3, 5, 6; the rest is padding."""
     assert Window(stride=3, taps=2, dilation=1, before=1, extent=8).lines(4) == 5
+
+
+def test_what_lies_in_padding_alone_is_nothing() -> None:
+    """Of 4 rows behind 1 of padding: the window at -1 ends at 0, the one at 4 begins at the end."""
+    window = Window(stride=1, taps=1, dilation=1, before=1, extent=4)
+    assert [window.interval((output, output + 1)) for output in (0, 1, 4, 5, 6)] == [
+        (0, 0), (0, 1), (3, 4), (0, 0), (0, 0),
+    ]  # fmt: skip

@@ -73,7 +73,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "mapping/closed/paper.py": (*_tests("mapping", "paper_grid models mapper"), GOLDEN),
     "mapping/closed/traffic.py": (*_tests("mapping", "levels movement models"), GOLDEN),
     "mapping/closed/grid.py": (
-        *_tests("mapping", "capacity array_model movement models mapper"), GOLDEN,
+        *_tests("mapping", "capacity array_model movement"),
+        GRID,
+        *_tests("mapping", "models mapper"), GOLDEN,
     ),
     "mapping/closed/array.py": (
         *_tests("mapping", "code_reads array_model pe_array models mapper"), GOLDEN,

@@ -35,9 +35,26 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "tables of equal boxes are then always given; left out, they are derived, and the same",
     ),
     Equivalent(
+        "mapping/closed/paper.py", "constant",
+        "shape[axis] = -1", "1", "2",
+        "numpy works out the length for any negative number",
+    ),
+    Equivalent(
         "mapping/closed/array.py", "first, last",
         "if axis.dim[0] in own", "axis.dim[0]", "axis.dim[-1]",
         "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `own`, or none",
+    ),
+    Equivalent(
+        "mapping/closed/array.py", "first, last",
+        "if axis.dim[0] in at:", "axis.dim[0]", "axis.dim[-1]",
+        "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `at`, or none",
+    ),
+    Equivalent(
+        "mapping/closed/array.py", "arithmetic",
+        "most = -(-prod(extents[dim] for dim in axis.dim) // axis.size)",
+        "-prod((extents[dim] for dim in axis.dim)) // axis.size",
+        "-prod((extents[dim] for dim in axis.dim)) * axis.size",
+        "any bound on the folds numbers the reads apart",
     ),
     Equivalent(
         "mapping/fit.py", "arithmetic",

@@ -33,3 +33,12 @@ def test_what_has_happened_is_let_go_when_asked() -> None:
     env.run()
     assert list(env.pending()) == []
     assert sum(event() is not None for event in events) == 0
+
+
+def test_what_begins_now_comes_before_what_waited_for_now() -> None:
+    """A new process is urgent: SimPy starts it before timeouts of the same cycle."""
+    env = Clock()
+    waiting = env.process(waits(env, 0))
+    env.step()
+    new = env.process(waits(env, 2))
+    assert list(env.pending()) == [(0, new), (0, waiting)]

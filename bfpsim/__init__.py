@@ -124,185 +124,75 @@ if not isdir(join(__path__[0], "arch")):
     )
 
 _HOME = {
-    "bfpsim.arch": (
-        "Arch",
-        "ArchError",
-        "dump_arch",
-        "load_arch",
-    ),
-    "bfpsim.mapping.models": ("predict",),
-    "bfpsim.mapping.nest": (
-        "Mapping",
-        "MappingError",
-    ),
+    "bfpsim.arch": "Arch ArchError dump_arch load_arch",
+    "bfpsim.mapping.models": "predict",
+    "bfpsim.mapping.nest": "Mapping MappingError",
     "bfpsim.quant.formats": (
-        "BFP",
-        "FormatError",
-        "LayerFormats",
-        "Plain",
-        "Rounding",
-        "dequantize",
-        "pack",
-        "parse_format",
-        "quantize_activation",
-        "quantize_weight",
-        "unpack",
+        "BFP FormatError LayerFormats Plain Rounding dequantize pack parse_format "
+        "quantize_activation quantize_weight unpack"
     ),
-    "bfpsim.quant.mantissa.minifloat": ("MiniFloat",),
-    "bfpsim.quant.study.accuracy": (
-        "TopK",
-        "top_k",
-    ),
-    "bfpsim.quant.study.additivity": ("check_additivity",),
-    "bfpsim.quant.study.comparison": ("compare_formats",),
+    "bfpsim.quant.mantissa.minifloat": "MiniFloat",
+    "bfpsim.quant.study.accuracy": "TopK top_k",
+    "bfpsim.quant.study.additivity": "check_additivity",
+    "bfpsim.quant.study.comparison": "compare_formats",
     "bfpsim.quant.study.datasets": (
-        "Normalisation",
-        "read_idx_dataset",
-        "read_npz_dataset",
-        "shipped_test_images",
+        "Normalisation read_idx_dataset read_npz_dataset shipped_test_images"
     ),
-    "bfpsim.quant.study.image_folder": ("read_image_folder",),
-    "bfpsim.quant.study.sensitivity": (
-        "Sensitivity",
-        "measure_sensitivity",
-    ),
-    "bfpsim.quant.torch.model": (
-        "Codings",
-        "QuantizedModel",
-        "quantize_model",
-    ),
-    "bfpsim.quant.training.fine_tuning": ("fine_tune",),
-    "bfpsim.reports.capacity": (
-        "curve_report",
-        "plot_energies",
-        "plot_sweep",
-        "sweep_table",
-    ),
-    "bfpsim.reports.mantissa": (
-        "mantissa_report",
-        "tolerance_report",
-        "weights_report",
-    ),
-    "bfpsim.reports.mapping": (
-        "mapping_report",
-        "solver_report",
-    ),
-    "bfpsim.reports.quantization": (
-        "formats_report",
-        "sensitivity_report",
-    ),
-    "bfpsim.reports.report": (
-        "Report",
-        "write_csv",
-    ),
-    "bfpsim.reports.reproduction": (
-        "ablation_report",
-        "accuracy_report",
-        "alpha_report",
-        "energy_report",
-    ),
-    "bfpsim.reports.roofline": (
-        "Roof",
-        "plot_roofline",
-    ),
-    "bfpsim.reports.search": ("search_report",),
-    "bfpsim.reports.store.write": ("write_report",),
-    "bfpsim.reports.sweep": ("sweep_report",),
+    "bfpsim.quant.study.image_folder": "read_image_folder",
+    "bfpsim.quant.study.sensitivity": "Sensitivity measure_sensitivity",
+    "bfpsim.quant.torch.model": "Codings QuantizedModel quantize_model",
+    "bfpsim.quant.training.fine_tuning": "fine_tune",
+    "bfpsim.reports.capacity": "curve_report plot_energies plot_sweep sweep_table",
+    "bfpsim.reports.mantissa": "mantissa_report tolerance_report weights_report",
+    "bfpsim.reports.mapping": "mapping_report solver_report",
+    "bfpsim.reports.quantization": "formats_report sensitivity_report",
+    "bfpsim.reports.report": "Report write_csv",
+    "bfpsim.reports.reproduction": "ablation_report accuracy_report alpha_report energy_report",
+    "bfpsim.reports.roofline": "Roof plot_roofline",
+    "bfpsim.reports.search": "search_report",
+    "bfpsim.reports.store.write": "write_report",
+    "bfpsim.reports.sweep": "sweep_report",
     "bfpsim.reports.tables": (
-        "simulation_report",
-        "simulation_table",
-        "traffic_table",
-        "validation_report",
-        "validation_table",
+        "simulation_report simulation_table traffic_table validation_report validation_table"
     ),
-    "bfpsim.reports.trace": ("write_trace",),
+    "bfpsim.reports.trace": "write_trace",
     "bfpsim.reports.workload": (
-        "catalog_report",
-        "host_frame",
-        "kinds_frame",
-        "workload_frame",
-        "workload_report",
+        "catalog_report host_frame kinds_frame workload_frame workload_report"
     ),
-    "bfpsim.search.bitwidth.allocation": ("InfeasibleError",),
-    "bfpsim.search.bitwidth.search": (
-        "SearchResult",
-        "search_network",
-    ),
-    "bfpsim.search.bitwidth.target": (
-        "CostBudget",
-        "LossBudget",
-        "Tradeoff",
-    ),
-    "bfpsim.search.buffers": ("sweep_capacity",),
-    "bfpsim.search.curve": ("traffic_curves",),
-    "bfpsim.search.experiments.answer": (
-        "Answer",
-        "choose_formats",
-    ),
+    "bfpsim.search.bitwidth.allocation": "InfeasibleError",
+    "bfpsim.search.bitwidth.search": "SearchResult search_network",
+    "bfpsim.search.bitwidth.target": "CostBudget LossBudget Tradeoff",
+    "bfpsim.search.buffers": "sweep_capacity",
+    "bfpsim.search.curve": "traffic_curves",
+    "bfpsim.search.experiments.answer": "Answer choose_formats",
     "bfpsim.search.experiments.bitq": (
-        "reproduce_ablation",
-        "reproduce_accuracy",
-        "reproduce_alpha",
-        "reproduce_energy",
+        "reproduce_ablation reproduce_accuracy reproduce_alpha reproduce_energy"
     ),
-    "bfpsim.search.experiments.classifier": (
-        "Classifier",
-        "make_classifier",
-    ),
-    "bfpsim.search.experiments.formats": (
-        "study_formats",
-        "study_sensitivity",
-    ),
-    "bfpsim.search.experiments.inference": ("run_images",),
-    "bfpsim.search.experiments.mantissa": (
-        "study_mantissa",
-        "study_tolerance",
-        "study_weights",
-    ),
-    "bfpsim.search.mappings": ("map_network",),
-    "bfpsim.search.phases": ("progress_lines",),
-    "bfpsim.search.rescore": (
-        "find_mapping",
-        "rescored",
-    ),
-    "bfpsim.search.solvers": ("compare_solvers",),
-    "bfpsim.search.store": ("StoreError",),
-    "bfpsim.search.sweep.run": ("sweep",),
-    "bfpsim.search.sweep.spec": ("SweepError",),
-    "bfpsim.sim.host": ("infer",),
-    "bfpsim.sim.inference": (
-        "calibrate",
-        "run_inference",
-    ),
-    "bfpsim.sim.result": (
-        "LayerResult",
-        "NetworkResult",
-    ),
-    "bfpsim.sim.simulate": (
-        "simulate",
-        "simulate_network",
-    ),
-    "bfpsim.sim.validate": ("validate",),
+    "bfpsim.search.experiments.classifier": "Classifier make_classifier",
+    "bfpsim.search.experiments.formats": "study_formats study_sensitivity",
+    "bfpsim.search.experiments.inference": "run_images",
+    "bfpsim.search.experiments.mantissa": "study_mantissa study_tolerance study_weights",
+    "bfpsim.search.mappings": "map_network",
+    "bfpsim.search.phases": "progress_lines",
+    "bfpsim.search.rescore": "find_mapping rescored",
+    "bfpsim.search.solvers": "compare_solvers",
+    "bfpsim.search.store": "StoreError",
+    "bfpsim.search.sweep.run": "sweep",
+    "bfpsim.search.sweep.spec": "SweepError",
+    "bfpsim.sim.host": "infer",
+    "bfpsim.sim.inference": "calibrate run_inference",
+    "bfpsim.sim.result": "LayerResult NetworkResult",
+    "bfpsim.sim.simulate": "simulate simulate_network",
+    "bfpsim.sim.validate": "validate",
     "bfpsim.workloads": (
-        "ConvLayer",
-        "Network",
-        "NetworkBuilder",
-        "WorkloadError",
-        "load_weights",
-        "load_with_weights",
-        "load_workload",
-        "normalise",
-        "save_weights",
-        "save_workload",
-        "shipped_images",
-        "shipped_weights",
+        "ConvLayer Network NetworkBuilder WorkloadError load_weights load_with_weights "
+        "load_workload normalise save_weights save_workload shipped_images shipped_weights"
     ),
-    "bfpsim.workloads.training.shipped": (
-        "load_module",
-        "shipped_module",
-    ),
+    "bfpsim.workloads.training.shipped": "load_module shipped_module",
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+"""Module -> the public names that it defines."""
+
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
     "BFP",

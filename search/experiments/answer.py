@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bfpsim.quant.study.datasets import Dataset
     from bfpsim.search.experiments.classifier import Classifier
 
-_STEPS = 1000
+STEPS = 1000
 """Steps of training, the paper's."""
 
 
@@ -89,7 +89,7 @@ def choose_formats(
     table: str | Path | None = None,
     loss_per_nat: float | None = None,
     training: Dataset | None = None,
-    steps: int = _STEPS,
+    steps: int = STEPS,
     seed: int = 0,
     between: int = 0,
     store: str | Path | None = None,

@@ -14,6 +14,7 @@ from bfpsim.search.bitwidth.search import Proposal, SearchResult, search_formats
 from bfpsim.search.bitwidth.space import make_space
 from bfpsim.search.bitwidth.target import ALPHAS, Tradeoff
 from bfpsim.search.crew import workers as processes
+from bfpsim.search.experiments.answer import STEPS
 from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import open_stages
 from bfpsim.search.sweep.tables import level_column
@@ -27,14 +28,11 @@ if TYPE_CHECKING:
     from bfpsim.search.experiments.classifier import Classifier
     from bfpsim.search.experiments.formats import FormatsByLayer
 
-ALPHA = 0.2
+ALPHA = Tradeoff().alpha
 """The weight of movement at which the paper's tables are made."""
 
 BITS = (16, 8)
 """The paper's two widths."""
-
-_STEPS = 1000
-"""Steps of training, the paper's."""
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "image classification": ("googlenet", "resnet18", "mobilenetv2-eca", "convnext-l"),
@@ -217,7 +215,7 @@ def reproduce_ablation(
     bits: Sequence[int] = BITS,
     alpha: float = ALPHA,
     training: Dataset | None = None,
-    steps: int = _STEPS,
+    steps: int = STEPS,
     workers: int = 1,
     progress: Phases = silent,
 ) -> AblationStudy:
@@ -269,7 +267,7 @@ def reproduce_accuracy(
     *,
     alpha: float = ALPHA,
     training: Dataset | None = None,
-    steps: int = _STEPS,
+    steps: int = STEPS,
     workers: int = 1,
     progress: Phases = silent,
 ) -> AccuracyStudy:

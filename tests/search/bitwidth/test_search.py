@@ -52,6 +52,12 @@ def test_no_choice_of_formats_and_mappings_is_better(seed: int, objective: str) 
     )
 
 
+@pytest.fixture
+def short_front(monkeypatch) -> None:
+    """Fronts of the paper's alphas alone, where a test is about something else."""
+    monkeypatch.setattr("bfpsim.search.bitwidth.search.POINTS", 0)
+
+
 def uniform_values(found: SearchResult, seed: int) -> list[float]:
     """What one format for all tensors reaches, each layer simulated under the mapper's best."""
     losses = random_losses(found.space, seed)
@@ -135,12 +141,14 @@ def test_a_front_cut_short_has_the_alphas_of_the_paper_and_of_the_target(monkeyp
         assert short.at(alpha) == whole.at(alpha)
 
 
+@pytest.mark.usefixtures("short_front")
 def test_tied_tensors_have_one_format() -> None:
     found = searched(block_network(), 5)
     formats = found.formats(found.by("simulated"))
     assert formats["stem"].O == formats["inner"].I == formats["outer"].O == formats["head"].I
 
 
+@pytest.mark.usefixtures("short_front")
 def test_free_choices_cost_no_more_than_tied_ones() -> None:
     # Losses of a tied tensor are the sums of its operands', so that the two are comparable.
     network, arch, formats = block_network(), small_arch(), FORMATS
@@ -155,6 +163,7 @@ def test_free_choices_cost_no_more_than_tied_ones() -> None:
     assert a.value(a.by("simulated")) <= b.value(b.by("simulated")) * (1 + 1e-9)
 
 
+@pytest.mark.usefixtures("short_front")
 def test_budgets() -> None:
     least = searched(block_network(), 0, target=Tradeoff(1e6)).by("simulated")
     best = searched(block_network(), 0, target=Tradeoff(1e-6)).by("simulated")
@@ -171,6 +180,7 @@ def test_budgets() -> None:
         searched(block_network(), 0, target=CostBudget(1.0))
 
 
+@pytest.mark.usefixtures("short_front")
 @pytest.mark.parametrize("objective", ["dram", pytest.param("energy", marks=pytest.mark.long)])
 def test_gaps_and_floors_of_budgets_are_in_the_units_of_their_values(objective: str) -> None:
     free = searched(block_network(), 0, objective=objective).by("simulated")
@@ -183,6 +193,7 @@ def test_gaps_and_floors_of_budgets_are_in_the_units_of_their_values(objective: 
         assert all(own.gap <= 1e-4 for own in found.proposals if np.isfinite(own.value))
 
 
+@pytest.mark.usefixtures("short_front")
 def test_a_budget_that_only_the_papers_model_thinks_too_small() -> None:
     """The paper's prices are no lower bound: 6560 bits are enough, and it asks for 7171."""
     found = searched(block_network(), 0, 3500, target=CostBudget(6560.0))
@@ -198,11 +209,13 @@ def test_a_budget_of_exactly_what_is_needed_is_met(objective: str) -> None:
     assert found.by("simulated").simulated <= most * (1 + 1e-9)
 
 
+@pytest.mark.usefixtures("short_front")
 @pytest.mark.parametrize("processes", often(1, [2, 1]))
 def test_the_same_again_whatever_the_number_of_workers(processes: int) -> None:
     assert searched(block_network(), 4) == searched(block_network(), 4, processes=processes)
 
 
+@pytest.mark.usefixtures("short_front")
 def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
     whole = searched(block_network(), 4)
 

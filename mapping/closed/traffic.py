@@ -92,20 +92,24 @@ class Payload:
         effects = effects & _SHAPING[tensor]
         key = (tensor, cell, effects)
         if key not in self._known:
-            self._known[key] = self._model(tensor, cell, effects - {Effect.HALO})
-            if Effect.HALO in effects:
-                self._known[key] += self._overlap(cell, effects)
+            widened = effects - {Effect.HALO}
+            if Effect.HALO not in effects:
+                self._known[key] = self._model(tensor, cell, effects)
+            elif Effect.EDGES in effects:
+                self._known[key] = self._fetched(cell, Effect.PADDING in effects)
+            else:  # what the halo explains where edges are counted, on top of the paper's trips
+                whole = self._moved(tensor, cell, widened | {Effect.EDGES})
+                exact_cells = self._fetched(cell, Effect.PADDING in effects)
+                self._known[key] = self._moved(tensor, cell, widened) + exact_cells - whole
         return self._known[key]
 
-    def _overlap(self, cell: exact.Cell, effects: Effects) -> Any:
-        """Cells of I that rule 3 moves beyond what widened tiles hold, edges counted."""
-        key = (cell, Effect.PADDING in effects)
+    def _fetched(self, cell: exact.Cell, clipped: bool) -> int:
+        """Cells of I that rule 3 moves."""
+        key = (cell, clipped)
         if key not in self._known:
-            clipped = Effect.PADDING in effects
-            fetched = _moved_cells(self._nest, "I", self._leaves, cell, self._windows(clipped))
-            whole = (effects | {Effect.EDGES}) - {Effect.HALO}
-            self._known[key] = fetched - self._moved("I", cell, whole)
-        return self._known[key]
+            windows = self._windows(clipped)
+            self._known[key] = _moved_cells(self._nest, "I", self._leaves, cell, windows)
+        return int(self._known[key])
 
     def _windows(self, clipped: bool) -> list[Axis[Any]]:
         if ("windows", clipped) not in self._known:

@@ -15,9 +15,9 @@ from bfpsim.quant.study.datasets import shipped_test_images
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import load_workload
+from tests.exports import exported
 from tests.generate import make_arch
 from tests.long import often
-from tests.trained import exported
 
 FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(8, 3, 8))
 

@@ -6,9 +6,9 @@ from bfpsim.quant.formats import candidates
 from bfpsim.search.bitwidth.space import make_space
 from bfpsim.workloads import load_workload
 from bfpsim.workloads.shipped import TRAINED
+from tests.exports import exported
 from tests.long import often
 from tests.search.bitwidth.small import block_network
-from tests.trained import exported
 
 
 @pytest.mark.parametrize("name", often(1, sorted(TRAINED, key=lambda name: "vit" not in name)))

@@ -6,6 +6,7 @@ from torch import nn
 from bfpsim.arch import load_arch
 from bfpsim.quant.study.datasets import FASHION_MNIST, ArrayDataset
 from bfpsim.search.experiments.classifier import make_classifier
+from tests.exports import exported_once  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+from tests.exports import exported_once  # noqa: F401

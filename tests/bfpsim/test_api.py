@@ -111,6 +111,7 @@ def test_quantize_sensitivity(same, classifier, folder, name, tmp_path) -> None:
     assert table.read_bytes() == (tmp_path / "mine.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_mantissa(same, module, images, edge, folder, name) -> None:
     study = bs.study_mantissa(module, images, edge, name=name, within=0.2)
     data = ("--data", folder / "data.npz", "--within", 20)
@@ -132,6 +133,7 @@ def test_search(same, classifier, edge, folder, name, tmp_path) -> None:
     same(bs.search_report(answer), "search", name, *data, *options)
 
 
+@pytest.mark.long
 def test_the_paper(same, classifier, edge, folder, name, tmp_path) -> None:
     work = tmp_path / "work"
     study = bs.reproduce_alpha(classifier, edge, work, bits=[8])

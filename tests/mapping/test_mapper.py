@@ -43,7 +43,7 @@ def small_case(seed: int, burst: str):
     return layer, tight(arch, int(2 ** rng.uniform(6, 13))), formats
 
 
-@pytest.mark.parametrize("seed", often(24, range(60)))
+@pytest.mark.parametrize("seed", often(16, range(60)))
 def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
     layer, arch, formats = small_case(seed, "1 bit")
     every = brute_force(layer, arch, formats, EXACT)
@@ -56,7 +56,7 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
     assert outer_counts(nest, arch, formats, EXACT).total() == min(every.values())
 
 
-@pytest.mark.parametrize("seed", often(12, range(36)))
+@pytest.mark.parametrize("seed", often(8, range(36)))
 def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> None:
     """Of every candidate size under every order of `orders`, each priced alone."""
     layer, arch, formats = small_case(seed, "64 bit")
@@ -74,7 +74,7 @@ def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> Non
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency"])
-@pytest.mark.parametrize("seed", often(9, range(200, 224)))
+@pytest.mark.parametrize("seed", often(6, range(200, 224)))
 def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:
     """Priced by the scalar model, over every order and tile size."""
     layer, arch, formats = small_case(seed, "1 bit")
@@ -91,7 +91,7 @@ def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:
         assert found.cost == pytest.approx(min(costs), rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", often(6, [*range(300, 304), *range(305, 318), 304]))
+@pytest.mark.parametrize("seed", often(4, [*range(300, 304), *range(305, 318), 304]))
 @pytest.mark.parametrize("model", ["exact", "full"])
 def test_the_k_best_ascend_and_are_distinct(seed: int, model: str) -> None:
     layer, arch, formats = small_case(seed, "64 bit")
@@ -227,7 +227,7 @@ def test_the_smallest_size_of_a_trip_count_is_not_always_the_best(layer, halo: s
     ],
     ids=lambda layer: layer.name,
 )
-@pytest.mark.parametrize("halo", ["sliding", "none"])
+@pytest.mark.parametrize("halo", often(1, ["sliding", "none"]))
 def test_where_all_windows_read_the_same_rows_c_may_be_outside_k(layer, halo: str) -> None:
     """At every capacity that changes anything, against every order and tile size."""
     formats = LayerFormats(BFP(8, 4, 2), BFP(8, 4, 2), Plain(8))

@@ -70,7 +70,7 @@ def at_dram(counts: Counts) -> dict[Flow, Fraction | int]:
 # --- exact --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", often(3, range(8)))
+@pytest.mark.parametrize("seed", often(2, range(8)))
 def test_exact_is_what_the_rules_move(seed: int) -> None:
     """500 nests a seed, any halo and padding policy, element by element."""
     for layer, arch, mapping, formats in cases(seed, 500):

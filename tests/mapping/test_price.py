@@ -13,6 +13,7 @@ from bfpsim.quant.formats import BFP, LayerFormats, PartialSums
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.long import often
 from tests.mapping.walk import (
     ActivationBox,
     Volume,
@@ -41,7 +42,7 @@ def padding(layout: ActivationLayout | WeightLayout, arch: Arch, box: tuple) -> 
     return total
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", often(60, range(120)))
 def test_inputs(seed: int) -> None:
     nest, arch, formats = case(seed)
     layout = ActivationLayout(nest.layer.input_shape, formats.I)
@@ -56,7 +57,7 @@ def test_inputs(seed: int) -> None:
         assert stays[tile].leaves == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", often(60, range(120)))
 def test_weights(seed: int) -> None:
     nest, arch, formats = case(seed)
     layout = WeightLayout(nest.layer.weight_shape, formats.W)
@@ -69,7 +70,7 @@ def test_weights(seed: int) -> None:
         assert stays[tile].arrives == (*volume, 0, padding(layout, arch, fetch.box[:2]))
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", often(60, range(120)))
 def test_outputs(seed: int) -> None:
     nest, arch, formats = case(seed)
     width = arch.pe_array.accumulator_bits
@@ -90,7 +91,7 @@ def test_outputs(seed: int) -> None:
         assert stays[tile].held in (result.bits, max(result.bits, elements * width))
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", often(60, range(120)))
 def test_steps(seed: int) -> None:
     nest, arch, formats = case(seed)
     priced = streams_of(nest, arch, formats).steps

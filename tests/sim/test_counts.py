@@ -27,9 +27,9 @@ def assert_exact_equals_simulated(seed: int) -> None:
     assert simulate(*point).counts == model_counts(*point, EXACT)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(5))
 def test_exact_equals_simulated_without_bursts(block: int) -> None:
-    """1,000 random nests, 0 bits apart at either level."""
+    """500 random nests, 0 bits apart at either level."""
     for seed in range(100 * block, 100 * block + 100):
         assert_exact_equals_simulated(seed)
 
@@ -40,7 +40,7 @@ def test_exact_equals_simulated_at_length() -> None:
         assert_exact_equals_simulated(seed)
 
 
-@pytest.mark.parametrize("burst", often(2, ["32 B", "7 bit", "64 bit"]))
+@pytest.mark.parametrize("burst", often(1, ["7 bit", "32 B", "64 bit"]))
 def test_the_ladder_ends_at_the_simulation_with_bursts(burst: str) -> None:
     for seed in range(150):
         point = case(seed, burst)
@@ -49,7 +49,7 @@ def test_the_ladder_ends_at_the_simulation_with_bursts(burst: str) -> None:
         assert sum(bits for _, bits, _ in ladder(*point)) == simulated.total("DRAM")
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", often(80, range(200)))
 def test_conservation(seed: int) -> None:
     """What leaves DRAM enters SRAM; every output is written once as a result."""
     layer, arch, mapping, formats = case(seed, "32 B")

@@ -16,6 +16,7 @@ from bfpsim.sim.channel import Channel
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.long import often
 
 
 def tiny_arch(double_buffered: bool = False, **dram: str) -> Arch:
@@ -181,7 +182,7 @@ def test_holding_more_than_the_capacity_is_a_defect() -> None:
         memory.take(1)
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", often(150, range(400)))
 def test_laws_of_time(seed: int) -> None:
     rng = random.Random(seed)
     layer, formats = random_layer(rng), random_formats(rng)

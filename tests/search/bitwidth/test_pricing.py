@@ -52,7 +52,7 @@ def test_the_exact_models_prices_are_the_mappers(seed: int, objective: str) -> N
         check(stored(layer, arch), arch, mapping, formats)  # legal
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", often(3, range(6)))
 def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> None:
     rng, layer, arch = case(seed + 50)
     layer = random_layer(rng, 3)
@@ -80,7 +80,7 @@ def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> Non
         assert found == pytest.approx(least, rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", often(3, range(6)))
 def test_a_pools_prices_are_the_simulators(seed: int) -> None:
     rng, layer, arch = case(seed + 100)
     every = range(len(FORMATS))
@@ -152,9 +152,9 @@ def test_no_price_is_lost_by_leaving_mappings_out(first: int, objective: str, mo
             )
 
 
-@pytest.mark.parametrize("first", often(1, [200, 204]))
+@pytest.mark.parametrize("first", often(1, [200, 202, 204, 206]))
 def test_superfluous_mappings_change_no_price(first: int) -> None:
-    for seed in range(first, first + 4):
+    for seed in range(first, first + 2):
         rng, layer, arch = case(seed)
         pool = set()
         for fmt in FORMATS:

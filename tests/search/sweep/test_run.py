@@ -187,7 +187,8 @@ def test_the_second_interrupt_waits_for_nothing(spec, tmp_path, heard):
             asked += 1
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match=r"^[56] of 32 points are in"):
+    # As above: what the worker had at hand may be in as well.
+    with pytest.raises(KeyboardInterrupt, match=r"^[567] of 32 points are in"):
         sweep(spec, tmp_path / "store", workers=1, progress=interrupt)
     assert multiprocessing.active_children() == []
 

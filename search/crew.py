@@ -108,8 +108,9 @@ class ClusterCrew:
             raise CrewError(
                 f"cluster {address}: needs dask.distributed; pip install 'bfpsim[cluster]'"
             ) from None
-        # Its account of a lost connection is a traceback; ours is one line.
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        # Its accounts of a lost connection are tracebacks; ours is one line.
+        for part in ("client", "batched"):
+            logging.getLogger(f"distributed.{part}").setLevel(logging.CRITICAL)
         self.died: type[Exception] = KilledWorker
         connect: Any = Client  # distributed has no types
         try:

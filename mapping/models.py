@@ -14,7 +14,6 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.traffic import (
     EXACT,
     FULL,
@@ -28,10 +27,10 @@ from bfpsim.mapping.closed.traffic import (
 )
 from bfpsim.mapping.counts import Counts, Direction, to_frame
 from bfpsim.mapping.fit import check
-from bfpsim.mapping.nest import Mapping, Nest, Tensor, make_nest
+from bfpsim.mapping.nest import Mapping, Nest, Tensor
 from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.mapping.window import Window
-from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.quant.formats import ActivationLayout, LayerFormats, WeightLayout
 from bfpsim.workloads import ConvLayer
 
 if TYPE_CHECKING:
@@ -160,27 +159,19 @@ def compulsory_counts(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Co
     O as a result.
     """
     layer, level = stored(layer, arch), arch.levels[0].name
-    grid = Grid.of_nest(make_nest(layer, Mapping()), arch, formats)
     rows, cols = (Window.of(layer, d).lines(layer.dims[d]) for d in "PQ")
-    pixels = layer.N * rows * cols
-    n, p, q, outputs = layer.output_shape
+    needed = (layer.N, rows, cols, layer.G * layer.C)
     counts = Counts()
-
-    def once(tensor: Tensor, direction: Direction, mantissa: int, exponent: int) -> None:
-        counts.add(level, tensor, direction, "mantissa", mantissa)
-        counts.add(level, tensor, direction, "exponent", exponent)
-
-    once("I", "read", *_pixels(pixels, layer.G * layer.C, formats.I))
-    weights = prod(layer.weight_shape) * formats.W.mantissa_bits
-    once("W", "read", weights, grid.room["W"] - weights)
-    once("O", "write", *_pixels(n * p * q, outputs, formats.O))
+    once: tuple[tuple[Tensor, Direction, ActivationLayout | WeightLayout], ...] = (
+        ("I", "read", ActivationLayout(needed, formats.I)),
+        ("W", "read", WeightLayout(layer.weight_shape, formats.W)),
+        ("O", "write", ActivationLayout(layer.output_shape, formats.O)),
+    )
+    for tensor, direction, layout in once:
+        mantissas = prod(layout.shape) * formats.of(tensor).mantissa_bits
+        counts.add(level, tensor, direction, "mantissa", mantissas)
+        counts.add(level, tensor, direction, "exponent", layout.bits - mantissas)
     return counts
-
-
-def _pixels(pixels: int, channels: int, fmt: Format) -> tuple[int, int]:
-    """Mantissas and exponents of whole pixels [bit]."""
-    blocks = -(-channels // fmt.block_size)
-    return pixels * channels * fmt.mantissa_bits, pixels * blocks * fmt.exponent_bits
 
 
 def predict(

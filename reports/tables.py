@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bfpsim.mapping.counts import Counts, energy_pj, ordered
 from bfpsim.mapping.models import Effect
+from bfpsim.mapping.nest import TENSORS
 from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
 
     from bfpsim.arch import Arch
     from bfpsim.mapping.counts import Kind
-    from bfpsim.mapping.nest import Tensor
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.search.experiments.inference import ImageRun
     from bfpsim.sim.result import LayerResult
     from bfpsim.sim.validate import LayerValidation, Validation
 
 _KINDS: tuple[Kind, ...] = ("mantissa", "exponent", "psum", "burst")
-_TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 _HEADERS = {
     Effect.EDGES: "edges",
     Effect.PADDING: "padding",
@@ -79,7 +78,7 @@ def simulation_table(result: NetworkResult) -> Table:
     """A row per layer and one for the total: each level (the outermost by tensor), energy, time."""
     outermost, *inner = levels = result_levels(result)
     table = make_table(f"{result.network} on {result.arch.name}: traffic [Mbit]", "layer")
-    numbers(table, *(f"{outermost}\n{tensor}" for tensor in _TENSORS), *inner)
+    numbers(table, *(f"{outermost}\n{tensor}" for tensor in TENSORS), *inner)
     numbers(table, "energy\n[µJ]", "cycles", "array\nbusy [%]")
     for layer in result.layers:
         table.add_row(*_simulation_cells(layer.layer.name, (layer,), levels, layer.energy_pj))
@@ -233,7 +232,7 @@ def _simulation_cells(
     computing = sum(layer.compute_cycles for layer in layers)
     return [
         escape(name),
-        *(_mbit(counts.total(outermost, tensor)) for tensor in _TENSORS),
+        *(_mbit(counts.total(outermost, tensor)) for tensor in TENSORS),
         *(_mbit(counts.total(level)) for level in inner),
         f"{energy / 1e6:,.1f}",
         f"{cycles:,}",

@@ -32,7 +32,7 @@ from bfpsim.mapping.closed.leaves import Leaves, Vector
 from bfpsim.mapping.closed.movement import Axis, Repeats, again, coincidences, moved, once
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, TENSORS, Nest, Tensor
 from bfpsim.mapping.room import claims, fits
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.quant.formats import ActivationLayout, LayerFormats
 from bfpsim.workloads import ConvLayer
 
 Sizes = Mapping[str, Vector]
@@ -204,9 +204,7 @@ class Grid:
     @property
     def results_bits(self) -> int:
         """All outputs once as results [bit]."""
-        fmt, (n, p, q, channels) = self._formats.O, self._layer.output_shape
-        blocks = -(-channels // fmt.block_size)
-        return n * p * q * (channels * fmt.mantissa_bits + blocks * fmt.exponent_bits)
+        return ActivationLayout(self._layer.output_shape, self._formats.O).bits
 
     def _loops(self, order: str) -> str:
         """The dimensions that can have a loop."""

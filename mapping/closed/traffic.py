@@ -15,7 +15,7 @@ from bfpsim.mapping.closed.movement import Axis, Repeats, coincidences, moved
 from bfpsim.mapping.counts import Counts, Direction
 from bfpsim.mapping.nest import EVERY_DIM, RELEVANT, TENSORS, Nest, Tensor
 from bfpsim.mapping.window import Window
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.quant.formats import ActivationLayout, LayerFormats
 
 
 class Effect(Enum):
@@ -75,8 +75,7 @@ class Payload:
         fmt, elements = self._formats.O, prod(layer.output_shape)
         codes = elements * paper.code_bits(fmt)
         if Effect.BLOCKS in effects:
-            channels = layer.output_shape[3]
-            codes = elements // channels * -(-channels // fmt.block_size) * fmt.exponent_bits
+            codes = ActivationLayout(layer.output_shape, fmt).bits - elements * fmt.mantissa_bits
         visited = self._moved("O", exact.ELEMENTS, effects)
         results = Fraction(1) if Effect.PARTIAL_SUMS in effects else Fraction(visited, elements)
         counts.add(level, "O", "write", "mantissa", elements * fmt.mantissa_bits * results)

@@ -11,13 +11,13 @@ import numpy as np
 
 from bfpsim.arch.units import CAPACITY
 from bfpsim.mapping.models import Effect
+from bfpsim.mapping.nest import TENSORS
 from bfpsim.reports.levels import levels_in
 from bfpsim.reports.roofline import plot_achieved
 from bfpsim.reports.store.findings import Findings, cheapest
 from bfpsim.reports.store.page import PageFigure, Section
 from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 from bfpsim.reports.tradeoff import plot_tradeoff
-from bfpsim.search.sweep.record import TENSORS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import COLUMNS, energy_pj
-from bfpsim.mapping.nest import Tensor
+from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.search.store import Entry, StoreError, StoreReader
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
-from bfpsim.search.sweep.record import TENSORS, LayerRecord, Record
+from bfpsim.search.sweep.record import LayerRecord, Record
 from bfpsim.search.sweep.spec import load_spec
-from bfpsim.search.sweep.tables import level_column
+from bfpsim.search.sweep.tables import level_column, point_labels
 from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class _Reading:
         row: _Row = {}
         hardware: _Row = {}
         if planned is not None:
-            row = _labels(*planned)
+            row = point_labels(*planned)
             hardware = self._hardware_of(planned[1].arch)
         gap: _Row
         if entry is None:
@@ -297,18 +297,6 @@ def _best(points: pd.DataFrame, keys: Mapping[int, str], store: StoreReader) -> 
             if entry is not None and entry.record is not None:  # as it had when it was read
                 best[network] = Best(int(point), Record.from_json(entry.record))
     return best
-
-
-def _labels(place: int, point: Point) -> _Row:
-    """The labels of a point in a sweep, beside its hardware."""
-    return {
-        "point": place,
-        "network": point.network.name,
-        "arch": point.arch.name,
-        "formats": point.formats_name,
-        "objective": point.objective,
-        "model": point.model,
-    }
 
 
 def _layer_labels(layer: LayerRecord, record: Record) -> _Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,24 +41,22 @@ class Lines:
 
 def make_lines(formats: Sequence[Format]) -> Lines:
     """The lines that the formats lie on."""
+    codes = attrgetter("exponent_bits")
     groups: dict[Format, list[Format]] = {}
     for fmt in formats:
         groups.setdefault(_line(fmt), []).append(fmt)
-    of = {line: (min(own, key=_codes), max(own, key=_codes)) for line, own in groups.items()}
+    of = {line: (min(own, key=codes), max(own, key=codes)) for line, own in groups.items()}
     ends = tuple(dict.fromkeys(fmt for pair in of.values() for fmt in pair))
-    pairs = [of[_line(fmt)] for fmt in formats]
+    lows, highs = zip(*(of[_line(fmt)] for fmt in formats), strict=True)
+    least, most, own = (np.array([*map(codes, each)]) for each in (lows, highs, formats))
     return Lines(
         ends,
-        np.array([ends.index(low) for low, _ in pairs], np.intp),
-        np.array([ends.index(high) for _, high in pairs], np.intp),
-        np.array([max(1, _codes(high) - _codes(low)) for low, high in pairs], np.int64),
-        np.array([_codes(f) - _codes(p[0]) for f, p in zip(formats, pairs, strict=True)], np.int64),
+        np.array([*map(ends.index, lows)], np.intp),
+        np.array([*map(ends.index, highs)], np.intp),
+        np.maximum(1, most - least),
+        own - least,
     )
 
 
 def _line(fmt: Format) -> Format:
     return replace(fmt, exponent_bits=1) if isinstance(fmt, BFP) else fmt
-
-
-def _codes(fmt: Format) -> int:
-    return fmt.exponent_bits if isinstance(fmt, BFP) else 0

@@ -14,10 +14,10 @@ from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, ordered
 from bfpsim.mapping.mapper import Model, find_mapping
 from bfpsim.mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
-from bfpsim.mapping.nest import Mapping, MappingError, Tensor
+from bfpsim.mapping.nest import TENSORS, Mapping, MappingError, Tensor
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.point import Point, program
-from bfpsim.search.sweep.record import TENSORS, LayerRecord, Models, Record
+from bfpsim.search.sweep.record import LayerRecord, Models, Record
 from bfpsim.sim.result import LayerResult
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import ConvLayer

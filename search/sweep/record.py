@@ -17,8 +17,6 @@ from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.nest import Tensor
 
-TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
-
 
 @dataclass(frozen=True, slots=True)
 class Models:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import COLUMNS, energy_pj
+from bfpsim.mapping.nest import TENSORS
 from bfpsim.search.sweep.point import Point
-from bfpsim.search.sweep.record import TENSORS, LayerRecord, Models, Record
+from bfpsim.search.sweep.record import LayerRecord, Models, Record
 from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def _models(models: Sequence[Models | None]) -> dict[str, Any]:
     }
 
 
-def _point_row(result: PointResult) -> dict[str, Any]:
-    place, point, record, error = result
+def point_labels(place: int, point: Point) -> dict[str, Any]:
+    """The labels of a point in a sweep, beside its hardware."""
     return {
         "point": place,
         "network": point.network.name,
@@ -168,6 +169,13 @@ def _point_row(result: PointResult) -> dict[str, Any]:
         "formats": point.formats_name,
         "objective": point.objective,
         "model": point.model,
+    }
+
+
+def _point_row(result: PointResult) -> dict[str, Any]:
+    place, point, record, error = result
+    return {
+        **point_labels(place, point),
         **{axis: _cell(value) for axis, value in point.axes},
         "error": error,
         "capacity_bits": _capacity(point.arch),

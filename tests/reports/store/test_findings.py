@@ -3,10 +3,10 @@ import math
 import pandas as pd
 import pytest
 
+from bfpsim.mapping.nest import TENSORS
 from bfpsim.reports.store.findings import energy_column, read_findings
 from bfpsim.search.store import Store, StoreError
 from bfpsim.search.sweep.point import POINTS
-from bfpsim.search.sweep.record import TENSORS
 from bfpsim.search.sweep.results import Results
 from bfpsim.search.sweep.spec import SweepError
 from bfpsim.sim.simulate import simulate_network

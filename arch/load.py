@@ -36,7 +36,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def load_arch(name_or_path: str | Path) -> Arch:
-    """The architecture of a shipped name such as 'edge-64k', or of a YAML file.
+    """The architecture of a shipped name such as 'ideal-64k', or of a YAML file.
 
     A str that is a shipped name means that spec, any other str or a Path a file. Raises
     ArchError if there is no such thing, or for whatever is wrong in it.

@@ -234,7 +234,7 @@ class Arch(Section):
 
     name: Annotated[
         str,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, examples=["edge-64k"]),
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, examples=["ideal-64k"]),
     ]
     """Heads tables and figures."""
     clock: Annotated[Fraction, _Written(units.CLOCK)]

@@ -15,8 +15,8 @@ from bfpsim.workloads import load_workload, names
 
 def main(chosen: list[str]) -> None:
     """Print a row per network: its size, and what mapping and simulating it takes."""
-    arch, formats = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
-    print("Every shipped network on edge-64k, bfp8; mappings with bursts counted (model full)")
+    arch, formats = load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16))
+    print("Every shipped network on ideal-64k, bfp8; mappings with bursts counted (model full)")
     print(
         f"  {'network':26}{'layers':>7}{'distinct':>9}{'GMAC':>11}{'map [s]':>9}"
         f"{'simulate [s]':>13}{'steps':>13}{'DRAM [Gbit]':>12}{'energy [mJ]':>12}"

@@ -20,7 +20,7 @@ from bfpsim.search.sweep.spec import load_spec
 from bfpsim.workloads import Network, NetworkBuilder
 
 SPEC = {
-    "arch": "edge-16k",
+    "arch": "ideal-16k",
     "formats": ["bfp8", "bfp16"],
     "axes": {
         "sram.capacity": [f"{kib} KiB" for kib in range(2, 52, 2)],

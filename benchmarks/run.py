@@ -40,8 +40,8 @@ def main() -> None:
 
 def mapper(network, formats):
     """Time the mapper on every distinct layer, without and with bursts."""
-    print("Mapper, ResNet-18, edge-64k, bfp8, 12 distinct layers")
-    arch = load_arch("edge-64k")
+    print("Mapper, ResNet-18, ideal-64k, bfp8, 12 distinct layers")
+    arch = load_arch("ideal-64k")
     for model in ("exact", "full"):
         start = time.perf_counter()
         found = {
@@ -77,7 +77,7 @@ def simulation(mappings):
     command = [sys.executable, "-m", "benchmarks.simulation"]
     figures = json.loads(
         subprocess.run(
-            [*command, "resnet18", "edge-64k", "bfp8"],
+            [*command, "resnet18", "ideal-64k", "bfp8"],
             input=json.dumps(points),
             capture_output=True,
             text=True,
@@ -86,7 +86,7 @@ def simulation(mappings):
     )
     events = figures["steps"] + figures["transfers"]
     raw = simpy_rate()
-    print("\nSize-only simulation, ResNet-18 at 224, edge-64k, bfp8, best mappings")
+    print("\nSize-only simulation, ResNet-18 at 224, ideal-64k, bfp8, best mappings")
     print(f"  distinct layers once: {figures['seconds_first']:.3f} s in a fresh process, "
           f"{figures['seconds']:.3f} s later ({figures['simulations']} runs)")  # fmt: skip
     print(f"  every layer: {figures['seconds_every_layer']:.3f} s ({figures['layers']} runs)")
@@ -104,10 +104,10 @@ def long_nest():
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     mapping = Mapping("KPQC", {"K": 16, "C": 64, "P": 2, "Q": 2})
     start = time.perf_counter()
-    tally = Accelerator(layer, load_arch("edge-64k"), mapping, formats, every_step=True).run()
+    tally = Accelerator(layer, load_arch("ideal-64k"), mapping, formats, every_step=True).run()
     every = time.perf_counter() - start
     start = time.perf_counter()
-    result = simulate(layer, load_arch("edge-64k"), mapping, formats)
+    result = simulate(layer, load_arch("ideal-64k"), mapping, formats)
     seconds = time.perf_counter() - start
     raw = simpy_rate()
     rate = (tally.steps + tally.transfers) / every
@@ -121,7 +121,7 @@ def long_nest():
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     for name, effects in (("paper", PAPER), ("exact", EXACT), ("full", FULL)):
         start = time.perf_counter()
-        model_counts(layer, load_arch("edge-64k"), mapping, formats, effects)
+        model_counts(layer, load_arch("ideal-64k"), mapping, formats, effects)
         print(f"  model {name}: {(time.perf_counter() - start) * 1e3:.1f} ms")
 
 
@@ -130,7 +130,7 @@ def same_accounting():
     from bfpsim.arch import replace
 
     layer = ConvLayer("conv2_x", K=64, C=64, P=56, Q=56, R=3, S=3)
-    arch = load_arch("edge-64k")
+    arch = load_arch("ideal-64k")
     for path, value in (("dram.burst", "1 bit"), ("pe_array.accumulator_bits", 16)):
         arch = replace(arch, path, value)
     formats = LayerFormats.uniform(Plain(16))
@@ -148,8 +148,8 @@ def same_accounting():
 
 def regret():
     """What trusting the payload model costs, once simulated."""
-    print("\nRe-scoring by simulation, ResNet-18, edge-64k, bfp8: 8 best mappings of model exact")
-    arch, formats = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
+    print("\nRe-scoring by simulation, ResNet-18, ideal-64k, bfp8: 8 best mappings of model exact")
+    arch, formats = load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16))
     for objective in ("dram", "energy", "latency"):
         frame = map_network(load_workload("resnet18"), arch, formats, objective, rescore=8)
         print(f"  {objective}: {regret_line(frame)}")
@@ -157,10 +157,10 @@ def regret():
 
 def solvers():
     """Enumeration, SCIP and the relaxation on every distinct layer."""
-    print("\nSolvers, ResNet-18, edge-64k, bfp8, DRAM payload [bit]; 20 s per loop-order class")
+    print("\nSolvers, ResNet-18, ideal-64k, bfp8, DRAM payload [bit]; 20 s per loop-order class")
     frame = compare_solvers(
         load_workload("resnet18"),
-        load_arch("edge-64k"),
+        load_arch("ideal-64k"),
         LayerFormats.uniform(BFP(8, 3, 16)),
         ("enumerate", "scip", "relaxed"),
         20.0,

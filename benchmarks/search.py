@@ -45,7 +45,7 @@ def main() -> None:
     losses = no_losses(space)
     if options.sensitivity is not None:
         losses = make_losses(space, Sensitivity.load(options.sensitivity), NAT)
-    arch = bs.load_arch("edge-64k")
+    arch = bs.load_arch("ideal-64k")
     start = time.perf_counter()
 
     def said(what: str) -> None:

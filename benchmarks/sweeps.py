@@ -92,7 +92,7 @@ def show(what: str, took: float, points: int, busy: float | None = None) -> None
 def small_sweep(values: int) -> dict:
     """25 points for each of so many latencies."""
     return {
-        "arch": "edge-16k",
+        "arch": "ideal-16k",
         "networks": [small_network()],
         "formats": ["bfp8"],
         "axes": {

@@ -43,7 +43,7 @@ def main() -> None:
 
 def sweep(network: bs.Network, energy: str) -> pd.DataFrame:
     """The capacity sweep under one energy of the buffer."""
-    arch = replace(bs.load_arch("edge-64k"), "sram.energy", energy)
+    arch = replace(bs.load_arch("ideal-64k"), "sram.energy", energy)
     sizes = [replace(arch, "sram.capacity", capacity) for capacity in CAPACITIES]
     frame = bs.sweep_capacity(network, arch, FORMATS, CAPACITIES)
     return frame.assign(energy=energy, pj_per_bit=[sized.buffer("I").pj_per_bit for sized in sizes])

@@ -18,7 +18,7 @@ def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", default="resnet18-fashion", help="a shipped name or a file")
-    parser.add_argument("--arch", default="edge-64k", help="a shipped name or a file")
+    parser.add_argument("--arch", default="ideal-64k", help="a shipped name or a file")
     parser.add_argument("--format", default="bfp8", help="of all tensors")
     options = parser.parse_args()
 

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="how many to classify")
     options = parser.parse_args()
 
-    network, arch = bs.load_workload(options.network), bs.load_arch("edge-64k")
+    network, arch = bs.load_workload(options.network), bs.load_arch("ideal-64k")
     module = bs.shipped_module(options.network)
     inputs, labels = bs.shipped_test_images().batch(range(options.images))
     print(f"{'format':>10} {'energy [µJ]':>12} {'k cycles':>9} {'right':>7}")

@@ -150,8 +150,8 @@ def test_a_package_of_a_folder_s_name_comes_and_goes(environment, tmp_path) -> N
     during = digest(packages(environment))
     assert {"arch/__init__.py", "arch/spec.py"} < set(during)
     assert {name: during[name] for name in before} == before
-    show = "import bfpsim as bs; print(bs.load_arch('edge-64k').name)"
-    assert dependent(environment, tmp_path, "-c", show) == "edge-64k\n"
+    show = "import bfpsim as bs; print(bs.load_arch('ideal-64k').name)"
+    assert dependent(environment, tmp_path, "-c", show) == "ideal-64k\n"
     pip(environment, "uninstall", "arch")
     assert digest(packages(environment)) == before
 
@@ -162,7 +162,7 @@ TINY = (
     "Layer name,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,Num Filter,Strides,\n"
     "fc,1,1,1,1,784,10,1,\n"
 )
-SWEEP = "arch: edge-16k\nnetworks: [tiny.csv]\nformats: [bfp8]\naxes:\n  sram.capacity: [1 KiB]\n"
+SWEEP = "arch: ideal-16k\nnetworks: [tiny.csv]\nformats: [bfp8]\naxes:\n  sram.capacity: [1 KiB]\n"
 NET = """
 from torch import nn
 def make():

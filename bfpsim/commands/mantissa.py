@@ -56,7 +56,7 @@ def mantissa(
     unit_images: Annotated[
         int, typer.Option(min=1, help="Images on which building blocks are compared, at most.")
     ] = 100,
-    arch: ArchName = "edge-64k",
+    arch: ArchName = "ideal-64k",
     shape: ShapeOption = None,
     output: Output,
 ) -> None:

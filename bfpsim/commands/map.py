@@ -37,7 +37,7 @@ class Solver(StrEnum):
 def map_layers(
     network: NetworkName,
     *,
-    arch: ArchName = "edge-64k",
+    arch: ArchName = "ideal-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     layer: LayerName = None,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def search(
     network: NetworkName,
     *,
-    arch: ArchName = "edge-64k",
+    arch: ArchName = "ideal-64k",
     bits: Annotated[
         int, typer.Option(help="16 or 8: the formats of BitQ's table 2 to choose from.")
     ] = 8,

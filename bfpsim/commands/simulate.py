@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def simulate(
     network: NetworkName,
     *,
-    arch: ArchName = "edge-64k",
+    arch: ArchName = "ideal-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     layer: Annotated[

@@ -24,7 +24,7 @@ from bfpsim.commands.progress import progress
 def validate(
     network: NetworkName,
     *,
-    arch: ArchName = "edge-64k",
+    arch: ArchName = "ideal-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     layer: LayerName = None,

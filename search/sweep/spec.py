@@ -1,7 +1,7 @@
 """The spec of a sweep: a YAML file, or a mapping of the same keys.
 
 ```yaml
-arch: edge-64k
+arch: ideal-64k
 networks: [resnet18-fashion, vit-fashion]
 formats: [bfp8, {I: bfp8, W: bfp8e3b16, O: plain16}]
 axes:

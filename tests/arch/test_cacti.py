@@ -23,7 +23,7 @@ from bfpsim.arch import (
 from bfpsim.arch.cacti import NAMES, pj_per_bit
 
 KIB = 8 * 1024
-EDGE = load_arch("edge-64k")
+EDGE = load_arch("ideal-64k")
 FILE = Path(cacti.__file__).with_name("cacti.csv")
 LINES = [line for line in FILE.read_text().splitlines() if not line.startswith("#")]
 POINTS = [
@@ -103,31 +103,31 @@ def test_between_points_energy_is_a_power_of_capacity(name: str, width: int, cap
         (
             "sram.capacity",
             "131071 bit",
-            "edge-64k: sram: capacity 131071 bit with energy 'cacti-45nm'; "
+            "ideal-64k: sram: capacity 131071 bit with energy 'cacti-45nm'; "
             "allowed: 16 KiB to 2 MiB, or an energy in pJ/bit",
         ),
         (
             "sram.capacity",
             "4 MiB",
-            "edge-64k: sram: capacity 4 MiB with energy 'cacti-45nm'; "
+            "ideal-64k: sram: capacity 4 MiB with energy 'cacti-45nm'; "
             "allowed: 16 KiB to 2 MiB, or an energy in pJ/bit",
         ),
         (
             "sram.width",
             "256 bit",
-            "edge-64k: sram: width 256 bit with energy 'cacti-45nm'; allowed: 64 bit or 128 bit, "
+            "ideal-64k: sram: width 256 bit with energy 'cacti-45nm'; allowed: 64 bit or 128 bit, "
             "or an energy in pJ/bit",
         ),
         (
             "sram.energy",
             "cacti-32nm",
-            "edge-64k: sram.energy: 'cacti-32nm' is not one number and one unit; write an energy "
+            "ideal-64k: sram.energy: 'cacti-32nm' is not one number and one unit; write an energy "
             "such as '20 pJ/bit' or '0.16 pJ/bit', or a table: cacti-22nm, cacti-45nm, cacti-65nm",
         ),
         (
             "dram.energy",
             "cacti-45nm",
-            "edge-64k: dram.energy: 'cacti-45nm' is not one number and one unit; write an energy "
+            "ideal-64k: dram.energy: 'cacti-45nm' is not one number and one unit; write an energy "
             "such as '20 pJ/bit' or '0.16 pJ/bit'",
         ),
     ],

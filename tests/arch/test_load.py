@@ -48,21 +48,21 @@ def test_shipped_names_lead_to_the_architectures_they_name() -> None:
         assert load_arch(name).name == name
 
 
-def test_the_edge_family_differs_in_capacity_alone() -> None:
-    reference = load_arch("edge-64k")
+def test_the_ideal_family_differs_in_capacity_alone() -> None:
+    reference = load_arch("ideal-64k")
     for kib in (16, 32, 64, 128, 256, 512):
-        renamed = replace(reference, "name", f"edge-{kib}k")
-        assert load_arch(f"edge-{kib}k") == replace(renamed, "sram.capacity", f"{kib} KiB")
+        renamed = replace(reference, "name", f"ideal-{kib}k")
+        assert load_arch(f"ideal-{kib}k") == replace(renamed, "sram.capacity", f"{kib} KiB")
 
 
-def test_variants_differ_from_edge_64k_as_their_names_say() -> None:
-    reference = load_arch("edge-64k")
-    double = replace(load_arch("edge-64k-double"), "sram.double_buffered", False)
-    assert replace(double, "name", "edge-64k") == reference
-    im2col = load_arch("edge-64k-im2col")
+def test_variants_differ_from_ideal_64k_as_their_names_say() -> None:
+    reference = load_arch("ideal-64k")
+    double = replace(load_arch("ideal-64k-double"), "sram.double_buffered", False)
+    assert replace(double, "name", "ideal-64k") == reference
+    im2col = load_arch("ideal-64k-im2col")
     assert im2col.pe_array.rows.dim == "CRS"
-    assert replace(replace(im2col, "pe_array.rows.dim", "C"), "name", "edge-64k") == reference
-    split = load_arch("edge-64k-split")
+    assert replace(replace(im2col, "pe_array.rows.dim", "C"), "name", "ideal-64k") == reference
+    split = load_arch("ideal-64k-split")
     assert isinstance(split.sram, SplitSram)
     assert sum(split.buffer(tensor).capacity for tensor in "IWO") == reference.sram.capacity
 
@@ -269,10 +269,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_an_unknown_name_suggests_the_nearest_and_lists_all() -> None:
     with pytest.raises(ArchError) as caught:
-        load_arch("edge-46k")
+        load_arch("ideal-46k")
     message = str(caught.value)
     assert message.startswith(
-        "'edge-46k' is neither a file nor a shipped architecture (did you mean 'edge-64k'?)"
+        "'ideal-46k' is neither a file nor a shipped architecture (did you mean 'ideal-64k'?)"
     )
     assert message.endswith(", ".join(shipped()))
 
@@ -281,9 +281,9 @@ def test_a_path_object_is_never_a_shipped_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("edge-64k").write_text(GOOD)
-    assert load_arch("edge-64k").name == "edge-64k"
-    assert load_arch(Path("edge-64k")).name == "tiny"
+    Path("ideal-64k").write_text(GOOD)
+    assert load_arch("ideal-64k").name == "ideal-64k"
+    assert load_arch(Path("ideal-64k")).name == "tiny"
 
 
 def test_replace_changes_one_value_of_a_new_architecture() -> None:
@@ -297,29 +297,29 @@ def test_replace_changes_one_value_of_a_new_architecture() -> None:
 def test_replace_takes_whole_parts() -> None:
     part = Sram(capacity="1 KiB", width="8 bit")
     split = SplitSram(input=part, weight=part, output=part)
-    assert replace(load_arch("edge-64k"), "sram", split).sram == split
-    assert replace(load_arch("edge-64k"), "sram", split.model_dump()).sram == split
+    assert replace(load_arch("ideal-64k"), "sram", split).sram == split
+    assert replace(load_arch("ideal-64k"), "sram", split.model_dump()).sram == split
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("sram.capacity", "128", "edge-64k: sram.capacity: '128' has no unit; write a capacity"),
+        ("sram.capacity", "128", "ideal-64k: sram.capacity: '128' has no unit; write a capacity"),
         (
             "sram.capcity",
             "1 B",
-            "edge-64k: 'sram.capcity': unknown key 'capcity' (did you mean 'capacity'?); "
+            "ideal-64k: 'sram.capcity': unknown key 'capcity' (did you mean 'capacity'?); "
             "allowed keys: capacity, width, double_buffered, energy",
         ),
-        ("sram.input.capacity", "1 B", "edge-64k: 'sram.input.capacity': unknown key 'input'"),
-        ("clock.x", "1 Hz", "edge-64k: 'clock.x': nothing is below '500 MHz'"),
-        ("", "1 Hz", "edge-64k: '': unknown key ''; allowed keys: name, clock"),
-        ("pe_array.rows.dim", "K", "edge-64k: pe_array: rows 'K' and cols 'K' both unroll K"),
+        ("sram.input.capacity", "1 B", "ideal-64k: 'sram.input.capacity': unknown key 'input'"),
+        ("clock.x", "1 Hz", "ideal-64k: 'clock.x': nothing is below '500 MHz'"),
+        ("", "1 Hz", "ideal-64k: '': unknown key ''; allowed keys: name, clock"),
+        ("pe_array.rows.dim", "K", "ideal-64k: pe_array: rows 'K' and cols 'K' both unroll K"),
     ],
 )
 def test_replace_refuses_what_a_file_could_not_hold(path: str, value: str, message: str) -> None:
     with pytest.raises(ArchError, match="^" + re.escape(message)):
-        replace(load_arch("edge-64k"), path, value)
+        replace(load_arch("ideal-64k"), path, value)
 
 
 def test_the_schema_describes_every_key() -> None:

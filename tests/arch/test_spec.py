@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bfpsim.arch import Arch, Axis, Dram, PEArray, SplitSram, Sram, load_arch, replace
 
-EDGE = load_arch("edge-64k")
+EDGE = load_arch("ideal-64k")
 
 
 def test_bandwidth_and_latency_in_cycles() -> None:
@@ -36,13 +36,13 @@ def test_one_shared_buffer_serves_every_tensor() -> None:
 
 
 def test_a_split_buffer_gives_each_tensor_its_own() -> None:
-    split = load_arch("edge-64k-split")
+    split = load_arch("ideal-64k-split")
     assert not split.shared
     assert [split.usable_bits(tensor) for tensor in "IWO"] == [262144, 131072, 131072]
 
 
 def test_half_of_a_double_buffer_is_usable_rounded_down() -> None:
-    assert load_arch("edge-64k-double").usable_bits("O") == 32 * 1024 * 8
+    assert load_arch("ideal-64k-double").usable_bits("O") == 32 * 1024 * 8
     assert Sram(capacity="9 bit", width="1 bit", double_buffered=True).usable_bits == 4
 
 

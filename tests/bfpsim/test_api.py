@@ -55,7 +55,7 @@ def classifier(module, images, name):
 
 @pytest.fixture(scope="module")
 def edge():
-    return bs.load_arch("edge-64k")
+    return bs.load_arch("ideal-64k")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_the_papers_energies(same, edge, tmp_path) -> None:
 
 def test_a_sweep_on_the_terminal(tmp_path, capsys) -> None:
     spec = tmp_path / "sweep.yaml"
-    spec.write_text("arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n")
+    spec.write_text("arch: ideal-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n")
     results = bs.sweep(spec, tmp_path / "sweep.sqlite", workers=1)
     assert run(["sweep", str(spec), "--json"]) == 0
     assert capsys.readouterr().out == bs.sweep_report(results, "sweep").to_json() + "\n"

@@ -18,19 +18,19 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 def test_arch_commands(capsys, tmp_path: Path) -> None:
     code, text, _ = call(capsys, "arch", "list")
     assert code == 0
-    assert "edge-512k" in text
-    code, text, _ = call(capsys, "arch", "show", "edge-64k-split")
+    assert "ideal-512k" in text
+    code, text, _ = call(capsys, "arch", "show", "ideal-64k-split")
     file = tmp_path / "copy.yaml"
     file.write_text(text)
-    assert load_arch(file) == load_arch("edge-64k-split")
-    code, text, _ = call(capsys, "arch", "check", str(file), "edge-16k")
+    assert load_arch(file) == load_arch("ideal-64k-split")
+    code, text, _ = call(capsys, "arch", "check", str(file), "ideal-16k")
     assert (code, text.count("valid")) == (0, 2)
     code, text, _ = call(capsys, "arch", "schema")
     assert "sram" in json.loads(text)["properties"]
 
 
 def arch_file(tmp_path: Path, old: str, new: str) -> str:
-    text = dump_arch(load_arch("edge-64k"))
+    text = dump_arch(load_arch("ideal-64k"))
     assert old in text
     file = tmp_path / "my.yaml"
     file.write_text(text.replace(old, new))

@@ -89,7 +89,7 @@ def files(tmp_path):
     write_idx(tmp_path / "labels.gz", rng.integers(10, size=30).astype(np.uint8))
     save_onnx(tmp_path / "net.onnx", rng.standard_normal((3, 3)))
     save_onnx(tmp_path / "act.onnx", None)
-    small = replace(load_arch("edge-64k"), "sram.capacity", "256 bit")
+    small = replace(load_arch("ideal-64k"), "sram.capacity", "256 bit")
     (tmp_path / "tiny.yaml").write_text(dump_arch(small))
     return tmp_path
 
@@ -136,7 +136,7 @@ def test_every_table_and_figure_of_a_module(files, capsys) -> None:
     assert [summary[key] for key in both] == pytest.approx(
         [100 * saved["e8m0-truncate"], 100 * saved["e2m0-truncate"]], abs=0.005
     )
-    assert summary["arch"] == "edge-64k"
+    assert summary["arch"] == "ideal-64k"
 
 
 @pytest.mark.long
@@ -194,10 +194,10 @@ def test_the_weights_of_an_onnx_file(files, capsys) -> None:
     code, out, _ = call(capsys, path, "--out", files / "onnx")
     assert code == 0
     assert (files / "onnx" / "energy.png").read_bytes().startswith(b"\x89PNG")
-    code, out, _ = call(capsys, path, "--arch", "edge-16k", "--activations")
+    code, out, _ = call(capsys, path, "--arch", "ideal-16k", "--activations")
     assert code == 0
     assert "kurtosis pearson: " in out
-    assert "onedge-16k:energy,e=8" in "".join(out.split())  # a title folds
+    assert "onideal-16k:energy,e=8" in "".join(out.split())  # a title folds
 
 
 def test_what_is_no_number_is_null(files, capsys) -> None:
@@ -260,7 +260,7 @@ def test_several_models_side_by_side(files, capsys) -> None:
         (["{}/net.onnx", "--unit-format", "fp16"], "not run; leave out --unit-format"),
         (["{}/net.py:make", "{}/net.onnx"], "net.onnx: an ONNX file is not run; name it alone"),
         (
-            ["{}/net.py:make", "{}/net.py:empty", "--arch", "edge-16k", "--weights", "x.pt"],
+            ["{}/net.py:make", "{}/net.py:empty", "--arch", "ideal-16k", "--weights", "x.pt"],
             "2 models are compared by their accuracy alone; leave out --weights, --arch",
         ),
         (

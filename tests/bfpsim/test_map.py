@@ -44,7 +44,7 @@ def test_map_curve_writes_a_table_and_a_figure(capsys, tmp_path: Path) -> None:
         (["--curve", "--rescore", "2"], "--curve is of DRAM payload"),
         (["--rescore", "0"], "--rescore"),
         (["--objective", "beauty"], "--objective"),
-        (["--curve", "--arch", "edge-64k-split"], "has a buffer per tensor"),
+        (["--curve", "--arch", "ideal-64k-split"], "has a buffer per tensor"),
     ],
 )
 def test_map_refuses(capsys, options: list[str], expected: str) -> None:

@@ -98,7 +98,7 @@ def test_a_trained_module_end_to_end(files, capsys, tmp_path) -> None:
     code, out, _ = call(capsys, *arguments, "--labels", files / "wrong.gz", "--nat", 0.5, "--json")
     assert code == 0
     assert {row["top1"] for row in json.loads(out)["finalists"]} != set(finalists["top1"])
-    dear = replace(load_arch("edge-64k"), "dram.energy", "40 pJ/bit")
+    dear = replace(load_arch("ideal-64k"), "dram.energy", "40 pJ/bit")
     (files / "dear.yaml").write_text(dump_arch(dear))
     code, out, _ = call(capsys, *arguments, "--arch", files / "dear.yaml", "--json")
     report = json.loads(out)

@@ -26,7 +26,7 @@ def folder(tmp_path) -> Path:
     build.conv("conv2", build.conv("conv1", "input", 4, kernel=3), 8, kernel=1)
     save_workload(build.network(), tmp_path / "tiny.yaml")
     (tmp_path / "sweep.yaml").write_text(f"""
-arch: edge-16k
+arch: ideal-16k
 networks: [{tmp_path}/tiny.yaml]
 formats: [bfp8]
 axes:
@@ -48,7 +48,7 @@ def test_a_sweep_is_shown_and_then_looked_up_in_every_shape(folder, capsys):
     assert "sweep" in out.splitlines()[0]
     lines = [line.split() for line in out.splitlines()]
     assert ["2", "tiny", "16", "KiB"] in [line[:4] for line in lines]
-    assert "conv1: no mapping fits edge-16k" in out
+    assert "conv1: no mapping fits ideal-16k" in out
     assert lines[-1] == ["failed:", "1"]
     assert rows(folder / "sweep.sqlite") == 3
 

@@ -70,7 +70,7 @@ def test_list_names_every_network_with_its_counts(capsys) -> None:
 def test_show_prints_tables_json_and_csv_that_agree(capsys) -> None:
     code, table, _ = call(capsys, "workload", "show", "resnet18-fashion")
     assert code == 0
-    for words in ("resnet18-fashion in bfp8e3b16 on edge-64k", "By kind", "Not modelled", "relu"):
+    for words in ("resnet18-fashion in bfp8e3b16 on ideal-64k", "By kind", "Not modelled", "relu"):
         assert words in table
     assert "ridge macs per bit: 2.5" in table
     code, text, _ = call(capsys, "workload", "show", "resnet18-fashion", "--json")
@@ -89,11 +89,11 @@ def test_show_prints_tables_json_and_csv_that_agree(capsys) -> None:
 
 
 def test_show_takes_an_architecture_and_a_format(capsys) -> None:
-    options = ["--arch", "edge-512k", "--format", "plain8", "--json"]
+    options = ["--arch", "ideal-512k", "--format", "plain8", "--json"]
     code, text, _ = call(capsys, "workload", "show", "resnet18-fashion", *options)
     report = json.loads(text)
     assert code == 0
-    assert (report["arch"], report["formats"]) == ("edge-512k", "plain8")
+    assert (report["arch"], report["formats"]) == ("ideal-512k", "plain8")
     assert report["layers"][-1]["W_bits"] == 1280 * 8
 
 

@@ -74,7 +74,7 @@ def _point(
 
 
 def _network(name: str, archs: dict[str, int]) -> dict[str, Any]:
-    net, arch = bs.load_workload(name), bs.load_arch("edge-64k")
+    net, arch = bs.load_workload(name), bs.load_arch("ideal-64k")
     formats = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
     layers = []
     known: dict[object, int] = {}

@@ -149,7 +149,7 @@ def test_every_point_of_the_grid_is_priced_and_judged_as_alone(seed: int) -> Non
 def test_the_best_known_mapping_of_conv2_x_is_found() -> None:
     """668,160 words by hand; published mappers stop at 718,336 and 854,272."""
     layer = ConvLayer("conv2_x", K=64, C=64, P=56, Q=56, R=3, S=3)
-    arch = replace(load_arch("edge-64k"), "pe_array.accumulator_bits", 16)
+    arch = replace(load_arch("ideal-64k"), "pe_array.accumulator_bits", 16)
     formats = LayerFormats.uniform(Plain(16))
     nest = check(layer, arch, find_mapping(layer, arch, formats), formats)
     assert outer_counts(nest, arch, formats, EXACT).total() <= 668_160 * 16
@@ -160,7 +160,7 @@ def test_more_memory_never_moves_more() -> None:
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     moved = []
     for size in range(9_000, 200_000, 3_000):
-        arch = tight(load_arch("edge-64k"), size)
+        arch = tight(load_arch("ideal-64k"), size)
         try:
             nest = check(layer, arch, find_mapping(layer, arch, formats, model="full"), formats)
         except MappingError:
@@ -173,7 +173,7 @@ def test_more_memory_never_moves_more() -> None:
 
 def test_ties_are_broken_the_same_way_every_time() -> None:
     layer = ConvLayer("tie", K=4, C=4, P=4, Q=4)
-    arch, formats = tight(load_arch("edge-64k"), 700), LayerFormats.uniform(Plain(8))
+    arch, formats = tight(load_arch("ideal-64k"), 700), LayerFormats.uniform(Plain(8))
     found = {find_mapping(layer, arch, formats) for _ in range(5)}
     assert len(found) == 1
 
@@ -184,11 +184,11 @@ def test_what_the_shortage_names_is_just_enough() -> None:
     with pytest.raises(
         MappingError, match=r"100 usable bit, \d+ too few; allowed: at least \d+"
     ) as e:
-        find_mapping(layer, tight(load_arch("edge-64k"), 100), formats)
+        find_mapping(layer, tight(load_arch("ideal-64k"), 100), formats)
     least = int(str(e.value).split("at least ")[1].split()[0])
-    find_mapping(layer, tight(load_arch("edge-64k"), least), formats)
+    find_mapping(layer, tight(load_arch("ideal-64k"), least), formats)
     with pytest.raises(MappingError, match=" 1 too few"):
-        find_mapping(layer, tight(load_arch("edge-64k"), least - 1), formats)
+        find_mapping(layer, tight(load_arch("ideal-64k"), least - 1), formats)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_the_shortage_names_is_just_enough() -> None:
 def test_the_smallest_size_of_a_trip_count_is_not_always_the_best(layer, halo: str) -> None:
     """At every capacity that changes anything, against brute force."""
     formats = LayerFormats(BFP(8, 6, 4), BFP(8, 6, 4), Plain(8))
-    roomy = replace(replace(load_arch("edge-64k"), "dma.halo", halo), "sram.capacity", "1 MiB")
+    roomy = replace(replace(load_arch("ideal-64k"), "dma.halo", halo), "sram.capacity", "1 MiB")
     every, needs = {}, {}
     for mapping, nest in legal_nests(layer, roomy, formats):
         every[mapping] = int(outer_counts(nest, roomy, formats, EXACT).total())
@@ -231,7 +231,7 @@ def test_the_smallest_size_of_a_trip_count_is_not_always_the_best(layer, halo: s
 def test_where_all_windows_read_the_same_rows_c_may_be_outside_k(layer, halo: str) -> None:
     """At every capacity that changes anything, against every order and tile size."""
     formats = LayerFormats(BFP(8, 4, 2), BFP(8, 4, 2), Plain(8))
-    roomy = replace(replace(load_arch("edge-64k"), "dma.halo", halo), "sram.capacity", "1 MiB")
+    roomy = replace(replace(load_arch("ideal-64k"), "dma.halo", halo), "sram.capacity", "1 MiB")
     every, needs = {}, {}
     for mapping, nest in legal_nests(layer, roomy, formats):
         every[mapping] = int(outer_counts(nest, roomy, formats, EXACT).total())
@@ -257,6 +257,6 @@ def test_latencies_do_not_overflow() -> None:
     layer, formats = load_workload("resnet18").layers[7], LayerFormats.uniform(BFP(8, 3, 16))
     costs = []
     for clock in ("333.333333333333 MHz", "333.333333 MHz"):
-        arch = replace(replace(load_arch("edge-64k"), "clock", clock), "dram.bandwidth", "1 GB/s")
+        arch = replace(replace(load_arch("ideal-64k"), "clock", clock), "dram.bandwidth", "1 GB/s")
         costs.append(best_mappings(layer, arch, formats, 1, "latency")[0].cost)
     assert costs[0] == pytest.approx(costs[1], abs=1)

@@ -94,13 +94,13 @@ def test_scip_proves_the_optimum_of_small_layers_at_length() -> None:
 @pytest.mark.parametrize("formats", [BFP8, LayerFormats.uniform(Plain(16))], ids=["bfp8", "16"])
 @pytest.mark.parametrize("number", often(1, [3, 8, 11]))
 def test_scip_proves_the_optimum_of_layers_of_resnet18(number: int, formats) -> None:
-    layer, arch = RESNET18[number], load_arch("edge-64k")
+    layer, arch = RESNET18[number], load_arch("ideal-64k")
     is_optimal(layer, arch, formats, solve(layer, arch, formats))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("formats", [BFP8, LayerFormats.uniform(Plain(16))], ids=["bfp8", "16"])
-@pytest.mark.parametrize("name", ["edge-64k", "edge-64k-split", "edge-64k-double"])
+@pytest.mark.parametrize("name", ["ideal-64k", "ideal-64k-split", "ideal-64k-double"])
 @pytest.mark.parametrize("layer", RESNET18, ids=lambda layer: layer.name)
 def test_scip_proves_the_optimum_of_resnet18(layer: ConvLayer, name: str, formats) -> None:
     arch = load_arch(name)
@@ -128,7 +128,7 @@ def paper_costs(layer, arch, formats) -> list[float]:
 )
 def test_no_mapping_costs_less_than_the_relaxation(layer, bits: int, padding: int) -> None:
     """By the paper's model, in which padding is fetched and stored."""
-    arch = replace(tight(load_arch("edge-64k"), bits), "dma.padding", "fetch")
+    arch = replace(tight(load_arch("ideal-64k"), bits), "dma.padding", "fetch")
     layer = ConvLayer(**{f: getattr(layer, f) for f in ("name", *"KCPQRSNG", "stride", "dilation")},
                       padding=padding if layer.R > 1 else 0)  # fmt: skip
     formats = LayerFormats.uniform(BFP(8, 3, 2))
@@ -142,7 +142,7 @@ def test_no_mapping_costs_less_than_the_relaxation(layer, bits: int, padding: in
 
 @pytest.mark.parametrize("layer", [RESNET18[0], RESNET18[5]], ids=lambda layer: layer.name)
 def test_the_relaxation_rounds_to_a_legal_mapping(layer: ConvLayer) -> None:
-    arch = load_arch("edge-64k")
+    arch = load_arch("ideal-64k")
     solution = solve(layer, arch, BFP8, solver="relaxed")
     for s in (*solution.per_class, solution):
         nest = check(layer, arch, s.mapping, BFP8)
@@ -156,14 +156,14 @@ def test_the_relaxation_rounds_to_a_legal_mapping(layer: ConvLayer) -> None:
 def test_a_whole_layer_that_fits_relaxes_to_each_tensor_once() -> None:
     layer = ConvLayer("fits", K=8, C=16, P=4, Q=5, R=3, S=3)
     once = 8 * (16 * 6 * 7 + 8 * 16 * 9 + 8 * 4 * 5)
-    formats, arch = LayerFormats.uniform(Plain(8)), load_arch("edge-64k")
+    formats, arch = LayerFormats.uniform(Plain(8)), load_arch("ideal-64k")
     assert solve(layer, arch, formats, solver="relaxed").objective == pytest.approx(once)
     assert solve(layer, arch, formats).dram_bits == once
 
 
 def test_a_time_limit_is_kept_and_told() -> None:
     """The bound stands, and the mapping is legal, however early SCIP stops."""
-    layer, arch = RESNET18[2], load_arch("edge-64k")
+    layer, arch = RESNET18[2], load_arch("ideal-64k")
     solution = solve(layer, arch, BFP8, "GKCNQP", seconds=0.01)
     optimum = solve(layer, arch, BFP8, "GKCNQP").dram_bits
     assert solution.status == "time limit"
@@ -178,7 +178,7 @@ def test_a_time_limit_is_kept_and_told() -> None:
 
 
 def test_what_cannot_be_solved_is_refused() -> None:
-    layer, arch = RESNET18[5], load_arch("edge-64k")
+    layer, arch = RESNET18[5], load_arch("ideal-64k")
     with pytest.raises(MappingError, match="order='KPQC'; allowed: GKNPQC, GNCQPK"):
         solve(layer, arch, BFP8, "KPQC")
     with pytest.raises(ValueError, match="solver='cplex'; allowed: scip, relaxed"):
@@ -193,7 +193,7 @@ def test_what_cannot_be_solved_is_refused() -> None:
 
 def test_the_paper_needs_room_for_padding() -> None:
     layer = ConvLayer("padded", K=1, C=1, P=1, Q=1, R=3, S=3, padding=1)
-    arch, formats = tight(load_arch("edge-64k"), 8 + 72 + 32), LayerFormats.uniform(Plain(8))
+    arch, formats = tight(load_arch("ideal-64k"), 8 + 72 + 32), LayerFormats.uniform(Plain(8))
     assert solve(layer, arch, formats).dram_bits == 8 + 72 + 8
     with pytest.raises(MappingError, match="by the paper's model no tile fits"):
         solve(layer, arch, formats, solver="relaxed")

@@ -19,9 +19,9 @@ def network():
 
 @pytest.fixture(scope="session")
 def sweep(network):
-    return sweep_capacity(network, load_arch("edge-64k"), BFP8, ["2 KiB", "4 KiB", "8 KiB"])
+    return sweep_capacity(network, load_arch("ideal-64k"), BFP8, ["2 KiB", "4 KiB", "8 KiB"])
 
 
 @pytest.fixture(scope="session")
 def validation(network):
-    return validate(network, load_arch("edge-16k"), BFP8)
+    return validate(network, load_arch("ideal-16k"), BFP8)

@@ -12,7 +12,7 @@ from bfpsim.reports.workload import workload_frame
 from bfpsim.workloads import NetworkBuilder
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
-EDGE = load_arch("edge-64k")  # 16 x 16 multipliers of 8 bit; 6.4 GB/s at 500 MHz
+EDGE = load_arch("ideal-64k")  # 16 x 16 multipliers of 8 bit; 6.4 GB/s at 500 MHz
 
 
 def test_the_roof_of_a_shipped_architecture_by_hand():

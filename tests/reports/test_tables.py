@@ -54,7 +54,7 @@ def test_names_in_brackets_are_no_markup(validation):
 def test_traffic_adds_up(validation):
     result = validation.simulated
     rows = lines(traffic_table(result), 80)
-    assert rows[0] == ["Traffic", "of", "tiny", "on", "edge-16k", "[Mbit]"]
+    assert rows[0] == ["Traffic", "of", "tiny", "on", "ideal-16k", "[Mbit]"]
     total, energy = rows[-1][-2:]
     assert float(total) == round(result.traffic["bits"].sum() / 1e6, 3)
     assert float(energy) == round(result.energy_pj / 1e6, 1)

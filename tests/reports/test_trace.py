@@ -85,7 +85,7 @@ def layers_and_ports(threads) -> tuple[list[Complete], dict[str, list[Complete]]
     return [s for s in threads["PE array"] if s.cat == "layer"], ports
 
 
-@pytest.fixture(scope="module", params=["edge-64k", "edge-64k-double", "edge-64k-split"])
+@pytest.fixture(scope="module", params=["ideal-64k", "ideal-64k-double", "ideal-64k-split"])
 def result(request) -> NetworkResult:
     """Three layers; the last one has long loops, so its timeline repeats, and it runs twice."""
     build = NetworkBuilder("tiny", input_shape=(1, 12, 12, 8))
@@ -219,7 +219,7 @@ def test_too_many_slices_are_left_out_with_a_warning(result, tmp_path) -> None:
 
 def test_a_long_timeline_is_unrolled_only_as_far_as_it_is_written(tmp_path, monkeypatch) -> None:
     """A hundred million slices in a few rows, of which ten are asked for."""
-    arch = replace(load_arch("edge-64k"), "dram.burst", "1 bit")
+    arch = replace(load_arch("ideal-64k"), "dram.burst", "1 bit")
     build = NetworkBuilder("tiny", input_shape=(1, 4, 4, 8))
     build.conv("conv", "input", 16, kernel=1)
     (layer,) = simulate_network(build.network(), arch, BFP8).layers
@@ -275,7 +275,7 @@ def test_a_run_with_data_has_the_same_trace(tmp_path) -> None:
     rng = np.random.default_rng(0)
     build = NetworkBuilder("tiny", input_shape=(1, 6, 6, 8))
     build.conv("conv", "input", 16, kernel=3, padding=1)
-    layer, arch = build.network().layers[0], load_arch("edge-16k")
+    layer, arch = build.network().layers[0], load_arch("ideal-16k")
     mapping = Mapping("PQ", {"P": 1, "Q": 2})
     data = rng.normal(size=layer.input_shape), rng.normal(size=layer.weight_shape)
     write_trace(simulate(layer, arch, mapping, BFP8), tmp_path / "sizes.json")

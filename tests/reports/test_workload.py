@@ -25,7 +25,7 @@ from bfpsim.workloads import NetworkBuilder, load_workload
 from tests.mapping.oracle import Packed
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
-EDGE = load_arch("edge-64k")
+EDGE = load_arch("ideal-64k")
 ROOMY = replace(EDGE, "sram.capacity", "1 GiB")
 
 

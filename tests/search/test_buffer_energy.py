@@ -13,7 +13,7 @@ def test_the_largest_buffer_is_the_best_only_by_a_constant() -> None:
     capacities = ["16 KiB", "64 KiB", "256 KiB", "1 MiB"]
     sweeps = {
         energy: sweep_capacity(
-            network, replace(load_arch("edge-64k"), "sram.energy", energy), formats, capacities
+            network, replace(load_arch("ideal-64k"), "sram.energy", energy), formats, capacities
         )
         for energy in ("0.16 pJ/bit", "cacti-45nm")
     }

@@ -28,7 +28,7 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def edge() -> Arch:
-    return load_arch("edge-64k")
+    return load_arch("ideal-64k")
 
 
 def test_a_larger_buffer_never_moves_more_and_no_buffer_less_than_compulsory(network, edge):
@@ -58,7 +58,7 @@ def test_a_row_is_the_simulation_at_that_capacity(network, edge):
     assert row["sram_energy_pj"] == pytest.approx(by_level["energy_pj"].sum()["SRAM"])
     assert row["compulsory_energy_pj"] == row["compulsory_bits"] * 20
     assert row["cycles"] == result.cycles
-    assert (row["network"], row["arch"], row["formats"]) == ("tiny", "edge-64k", "bfp8e3b16")
+    assert (row["network"], row["arch"], row["formats"]) == ("tiny", "ideal-64k", "bfp8e3b16")
 
 
 def test_formats_by_layer(network, edge):
@@ -74,14 +74,14 @@ def test_formats_by_layer(network, edge):
 
 
 def test_a_capacity_without_a_legal_mapping_is_named_with_its_layer(network, edge):
-    with pytest.raises(MappingError, match=r"^capacity 64 B: conv1: no mapping fits edge-64k"):
+    with pytest.raises(MappingError, match=r"^capacity 64 B: conv1: no mapping fits ideal-64k"):
         sweep_capacity(network, edge, BFP8, ["64 KiB", "64 B"])
 
 
 def test_what_is_refused_before_anything_runs(network, edge):
     steps = []
     with pytest.raises(ArchError, match=r"has a buffer per tensor.*one shared buffer"):
-        sweep_capacity(network, load_arch("edge-64k-split"), BFP8, CAPACITIES, steps.append)
+        sweep_capacity(network, load_arch("ideal-64k-split"), BFP8, CAPACITIES, steps.append)
     with pytest.raises(ArchError, match="'64' has no unit"):
         sweep_capacity(network, edge, BFP8, ["64 KiB", "64"], steps.append)
     assert steps == []

@@ -14,7 +14,7 @@ from bfpsim.search.curve import Stair, knee, layer_curve, network_curve, traffic
 from bfpsim.workloads import ConvLayer, load_workload
 from tests.generate import random_formats, random_layer
 
-ARCH = load_arch("edge-64k")
+ARCH = load_arch("ideal-64k")
 
 
 def at(arch, bits: int):
@@ -33,7 +33,7 @@ def test_every_step_is_where_the_mapper_says(seed: int) -> None:
     """At a step's capacity the mapper reaches its traffic; with one bit less it does not."""
     rng = random.Random(seed)
     layer, formats = random_layer(rng, 5), random_formats(rng)
-    arch = load_arch(rng.choice(["edge-64k", "edge-64k-double", "edge-64k-im2col"]))
+    arch = load_arch(rng.choice(["ideal-64k", "ideal-64k-double", "ideal-64k-im2col"]))
     curve = layer_curve(layer, arch, formats)
     before = None
     for step in curve:
@@ -85,5 +85,5 @@ def test_the_table_of_a_network() -> None:
 
 def test_split_buffers_have_no_one_capacity() -> None:
     layer = ConvLayer("x", K=1, C=1, P=1, Q=1)
-    with pytest.raises(ArchError, match="edge-64k-split: sram: has a buffer per tensor"):
-        layer_curve(layer, load_arch("edge-64k-split"), LayerFormats.uniform(Plain(8)))
+    with pytest.raises(ArchError, match="ideal-64k-split: sram: has a buffer per tensor"):
+        layer_curve(layer, load_arch("ideal-64k-split"), LayerFormats.uniform(Plain(8)))

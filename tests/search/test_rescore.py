@@ -11,9 +11,9 @@ from bfpsim.search.rescore import find_mapping, rescored
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer, load_workload
 
-ARCH, FORMATS = load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16))
+ARCH, FORMATS = load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16))
 LAYER = ConvLayer("deep", K=64, C=128, P=7, Q=7, R=3, S=3, padding=1)
-SMALL = load_arch("edge-16k")
+SMALL = load_arch("ideal-16k")
 
 
 def cost(mapping, objective: str) -> float:

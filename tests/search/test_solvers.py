@@ -17,7 +17,7 @@ def test_enumeration_and_scip_prove_the_same_optimum() -> None:
     seen: list[str] = []
     frame = compare_solvers(
         network,
-        load_arch("edge-64k"),
+        load_arch("ideal-64k"),
         LayerFormats.uniform(BFP(8, 3, 16)),
         ("enumerate", "scip", "relaxed"),
         20.0,

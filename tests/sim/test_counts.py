@@ -74,7 +74,7 @@ def test_conservation(seed: int) -> None:
 def test_energy_is_the_sum_of_its_rows() -> None:
     layer = ConvLayer("e", K=16, C=16, P=8, Q=8, R=3, S=3, padding=1)
     fmt = BFP(8, 3, 16)
-    result = simulate(layer, load_arch("edge-64k"), Mapping(), LayerFormats.uniform(fmt))
+    result = simulate(layer, load_arch("ideal-64k"), Mapping(), LayerFormats.uniform(fmt))
     frame = result.traffic
     assert list(frame.columns) == [
         "network", "layer", "level", "tensor", "direction", "kind", "bits", "energy_pj",
@@ -89,9 +89,9 @@ def test_an_illegal_mapping_is_refused_before_anything_runs() -> None:
     layer = ConvLayer("big", K=64, C=64, P=56, Q=56, R=3, S=3, padding=1)
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     with pytest.raises(MappingError, match="shared SRAM is short by"):
-        simulate(layer, load_arch("edge-64k"), Mapping(), formats)
+        simulate(layer, load_arch("ideal-64k"), Mapping(), formats)
     with pytest.raises(MappingError, match="cuts a block of 16"):
-        simulate(layer, load_arch("edge-64k"), Mapping("KP", {"K": 8, "P": 1}), formats)
+        simulate(layer, load_arch("ideal-64k"), Mapping("KP", {"K": 8, "P": 1}), formats)
 
 
 def test_fetched_padding_is_stored_and_counted() -> None:
@@ -100,7 +100,7 @@ def test_fetched_padding_is_stored_and_counted() -> None:
 
     layer = ConvLayer("pad", K=1, C=1, P=4, Q=4, R=3, S=3, padding=1)
     formats = LayerFormats.uniform(BFP(8, 3, 1))
-    skip = load_arch("edge-64k")
+    skip = load_arch("ideal-64k")
     fetch = replace(skip, "dma.padding", "fetch")
     moved = [
         simulate(layer, arch, Mapping(), formats).counts.total("DRAM", "I", "read", "mantissa")

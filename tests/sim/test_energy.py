@@ -10,7 +10,7 @@ from bfpsim.workloads import ConvLayer
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 LAYER = ConvLayer("conv", K=64, C=64, P=14, Q=14, R=3, S=3, padding=1)
-SPLIT = load_arch("edge-64k-split")  # I 32 KiB, W and O 16 KiB, of 128-bit words
+SPLIT = load_arch("ideal-64k-split")  # I 32 KiB, W and O 16 KiB, of 128-bit words
 
 
 def test_each_tensors_buffer_has_its_own_energy_and_the_table_adds_up() -> None:

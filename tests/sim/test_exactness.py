@@ -93,7 +93,7 @@ def test_every_candidate_of_the_paper_with_cut_blocks(fmt: BFP) -> None:
     layer = ConvLayer("cut", K=3, C=50, P=2, Q=2, R=2, S=1, padding=(1, 0))
     formats = LayerFormats(fmt, fmt, BFP(8, 3, 1))
     mapping = Mapping("CKPQ", {"C": 7, "K": 2, "P": 1})
-    arch = replace(load_arch("edge-64k"), "pe_array.stationary", DATAFLOWS[fmt.block_size % 3])
+    arch = replace(load_arch("ideal-64k"), "pe_array.stationary", DATAFLOWS[fmt.block_size % 3])
     data = np.random.default_rng(fmt.block_size)
     inputs, weights = spread(data, layer.input_shape), spread(data, layer.weight_shape)
     output = simulate(layer, arch, mapping, formats, (inputs, weights)).output
@@ -107,7 +107,7 @@ def test_results_do_not_depend_on_mapping_dataflow_or_buffer() -> None:
     data = np.random.default_rng(0)
     operands = spread(data, layer.input_shape), spread(data, layer.weight_shape)
     outputs = set()
-    for name in ("edge-16k", "edge-64k-double", "edge-64k-split", "edge-64k-im2col"):
+    for name in ("ideal-16k", "ideal-64k-double", "ideal-64k-split", "ideal-64k-im2col"):
         for mapping in (Mapping(), Mapping("CPKQ", {"C": 5, "P": 2, "K": 4, "Q": 1})):
             q = simulate(layer, load_arch(name), mapping, formats, operands).quantized
             outputs.add((q.fields.tobytes(), q.codes.tobytes(), q.top))
@@ -119,7 +119,7 @@ def test_fp32_accumulation_rounds_each_addition_in_the_stated_order() -> None:
     layer = ConvLayer("order", K=1, C=3, P=1, Q=1)
     formats = LayerFormats(BFP(16, 6, 1), BFP(16, 6, 1), Plain(32))
     operands = np.array([2.0**24, 1, 1]).reshape(1, 1, 1, 3), np.ones((1, 3, 1, 1))
-    arch = load_arch("edge-64k")
+    arch = load_arch("ideal-64k")
     fp32 = replace(arch, "pe_array.accumulator", "fp32")
     assert simulate(layer, arch, Mapping(), formats, operands).output.item() == 2**24 + 2
     assert simulate(layer, fp32, Mapping(), formats, operands).output.item() == 2**24
@@ -134,7 +134,7 @@ def test_fp32_accumulation_follows_the_tiles_of_c() -> None:
     layer = ConvLayer("tiles", K=1, C=3, P=1, Q=2)
     formats = LayerFormats(BFP(16, 6, 1), BFP(16, 6, 1), Plain(32))
     operands = np.array([2.0**24, 1, 1] * 2).reshape(1, 1, 2, 3), np.ones((1, 3, 1, 1))
-    fp32 = replace(load_arch("edge-64k"), "pe_array.accumulator", "fp32")
+    fp32 = replace(load_arch("ideal-64k"), "pe_array.accumulator", "fp32")
     spilled = Mapping("CQ", {"C": 1, "Q": 1})
     assert simulate(layer, fp32, spilled, formats, operands).output.tolist() == [
         [[[2.0**24], [2.0**24]]]
@@ -146,7 +146,7 @@ def test_the_width_that_the_accumulator_needed_is_reported() -> None:
     layer = ConvLayer("width", K=1, C=4, P=1, Q=1)
     formats = LayerFormats.uniform(Plain(4))
     operands = np.full((1, 1, 1, 4), 7.0), np.full((1, 4, 1, 1), 7.0)
-    result = simulate(layer, load_arch("edge-64k"), Mapping(), formats, operands)
+    result = simulate(layer, load_arch("ideal-64k"), Mapping(), formats, operands)
     assert result.accumulator_width == 9
 
 
@@ -155,7 +155,7 @@ def test_already_quantised_operands_are_taken_as_they_are() -> None:
     fmt = BFP(8, 3, 4)
     data = np.random.default_rng(1)
     inputs, weights = spread(data, layer.input_shape), spread(data, layer.weight_shape)
-    arch, formats = load_arch("edge-64k"), LayerFormats.uniform(fmt)
+    arch, formats = load_arch("ideal-64k"), LayerFormats.uniform(fmt)
     shifted = quantize_activation(inputs, fmt, top=5)
     result = simulate(layer, arch, Mapping(), formats, (shifted, weights))
     kept, _ = reference.quantised(reference.exact(inputs), "I", layer, fmt, 5)
@@ -185,7 +185,7 @@ def test_unusable_data_is_named(inputs: object, message: str) -> None:
     layer = ConvLayer("bad", K=2, C=4, P=2, Q=2)
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     with pytest.raises(FormatError, match=message):
-        simulate(layer, load_arch("edge-64k"), Mapping(), formats, (inputs, np.ones((2, 4, 1, 1))))
+        simulate(layer, load_arch("ideal-64k"), Mapping(), formats, (inputs, np.ones((2, 4, 1, 1))))
 
 
 def test_a_stochastic_output_format_is_refused() -> None:
@@ -195,7 +195,7 @@ def test_a_stochastic_output_format_is_refused() -> None:
     with pytest.raises(FormatError, match="rounds stochastically"):
         simulate(
             layer,
-            load_arch("edge-64k"),
+            load_arch("ideal-64k"),
             Mapping(),
             formats,
             (np.ones(layer.input_shape), np.ones(layer.weight_shape)),

@@ -241,7 +241,7 @@ def reference_product(layer, sources, formats, top) -> np.ndarray:
     return np.concatenate(samples)
 
 
-@pytest.mark.parametrize("arch", ["edge-16k", "edge-64k-split", "edge-64k-im2col"])
+@pytest.mark.parametrize("arch", ["ideal-16k", "ideal-64k-split", "ideal-64k-im2col"])
 def test_a_small_network_equals_torch_bit_for_bit(arch: str) -> None:
     network, weights, images = residual_network()
     formats = LayerFormats.uniform(BFP(8, 3, 8))
@@ -259,7 +259,7 @@ def test_a_network_of_branches_equals_torch_bit_for_bit() -> None:
     network, weights, images = inception_network()
     formats = LayerFormats.uniform(BFP(8, 3, 8))
     tops = calibrate(network, weights, images)
-    inference = run_inference(network, load_arch("edge-16k"), formats, weights, images, tops)
+    inference = run_inference(network, load_arch("ideal-16k"), formats, weights, images, tops)
     expected = reference_run(network, weights, images, formats, tops)
     assert network.shape("join") == (1, 5, 5, 28)
     assert (inference.outputs == expected["out"]).all()
@@ -298,7 +298,7 @@ def test_fashion_mnist_images_through_the_trained_networks(name: str, count: int
     network, weights = load_workload(name), shipped_weights(name)
     pixels, labels = shipped_images(name)
     tops = calibrate(network, weights, normalise(pixels[100:116]))
-    images, arch = normalise(pixels[:count]), load_arch("edge-64k")
+    images, arch = normalise(pixels[:count]), load_arch("ideal-64k")
     formats = LayerFormats.uniform(BFP(8, 3, 16))
     sizes_only = simulate_network(network.batched(count), arch, formats)
     mappings = {each.layer.name: each.mapping for each in sizes_only.layers}
@@ -338,7 +338,7 @@ def test_calibration_of_a_product_takes_both_operands_maxima() -> None:
 @pytest.mark.long
 def test_googlenet_is_simulated_whole() -> None:
     network = load_workload("googlenet")
-    result = simulate_network(network, load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16)))
+    result = simulate_network(network, load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16)))
     assert [r.layer.name for r in result.layers] == [layer.name for layer in network.layers]
     assert result.simulations == len(network.unique_layers) < len(network.layers)
     assert sum(r.layer.macs for r in result.layers) == network.macs
@@ -349,7 +349,7 @@ def test_equal_layers_are_simulated_once() -> None:
     network = load_workload("resnet18-fashion")
     seen = []
     result = simulate_network(
-        network, load_arch("edge-64k"), LayerFormats.uniform(BFP(8, 3, 16)), progress=seen.append
+        network, load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16)), progress=seen.append
     )
     assert seen == [layer.name for layer in network.layers]
     assert result.simulations == len(network.unique_layers) < len(network.layers)
@@ -371,7 +371,7 @@ def test_a_network_with_operations_that_have_no_arithmetic_is_refused_before_it_
     )
     for run in (
         lambda: infer(network, {}, images),
-        lambda: run_inference(network, load_arch("edge-64k"), formats, {}, images),
+        lambda: run_inference(network, load_arch("ideal-64k"), formats, {}, images),
     ):
         with pytest.raises(WorkloadError) as caught:
             run()

@@ -43,7 +43,7 @@ def validation() -> Validation:
     build = NetworkBuilder("a<b>&c", input_shape=(1, 12, 12, 8))
     x = build.conv("conv1", "input", 16, kernel=3, padding=1)
     build.conv("conv2", x, 32, kernel=3, padding=1)
-    return validate(build.network(), load_arch("edge-16k"), LayerFormats.uniform(BFP(8, 3, 16)))
+    return validate(build.network(), load_arch("ideal-16k"), LayerFormats.uniform(BFP(8, 3, 16)))
 
 
 def test_a_network_shows_its_layers_and_totals(validation: Validation) -> None:
@@ -51,7 +51,7 @@ def test_a_network_shows_its_layers_and_totals(validation: Validation) -> None:
     table = Table(network._repr_html_())
     header, *rows = table.rows
     assert [row[0] for row in rows] == ["conv1", "conv2"]
-    assert table.text.startswith(f"a<b>&c on edge-16k: 2 layers, {network.cycles:,} cycles")
+    assert table.text.startswith(f"a<b>&c on ideal-16k: 2 layers, {network.cycles:,} cycles")
     shown = [int(row[header.index("cycles")].replace(",", "")) for row in rows]
     assert shown == [layer.cycles for layer in network.layers]
     bits = [int(row[header.index("dram_bits")].replace(",", "")) for row in rows]

@@ -15,7 +15,7 @@ FORMATS = LayerFormats.uniform(BFP(8, 3, 16))
 
 
 def test_resnet18_agrees_on_every_shipped_architecture_but_one_bit_would_show() -> None:
-    validation = validate(load_workload("resnet18-fashion"), load_arch("edge-64k-split"), FORMATS)
+    validation = validate(load_workload("resnet18-fashion"), load_arch("ideal-64k-split"), FORMATS)
     assert validation.agrees
     assert [v.layer for v in validation.layers] == [
         layer.name for layer in load_workload("resnet18-fashion").layers
@@ -28,7 +28,7 @@ def test_resnet18_agrees_on_every_shipped_architecture_but_one_bit_would_show() 
 
 
 def test_the_total_row_is_the_sum_of_the_layers() -> None:
-    validation = validate(load_workload("resnet18-fashion"), load_arch("edge-16k"), FORMATS)
+    validation = validate(load_workload("resnet18-fashion"), load_arch("ideal-16k"), FORMATS)
     frame = validation.to_frame()
     layers, total = frame.iloc[:-1], frame.iloc[-1]
     for column in ("exact_bits", "simulated_bits", "simulated_sram_bits"):
@@ -40,7 +40,7 @@ def test_the_total_row_is_the_sum_of_the_layers() -> None:
 def test_a_given_mapping_is_used_and_an_illegal_one_named() -> None:
     network = load_workload("resnet18-fashion")
     given = {"fc": Mapping("C", {"C": 32})}
-    validation = validate(network, load_arch("edge-64k"), FORMATS, given)
+    validation = validate(network, load_arch("ideal-64k"), FORMATS, given)
     assert validation.simulated.layers[-1].mapping == given["fc"]
     with pytest.raises(MappingError, match="fc: tile C=999"):
-        validate(network, load_arch("edge-64k"), FORMATS, {"fc": Mapping("C", {"C": 999})})
+        validate(network, load_arch("ideal-64k"), FORMATS, {"fc": Mapping("C", {"C": 999})})

@@ -38,7 +38,7 @@ def spec(tmp_path_factory) -> Path:
     save_workload(build.network(), folder / "tiny.yaml")
     path = folder / "sweep.yaml"
     path.write_text(f"""
-arch: edge-16k
+arch: ideal-16k
 networks: ['{folder}/tiny.yaml']
 formats: [bfp8, {{I: bfp8, W: bfp8e2b4, O: plain16}}]
 axes:

@@ -73,7 +73,7 @@ def test_failed_points_are_gaps_that_the_sweep_explains(findings):
     assert findings.gaps["sram.capacity"].tolist() == ["16 B"] * 4
     assert findings.gaps["dram.bandwidth"].tolist() == ["1 GB/s", "2 GB/s"] * 2
     assert findings.gaps["point"].tolist() == [0, 1, 8, 9]
-    assert findings.gaps["reason"].str.contains("no mapping fits edge-16k").all()
+    assert findings.gaps["reason"].str.contains("no mapping fits ideal-16k").all()
     assert findings.points["point"].tolist() == [*range(2, 8), *range(10, 16)]
 
 

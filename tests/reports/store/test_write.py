@@ -89,7 +89,7 @@ def test_a_sweep_that_failed_everywhere_lists_why(tmp_path, planned, spec):
     written = write_report(store, tmp_path / "out")
     assert (written.points, written.failed) == (0, 4)
     assert "Points without a result: 4 failed;" in shown(tmp_path / "out")
-    assert "no mapping fits edge-16k" in (tmp_path / "out" / "report.html").read_text()
+    assert "no mapping fits ideal-16k" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_long_tables_stay_out_of_the_page(tmp_path, store, findings, monkeypatch, no_figures):

@@ -11,7 +11,7 @@ from tests.exports import exported_once  # noqa: F401
 
 @pytest.fixture(scope="session")
 def edge():
-    return load_arch("edge-64k")
+    return load_arch("ideal-64k")
 
 
 @pytest.fixture(scope="session")

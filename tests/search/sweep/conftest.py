@@ -23,7 +23,7 @@ def network() -> Network:
 @pytest.fixture(scope="session")
 def point(network) -> Point:
     formats = (LayerFormats.uniform(BFP(8, 3, 16)),) * len(network.layers)
-    return Point(network, load_arch("edge-16k"), formats)
+    return Point(network, load_arch("ideal-16k"), formats)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def _written(network: Network, folder: Path, rates: Iterable[int]) -> Path:
     save_workload(network, folder / "tiny.yaml")
     path = folder / "sweep.yaml"
     path.write_text(f"""
-arch: edge-16k
+arch: ideal-16k
 networks: [{folder}/tiny.yaml]
 formats: [bfp8, bfp16]
 axes:

@@ -64,7 +64,7 @@ def test_repeats_are_in_the_sums():
         Node("scores", "matmul", ("input", "keys"), layer=layer, repeats=3),
     )
     formats = (LayerFormats.uniform(BFP(8, 3, 16)),)
-    arch = load_arch("edge-16k")
+    arch = load_arch("ideal-16k")
     point = Point(Network("attention", nodes), arch, formats)
     (kept,) = (record := evaluate(point)).layers
     assert_models_of_validate(record, point)
@@ -130,7 +130,7 @@ def test_an_attempt_says_why_there_is_no_record(point):
     outcome = attempt(small, program())
     assert outcome.record is None
     assert outcome.error == str(expected.value)
-    assert outcome.error.startswith("conv1: no mapping fits edge-16k")
+    assert outcome.error.startswith("conv1: no mapping fits ideal-16k")
 
     # A defect is an outcome too, with its type; the others are still evaluated.
     outcome = attempt(replace(point, objective="speed"), program())

@@ -30,7 +30,7 @@ def points(tmp_path):
 
 def test_a_grid_crosses_everything_and_its_last_axis_runs_fastest(points):
     found = points("""
-arch: edge-64k
+arch: ideal-64k
 networks: [resnet18-fashion, vit-fashion]
 formats: [bfp8, {I: bfp8, W: bfp8e4b8, O: plain16}]
 objective: energy
@@ -48,7 +48,7 @@ axes:
         for size in ("16 KiB", "64 KiB")
         for double in (False, True)
     ]
-    edge = load_arch("edge-64k")
+    edge = load_arch("ideal-64k")
     assert found[1].arch == replace(
         replace(edge, "sram.capacity", "16 KiB"), "sram.double_buffered", True
     )
@@ -60,7 +60,7 @@ axes:
 
 def test_zip_takes_the_axes_together(points):
     found = points("""
-arch: edge-64k
+arch: ideal-64k
 networks: [resnet18-fashion]
 kind: zip
 axes:
@@ -80,20 +80,20 @@ networks: [resnet18-fashion]
 formats: [plain16]
 kind: points
 points:
-- {arch: edge-64k, pe_array.rows.dim: K, pe_array.cols.dim: C}
-- {arch: edge-64k-split, sram.input.capacity: 64 KiB, model: exact}
+- {arch: ideal-64k, pe_array.rows.dim: K, pe_array.cols.dim: C}
+- {arch: ideal-64k-split, sram.input.capacity: 64 KiB, model: exact}
 """)
     first, second = (point.arch for point in found)
     assert (first.pe_array.rows.dim, first.pe_array.cols.dim) == ("K", "C")
-    assert (second.name, second.buffer("I").capacity) == ("edge-64k-split", 64 * 8192)
+    assert (second.name, second.buffer("I").capacity) == ("ideal-64k-split", 64 * 8192)
     assert [point.model for point in found] == ["full", "exact"]
     assert found[0].axes == (("pe_array.rows.dim", "K"), ("pe_array.cols.dim", "C"))
 
 
 def test_without_axes_a_sweep_is_networks_by_formats(network):
-    (point,) = plan(load_spec({"arch": load_arch("edge-16k"), "networks": [network],
+    (point,) = plan(load_spec({"arch": load_arch("ideal-16k"), "networks": [network],
                                "formats": [BFP(8, 3, 16)]}))  # fmt: skip
-    assert (point.network, point.arch.name, point.formats) == (network, "edge-16k", (BFP8,) * 2)
+    assert (point.network, point.arch.name, point.formats) == (network, "ideal-16k", (BFP8,) * 2)
     assert point.axes == ()
 
 
@@ -105,7 +105,7 @@ def test_a_whole_part_comes_before_what_is_below_it_and_stays_as_given(network):
     found = plan(
         load_spec(
             {
-                "arch": load_arch("edge-64k"),
+                "arch": load_arch("ideal-64k"),
                 "networks": [network],
                 "formats": ["bfp8"],
                 "kind": "points",
@@ -125,7 +125,7 @@ def test_a_whole_part_comes_before_what_is_below_it_and_stays_as_given(network):
 
 def test_an_alias_in_the_file_stands_for_what_it_names(points):
     found = points("""
-arch: edge-64k
+arch: ideal-64k
 networks: [resnet18-fashion]
 formats: [bfp8]
 kind: points
@@ -138,7 +138,7 @@ points:
 
 
 def test_two_things_of_one_name_are_refused(network):
-    edge = load_arch("edge-64k")
+    edge = load_arch("ideal-64k")
     spec = {"arch": edge, "networks": [network], "formats": ["bfp8"]}
     build = NetworkBuilder("tiny", input_shape=(1, 8, 8, 4))
     build.conv("conv1", "input", 8, kernel=1)
@@ -146,13 +146,13 @@ def test_two_things_of_one_name_are_refused(network):
         plan(load_spec(spec | {"networks": [network, build.network()]}))
     del spec["arch"]
     axes = {"arch": [edge, replace(edge, "sram.capacity", "1 KiB")]}
-    with pytest.raises(SweepError, match=r"axes\.arch\.1: .*axes\.arch\.0 .*its name, 'edge-64k'"):
+    with pytest.raises(SweepError, match=r"axes\.arch\.1: .*axes\.arch\.0 .*its name, 'ideal-64k'"):
         plan(load_spec(spec | {"axes": axes}))
     axes = {"arch": [edge, replace(axes["arch"][1], "name", "small")]}
     assert len(plan(load_spec(spec | {"axes": axes}))) == 2
 
 
-HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
+HEAD = "arch: ideal-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
     [
         ("", ": is no mapping; allowed keys: arch, networks, formats, objective, model, "),
         ("a: [", ":1: not valid YAML: while parsing a flow"),
-        (HEAD + "arch: edge-16k", ":4: not valid YAML: while constructing a mapping found dupl"),
+        (HEAD + "arch: ideal-16k", ":4: not valid YAML: while constructing a mapping found dupl"),
         (HEAD + "axis: {}", ":4: axis: unknown key (did you mean 'axes'?); allowed keys: arch, n"),
         (HEAD + "kind: list", ":4: kind: 'list' is refused; allowed: 'grid', 'zip' or 'points'"),
         (HEAD + "ladder: 3", ":4: ladder: 3 is refused; allowed: true or false"),
@@ -179,26 +179,26 @@ HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
             ":5: axes: differ in length: sram.capacity has 1, dram.burst has 2; allowed with zip",
         ),
         ("networks: [resnet18]\nformats: [bfp8]", ": arch is missing; allowed: arch, or an axis a"),
-        ("arch: edge-64k\nformats: [bfp8]", ": networks is missing; allowed: networks, or an axi"),
+        ("arch: ideal-64k\nformats: [bfp8]", ": networks is missing; allowed: networks, or an axi"),
         (
             HEAD + "axes:\n  sram.capacity:\n  - 64 KiB\n  - 16\n",
-            ":7: axes.sram.capacity.1: edge-64k: sram.capacity: 16 has no unit; write a capacity",
+            ":7: axes.sram.capacity.1: ideal-64k: sram.capacity: 16 has no unit; write a capacity",
         ),
         (
             HEAD + "axes: {sram.size: [1]}",
-            ":4: axes.sram.size.0: edge-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
+            ":4: axes.sram.size.0: ideal-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
         ),
         (
             HEAD + "axes:\n  sram.size: [1]\n  sram.width: [128 bit]",
-            ":5: axes.sram.size.0: edge-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
+            ":5: axes.sram.size.0: ideal-64k: 'sram.size': unknown key 'size'; allowed keys: capa",
         ),
         (
             HEAD + "axes:\n  sram.capacity: [1]\n  sram.width: [128 bit]",
-            ":5: axes.sram.capacity.0: edge-64k: sram.capacity: 1 has no unit; write a capacity",
+            ":5: axes.sram.capacity.0: ideal-64k: sram.capacity: 1 has no unit; write a capacity",
         ),
         (
             HEAD + "axes:\n  pe_array.rows.dim: [C, K]\n  pe_array.cols.dim: [K]\n",
-            ":6: axes.pe_array.cols.dim.0: edge-64k: pe_array: rows 'K' and cols 'K' both unroll",
+            ":6: axes.pe_array.cols.dim.0: ideal-64k: pe_array: rows 'K' and cols 'K' both unroll",
         ),
         (
             HEAD + "axes:\n  network: [resnet18]",
@@ -213,13 +213,13 @@ HEAD = "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
             ":1: arch: 'edge-9' is neither a file nor a shipped architecture",
         ),
         ("arch: 3\nnetworks: [resnet18-fashion]\nformats: [bfp8]", ":1: arch: 3 is no architect"),
-        ("arch: edge-64k\nnetworks:\n- resnet19\nformats: [bfp8]", ":3: networks.0: "),
+        ("arch: ideal-64k\nnetworks:\n- resnet19\nformats: [bfp8]", ":3: networks.0: "),
         (
-            "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8, fp8]",
+            "arch: ideal-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8, fp8]",
             ":3: formats.1: format 'fp8'; allowed: bfp8",
         ),
         (
-            "arch: edge-64k\nnetworks: [resnet18-fashion]\nformats: [{I: bfp8, W: bfp8}]",
+            "arch: ideal-64k\nnetworks: [resnet18-fashion]\nformats: [{I: bfp8, W: bfp8}]",
             ":3: formats.0: {'I': 'bfp8', 'W': 'bfp8'} is no format; allowed: bfp8 or another",
         ),
     ],

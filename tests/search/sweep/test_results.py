@@ -71,7 +71,7 @@ def test_layers_and_traffic_add_up_to_points(tables):
 def test_points_without_a_mapping_say_so_and_hold_nothing_else(tables):
     failed = tables.points[tables.points["error"].notna()]
     assert set(failed["sram.capacity"]) == {"16 B"}
-    assert failed["error"].str.startswith("conv1: no mapping fits edge-16k: the shared SRAM").all()
+    assert failed["error"].str.startswith("conv1: no mapping fits ideal-16k: the shared SRAM").all()
     assert failed.loc[:, "macs":].isna().all(axis=None)
 
 

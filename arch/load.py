@@ -4,11 +4,11 @@ import copy
 import difflib
 import io
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -99,7 +99,7 @@ def dump_arch(arch: Arch) -> str:
     yaml.default_flow_style = None  # innermost mappings on one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 4096
-    yaml.dump(arch.model_dump(), stream)
+    yaml.dump(_without_empty(arch.model_dump()), stream)
     return stream.getvalue()
 
 
@@ -112,8 +112,9 @@ def json_schema() -> dict[str, Any]:
 def replace(arch: Arch, path: str, value: object) -> Arch:
     """`arch` with the value at a dotted `path` replaced: replace(arch, "sram.capacity", "1 MiB").
 
-    `value` is what a file would hold there. Raises ArchError for an unknown path or a value
-    that a file could not hold.
+    A level between SRAM and array goes by its name, levels.acc.capacity, an axis by its place from
+    0, pe_array.axes.0.size. `value` is what a file would hold there. Raises ArchError for an
+    unknown path or a value that a file could not hold.
     """
     return replace_all(arch, {path: value})
 
@@ -128,17 +129,43 @@ def replace_all(arch: Arch, values: Mapping[str, object]) -> Arch:
     for path in sorted(values, key=lambda path: path.count(".")):
         here: Any = data
         for key in path.split("."):
-            part = here
-            if not isinstance(part, dict):
+            part, place = here, _place(here, key)
+            if not isinstance(part, dict | list):
                 wrong = f"nothing is below {reprlib.repr(part)}; stop the path before {key!r}"
                 raise ArchError(f"{arch.name}: {path!r}: {wrong}")
-            if key not in part:
-                near, keys = _suggestion(key, part), ", ".join(map(str, part))
-                wrong = f"unknown key {key!r}{near}; allowed keys: {keys}"
+            if place is None:
+                keys = [str(own) for own in _keys_below(part)]
+                near, allowed = _suggestion(key, keys), ", ".join(keys) or "none"
+                wrong = f"unknown key {key!r}{near}; allowed keys: {allowed}"
                 raise ArchError(f"{arch.name}: {path!r}: {wrong}")
-            here = part[key]
-        part[key] = copy.deepcopy(values[path])  # paths below it are written into it
+            here = part[place]
+        part[place] = copy.deepcopy(values[path])  # paths below it are written into it
     return _validate(data, arch.name)
+
+
+def _keys_below(part: Any) -> list[Any]:
+    """What a path may go on with: keys, names of levels, or places in a list."""
+    if isinstance(part, dict):
+        return list(part)
+    return [own.get("name", place) for place, own in enumerate(part)]
+
+
+def _place(part: Any, key: str) -> Any:
+    """Where in a part of a file a key of a path leads; None if it leads nowhere."""
+    if not isinstance(part, dict | list):
+        return None
+    keys = [str(own) for own in _keys_below(part)]
+    if key not in keys:
+        return None
+    return key if isinstance(part, dict) else keys.index(key)
+
+
+def _without_empty(part: Any) -> Any:
+    """A dumped part without what nobody gave: None, and empty lists and mappings."""
+    if isinstance(part, dict):
+        kept = {key: _without_empty(value) for key, value in part.items()}
+        return {key: value for key, value in kept.items() if value not in (None, {}, [])}
+    return [_without_empty(own) for own in part] if isinstance(part, list) else part
 
 
 def _yaml() -> "YAML":
@@ -192,7 +219,7 @@ def _explain(detail: "ErrorDetails", around: type[Section], here: type[Section])
     key, value = (detail["loc"] or ("",))[-1], reprlib.repr(detail["input"])
     match detail["type"]:
         case "extra_forbidden":
-            nearest = _suggestion(str(key), around.model_fields)
+            nearest = _suggestion(str(key), _keys(around).split(", "))
             return f"unknown key {reprlib.repr(key)}{nearest}; allowed keys: {_keys(around)}"
         case "invalid_key":
             return f"key {reprlib.repr(key)} is no text; allowed keys: {_keys(around)}"
@@ -223,20 +250,39 @@ def _part(loc: Sequence[int | str]) -> type[Section]:
             part = SplitSram
         elif key == Sram.__name__:
             part = Sram
-        elif key in part.model_fields:
-            annotation = part.model_fields[str(key)].annotation
-            if isinstance(annotation, type) and issubclass(annotation, Section):
-                part = annotation
+        else:
+            part = _sections(part).get(str(key), part)
     return part
+
+
+def _sections(part: type[Section]) -> dict[str, type[Section]]:
+    """The parts that keys of a part hold, one each or a list of them."""
+    found = {}
+    for name, field in part.model_fields.items():
+        for held in (field.annotation, *_arguments(field.annotation)):
+            if isinstance(held, type) and issubclass(held, Section):
+                found[field.alias or name] = held
+    return found
+
+
+def _arguments(annotation: Any) -> Iterator[Any]:
+    """What is inside an annotation such as tuple[Axis, ...] | None."""
+    for inside in get_args(annotation):
+        yield inside
+        yield from _arguments(inside)
 
 
 def _line(text: str, keys: Sequence[int | str]) -> int:
     """The line on which the value at `keys` stands, or the deepest part that leads to it."""
-    from ruamel.yaml.nodes import MappingNode
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
 
     node = _yaml().compose(text)
     line = int(node.start_mark.line) + 1
     for wanted in keys:
+        if isinstance(node, SequenceNode) and isinstance(wanted, int):
+            node = node.value[wanted]
+            line = int(node.start_mark.line) + 1
+            continue
         if not isinstance(node, MappingNode):
             break
         for key, value in node.value:
@@ -250,7 +296,9 @@ def _line(text: str, keys: Sequence[int | str]) -> int:
 
 def _keys(part: type[BaseModel], required: bool = False) -> str:
     fields = part.model_fields.items()
-    return ", ".join(name for name, field in fields if field.is_required() or not required)
+    return ", ".join(
+        field.alias or name for name, field in fields if field.is_required() or not required
+    )
 
 
 def _suggestion(word: str, allowed: Sequence[str] | dict[str, Any]) -> str:

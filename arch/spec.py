@@ -1,10 +1,12 @@
-"""The hardware description: DRAM, SRAM buffers, PE array, DMA engine."""
+"""The hardware description: DRAM, SRAM, buffers inside it, PE array, DMA engine."""
 
 import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from itertools import combinations
 from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import (
@@ -25,6 +27,8 @@ from bfpsim.arch import cacti, units
 
 Tensor = Literal["I", "W", "O"]
 Stationary = Literal["weight", "output", "input"]
+
+_TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 
 # Each tensor depends on the whole of an axis or on none of it: I and O on N P Q, I and W on
 # C R S (the part of I that R and S reach), W and O on K, and all of them on G.
@@ -82,6 +86,7 @@ BufferEnergy = Annotated[
 ]
 Count = Annotated[int, Field(strict=True, ge=1, le=65536)]
 Bits = Annotated[int, Field(strict=True, ge=1, le=128)]
+Width = Annotated[int, _Written(units.WIDTH)]
 Dim = Annotated[
     str,
     AfterValidator(_axis_dim),
@@ -98,7 +103,9 @@ Dim = Annotated[
 class Section(BaseModel):
     """What every part of an architecture is: frozen, hashable, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True
+    )
 
 
 class Dram(Section):
@@ -114,17 +121,28 @@ class Dram(Section):
     """Per bit moved, burst padding included [pJ/bit]."""
 
 
-class Sram(Section):
-    """One on-chip buffer."""
+class Ports(Section):
+    """How many bits a memory can give and take in a cycle; what is left out has no limit."""
+
+    read: Width | None = None
+    """Of all reads together, but those of a DMA engine with a port of its own [bit/cycle]."""
+    write: Width | None = None
+    """Of all writes together, likewise [bit/cycle]."""
+
+
+class Buffer(Section):
+    """One on-chip memory."""
 
     capacity: Annotated[int, _Written(units.CAPACITY)]
     """Size, both halves of a double buffer together [bit]."""
-    width: Annotated[int, _Written(units.WIDTH)]
+    width: Width | None = None
     """Bits per access; energy tables ask for it, it limits no transfer [bit]."""
     double_buffered: Annotated[bool, Field(strict=True)] = False
     """Whether one half fills while the other is in use."""
     energy: BufferEnergy = 0.16
     """Per bit read or written [pJ/bit], or a table by capacity: 'cacti-22nm', '-45nm', '-65nm'."""
+    ports: Ports = Ports()
+    """Limits of what moves per cycle."""
 
     @model_validator(mode="after")
     def _tabulated(self) -> Self:
@@ -145,6 +163,13 @@ class Sram(Section):
         return self.capacity // 2 if self.double_buffered else self.capacity
 
 
+class Sram(Buffer):
+    """The on-chip memory that DRAM fills."""
+
+    width: Width
+    """Bits per access; energy tables ask for it, it limits no transfer [bit]."""
+
+
 class SplitSram(Section):
     """A buffer for each tensor, in place of a shared one."""
 
@@ -156,6 +181,23 @@ class SplitSram(Section):
     """Holds O and its partial sums."""
 
 
+class InnerLevel(Buffer):
+    """A memory between SRAM and the PE array: accumulators, an input or a weight buffer."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=32, examples=["acc"])
+    ]
+    """Keys its traffic, its tiles in a mapping, and paths such as levels.acc.capacity."""
+    tensors: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    """What it holds; the other tensors pass by it."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.tensors)) != len(self.tensors):
+            raise ValueError(f"tensors {', '.join(self.tensors)} repeat one; allowed: each once")
+        return self
+
+
 class Axis(Section):
     """One axis of the PE array."""
 
@@ -163,15 +205,20 @@ class Axis(Section):
     """Processing elements along the axis."""
     dim: Dim
     """The loop dimension that the axis unrolls, or several fused: 'PQ', 'CRS'."""
+    over: Dim | None = None
+    """What fills up the axis where `dim` is whole and shorter: 12 rows of R over K take R = 3 for
+    four of K at once."""
 
 
 class PEArray(Section):
-    """The two-dimensional array of multiply-accumulate units."""
+    """The array of multiply-accumulate units: rows and cols, or any number of axes."""
 
-    rows: Axis
+    rows: Axis | None = None
     """The vertical axis."""
-    cols: Axis
+    cols: Axis | None = None
     """The horizontal axis."""
+    listed: Annotated[tuple[Axis, ...] | None, Field(alias="axes", min_length=1)] = None
+    """In place of rows and cols: any number of axes, rows first."""
     stationary: Stationary
     """The tensor whose elements stay in the PEs while the others stream past."""
     mac_bits: Bits
@@ -180,29 +227,62 @@ class PEArray(Section):
     """Width of a partial sum wherever it is stored [bit]."""
     accumulator: Literal["exact", "fp32"] = "exact"
     """'exact': integers without rounding, in any order. 'fp32': IEEE binary32 at each addition."""
+    fill: Literal["none", "each_fold", "overlapped"] = "none"
+    """What filling and draining the array costs: nothing; skew, drain and preload at every load of
+    what is stationary; or these once a tile, hidden behind the load before."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        shared = sorted(set(self.rows.dim) & set(self.cols.dim))
-        if shared:
-            raise ValueError(
-                f"rows '{self.rows.dim}' and cols '{self.cols.dim}' both unroll "
-                f"{', '.join(shared)}; allowed: axes without a common dimension"
-            )
+        given = [name for name in ("rows", "cols") if getattr(self, name) is not None]
+        if self.listed is not None and given:
+            raise ValueError(f"axes beside {given[0]}; allowed: axes, or rows and cols")
+        if self.listed is None and len(given) < 2:
+            missing = "cols" if given else "rows"
+            raise ValueError(f"{missing} is missing; allowed: rows and cols, or axes")
+        names = ("rows", "cols") if given else tuple(f"axes.{i}" for i in range(len(self.axes)))
+        parts = [
+            (name if axis.dim == dim else f"{name}.over", dim)
+            for name, axis in zip(names, self.axes, strict=True)
+            for dim in (axis.dim, axis.over)
+            if dim is not None
+        ]
+        for (name, dim), (other, second) in combinations(parts, 2):
+            shared = sorted(set(dim) & set(second))
+            if shared:
+                raise ValueError(
+                    f"{name} '{dim}' and {other} '{second}' both unroll "
+                    f"{', '.join(shared)}; allowed: axes without a common dimension"
+                )
         if self.accumulator == "fp32" and self.accumulator_bits != 32:
             raise ValueError(
                 f"accumulator_bits={self.accumulator_bits} with accumulator 'fp32'; allowed: 32"
             )
         return self
 
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes, rows first."""
+        if self.listed is not None:
+            return self.listed
+        return tuple(axis for axis in (self.rows, self.cols) if axis is not None)
+
+    @property
+    def size(self) -> int:
+        """Processing elements."""
+        return math.prod(axis.size for axis in self.axes)
+
 
 class Dma(Section):
-    """What the DMA engine does at the edges of an input tile."""
+    """The DMA engines: one per tensor, between DRAM and SRAM."""
 
     halo: Literal["sliding", "none"] = "sliding"
     """'sliding' keeps the overlap with the tile before; 'none' fetches every tile whole."""
     padding: Literal["skip", "fetch"] = "skip"
     """'skip' makes zero padding on chip; 'fetch' reads it from DRAM."""
+    port: Literal["own", "shared"] = "own"
+    """Whether transfers have an SRAM port of their own, or take the array's."""
+    width: Width | None = None
+    """The most that a transfer moves; without it the DRAM alone limits it [bit/cycle]."""
 
 
 def _sram_kind(value: object) -> str:
@@ -214,14 +294,23 @@ def _sram_kind(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A level of the memory hierarchy, as traffic is counted at it.
+    """A level of the memory hierarchy, by the tensors that it holds.
 
     name: keys traffic
-    pj_per_bit: by tensor that it holds, per bit read or written [pJ/bit]
+    buffers: what each tensor lies in; none off chip
+    memories: its name: the level's, or one per tensor
+    read_pj, write_pj: energy per bit [pJ/bit]
     """
 
     name: str
-    pj_per_bit: Mapping[Tensor, float]
+    buffers: Mapping[Tensor, Buffer]
+    memories: Mapping[Tensor, str]
+    read_pj: Mapping[Tensor, float]
+    write_pj: Mapping[Tensor, float]
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor's tiles lie here on their way to the array."""
+        return tensor in self.memories
 
 
 class Arch(Section):
@@ -246,6 +335,8 @@ class Arch(Section):
         Discriminator(_sram_kind),
     ]
     """One buffer that the tensors share, or input:, weight: and output: with one each."""
+    inner: Annotated[tuple[InnerLevel, ...], Field(alias="levels")] = ()
+    """Memories between SRAM and the array, outermost first."""
     pe_array: PEArray
     """The processing elements."""
     dma: Dma = Dma()
@@ -261,14 +352,36 @@ class Arch(Section):
         """DRAM latency, rounded up [cycle]."""
         return math.ceil(self.dram.latency * self.clock)
 
-    @property
+    @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The memory hierarchy, outermost first: `dram:` and `sram:`."""
-        tensors: tuple[Tensor, ...] = ("I", "W", "O")
-        return (
-            Level("DRAM", dict.fromkeys(tensors, self.dram.energy)),
-            Level("SRAM", {tensor: self.buffer(tensor).pj_per_bit for tensor in tensors}),
-        )
+        """The memory hierarchy, outermost first: `dram:`, `sram:`, and what `levels:` lists."""
+        names: dict[Tensor, str] = dict.fromkeys(_TENSORS, "DRAM")
+        off_chip = dict.fromkeys(_TENSORS, self.dram.energy)
+        levels = [Level("DRAM", {}, names, off_chip, off_chip)]
+        sram = {tensor: self.buffer(tensor) for tensor in _TENSORS}
+        names = {tensor: "SRAM" if self.shared else f"SRAM {tensor}" for tensor in _TENSORS}
+        parts: list[tuple[str, Mapping[Tensor, Buffer], Mapping[Tensor, str]]] = [
+            ("SRAM", sram, names)
+        ]
+        for own in self.inner:
+            held = dict.fromkeys(own.tensors, own)
+            parts.append((own.name, held, dict.fromkeys(own.tensors, own.name)))
+        for name, buffers, memories in parts:
+            energy = {tensor: buffer.pj_per_bit for tensor, buffer in buffers.items()}
+            levels.append(Level(name, buffers, memories, energy, energy))
+        return tuple(levels)
+
+    @model_validator(mode="after")
+    def _levels_distinct(self) -> Self:
+        taken = ["DRAM", "SRAM", "array", "dram", "sram", *_TENSORS]
+        for level in self.inner:
+            if level.name in taken:
+                raise ValueError(
+                    f"levels: a level is called '{level.name}'; allowed: a name of its own, none "
+                    f"of {', '.join(taken)}"
+                )
+            taken.append(level.name)
+        return self
 
     @property
     def shared(self) -> bool:

@@ -1,13 +1,19 @@
-"""How the PE array unrolls loop dimensions, which both homes of its rules build on.
+"""How the PE array unrolls loop dimensions and how long it takes, which both homes build on.
 
-Rows and columns each unroll one dimension, or a fused one such as PQ or CRS; the array runs
-through it in folds of its size. The other dimensions run in time, one step a cycle.
+Each axis unrolls one dimension, or a fused one such as PQ or CRS; the array runs through it in
+folds of its size. The other dimensions run in time, one step a cycle. Between two loads of what is
+stationary the array streams; what a load costs beyond that is the array's `fill`.
 """
 
-from math import prod
+from __future__ import annotations
 
-from bfpsim.arch import PEArray
-from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, Tensor
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bfpsim.arch import Arch, PEArray
+from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, RELEVANT, Nest, Tensor
 from bfpsim.quant.formats import LayerFormats
 
 Sizes = dict[str, int]
@@ -19,30 +25,91 @@ INSIDE = {"weight": "GKCRSNPQ", "output": "NGKPQCRS", "input": "NGCPQRSK"}
 """The order of the loops inside a tile, outer to inner, that keeps the operand in place."""
 
 
+class Lanes(NamedTuple):
+    """Processing elements side by side that take a (fused) dimension at once."""
+
+    dim: str
+    size: int
+
+    def folds(self, sizes: Sizes) -> int:
+        """Times they must be filled to cover the dimension."""
+        return -(-prod(sizes[d] for d in self.dim) // self.size)
+
+
+def lanes_of(array: PEArray, taps: Sizes) -> tuple[Lanes, ...]:
+    """The lanes of every axis, rows first.
+
+    taps: R and S. An axis with `over` holds as many of that dimension as the whole `dim` leaves
+    room for, so it makes two, the one that fills it up first.
+    """
+    lanes = []
+    for axis in array.axes:
+        if axis.over is not None:
+            whole = prod(taps[d] for d in axis.dim)
+            lanes.append(Lanes(axis.over, max(1, axis.size // whole)))
+        lanes.append(Lanes(axis.dim, axis.size))
+    return tuple(lanes)
+
+
 def passes(array: PEArray, formats: LayerFormats) -> int:
     """Passes of a multiplication whose operands are wider than `mac_bits`, taken piecewise."""
     return prod(-(-f.significand_bits // array.mac_bits) for f in (formats.I, formats.W))
 
 
-def folds(axis_dims: str, axis_size: int, sizes: Sizes) -> int:
-    """Times the axis must be filled to cover its (fused) dimension."""
-    return -(-prod(sizes[d] for d in axis_dims) // axis_size)
-
-
 def in_time(array: PEArray) -> str:
     """The dimensions that no axis unrolls."""
-    return "".join(d for d in EVERY_DIM if d not in array.rows.dim + array.cols.dim)
+    unrolled = "".join(axis.dim + (axis.over or "") for axis in array.axes)
+    return "".join(d for d in EVERY_DIM if d not in unrolled)
+
+
+def streamed(array: PEArray) -> str:
+    """The dimensions that the array runs through between two loads of what is stationary."""
+    return "".join(d for d in in_time(array) if d not in RELEVANT[STATIONARY[array.stationary]])
 
 
 def reduction_folds(array: PEArray, sizes: Sizes) -> int:
     """Contributions to one output that leave the array apart from each other."""
     if array.stationary == "output":
         return 1
-    unrolled = array.rows.dim + array.cols.dim
-    steps = prod(sizes[d] for d in REDUCTION if d not in unrolled)
-    in_space = prod(
-        folds(axis.dim, axis.size, sizes)
-        for axis in (array.rows, array.cols)
-        if axis.dim[0] in REDUCTION
-    )
-    return steps * in_space
+    steps = prod(sizes[d] for d in in_time(array) if d in REDUCTION)
+    lanes = lanes_of(array, sizes)
+    return steps * prod(own.folds(sizes) for own in lanes if own.dim[0] in REDUCTION)
+
+
+def sums_lie_outside(nest: Nest, arch: Arch, level: int = 1) -> bool:
+    """Whether unfinished sums ever lie at a level that holds O, by its number from DRAM's 0.
+
+    They do where a loop over C, R or S goes round outside one over O's dimensions, of all loops
+    down to the next level inside that holds O. The array keeps nothing between its tiles, so where
+    it comes next any such loop does, and folds of its own.
+    """
+    nests = (nest, *nest.inner)
+    holders = [i for i in range(level + 1, len(arch.levels)) if arch.levels[i].holds("O")]
+    if not holders:
+        inner = nests[-1]
+        cut = any(inner.trips[d] > 1 for d in REDUCTION)
+        return cut or reduction_folds(arch.pe_array, inner.tile) > 1
+    loops = nests[holders[0] - 1].order
+    reduced = [place for place, dim in enumerate(loops) if dim in REDUCTION]
+    return bool(reduced) and any(dim in RELEVANT["O"] for dim in loops[reduced[0] :])
+
+
+def load_cycles(array: PEArray, streaming: Any) -> Any:
+    """Cycles that each load takes, given those it streams for; of arrays, or ints [cycle]."""
+    rows = array.axes[0].size
+    if array.fill == "each_fold":
+        preload = 0 if array.stationary == "output" else rows
+        return streaming + skew(array) + preload
+    if array.fill == "overlapped":  # the load before hides preload and drain, if it is as long
+        return np.maximum(streaming, rows)
+    return streaming
+
+
+def tile_fill(array: PEArray) -> int:
+    """Cycles that every tile adds once: what no other load hides [cycle]."""
+    return array.axes[0].size + skew(array) if array.fill == "overlapped" else 0
+
+
+def skew(array: PEArray) -> int:
+    """Cycles from the first PE's first operand to the last PE's: rows + columns - 2."""
+    return sum(axis.size - 1 for axis in array.axes)

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.closed.array import axis_sums, fold_sums, input_reads, weight_reads
+from bfpsim.mapping.closed.array import (
+    WHOLE,
+    axis_sums,
+    fold_sums,
+    input_reads,
+    one_size,
+    weight_reads,
+)
 from bfpsim.mapping.closed.exact import (
     Cell,
     largest,
@@ -51,9 +58,7 @@ def candidate_sizes(
     costs = [_Costs(layer, arch, each, every, array_counts) for each in formats]
     found = {}
     for dim, sizes in every.items():
-        fused = any(
-            dim in a.dim and len(a.dim) > 1 for a in (arch.pe_array.rows, arch.pe_array.cols)
-        )
+        fused = any(dim in axis.dim and len(axis.dim) > 1 for axis in arch.pe_array.axes)
         if array_counts and fused and dim in "NPQ":
             found[dim] = sizes
         else:
@@ -92,10 +97,10 @@ class _Costs:
     ) -> None:
         self._layer, self._arch, self._formats = layer, arch, formats
         self._sizes, self._array_counts = sizes, array_counts
-        leaves, array = leaves_of(layer, sizes), arch.pe_array
+        self._leaves = leaves_of(layer, sizes)
+        leaves, array = self._leaves, arch.pe_array
         tiles = {t: tile_sizes(t, layer, leaves, Cell.of(formats.of(t))) for t in ("I", "W", "O")}
         g, k, c = (sizes[dim] for dim in "GKC")
-        one = np.ones(1, np.int64)
         of_gc = [each("GC", leaves, tiles["I"]["GC"]) for each in (totals, largest)]
         whole = whole_blocks(layer, g, k, formats.O.block_size).astype(np.int64)
         of_gk = [largest("GK", leaves, tiles["O"]["GK"]), 1 - whole]
@@ -106,14 +111,15 @@ class _Costs:
         else:  # in proportion to the filters, so those of one suffice
             of_c += [each("CRS", leaves, tiles["W"]["CRS"])[:, 0, 0] for each in (totals, largest)]
         if array_counts:
-            of_gc.append(input_reads(layer, array, formats.I, g, c).bits(formats.I))
+            by_g, by_k, by_c = (one_size(own) for own in (g, k, c))
+            of_gc.append(input_reads(layer, array, formats.I, by_g, by_c).bits(formats.I))
             if layer.C == 1:
-                reads = weight_reads(layer, array, formats.W, g, k, one)
+                reads = weight_reads(layer, array, formats.W, by_g, by_k, (WHOLE,))
                 of_gk.append(reads.bits(formats.W)[:, :, 0])
             else:
-                reads = weight_reads(layer, array, formats.W, one, one, c)
+                reads = weight_reads(layer, array, formats.W, (WHOLE,), (WHOLE,), by_c)
                 of_c.append(reads.bits(formats.W)[0, 0])
-        folds = fold_sums(layer, array, c)
+        folds = fold_sums(layer, array, leaves)
         of_c += [folds.largest, folds.every] if array_counts else [folds.largest]
         self._columns = {
             "G": [column for table in (*of_gc, *of_gk) for column in table.T],
@@ -128,5 +134,5 @@ class _Costs:
         """Costs of the tile sizes of a dimension, one row each."""
         columns = [self._sizes[dim], *self._columns[dim]]
         if self._array_counts:
-            columns.append(axis_sums(self._layer, self._arch.pe_array, dim, self._sizes[dim]))
+            columns.append(axis_sums(self._layer, self._arch.pe_array, dim, self._leaves))
         return np.stack(columns, axis=1)

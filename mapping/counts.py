@@ -103,7 +103,10 @@ def number(bits: Fraction | int) -> int | float:
 def energy_pj(flow: Flow, bits: Fraction | int, arch: Arch) -> float:
     """Eq. 8 of BitQ for one row: bits x pJ/bit of its level and buffer."""
     level = next(level for level in arch.levels if level.name == flow.level)
-    return float(number(bits)) * level.pj_per_bit[flow.tensor]
+    return (
+        float(number(bits))
+        * (level.read_pj if flow.direction == "read" else level.write_pj)[flow.tensor]
+    )
 
 
 def to_frame(

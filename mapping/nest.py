@@ -1,7 +1,9 @@
 """Tiled loop nests: a tile size per dimension and the order of the loops between tiles."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
@@ -32,15 +34,18 @@ class MappingError(ValueError):
 class Mapping:
     """How a layer is cut into tiles, and in which order they run.
 
-    order: loop dimensions from outer to inner, of N G K C P Q. A dimension with a single tile has
-        no loop: it may be left out, or stand anywhere.
+    order: loop dimensions from outer to inner, of N G K C P Q, in `inner` of R S too. A dimension
+        with a single tile has no loop: it may be left out, or stand anywhere.
     tile: tile size per dimension [elements]; a dimension left out is whole.
+    inner: by name of a level between SRAM and array, how the tile of the level outside is cut
+        there; at a level left out it is whole.
 
     Raises MappingError for unknown or repeated dimensions and for sizes below 1.
     """
 
     order: str = ""
     tile: dict[str, int] = field(default_factory=dict)
+    inner: dict[str, Mapping] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for dim in self.order:
@@ -51,21 +56,31 @@ class Mapping:
             _known(dim, f"tile={self.tile!r}")
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise MappingError(f"tile {dim}={size!r}; allowed: a whole number from 1")
-        ordered = {dim: self.tile[dim] for dim in DIMS if dim in self.tile}
+        for level, own in self.inner.items():
+            if not isinstance(own, Mapping) or own.inner:
+                raise MappingError(
+                    f"inner of {level!r} is {own!r}; allowed: a Mapping without inner ones"
+                )
+        ordered = {dim: self.tile[dim] for dim in EVERY_DIM if dim in self.tile}
         object.__setattr__(self, "tile", ordered)
 
     def __hash__(self) -> int:
-        return hash((self.order, tuple(self.tile.items())))
+        return hash((self.order, tuple(self.tile.items()), tuple(self.inner.items())))
 
     def __str__(self) -> str:
         tile = " ".join(f"{dim}{size}" for dim, size in self.tile.items())
-        return f"{self.order or '-'}: {tile or 'whole layer'}"
+        outer = f"{self.order or '-'}: {tile or 'whole layer'}"
+        inside = (
+            f"{level} {own.order}: {' '.join(f'{d}{size}' for d, size in own.tile.items())}"
+            for level, own in self.inner.items()
+            if own.tile
+        )
+        return "; ".join((outer, *inside))
 
 
 def _known(dim: object, where: str) -> None:
-    if not isinstance(dim, str) or len(dim) != 1 or dim not in DIMS:
-        why = "; R and S stay whole in a tile" if dim in ("R", "S") else ""
-        raise MappingError(f"{where} names dimension {dim!r}; allowed: {', '.join(DIMS)}{why}")
+    if not isinstance(dim, str) or len(dim) != 1 or dim not in EVERY_DIM:
+        raise MappingError(f"{where} names dimension {dim!r}; allowed: {', '.join(EVERY_DIM)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,7 @@ class Nest:
     extents: of every dimension
     tile: size of the innermost tile per dimension; trips: innermost tiles per dimension
     loops: outer to inner; a dimension may stand in it once per boundary
+    inner: the nests of the levels inside, outermost first, each with all loops outside it
     """
 
     layer: ConvLayer
@@ -95,6 +111,12 @@ class Nest:
     tile: dict[str, int]
     trips: dict[str, int]
     loops: tuple[Loop, ...]
+    inner: tuple[Nest, ...] = ()
+
+    @property
+    def innermost(self) -> Nest:
+        """The nest whose tiles the PE array takes."""
+        return self.inner[-1] if self.inner else self
 
     @property
     def order(self) -> str:
@@ -111,25 +133,50 @@ class Nest:
         return tuple(loop.tile for loop in self.loops if loop.dim == dim)
 
 
-def make_nest(layer: ConvLayer, mapping: Mapping) -> Nest:
+def make_nest(layer: ConvLayer, mapping: Mapping, inner: Sequence[str] = ()) -> Nest:
     """Apply a mapping to a layer.
 
-    Raises MappingError for a tile larger than its dimension, or a dimension with several tiles
-    that `order` leaves out.
+    inner: names of the levels between SRAM and array, outermost first
+
+    Raises MappingError for a tile larger than its dimension, for a dimension with several tiles
+    that `order` leaves out, for R or S outside `inner`, and for a level that there is not.
     """
-    extents = layer.dims
-    for dim, size in mapping.tile.items():
-        if size > extents[dim]:
-            raise MappingError(f"{layer.name}: tile {dim}={size}; allowed: 1..{extents[dim]}")
-    several = [d for d in DIMS if mapping.tile.get(d, extents[d]) < extents[d]]
-    for dim in several:
-        if dim not in mapping.order:
-            trips = -(-extents[dim] // mapping.tile[dim])
+    for dim in ("R", "S"):
+        if dim in mapping.order or dim in mapping.tile:
             raise MappingError(
-                f"{layer.name}: order={mapping.order!r} lacks {dim}, which has {trips} tiles; "
-                f"allowed: an order that holds {''.join(several)}"
+                f"{layer.name}: {mapping} names dimension {dim!r}; allowed: {', '.join(DIMS)}; "
+                "R and S stay whole in a tile"
             )
-    return join(layer, [(mapping.order, mapping.tile)])
+    for name in mapping.inner:
+        if name not in inner:
+            raise MappingError(
+                f"{layer.name}: inner names level {name!r}; allowed: {', '.join(inner) or 'none'}"
+            )
+    tile = layer.dims | {"R": layer.R, "S": layer.S}
+    boundaries: list[tuple[str, dict[str, int]]] = []
+    nests = []
+    cuts = [(layer.name, mapping)]
+    cuts += [(f"{layer.name}, {level}", mapping.inner.get(level, _WHOLE)) for level in inner]
+    for where, own in cuts:
+        for dim, size in own.tile.items():
+            if size > tile[dim]:
+                raise MappingError(f"{where}: tile {dim}={size}; allowed: 1..{tile[dim]}")
+        several = [d for d in EVERY_DIM if own.tile.get(d, tile[d]) < tile[d]]
+        for dim in several:
+            if dim not in own.order:
+                trips = -(-tile[dim] // own.tile[dim])
+                raise MappingError(
+                    f"{where}: order={own.order!r} lacks {dim}, which has {trips} tiles; "
+                    f"allowed: an order that holds {''.join(several)}"
+                )
+        boundaries.append((own.order, own.tile))
+        tile |= own.tile
+        nests.append(join(layer, boundaries))
+    return replace(nests[0], inner=tuple(nests[1:]))
+
+
+_WHOLE = Mapping()
+"""No loop."""
 
 
 def join(layer: ConvLayer, boundaries: Iterable[tuple[str, dict[str, int]]]) -> Nest:

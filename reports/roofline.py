@@ -69,7 +69,7 @@ class Roof:
     def of(cls, arch: Arch, formats: LayerFormats) -> Roof:
         """The roof of an architecture."""
         array = arch.pe_array
-        peak = Fraction(array.rows.size * array.cols.size, passes(array, formats))
+        peak = Fraction(array.size, passes(array, formats))
         return cls(peak, arch.dram_bits_per_cycle)
 
     @property

@@ -135,7 +135,7 @@ def arch_table(archs: Iterable[Arch]) -> Table:
             text["clock"],
             text["dram"]["bandwidth"],
             text["dram"]["burst"],
-            f"{array.rows.size} {array.rows.dim} x {array.cols.size} {array.cols.dim}",
+            " x ".join(f"{axis.size} {axis.dim}" for axis in array.axes),
             array.stationary,
         )
     return table

@@ -18,7 +18,8 @@ from bfpsim.mapping.counts import KINDS, Counts, Direction
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import TENSORS, Mapping, Tensor
-from bfpsim.mapping.steps.price import Moved, streams_of
+from bfpsim.mapping.steps.price import streams_of
+from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.buffer import Memory, TileBuffer
 from bfpsim.sim.channel import Channel
@@ -96,8 +97,7 @@ class Accelerator:
             + [(*transfer, kind) for transfer in _TRANSFERS for kind in KINDS]
         )
         self._channel = Channel(env, arch.dram_bits_per_cycle)
-        inner = arch.levels[-1].name
-        names = {t: inner if arch.shared else f"{inner} {t}" for t in TENSORS}
+        names = arch.levels[1].memories
         self._memories = {
             name: Memory(name, arch.buffer(tensor).capacity) for tensor, name in names.items()
         }
@@ -106,7 +106,7 @@ class Accelerator:
             for tensor, name in names.items()
         }
         streams = streams_of(nest, arch, formats)
-        self._stays, self._steps = streams.stays, streams.steps
+        self._stays, self._steps, self._flows = streams.stays, streams.steps, streams.flows
         tiles = (stays.kinds for stays in self._stays.values())
         self._recurrence = Recurrence((self._steps.kinds, *tiles))
         self._step = 0
@@ -220,7 +220,7 @@ class Accelerator:
     def _count_transfers(self) -> None:
         """Count what every transfer moved, at both ends; burst padding stays at the outer one."""
         counts = self._tally.counts
-        outer, inner = (level.name for level in self._arch.levels)
+        outer, inner = (level.name for level in self._arch.levels[:2])
         for tensor, direction in _TRANSFERS:
             other: Direction = "write" if direction == "read" else "read"
             for kind in KINDS:
@@ -251,7 +251,7 @@ class Accelerator:
             if self._data is not None:
                 self._data.compute(self._step)
             self._computed[self._steps.kinds[self._step]] += 1
-            cycles = step.traffic.cycles
+            cycles = step.lasting
             self._counters.add("computing", cycles)
             begin = self._now
             tally.timeline.add("array", "compute", begin, begin + cycles, 0, self._step, "steps")
@@ -267,19 +267,10 @@ class Accelerator:
                     self._buffers[tensor].release()
 
     def _count_array(self) -> None:
-        """Count what every computed tile exchanged with the innermost level."""
-        counts, level = self._tally.counts, self._arch.levels[-1].name
+        """Count what every computed tile moved inside SRAM, and exchanged with the array."""
         for step, times in zip(self._steps.prices, self._computed.tolist(), strict=True):
-            one, (mantissa, exponent) = step.traffic, step.result
-            counts.add(level, "I", "read", "mantissa", one.input_mantissa * times)
-            counts.add(level, "I", "read", "exponent", one.input_exponent * times)
-            counts.add(level, "W", "read", "mantissa", one.weight_mantissa * times)
-            counts.add(level, "W", "read", "exponent", one.weight_exponent * times)
-            sums = one.output_elements * self._arch.pe_array.accumulator_bits * times
-            counts.add(level, "O", "read", "psum", (one.reduction_folds - 1 + step.resumes) * sums)
-            counts.add(level, "O", "write", "psum", (one.reduction_folds - step.finishes) * sums)
-            counts.add(level, "O", "write", "mantissa", mantissa * times)
-            counts.add(level, "O", "write", "exponent", exponent * times)
+            for flow, bits in zip(self._flows, step.bits, strict=True):
+                self._tally.counts.add(*flow, bits * times)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.nest import DIMS, Nest
+from bfpsim.mapping.nest import EVERY_DIM, Nest
 from bfpsim.mapping.steps.array import Tile
-from bfpsim.mapping.steps.price import Moved
 from bfpsim.mapping.steps.tiles import (
     ActivationBox,
     input_tiles,
@@ -17,6 +16,7 @@ from bfpsim.mapping.steps.tiles import (
     unrolled,
     weight_tiles,
 )
+from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.quant.formats.blocks import activation_block
@@ -128,7 +128,7 @@ class Data:
             int(np.searchsorted(tiles.visits.begins, step, side="right")) - 1
             for tiles in (self._input_tiles, self._weight_tiles, self._output_tiles)
         )
-        tile = Tile(*(self._steps[dim].at(step) for dim in DIMS))
+        tile = Tile(*(self._steps[dim].at(step) for dim in EVERY_DIM))
         inputs = self._inputs[number_i]
         operands = Operands(
             inputs.values,
@@ -182,7 +182,8 @@ class Data:
 
 def exact_output(layer: ConvLayer, inputs: Quantized, weights: Quantized) -> ExactArray:
     """The layer's exact sums, computed whole; for the calibration of E_top."""
-    tile = Tile(*((0, layer.dims[dim]) for dim in DIMS))
+    extents = layer.dims | {"R": layer.R, "S": layer.S}
+    tile = Tile(*((0, extents[dim]) for dim in EVERY_DIM))
     rows, cols = (Window.of(layer, dim).interval((0, layer.dims[dim])) for dim in "PQ")
     values = dequantize(inputs)[:, slice(*rows), slice(*cols)]
     exact_weights = from_float(dequantize(weights))

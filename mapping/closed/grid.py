@@ -21,11 +21,14 @@ from bfpsim.mapping.array import passes
 from bfpsim.mapping.closed import exact
 from bfpsim.mapping.closed.array import (
     ArrayProfile,
+    Factors,
     FoldSums,
     Reads,
     array_profile,
+    busy_cycles,
     fold_sums,
     input_reads,
+    one_size,
     weight_reads,
 )
 from bfpsim.mapping.closed.leaves import Leaves, Vector
@@ -243,24 +246,24 @@ class Grid:
     @cached_property
     def input_reads(self) -> Reads:
         """One pass of the array over I, by sizes of G and C."""
-        g, c = (self.sizes[d] for d in "GC")
+        g, c = (one_size(self.sizes[d]) for d in "GC")
         return input_reads(self._layer, self._arch.pe_array, self._formats.I, g, c)
 
     @cached_property
     def weight_reads(self) -> Reads:
         """One pass of the array over W, by sizes of G, K and C."""
-        g, k, c = (self.sizes[d] for d in "GKC")
+        g, k, c = (one_size(self.sizes[d]) for d in "GKC")
         return weight_reads(self._layer, self._arch.pe_array, self._formats.W, g, k, c)
 
     @property
     def input_passes(self) -> Any:
         """Passes over I, over all tiles of K."""
-        return self._lift("K", self._profile.input_repeats)
+        return self._lifted(self._profile.input_passes)
 
     @property
     def weight_passes(self) -> Any:
         """Passes over W, over all tiles of N, P and Q."""
-        return self._lift("NPQ", self._profile.weight_repeats)
+        return self._lifted(self._profile.weight_passes)
 
     @property
     def contributions(self) -> Any:
@@ -269,18 +272,22 @@ class Grid:
 
     @cached_property
     def compute_cycles(self) -> Any:
-        """Cycles the PE array is busy."""
-        cycles = _product(self._lift(d, self._profile.cycles[d]) for d in "GKC")
-        cycles = cycles * self._lift("NPQ", self._profile.pixel_cycles)
-        return cycles * passes(self._arch.pe_array, self._formats)
+        """Cycles the PE array is busy, filling and draining included."""
+        array = self._arch.pe_array
+        busy = busy_cycles(self._layer, array, self._leaves, passes(array, self._formats))
+        cycles = self._lifted(busy.loads)
+        return cycles + self._lifted(busy.tiles) * busy.fill if busy.fill else cycles
+
+    def _lifted(self, factors: Factors) -> Any:
+        return _product(self._lift(dims, table) for dims, table in factors)
 
     @cached_property
     def _folds(self) -> FoldSums:
-        return fold_sums(self._layer, self._arch.pe_array, self.sizes["C"])
+        return fold_sums(self._layer, self._arch.pe_array, self._leaves)
 
     @cached_property
     def _profile(self) -> ArrayProfile:
-        return array_profile(self._layer, self._arch.pe_array, self.sizes)
+        return array_profile(self._layer, self._arch.pe_array, self._leaves)
 
 
 def _product(factors: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from bfpsim.arch import PEArray
-from bfpsim.mapping.array import INSIDE
+from bfpsim.mapping.array import INSIDE, lanes_of
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.movement import Axis, Repeats, moved
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, RELEVANT, TENSORS, Nest, Tensor
@@ -128,9 +128,10 @@ def array_elements(between: Tiling, array: PEArray) -> dict[Tensor, Any]:
     size = between.tile
     one = size["N"] / size["N"]
     lanes = dict.fromkeys(size, one)
-    for axis in (array.rows, array.cols):
-        room = one * axis.size
-        for dim in reversed(axis.dim):  # the last letter is the innermost of a fused dimension
+    taps = {"R": between.layer.R, "S": between.layer.S}
+    for own in lanes_of(array, taps):
+        room = one * own.size
+        for dim in reversed(own.dim):  # the last letter is the innermost of a fused dimension
             lanes[dim] = np.minimum(room, size[dim])
             room = np.maximum(one, room / lanes[dim])
     absent = {d: (size[d] == lanes[d]) * 1 for d in size}

@@ -19,8 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import PEArray
-from bfpsim.mapping.array import STATIONARY, Sizes, folds, in_time, passes, reduction_folds
-from bfpsim.mapping.nest import DIMS, RELEVANT, Tensor
+from bfpsim.mapping.array import (
+    STATIONARY,
+    Lanes,
+    Sizes,
+    in_time,
+    lanes_of,
+    load_cycles,
+    passes,
+    reduction_folds,
+    streamed,
+    tile_fill,
+)
+from bfpsim.mapping.nest import EVERY_DIM, RELEVANT, Tensor
 from bfpsim.mapping.steps.tiles import channel_intervals
 from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import Format, LayerFormats
@@ -29,7 +40,7 @@ from bfpsim.workloads import ConvLayer
 
 
 class Tile(NamedTuple):
-    """The ranges of the tiled dimensions that one step computes."""
+    """The ranges of every dimension that one step computes."""
 
     N: Interval
     G: Interval
@@ -37,11 +48,22 @@ class Tile(NamedTuple):
     C: Interval
     P: Interval
     Q: Interval
+    R: Interval
+    S: Interval
+
+    @property
+    def sizes(self) -> Sizes:
+        """Its extents."""
+        return {dim: high - low for dim, (low, high) in zip(EVERY_DIM, self, strict=True)}
 
 
 class ArrayTraffic(NamedTuple):
-    """What a tile costs: busy cycles, bits of I and W read, and outputs with their folds."""
+    """What a tile costs: cycles, bits of I and W read, and outputs with their folds.
 
+    steady: cycles that lanes multiply; cycles: those and what filling and draining adds
+    """
+
+    steady: int
     cycles: int
     input_mantissa: int
     input_exponent: int
@@ -55,20 +77,20 @@ def array_traffic(
     layer: ConvLayer, tile: Tile, array: PEArray, formats: LayerFormats
 ) -> ArrayTraffic:
     """Cycles and operand bits of one tile. See the module's text for the rules."""
-    sizes: Sizes = {dim: high - low for dim, (low, high) in zip(DIMS, tile, strict=True)}
-    sizes |= {"R": layer.R, "S": layer.S}
-    axes, timed = (array.rows, array.cols), in_time(array)
+    sizes, timed = tile.sizes, in_time(array)
+    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
 
     def repeats(tensor: Tensor) -> int:
         """How often the array goes through the tensor's tile."""
         depends = RELEVANT[tensor]
-        broadcast = prod(folds(a.dim, a.size, sizes) for a in axes if a.dim[0] not in depends)
+        broadcast = prod(own.folds(sizes) for own in lanes if own.dim[0] not in depends)
         if STATIONARY[array.stationary] == tensor:
             return broadcast
         return broadcast * prod(sizes[d] for d in timed if d not in depends)
 
     # Per filter row (column), the outputs that read a stored element with it.
-    rows, cols = Window.of(layer, "P").uses(tile.P), Window.of(layer, "Q").uses(tile.Q)
+    rows = Window.of(layer, "P").uses(tile.P)[slice(*tile.R)]
+    cols = Window.of(layer, "Q").uses(tile.Q)[slice(*tile.S)]
     images = repeats("I") * sizes["N"]
     codes = sum(
         code * rows[r] * cols[s]
@@ -78,9 +100,12 @@ def array_traffic(
     channels = sizes["G"] * sizes["C"]
     weights = channels * sizes["K"] * sizes["R"] * sizes["S"]
     weight_reads = weight_codes(layer, tile, array, formats.W)
-    cycles = prod(folds(a.dim, a.size, sizes) for a in axes) * prod(sizes[d] for d in timed)
+    stream = prod(sizes[d] for d in streamed(array)) * passes(array, formats)
+    loads = prod(own.folds(sizes) for own in lanes)
+    loads *= prod(sizes[d] for d in timed if d not in streamed(array))
     return ArrayTraffic(
-        cycles=cycles * passes(array, formats),
+        steady=loads * stream,
+        cycles=loads * int(load_cycles(array, stream)) + tile_fill(array),
         input_mantissa=images * channels * sum(rows) * sum(cols) * formats.I.mantissa_bits,
         input_exponent=images * codes * formats.I.exponent_bits,
         weight_mantissa=repeats("W") * weights * formats.W.mantissa_bits,
@@ -94,14 +119,15 @@ def input_codes(
     layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format
 ) -> Sequence[Sequence[int]]:
     """Exponent reads per im2col pixel, for each filter position (r, s): folds x blocks used."""
+    R, S = (high - low for low, high in (tile.R, tile.S))
     if not fmt.exponent_bits:
-        return [[0] * layer.S] * layer.R
-    if not any(set(a.dim) & {"G", "C"} for a in (array.rows, array.cols)):
+        return [[0] * S] * R
+    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    if not any(set(own.dim) & {"G", "C"} for own in lanes):
         blocks = touched(channel_intervals(tile.G, tile.C, layer.C), fmt.block_size)
-        return [[blocks] * layer.S] * layer.R
+        return [[blocks] * S] * R
     groups = _phase(tile.G, layer.C, fmt.block_size)
-    axes = ((array.rows.dim, array.rows.size), (array.cols.dim, array.cols.size))
-    return _input_code_folds(groups, tile.C, layer.C, layer.R, layer.S, fmt.block_size, *axes)
+    return _input_code_folds(groups, tile.C, layer.C, R, S, fmt.block_size, lanes)
 
 
 def _phase(groups: Interval, per_group: int, block: int) -> Interval:
@@ -114,13 +140,13 @@ def _phase(groups: Interval, per_group: int, block: int) -> Interval:
 @lru_cache(maxsize=4096)
 def _input_code_folds(
     groups: Interval, c: Interval, per_group: int, R: int, S: int, block: int,
-    rows: tuple[str, int], cols: tuple[str, int],
+    lanes: tuple[Lanes, ...],
 ) -> tuple[tuple[int, ...], ...]:  # fmt: skip
     grid = np.meshgrid(np.arange(*groups), np.arange(*c), np.arange(R), np.arange(S), indexing="ij")
     index = dict(zip("GCRS", (grid[0] - groups[0], grid[1] - c[0], grid[2], grid[3]), strict=True))
     sizes = {"G": groups[1] - groups[0], "C": c[1] - c[0], "R": R, "S": S}
     block_of = (grid[0] * per_group + grid[1]) // block
-    fold = _fold_ids(rows, cols, index, sizes)
+    fold = _fold_ids(lanes, index, sizes)
     per_tap = (block_of * (int(fold.max()) + 1) + fold).reshape(-1, R, S)
     return tuple(tuple(len(np.unique(per_tap[:, r, s])) for s in range(S)) for r in range(R))
 
@@ -129,30 +155,28 @@ def weight_codes(layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format) -> i
     """Exponent reads for one pass over the tile's weights: folds x blocks used."""
     if not fmt.exponent_bits:
         return 0
-    axes = ((array.rows.dim, array.rows.size), (array.cols.dim, array.cols.size))
-    taps = (layer.R, layer.S)
+    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    R, S = (high - low for low, high in (tile.R, tile.S))
     if layer.C == 1:  # blocks of filters
         groups = _phase(tile.G, layer.K, fmt.block_size)
-        return _depthwise_code_folds(groups, tile.K, layer.K, *taps, fmt.block_size, *axes)
+        return _depthwise_code_folds(groups, tile.K, layer.K, R, S, fmt.block_size, lanes)
     filters = (tile.G[1] - tile.G[0]) * (tile.K[1] - tile.K[0])
-    return filters * _filter_code_folds(tile.C, *taps, fmt.block_size, *axes)
+    return filters * _filter_code_folds(tile.C, R, S, fmt.block_size, lanes)
 
 
 @lru_cache(maxsize=4096)
-def _filter_code_folds(
-    c: Interval, R: int, S: int, block: int, rows: tuple[str, int], cols: tuple[str, int]
-) -> int:
+def _filter_code_folds(c: Interval, R: int, S: int, block: int, lanes: tuple[Lanes, ...]) -> int:
     """Folds x blocks of one filter; the folds of K and G hold it once."""
     cc, r, s = np.meshgrid(np.arange(*c), np.arange(R), np.arange(S), indexing="ij")
     index = {"C": cc - c[0], "R": r, "S": s}
-    fold = _fold_ids(rows, cols, index, {"C": c[1] - c[0], "R": R, "S": S})
+    fold = _fold_ids(lanes, index, {"C": c[1] - c[0], "R": R, "S": S})
     return _pairs(cc // block, fold)
 
 
 @lru_cache(maxsize=4096)
 def _depthwise_code_folds(
     groups: Interval, k: Interval, per_group: int, R: int, S: int, block: int,
-    rows: tuple[str, int], cols: tuple[str, int],
+    lanes: tuple[Lanes, ...],
 ) -> int:  # fmt: skip
     g, kk, r, s = np.meshgrid(
         np.arange(*groups), np.arange(*k), np.arange(R), np.arange(S), indexing="ij"
@@ -160,7 +184,7 @@ def _depthwise_code_folds(
     zero = np.zeros_like(g)
     index = {"G": g - groups[0], "K": kk - k[0], "C": zero, "R": r, "S": s}
     sizes = {"G": groups[1] - groups[0], "K": k[1] - k[0], "C": 1, "R": R, "S": S}
-    return _pairs((g * per_group + kk) // block, _fold_ids(rows, cols, index, sizes))
+    return _pairs((g * per_group + kk) // block, _fold_ids(lanes, index, sizes))
 
 
 def _pairs(block: NDArray[np.int64], fold: NDArray[np.int64]) -> int:
@@ -169,17 +193,14 @@ def _pairs(block: NDArray[np.int64], fold: NDArray[np.int64]) -> int:
 
 
 def _fold_ids(
-    rows: tuple[str, int],
-    cols: tuple[str, int],
-    index: dict[str, NDArray[np.int64]],
-    sizes: Sizes,
+    lanes: tuple[Lanes, ...], index: dict[str, NDArray[np.int64]], sizes: Sizes
 ) -> NDArray[np.int64]:
     """A number per fold of the axes over the given dimensions; other axes count as one fold."""
     fold = np.zeros(1, np.int64)
-    for dims, size in (rows, cols):
-        if dims[0] in index:
+    for own in lanes:
+        if own.dim[0] in index:
             lane = np.zeros(1, np.int64)
-            for dim in dims:  # first letter outermost, as in an im2col matrix
+            for dim in own.dim:  # first letter outermost, as in an im2col matrix
                 lane = lane * sizes[dim] + index[dim]
-            fold = fold * folds(dims, size, sizes) + lane // size
+            fold = fold * own.folds(sizes) + lane // own.size
     return fold

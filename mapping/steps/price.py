@@ -6,20 +6,21 @@ kind if they have the same price.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress, repeat
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.mapping.array import reduction_folds
-from bfpsim.mapping.nest import DIMS, Nest, Tensor
-from bfpsim.mapping.steps.array import ArrayTraffic, Tile, array_traffic
+from bfpsim.mapping.array import sums_lie_outside
+from bfpsim.mapping.counts import Direction, Flow
+from bfpsim.mapping.nest import Nest, Tensor
 from bfpsim.mapping.steps.bursts import Layout, PixelRanges, filter_place, padding
+from bfpsim.mapping.steps.inside import Port, inside
 from bfpsim.mapping.steps.tiles import (
     Boxes,
-    Channels,
     InputTiles,
     Mask,
     OutputTiles,
@@ -30,12 +31,10 @@ from bfpsim.mapping.steps.tiles import (
     distinct,
     input_tiles,
     output_tiles,
-    unrolled,
     weight_tiles,
 )
-from bfpsim.mapping.window import Window
+from bfpsim.mapping.steps.volumes import Moved, box_bits, weight_bits
 from bfpsim.quant.formats import ActivationLayout, Format, LayerFormats, PartialSums, WeightLayout
-from bfpsim.quant.formats.blocks import touched
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch
@@ -45,23 +44,6 @@ _AHEAD = 16
 
 Transfers = tuple[Vector, Vector, "Vector | None", "Vector | None"]
 """Bits of the transfers of a stream by kind, as `Moved` has them; None where no tile has any."""
-
-
-class Moved(NamedTuple):
-    """Bits of one transfer, by kind."""
-
-    mantissa: int = 0
-    exponent: int = 0
-    psum: int = 0
-    burst: int = 0
-
-    @property
-    def payload(self) -> int:
-        """Bits without burst padding."""
-        return self.mantissa + self.exponent + self.psum
-
-
-NOTHING = Moved()
 
 
 class Stay(NamedTuple):
@@ -75,14 +57,15 @@ class Stay(NamedTuple):
 class Step(NamedTuple):
     """A tile step: what the array does, and which tensors' tiles it is the first or last use of.
 
-    resumes: it adds to partial sums
-    finishes: it ends their reduction; `result`: mantissa and exponent bits of the tile then, else 0
+    steady: cycles that lanes multiply; computing: filling and draining too; lasting: with what
+        moves between SRAM and array
+    bits: by flow, those of `Streams.flows`
     """
 
-    traffic: ArrayTraffic
-    resumes: bool
-    finishes: bool
-    result: tuple[int, int]
+    steady: int
+    computing: int
+    lasting: int
+    bits: tuple[int, ...]
     begins: tuple[Tensor, ...]
     ends: tuple[Tensor, ...]
 
@@ -108,10 +91,14 @@ class Priced(Generic[T]):
 
 @dataclass(frozen=True)
 class Streams:
-    """All that a nest of the layer as stored moves and computes: tiles by tensor, and steps."""
+    """All that a nest of the layer as stored moves and computes: tiles by tensor, and steps.
+
+    flows: of bits between SRAM, the levels inside it and the array
+    """
 
     stays: dict[Tensor, Priced[Stay]]
     steps: Priced[Step]
+    flows: tuple[Flow, ...]
 
 
 def streams_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Streams:
@@ -134,17 +121,13 @@ def streams_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Streams:
         "W": weights.visits,
         "O": outputs.visits,
     }
-    return Streams(stays, _steps(visits, result, nest, arch, formats))
-
-
-def sums_in_buffer(nest: Nest, arch: Arch) -> bool:
-    """Whether unfinished sums ever lie in the buffer of O: C is cut, or the array's leave it."""
-    return nest.trips["C"] > 1 or reduction_folds(arch.pe_array, nest.tile) > 1
+    steps, flows = _steps(visits, stays, nest, arch, formats)
+    return Streams(stays, steps, flows)
 
 
 def _input_stays(tiles: InputTiles, nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
     layout = ActivationLayout(nest.layer.input_shape, formats.I)
-    mantissa, exponent = _volumes(tiles.resident, formats.I)
+    mantissa, exponent = box_bits(tiles.resident, formats.I)
     return _stays(mantissa + exponent, arrives=_transfers(tiles.fetched, layout, formats.I, arch))
 
 
@@ -153,13 +136,7 @@ def _weight_stays(
 ) -> Priced[Stay]:
     fmt, burst = formats.W, arch.dram.burst
     layout = WeightLayout(nest.layer.weight_shape, fmt)
-    filters, codes = _cells(tiles.filters, fmt if layout.depthwise else None)
-    filters, codes = filters[tiles.filters.which], codes[tiles.filters.which]
-    if not layout.depthwise:
-        blocks = (tiles.c.high - 1) // fmt.block_size - tiles.c.low // fmt.block_size + 1
-        codes = filters * blocks
-    mantissa = filters * tiles.c.lengths * tiles.taps * fmt.mantissa_bits
-    exponent = codes * fmt.exponent_bits
+    mantissa, exponent = weight_bits(tiles, fmt, layout.depthwise)
     arrives: list[Vector | None] = [mantissa, exponent, None, None]
     if burst > 1:
         firsts, number = distinct([tiles.filters.which, *tiles.c])
@@ -187,10 +164,10 @@ def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch)
     """
     mantissa, exponent, _, _ = result
     held = mantissa + exponent
-    elements, _ = _volumes(tiles.resident, PartialSums(1))
+    elements, _ = box_bits(tiles.resident, PartialSums(1))
     accumulator = PartialSums(arch.pe_array.accumulator_bits)
     sums: list[Vector | None] = [None, None, elements * accumulator.mantissa_bits, None]
-    if sums_in_buffer(nest, arch):
+    if sums_lie_outside(nest, arch):
         held = np.maximum(held, elements * accumulator.mantissa_bits)
     if tiles.finished.all():  # so no visit resumes another
         return _stays(held, (None,) * 4, result)
@@ -219,7 +196,7 @@ def _stays(
 
 def _transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> Transfers:
     """Bits of moving each box, by kind."""
-    mantissa, exponent = _volumes(boxes, fmt)
+    mantissa, exponent = box_bits(boxes, fmt)
     padded = _padding(boxes, layout, arch.dram.burst)
     return mantissa, exponent, None, padded
 
@@ -236,101 +213,64 @@ def _padding(boxes: Boxes, layout: Layout, burst: int) -> Vector | None:
     return padding(layout, channels.intervals, which, PixelRanges(n, h, w), burst)[number]
 
 
-def _volumes(boxes: Boxes, fmt: Format | PartialSums) -> tuple[Vector, Vector]:
-    """Mantissas of each box's elements, and exponents of every block it touches [bit]."""
-    elements, codes = _cells(boxes.channels, fmt)
-    which, pixels = boxes.channels.which, boxes.pixels
-    return (
-        pixels * (elements * fmt.mantissa_bits)[which],
-        pixels * (codes * fmt.exponent_bits)[which],
-    )
-
-
-def _cells(channels: Channels, fmt: Format | PartialSums | None) -> tuple[Vector, Vector]:
-    """Channels of each distinct pair of ranges, and the blocks that they touch."""
-    groups, inner = channels.groups, channels.inner
-    elements = groups.lengths * inner.lengths
-    if fmt is None or not fmt.exponent_bits:
-        return elements, np.zeros_like(elements)
-    low = groups.low * channels.per_group + inner.low
-    high = (groups.high - 1) * channels.per_group + inner.high
-    blocks = (high - 1) // fmt.block_size - low // fmt.block_size + 1
-    for pair in np.flatnonzero((groups.lengths > 1) & (inner.lengths < channels.per_group)):
-        blocks[pair] = touched(channels.intervals[pair], fmt.block_size)
-    return elements, blocks
-
-
 # --- steps --------------------------------------------------------------------------------------
 
 
 def _steps(
     visits: dict[Tensor, Visits],
-    result: Transfers,
+    stays: dict[Tensor, Priced[Stay]],
     nest: Nest,
     arch: Arch,
     formats: LayerFormats,
-) -> Priced[Step]:
-    """result: bits of each visit of O as a result, by kind"""
-    layer = nest.layer
-    ranges = unrolled(nest, len(nest.loops))
-    resumes, finishes = ranges["C"].low > 0, ranges["C"].high == layer.C
+) -> tuple[Priced[Step], tuple[Flow, ...]]:
+    """The steps, and the flows of their bits."""
     begins = {tensor: _marked(nest.steps, own.begins) for tensor, own in visits.items()}
     ends = {tensor: _marked(nest.steps, own.ends - 1) for tensor, own in visits.items()}
-    # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
-    columns = [
-        np.asarray(ranges[dim].lengths if dim == "N" else ranges[dim].low)
-        for dim in "NGKC"
-        if dim in ranges.cut
-    ]
-    columns += [
-        _alike(ranges[dim], Window.of(layer, dim).uses) for dim in "PQ" if dim in ranges.cut
-    ]
-    flags = (resumes, finishes, *begins.values(), *ends.values())
-    bits = sum((flag.astype(np.int64) << place for place, flag in enumerate(flags)), start=0)
-    firsts, number = distinct([*columns, np.asarray(bits)])
-    visit = np.searchsorted(visits["O"].begins, firsts, side="right") - 1
-    mantissas, exponents = (own[visit] * finishes[firsts] for own in result[:2])
-    rows = zip(
-        *(ranges[dim].low[firsts].tolist() for dim in DIMS),
-        *(ranges[dim].high[firsts].tolist() for dim in DIMS),
-        strict=True,
+    by_dma = _dma_ports(visits, stays, nest, arch) if arch.dma.port == "shared" else None
+    own = inside(nest, arch, formats, by_dma)
+    flags = (*begins.values(), *ends.values())
+    marks = sum((flag.astype(np.int64) << place for place, flag in enumerate(flags)), start=0)
+    columns = [own.steady, own.computing, own.lasting, *own.bits.values()]
+    firsts, kinds = distinct([*columns, np.asarray(marks)])
+    used = [[edge[t][firsts].tolist() for t in visits] for edge in (begins, ends)]
+    edges = (
+        [tuple(compress(visits, marked)) for marked in zip(*edge, strict=True)] for edge in used
     )
-    edges = [[own[firsts].tolist() for own in edge.values()] for edge in (begins, ends)]
-    prices = []
-    for kind, row in enumerate(rows):
-        tile = Tile(*zip(row[:6], row[6:], strict=True))
-        first, last = (
-            tuple(t for t, own in zip(visits, edge, strict=True) if own[kind]) for edge in edges
+    cycles = zip(*(column[firsts].tolist() for column in columns[:3]), strict=True)
+    bits: Iterable[tuple[int, ...]] = repeat((), len(firsts))
+    if own.bits:
+        bits = zip(*(column[firsts].tolist() for column in columns[3:]), strict=True)
+    prices = tuple(
+        Step(steady, computing, lasting, moved, first, last)
+        for (steady, computing, lasting), moved, first, last in zip(
+            cycles, bits, *edges, strict=True
         )
-        step = firsts[kind]
-        prices.append(
-            Step(
-                array_traffic(layer, tile, arch.pe_array, formats),
-                bool(resumes[step]),
-                bool(finishes[step]),
-                (int(mantissas[kind]), int(exponents[kind])),
-                first,
-                last,
-            )
+    )
+    return Priced(kinds, prices), tuple(own.bits)
+
+
+def _dma_ports(
+    visits: dict[Tensor, Visits], stays: dict[Tensor, Priced[Stay]], nest: Nest, arch: Arch
+) -> dict[Port, Vector]:
+    """Bits that pass SRAM's ports for every step: what arrives for it, and leaves after it."""
+    ports: dict[Port, Vector] = {}
+    for tensor, own in visits.items():
+        memory, priced = arch.levels[1].memories[tensor], stays[tensor]
+        arrives, leaves = (
+            np.array([moved.payload for moved in each], np.int64)[priced.kinds]
+            for each in zip(*(stay[1:] for stay in priced.prices), strict=True)
         )
-    kinds = {one: kind for kind, one in enumerate(dict.fromkeys(prices))}
-    return Priced(np.array([kinds[one] for one in prices], np.int64)[number], tuple(kinds))
+        transfers: tuple[tuple[Direction, Vector, Vector], ...] = (
+            ("write", own.begins, arrives),
+            ("read", own.ends - 1, leaves),
+        )
+        for direction, at, bits in transfers:
+            port = ports.setdefault((memory, direction), np.zeros(nest.steps, np.int64))
+            port[at] += bits
+    return ports
 
 
 def _marked(steps: int, at: Vector) -> Mask:
     marked = np.zeros(steps, bool)
     marked[at] = True
     return marked
-
-
-def _alike(ranges: Ranges, uses: Callable[[tuple[int, int]], tuple[int, ...]]) -> Vector:
-    """A number per range; equal ones are as long and meet the same padding."""
-    lows, which = np.unique(ranges.low, return_inverse=True)
-    highs = np.zeros_like(lows)
-    highs[which] = ranges.high
-    known: dict[object, int] = {}
-    kinds = [
-        known.setdefault((high - low, uses((low, high))), len(known))
-        for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
-    ]
-    return np.array(kinds, np.int64)[which]

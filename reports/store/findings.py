@@ -147,7 +147,7 @@ class _Meter:
         self._per_bit = {
             (level.name, tensor): price
             for level in arch.levels
-            for tensor, price in level.pj_per_bit.items()
+            for tensor, price in level.read_pj.items()
         }
 
     def sums(self, layers: Sequence[LayerRecord]) -> _Row:

@@ -20,7 +20,7 @@ from bfpsim.mapping.models import (
     model_counts,
     stored,
 )
-from bfpsim.mapping.nest import DIMS, Mapping, MappingError
+from bfpsim.mapping.nest import EVERY_DIM, Mapping, MappingError
 from bfpsim.mapping.steps.array import Tile, array_traffic
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums, Plain
 from bfpsim.quant.formats.layout import ActivationLayout, Runs, WeightLayout
@@ -143,7 +143,7 @@ def walk(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) 
         else:
             transfer("O", "write", spilled, {"psum": spilled.bits})
     for at in odometer(nest):
-        tile = Tile(*(span(nest, d, at[d]) for d in DIMS))
+        tile = Tile(*(span(nest, d, at.get(d, 0)) for d in EVERY_DIM))
         one = array_traffic(layer, tile, arch.pe_array, formats)
         begins, ends = at["C"] == 0, at["C"] == nest.trips["C"] - 1
         elements = one.output_elements
@@ -397,7 +397,7 @@ def test_timeloop_on_conv1d(
         (*tensor, "mantissa"): count for tensor, count in zip(tensors, moved, strict=True)
     }
     nest = check(layer, arch, mapping, WORDS)
-    tiles = (Tile(*(span(nest, d, at[d]) for d in DIMS)) for at in odometer(nest))
+    tiles = (Tile(*(span(nest, d, at.get(d, 0)) for d in EVERY_DIM)) for at in odometer(nest))
     # IEEE words of 16 bit have significands of 11, so a 16-bit multiplier takes one pass
     assert sum(array_traffic(layer, t, arch.pe_array, WORDS).cycles for t in tiles) == cycles
 

@@ -17,13 +17,11 @@ LAYER = ConvLayer("conv", K=8, C=6, P=5, Q=4, R=3, S=3)
 @pytest.mark.parametrize(
     ("order", "tile", "message"),
     [
-        ("KX", {}, "order='KX' names dimension 'X'; allowed: N, G, K, C, P, Q"),
-        ("kp", {}, "order='kp' names dimension 'k'; allowed: N, G, K, C, P, Q"),
-        ("KR", {}, "names dimension 'R'; allowed: N, G, K, C, P, Q; R and S stay whole in a tile"),
+        ("KX", {}, "order='KX' names dimension 'X'; allowed: N, G, K, C, P, Q, R, S"),
+        ("kp", {}, "order='kp' names dimension 'k'; allowed: N, G, K, C, P, Q, R, S"),
         ("KPK", {}, "order='KPK' repeats a dimension; allowed: each once"),
-        ("", {"H": 2}, "names dimension 'H'; allowed: N, G, K, C, P, Q"),
-        ("", {"KP": 2}, "names dimension 'KP'; allowed: N, G, K, C, P, Q"),
-        ("", {"S": 1}, "names dimension 'S'; allowed: N, G, K, C, P, Q; R and S stay whole"),
+        ("", {"H": 2}, "names dimension 'H'; allowed: N, G, K, C, P, Q, R, S"),
+        ("", {"KP": 2}, "names dimension 'KP'; allowed: N, G, K, C, P, Q, R, S"),
         ("", {"K": 0}, "tile K=0; allowed: a whole number from 1"),
         ("", {"K": -3}, "tile K=-3; allowed: a whole number from 1"),
         ("", {"K": True}, "tile K=True; allowed: a whole number from 1"),
@@ -43,6 +41,9 @@ def test_a_bad_mapping_is_refused_by_name(order: str, tile: dict[str, int], mess
         ("", {"N": 2}, "conv: tile N=2; allowed: 1..1"),
         ("KC", {"K": 4, "P": 2}, "conv: order='KC' lacks P, which has 3 tiles; allowed: "
          "an order that holds KP"),
+        ("KR", {}, "conv: KR: whole layer names dimension 'R'; allowed: N, G, K, C, P, Q; R and S "
+         "stay whole in a tile"),
+        ("", {"S": 1}, "names dimension 'S'; allowed: N, G, K, C, P, Q; R and S stay whole"),
     ],
 )  # fmt: skip
 def test_a_mapping_that_does_not_suit_the_layer(

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from bfpsim.arch import PEArray
-from bfpsim.mapping.nest import DIMS
+from bfpsim.mapping.nest import EVERY_DIM
 from bfpsim.mapping.steps.array import Tile, array_traffic, passes
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer
@@ -23,11 +23,11 @@ WORDS = LayerFormats.uniform(Plain(8))
 
 
 def tile_of(ranges: dict[str, range]) -> Tile:
-    return Tile(*((ranges[d].start, ranges[d].stop) for d in DIMS))
+    return Tile(*((ranges[d].start, ranges[d].stop) for d in EVERY_DIM))
 
 
 def whole(layer: ConvLayer) -> dict[str, range]:
-    return {d: range(layer.dims[d]) for d in DIMS}
+    return {d: range(size) for d, size in (layer.dims | {"R": layer.R, "S": layer.S}).items()}
 
 
 def in_bits(reads: ArrayReads, array: PEArray, formats: LayerFormats) -> tuple[int, ...]:
@@ -62,8 +62,10 @@ def test_every_lane_of_every_cycle(axes: tuple[str, str], turned: bool, stationa
             continue
         reads = run_array(layer, ranges, arch.pe_array, formats)
         assert reads.psums % reads.outputs == 0  # every output has as many contributions
+        ranges = whole(layer) | ranges
         got = array_traffic(layer, tile_of(ranges), arch.pe_array, formats)
-        assert tuple(got) == in_bits(reads, arch.pe_array, formats), (layer, ranges, formats)
+        assert got.steady == got.cycles
+        assert got[1:] == in_bits(reads, arch.pe_array, formats), (layer, ranges, formats)
 
 
 def tile_volume(ranges: dict[str, range]) -> int:
@@ -85,7 +87,7 @@ def test_a_weight_stationary_matmul_by_hand() -> None:
     layer = ConvLayer.linear("matmul", 4, 6, N=5)
     array = make_arch(rows=("C", 2), cols=("K", 3)).pe_array
     got = array_traffic(layer, tile_of(whole(layer)), array, WORDS)
-    assert got == (20, 20 * 2 * 8, 0, 24 * 8, 0, 30, 2)
+    assert got == (20, 20, 20 * 2 * 8, 0, 24 * 8, 0, 30, 2)
 
 
 def test_an_output_stationary_matmul_by_hand() -> None:
@@ -96,7 +98,7 @@ def test_an_output_stationary_matmul_by_hand() -> None:
     layer = ConvLayer.linear("matmul", 4, 6, N=5)
     array = make_arch(rows=("N", 5), cols=("K", 2), stationary="output").pe_array
     got = array_traffic(layer, tile_of(whole(layer)), array, WORDS)
-    assert got == (12, 20 * 3 * 8, 0, 24 * 8, 0, 30, 1)
+    assert got == (12, 12, 20 * 3 * 8, 0, 24 * 8, 0, 30, 1)
 
 
 def test_padding_is_made_in_the_array() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.nest import DIMS, Mapping, make_nest
+from bfpsim.mapping.nest import EVERY_DIM, Mapping, make_nest
 from bfpsim.mapping.steps.array import Tile, array_traffic
 from bfpsim.mapping.steps.price import Priced, streams_of
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums
@@ -16,7 +16,6 @@ from tests.generate import random_arch, random_formats, random_layer, random_map
 from tests.long import often
 from tests.mapping.walk import (
     ActivationBox,
-    Volume,
     channel_intervals,
     input_fetches,
     odometer,
@@ -94,7 +93,8 @@ def test_outputs(seed: int) -> None:
 @pytest.mark.parametrize("seed", often(60, range(120)))
 def test_steps(seed: int) -> None:
     nest, arch, formats = case(seed)
-    priced = streams_of(nest, arch, formats).steps
+    streams = streams_of(nest, arch, formats)
+    priced = streams.steps
     assert len(priced) == nest.steps
     fetched = {
         "I": {fetch.step for fetch in input_fetches(nest, arch.dma.halo)},
@@ -102,13 +102,25 @@ def test_steps(seed: int) -> None:
         "O": {visit.begin for visit in output_visits(nest)},
     }
     for number, at in enumerate(odometer(nest)):
-        tile = Tile(*(span(nest, dim, at[dim]) for dim in DIMS))
+        tile = Tile(*(span(nest, dim, at.get(dim, 0)) for dim in EVERY_DIM))
         step, last = priced[number], at["C"] == nest.trips["C"] - 1
         channels = channel_intervals(tile.G, tile.K, nest.layer.K)
         result = ActivationBox(tile.N, tile.P, tile.Q, channels).volume(formats.O)
-        assert step.traffic == array_traffic(nest.layer, tile, arch.pe_array, formats)
-        assert (step.resumes, step.finishes) == (at["C"] > 0, last)
-        assert step.result == (result if last else Volume(0, 0))
+        one = array_traffic(nest.layer, tile, arch.pe_array, formats)
+        sums = one.output_elements * arch.pe_array.accumulator_bits
+        expected = {
+            ("I", "read", "mantissa"): one.input_mantissa,
+            ("I", "read", "exponent"): one.input_exponent,
+            ("W", "read", "mantissa"): one.weight_mantissa,
+            ("W", "read", "exponent"): one.weight_exponent,
+            ("O", "read", "psum"): (one.reduction_folds - 1 + (at["C"] > 0)) * sums,
+            ("O", "write", "psum"): (one.reduction_folds - last) * sums,
+            ("O", "write", "mantissa"): result.mantissa if last else 0,
+            ("O", "write", "exponent"): result.exponent if last else 0,
+        }
+        moved = {flow[1:]: bits for flow, bits in zip(streams.flows, step.bits, strict=True)}
+        assert {**dict.fromkeys(expected, 0), **moved} == expected
+        assert step.steady == step.computing == step.lasting == one.cycles
         assert set(step.begins) == {t for t in fetched if number in fetched[t]}
         after = number + 1
         assert set(step.ends) == {t for t in fetched if after == nest.steps or after in fetched[t]}

@@ -1,0 +1,278 @@
+"""What goes on inside the tile steps of SRAM: the levels between it and the array, and the array.
+
+The array takes the innermost tiles one after the other. What an inner level takes in for a tile of
+its own belongs to the first of them that uses it, what it gives away to the last. A tile lasts as
+long as the array computes, or as the ports take for what moves meanwhile; what a level without a
+second half takes in and gives away comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bfpsim.mapping.counts import Direction, Flow, Kind
+from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, TENSORS, Nest, Tensor
+from bfpsim.mapping.steps.array import ArrayTraffic, Tile, array_traffic
+from bfpsim.mapping.steps.tiles import (
+    Ranges,
+    Turns,
+    Vector,
+    distinct,
+    input_tiles,
+    output_tiles,
+    unrolled,
+    weight_tiles,
+)
+from bfpsim.mapping.steps.volumes import box_bits, weight_bits
+from bfpsim.mapping.window import Window
+from bfpsim.quant.formats import LayerFormats, PartialSums
+
+if TYPE_CHECKING:
+    from bfpsim.arch import Arch, Level
+
+Port = tuple[str, Direction]
+"""The reads, or the writes, of a memory by its name."""
+
+STORED: tuple[Kind, Kind] = ("mantissa", "exponent")
+"""What a tensor in its format is made of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """Cycles and bits of every step of SRAM.
+
+    steady: that lanes multiply; computing: filling and draining too; lasting: until all is done
+    bits: by flow, those of flows that there are
+    """
+
+    steady: Vector
+    computing: Vector
+    lasting: Vector
+    bits: dict[Flow, Vector]
+
+
+def inside(
+    nest: Nest, arch: Arch, formats: LayerFormats, by_dma: dict[Port, Vector] | None = None
+) -> Inside:
+    """All that goes on inside the steps of a nest.
+
+    by_dma: where the DMA engines share SRAM's ports, what they move for every step [bit]
+    """
+    first = unrolled(nest.innermost, len(nest.loops)).begins
+    ledger = _Ledger(arch, nest.innermost.steps)
+    steady, computing = _array(nest.innermost, arch, formats, ledger)
+    outside: dict[Tensor, Level] = dict.fromkeys(TENSORS, arch.levels[1])
+    for level, own in zip(arch.levels[2:], nest.inner, strict=True):
+        starts = np.append(unrolled(nest.innermost, len(own.loops)).begins, nest.innermost.steps)
+        for tensor in level.memories:
+            boundary = _Boundary(tensor, outside[tensor], level, own, starts)
+            count = _results_and_sums if tensor == "O" else _fetches
+            count(boundary, arch, formats, ledger)
+            outside[tensor] = level
+    for port, bits in (by_dma or {}).items():
+        ledger.carry(port, first, bits, waits=False)
+    lasting = ledger.lasting(computing)
+    if not nest.inner:
+        return Inside(steady, computing, lasting, ledger.bits)
+    by_step = {flow: np.add.reduceat(own, first) for flow, own in ledger.bits.items()}
+    return Inside(
+        np.add.reduceat(steady, first),
+        np.add.reduceat(computing, first),
+        np.add.reduceat(lasting, first),
+        by_step,
+    )
+
+
+def innermost(arch: Arch, tensor: Tensor) -> Level:
+    """The level that the array reads a tensor from, or writes it to."""
+    return next(level for level in reversed(arch.levels) if level.holds(tensor))
+
+
+class _Ledger:
+    """What every tile of the array moves: bits by flow, and by port that limits it.
+
+    Through a port the array's own bits and those of double-buffered levels pass while it computes;
+    what a level without a second half moves, the array waits for.
+    """
+
+    def __init__(self, arch: Arch, tiles: int) -> None:
+        self._tiles = tiles
+        self.bits: dict[Flow, Vector] = {}
+        self._widths: dict[Port, int] = {}
+        for level in arch.levels:
+            for tensor, buffer in level.buffers.items():
+                memory, ports = level.memories[tensor], buffer.ports
+                if ports.read is not None:
+                    self._widths[memory, "read"] = ports.read
+                if ports.write is not None:
+                    self._widths[memory, "write"] = ports.write
+        self._along: dict[Port, Vector] = {}
+        self._waited: dict[Port, Vector] = {}
+
+    def move(
+        self,
+        level: Level,
+        tensor: Tensor,
+        direction: Direction,
+        kind: Kind,
+        at: Vector | slice,
+        bits: Vector,
+        waits: bool = False,
+    ) -> None:
+        """Count bits of the tiles at some places."""
+        if bits.any():
+            flow = Flow(level.name, tensor, direction, kind)
+            if flow not in self.bits:
+                self.bits[flow] = np.zeros(self._tiles, np.int64)
+            self.bits[flow][at] += bits
+            self.carry((level.memories[tensor], direction), at, bits, waits)
+
+    def carry(self, port: Port, at: Vector | slice, bits: Vector, waits: bool) -> None:
+        """Let bits pass a port, if it has a limit."""
+        if port in self._widths:
+            passing = self._waited if waits else self._along
+            if port not in passing:
+                passing[port] = np.zeros(self._tiles, np.int64)
+            passing[port][at] += bits
+
+    def lasting(self, computing: Vector) -> Vector:
+        """Cycles of every tile, given those that the array computes."""
+        lasting = computing
+        for port, bits in self._along.items():
+            lasting = np.maximum(lasting, -(-bits // self._widths[port]))
+        waiting = np.zeros(1, np.int64)
+        for port, bits in self._waited.items():
+            waiting = np.maximum(waiting, -(-bits // self._widths[port]))
+        return lasting + waiting
+
+
+def _array(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tuple[Vector, Vector]:
+    """Count what the array exchanges with the levels that hold its operands; its cycles."""
+    ranges = unrolled(nest, len(nest.loops))
+    resumes, finishes = np.zeros(nest.steps, bool), np.ones(nest.steps, bool)
+    for dim in REDUCTION:
+        if dim in ranges.cut:
+            resumes |= ranges[dim].low > 0
+            finishes &= ranges[dim].high == nest.extents[dim]
+    tiles, which = _kinds(nest, ranges, arch, formats)
+    each = {
+        name: np.array(own, np.int64)[which]
+        for name, own in zip(ArrayTraffic._fields, zip(*tiles, strict=True), strict=True)
+    }
+
+    def move(tensor: Tensor, direction: Direction, kind: Kind, bits: Vector) -> None:
+        ledger.move(innermost(arch, tensor), tensor, direction, kind, slice(None), bits)
+
+    move("I", "read", "mantissa", each["input_mantissa"])
+    move("I", "read", "exponent", each["input_exponent"])
+    move("W", "read", "mantissa", each["weight_mantissa"])
+    move("W", "read", "exponent", each["weight_exponent"])
+    sums = each["output_elements"] * arch.pe_array.accumulator_bits
+    folds = each["reduction_folds"]
+    move("O", "read", "psum", (folds - 1 + resumes) * sums)
+    if innermost(arch, "O") is not arch.levels[1]:  # accumulators keep sums, the last fold's too
+        move("O", "write", "psum", folds * sums)
+        return each["steady"], each["cycles"]
+    move("O", "write", "psum", (folds - finishes) * sums)
+    outputs = output_tiles(nest)
+    visit = np.searchsorted(outputs.visits.begins, np.arange(nest.steps), side="right") - 1
+    for kind, bits in zip(STORED, box_bits(outputs.resident, formats.O), strict=True):
+        move("O", "write", kind, bits[visit] * finishes)
+    return each["steady"], each["cycles"]
+
+
+def _kinds(
+    nest: Nest, ranges: Turns, arch: Arch, formats: LayerFormats
+) -> tuple[list[ArrayTraffic], Vector]:
+    """The traffic of the array's distinct tiles, and which of them each is."""
+    # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
+    columns = [
+        np.asarray(ranges[dim].lengths if dim == "N" else ranges[dim].low)
+        for dim in "NGKCRS"
+        if dim in ranges.cut
+    ]
+    columns += [
+        _alike(ranges[dim], Window.of(nest.layer, dim).uses) for dim in "PQ" if dim in ranges.cut
+    ]
+    firsts, which = np.zeros(1, np.int64), np.zeros(len(ranges), np.int64)
+    if columns:
+        firsts, which = distinct(columns)
+    edges = (zip(*(own[firsts].tolist() for own in ranges[dim]), strict=True) for dim in EVERY_DIM)
+    tiles = [Tile(*tile) for tile in zip(*edges, strict=True)]
+    return [array_traffic(nest.layer, tile, arch.pe_array, formats) for tile in tiles], which
+
+
+def _alike(ranges: Ranges, uses: Callable[[tuple[int, int]], tuple[int, ...]]) -> Vector:
+    """A number per range; equal ones are as long and meet the same padding."""
+    lows, which = np.unique(ranges.low, return_inverse=True)
+    highs = np.zeros_like(lows)
+    highs[which] = ranges.high
+    known: dict[object, int] = {}
+    kinds = [
+        known.setdefault((high - low, uses((low, high))), len(known))
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
+    ]
+    return np.array(kinds, np.int64)[which]
+
+
+@dataclass(frozen=True, eq=False)
+class _Boundary:
+    """Where a tensor passes from the level that holds it outside to the next one.
+
+    nest: of the level; starts: the array's tile at which each of its steps begins, and their end
+    """
+
+    tensor: Tensor
+    outside: Level
+    level: Level
+    nest: Nest
+    starts: Vector
+
+    @property
+    def waits(self) -> bool:
+        """Whether the array waits for what passes."""
+        return not self.level.buffers[self.tensor].double_buffered
+
+
+def _fetches(boundary: _Boundary, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> None:
+    """Count what a level takes in of I or W."""
+    tensor, nest = boundary.tensor, boundary.nest
+    fmt = formats.of(tensor)
+    if tensor == "I":
+        inputs = input_tiles(nest, arch.dma.halo)
+        visits, each = inputs.visits, box_bits(inputs.fetched, fmt)
+    else:
+        weights = weight_tiles(nest)
+        visits, each = weights.visits, weight_bits(weights, fmt, nest.layer.C == 1)
+    at = boundary.starts[visits.begins]
+    for kind, bits in zip(STORED, each, strict=True):
+        ledger.move(boundary.outside, tensor, "read", kind, at, bits, boundary.waits)
+        ledger.move(boundary.level, tensor, "write", kind, at, bits, boundary.waits)
+
+
+def _results_and_sums(
+    boundary: _Boundary, arch: Arch, formats: LayerFormats, ledger: _Ledger
+) -> None:
+    """Count the sums of O that a level takes in, and what it gives away."""
+    outside, level, waits = boundary.outside, boundary.level, boundary.waits
+    outputs = output_tiles(boundary.nest)
+    begins = boundary.starts[outputs.visits.begins]
+    last = boundary.starts[outputs.visits.ends] - 1
+    elements, _ = box_bits(outputs.resident, PartialSums(1))
+    sums = elements * arch.pe_array.accumulator_bits
+    results = box_bits(outputs.resident, formats.O)
+    ledger.move(outside, "O", "read", "psum", begins, sums * outputs.resumed, waits)
+    ledger.move(level, "O", "write", "psum", begins, sums * outputs.resumed, waits)
+    ledger.move(outside, "O", "write", "psum", last, sums * ~outputs.finished, waits)
+    for kind, bits in zip(STORED, results, strict=True):
+        ledger.move(outside, "O", "write", kind, last, bits * outputs.finished, waits)
+    if level is innermost(arch, "O"):  # accumulators hold sums, finished or not
+        ledger.move(level, "O", "read", "psum", last, sums, waits)
+        return
+    ledger.move(level, "O", "read", "psum", last, sums * ~outputs.finished, waits)
+    for kind, bits in zip(STORED, results, strict=True):
+        ledger.move(level, "O", "read", kind, last, bits * outputs.finished, waits)

@@ -371,6 +371,16 @@ class Arch(Section):
             levels.append(Level(name, buffers, memories, energy, energy))
         return tuple(levels)
 
+    def holder(self, tensor: Tensor) -> Level:
+        """The innermost level that holds a tensor: the array's own."""
+        return next(level for level in reversed(self.levels) if level.holds(tensor))
+
+    @property
+    def accumulators(self) -> Level | None:
+        """The level inside SRAM where the array's partial sums lie, if there is one."""
+        level = self.holder("O")
+        return None if level is self.levels[1] else level
+
     @model_validator(mode="after")
     def _levels_distinct(self) -> Self:
         taken = ["DRAM", "SRAM", "array", "dram", "sram", *_TENSORS]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.closed.exact import whole_blocks
-from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.leaves import Leaves
+from bfpsim.mapping.closed.levels import held_bits
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, make_nest
-from bfpsim.mapping.room import claims
+from bfpsim.mapping.room import claims, inner_claim
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
@@ -34,10 +31,10 @@ def footprint(nest: Nest, arch: Arch, formats: LayerFormats) -> Footprint:
     """The largest resident tile of each tensor.
 
     O takes `accumulator_bits` per element while its reduction is unfinished in the buffer: when C
-    is cut into tiles, or when the array's partial sums leave it between folds. Then it takes its
-    format's bits, which may be more.
+    is cut into tiles, or when the array's partial sums leave it between folds; with accumulators,
+    when these let go of sums. Then it takes its format's bits, which may be more.
     """
-    return Footprint(**Grid.of_nest(nest, arch, formats).room)
+    return Footprint(**held_bits(nest, 1, arch, formats))
 
 
 def shortage(need: Footprint, arch: Arch) -> dict[str, int]:
@@ -49,14 +46,14 @@ def shortage(need: Footprint, arch: Arch) -> dict[str, int]:
 def check_output_blocks(nest: Nest, formats: LayerFormats) -> None:
     """Raise MappingError if an O tile cuts a block: its exponent needs all of its channels."""
     block, layer = formats.O.block_size, nest.layer
-    g, k = (np.array([nest.tile[dim]]) for dim in "GK")
-    if whole_blocks(layer, g, k, block).all():
-        return
-    low, high = next(
+    cuts = [
         (low, high)
         for low, high in _channel_ranges(nest)
         if low % block or (high % block and high != layer.G * layer.K)
-    )
+    ]
+    if not cuts:
+        return
+    low, high = cuts[0]
     cut = (nest.trips["K"] > 1 and "K") or "G"
     raise MappingError(
         f"{layer.name}: tile {cut}={nest.tile[cut]} makes an O tile of channels "
@@ -67,16 +64,15 @@ def check_output_blocks(nest: Nest, formats: LayerFormats) -> None:
 
 def _channel_ranges(nest: Nest) -> list[tuple[int, int]]:
     """The ranges of channels that the tiles of O are made of, in loop order of G and K."""
-    groups, per_group = nest.layer.G, nest.layer.K
-    g_tile, k_tile = nest.tile["G"], nest.tile["K"]
-    if k_tile == per_group:
-        cuts = [*range(0, groups, g_tile), groups]
-        return [(a * per_group, b * per_group) for a, b in pairwise(cuts)]
+    per_group = nest.layer.K
+    groups, filters = (Leaves.nested(nest.extents[dim], nest.cuts(dim)) for dim in "GK")
+    if nest.tile["K"] == per_group:
+        return [(a * per_group, b * per_group) for a, b in groups.ranges()]
     return [
-        (g * per_group + k, g * per_group + min(k + k_tile, per_group))
-        for first in range(0, groups, g_tile)
-        for k in range(0, per_group, k_tile)
-        for g in range(first, min(first + g_tile, groups))
+        (g * per_group + low, g * per_group + high)
+        for first, end in groups.ranges()
+        for low, high in filters.ranges()
+        for g in range(first, end)
     ]
 
 
@@ -84,10 +80,16 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     """The nest of a legal mapping.
 
     Raises MappingError if the mapping does not suit the layer, an O tile cuts a block, or the
-    resident tiles do not fit: the message says what is short, and what would fit.
+    resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
-    nest = make_nest(layer, mapping)
+    nest = make_nest(layer, mapping, [level.name for level in arch.inner])
     check_output_blocks(nest, formats)
+    for level, own in zip(arch.levels[2:], nest.inner, strict=True):
+        if level.holds("O"):
+            check_output_blocks(own, formats)
+    if arch.accumulators is None:  # the array makes results of its own tiles
+        check_output_blocks(nest.innermost, formats)
+    _check_inner_levels(nest, arch, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
     if short:
@@ -108,10 +110,34 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     return nest
 
 
+def _check_inner_levels(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
+    """Raise MappingError if a level inside SRAM is short, or an axis lacks what it takes whole."""
+    name = nest.layer.name
+    for axis in arch.pe_array.axes:
+        for dim in axis.dim if axis.over is not None else "":
+            if nest.innermost.tile[dim] != nest.extents[dim]:
+                raise MappingError(
+                    f"{name}: inner tile {dim}={nest.innermost.tile[dim]}; allowed: "
+                    f"{nest.extents[dim]}, because an axis of {arch.name} takes {dim} whole"
+                )
+    for place, level in enumerate(arch.levels[2:], start=2):
+        room = held_bits(nest, place, arch, formats)
+        claim = inner_claim(level, room)
+        if claim.taken > claim.usable:
+            tile = nest.inner[place - 2].tile
+            sizes = " ".join(f"{dim}{size}" for dim, size in tile.items())
+            taken = " + ".join(f"{tensor} {bits}" for tensor, bits in room.items())
+            raise MappingError(
+                f"{name}: tiles at {level.name} ({sizes}) take {taken} bit; allowed: "
+                f"{claim.usable} bit in {arch.name}, so cut them with inner "
+                f"{level.name!r}"
+            )
+
+
 def _what_fits(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> str:
     """The largest tile of each single dimension that would fit, the others unchanged."""
     options = []
-    tile = make_nest(layer, mapping).tile
+    tile = layer.dims | mapping.tile
     for dim in DIMS:
         fitting = [
             size for size in range(1, tile[dim]) if _fits(layer, arch, dim, size, mapping, formats)
@@ -128,5 +154,14 @@ def _fits(
     layer: ConvLayer, arch: Arch, dim: str, size: int, mapping: Mapping, formats: LayerFormats
 ) -> bool:
     order = mapping.order if dim in mapping.order else mapping.order + dim
-    nest = make_nest(layer, Mapping(order, mapping.tile | {dim: size}))
-    return bool(Grid.of_nest(nest, arch, formats).legal())
+    cut = {  # what is cut smaller outside is no larger inside
+        level: replace(own, tile=own.tile | {dim: min(size, own.tile.get(dim, size))})
+        for level, own in mapping.inner.items()
+    }
+    smaller = Mapping(order, mapping.tile | {dim: size}, cut)
+    try:
+        nest = make_nest(layer, smaller, [level.name for level in arch.inner])
+        check_output_blocks(nest, formats)
+    except MappingError:
+        return False
+    return not shortage(footprint(nest, arch, formats), arch)

@@ -14,6 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.closed.levels import inner_counts, paper_inner_counts
 from bfpsim.mapping.closed.traffic import (
     EXACT,
     FULL,
@@ -21,8 +22,6 @@ from bfpsim.mapping.closed.traffic import (
     Effect,
     Effects,
     Payload,
-    inner_counts,
-    paper_inner_counts,
     times,
 )
 from bfpsim.mapping.counts import Counts, Direction, to_frame

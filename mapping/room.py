@@ -1,4 +1,4 @@
-"""Rule 7: whether the resident tiles of the three tensors fit their buffers."""
+"""Rule 7: whether resident tiles fit their buffers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, Level
 from bfpsim.mapping.nest import TENSORS, Tensor
 
 
@@ -26,14 +26,20 @@ class Claim(NamedTuple):
 
 
 def claims(arch: Arch, room: Mapping[Tensor, Any]) -> list[Claim]:
-    """A claim per buffer.
+    """A claim per buffer of SRAM.
 
     room: of the largest tile of each tensor: whole numbers, arrays, or a solver's sums [bit]
     """
     if arch.shared:
         together = room["I"] + room["W"] + room["O"]
-        return [Claim(arch.levels[-1].name, together, arch.usable_bits("I"))]
+        return [Claim(arch.levels[1].name, together, arch.usable_bits("I"))]
     return [Claim(tensor, room[tensor], arch.usable_bits(tensor)) for tensor in TENSORS]
+
+
+def inner_claim(level: Level, room: Mapping[Tensor, int]) -> Claim:
+    """The claim on a level inside SRAM, whose tensors share it."""
+    buffer = next(iter(level.buffers.values()))
+    return Claim(level.name, sum(room[tensor] for tensor in level.buffers), buffer.usable_bits)
 
 
 def fits(arch: Arch, room: Mapping[Tensor, Any]) -> NDArray[np.bool_]:

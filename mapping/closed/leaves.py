@@ -61,6 +61,10 @@ class Leaves:
         """Of each leaf."""
         return self.high - self.low
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Of every leaf, in loop order."""
+        return list(zip(self.low.tolist(), self.high.tolist(), strict=True))
+
     def groups(self, outside: int) -> tuple[Vector, Vector]:
         """First and last leaf of each group, with so many loops outside."""
         first = self.starts[outside]

@@ -106,6 +106,17 @@ def of_nest(nest: Nest) -> Tiling:
     return Tiling(nest.layer, whole, tile, {d: int(tile[d] == whole[d]) for d in whole})
 
 
+def between(outer: Nest, inner: Nest) -> Tiling:
+    """A tile of the nest outside cut into tiles of the nest inside, in fractions."""
+    whole, tile = ({d: Fraction(n) for d, n in own.tile.items()} for own in (outer, inner))
+    return Tiling(outer.layer, whole, tile, {d: int(tile[d] == whole[d]) for d in whole})
+
+
+def tiles_of(nest: Nest) -> Fraction:
+    """Tiles of a nest, real-valued."""
+    return prod((Fraction(nest.extents[d], nest.tile[d]) for d in EVERY_DIM), start=Fraction(1))
+
+
 def of_sizes(layer: ConvLayer, sizes: Mapping[str, Vector]) -> Tiling:
     """All combinations of tile sizes, on an array axis per dimension of `DIMS`."""
     tile = {}

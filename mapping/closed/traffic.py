@@ -9,11 +9,11 @@ from typing import Any, cast
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.closed import exact, paper
-from bfpsim.mapping.closed.grid import Grid, whole_number
+from bfpsim.mapping.closed.grid import whole_number
 from bfpsim.mapping.closed.leaves import Leaves
 from bfpsim.mapping.closed.movement import Axis, Repeats, coincidences, moved
-from bfpsim.mapping.counts import Counts, Direction
-from bfpsim.mapping.nest import EVERY_DIM, RELEVANT, TENSORS, Nest, Tensor
+from bfpsim.mapping.counts import Counts
+from bfpsim.mapping.nest import EVERY_DIM, RELEVANT, Nest, Tensor
 from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import ActivationLayout, LayerFormats
 
@@ -210,40 +210,3 @@ def _moved_cells(
     if windows:
         cells -= coincidences(nest.order, axes, idle) or 0
     return int(cells)
-
-
-def inner_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> tuple[Counts, int]:
-    """The array's side of the innermost level over a whole nest, and the cycles it computes."""
-    level, counts, grid = arch.levels[-1].name, Counts(), Grid.of_nest(nest, arch, formats)
-    for tensor, reads, passes in (
-        ("I", grid.input_reads, grid.input_passes),
-        ("W", grid.weight_reads, grid.weight_passes),
-    ):
-        fmt = formats.of(tensor)  # type: ignore[arg-type]
-        mantissas = reads.elements * fmt.mantissa_bits
-        codes = reads.codes.item() * fmt.exponent_bits
-        counts.add(level, tensor, "read", "mantissa", mantissas * passes)  # type: ignore[arg-type]
-        counts.add(level, tensor, "read", "exponent", codes * passes)  # type: ignore[arg-type]
-    elements, fmt = prod(nest.layer.output_shape), formats.O
-    sums = (grid.contributions - 1) * elements * arch.pe_array.accumulator_bits
-    counts.add(level, "O", "read", "psum", sums)
-    counts.add(level, "O", "write", "psum", sums)
-    mantissas = elements * fmt.mantissa_bits
-    counts.add(level, "O", "write", "mantissa", mantissas)
-    counts.add(level, "O", "write", "exponent", grid.results_bits - mantissas)
-    return counts, int(grid.compute_cycles)
-
-
-def paper_inner_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> Counts:
-    """DM_S of the paper, in bits."""
-    counts, level = Counts(), arch.levels[-1].name
-    elements = paper.array_elements(paper.of_nest(nest), arch.pe_array)
-    for tensor in TENSORS:
-        direction: Direction = "write" if tensor == "O" else "read"
-        fmt = formats.of(tensor)
-        positions = nest.layer.R * nest.layer.S if tensor == "W" else 1
-        moved_bits = elements[tensor] * fmt.mantissa_bits
-        counts.add(level, tensor, direction, "mantissa", moved_bits)
-        codes = elements[tensor] * paper.code_bits(fmt, positions)
-        counts.add(level, tensor, direction, "exponent", codes)
-    return counts

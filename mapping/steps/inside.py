@@ -87,11 +87,6 @@ def inside(
     )
 
 
-def innermost(arch: Arch, tensor: Tensor) -> Level:
-    """The level that the array reads a tensor from, or writes it to."""
-    return next(level for level in reversed(arch.levels) if level.holds(tensor))
-
-
 class _Ledger:
     """What every tile of the array moves: bits by flow, and by port that limits it.
 
@@ -165,7 +160,7 @@ def _array(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tu
     }
 
     def move(tensor: Tensor, direction: Direction, kind: Kind, bits: Vector) -> None:
-        ledger.move(innermost(arch, tensor), tensor, direction, kind, slice(None), bits)
+        ledger.move(arch.holder(tensor), tensor, direction, kind, slice(None), bits)
 
     move("I", "read", "mantissa", each["input_mantissa"])
     move("I", "read", "exponent", each["input_exponent"])
@@ -174,7 +169,7 @@ def _array(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tu
     sums = each["output_elements"] * arch.pe_array.accumulator_bits
     folds = each["reduction_folds"]
     move("O", "read", "psum", (folds - 1 + resumes) * sums)
-    if innermost(arch, "O") is not arch.levels[1]:  # accumulators keep sums, the last fold's too
+    if arch.accumulators is not None:  # accumulators keep sums, the last fold's too
         move("O", "write", "psum", folds * sums)
         return each["steady"], each["cycles"]
     move("O", "write", "psum", (folds - finishes) * sums)
@@ -270,7 +265,7 @@ def _results_and_sums(
     ledger.move(outside, "O", "write", "psum", last, sums * ~outputs.finished, waits)
     for kind, bits in zip(STORED, results, strict=True):
         ledger.move(outside, "O", "write", kind, last, bits * outputs.finished, waits)
-    if level is innermost(arch, "O"):  # accumulators hold sums, finished or not
+    if level is arch.accumulators:  # accumulators hold sums, finished or not
         ledger.move(level, "O", "read", "psum", last, sums, waits)
         return
     ledger.move(level, "O", "read", "psum", last, sums * ~outputs.finished, waits)

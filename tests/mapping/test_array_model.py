@@ -7,7 +7,7 @@ import pytest
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
-from bfpsim.mapping.closed.traffic import inner_counts
+from bfpsim.mapping.closed.levels import inner_counts
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.nest import Mapping, make_nest
 from bfpsim.quant.formats import LayerFormats

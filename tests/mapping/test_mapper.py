@@ -8,7 +8,7 @@ import pytest
 
 from bfpsim.arch import load_arch, replace
 from bfpsim.mapping.candidates import grid_of
-from bfpsim.mapping.closed.traffic import inner_counts
+from bfpsim.mapping.closed.levels import inner_counts
 from bfpsim.mapping.counts import energy_pj
 from bfpsim.mapping.fit import check, footprint
 from bfpsim.mapping.mapper import ORDERS, best_mappings, find_mapping, orders

@@ -6,8 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from bfpsim.mapping.closed.levels import paper_inner_counts
 from bfpsim.mapping.closed.paper import array_elements, of_sizes
-from bfpsim.mapping.closed.traffic import PAPER, paper_inner_counts
+from bfpsim.mapping.closed.traffic import PAPER
 from bfpsim.mapping.models import outer_counts
 from bfpsim.mapping.nest import DIMS, Mapping, make_nest
 from bfpsim.quant.formats import LayerFormats, Plain

@@ -26,15 +26,20 @@ class Leaves:
     starts: tuple[Vector, ...]
 
     @classmethod
-    def of_sizes(cls, extent: int, sizes: Vector) -> Leaves:
-        """One loop, of every tile size: those of the first size come first."""
-        trips = -(-extent // sizes)
+    def of_sizes(cls, extent: int, sizes: Vector, outside: Sequence[int] = ()) -> Leaves:
+        """One loop, of every tile size, inside loops of given ones: the first size comes first."""
+        around = cls.nested(extent, outside)
+        many, groups = len(sizes), len(around.low)
+        size = np.repeat(sizes, groups)
+        low, high = np.tile(around.low, many), np.tile(around.high, many)
+        trips = -(-(high - low) // size)
         ends = np.cumsum(trips)
-        starts = ends - trips
+        first = ends - trips
         number = np.arange(int(ends[-1]))
-        size = np.repeat(sizes, trips)
-        low = (number - np.repeat(starts, trips)) * size
-        return cls(low, np.minimum(low + size, extent), (starts, number))
+        low = np.repeat(low, trips) + (number - np.repeat(first, trips)) * np.repeat(size, trips)
+        starts = [first[(np.arange(many)[:, None] * groups + own).ravel()] for own in around.starts]
+        high = np.minimum(low + np.repeat(size, trips), np.repeat(high, trips))
+        return cls(low, high, (*starts, number))
 
     @classmethod
     def nested(cls, extent: int, cuts: Sequence[int]) -> Leaves:

@@ -63,19 +63,26 @@ def held_bits(nest: Nest, place: int, arch: Arch, formats: LayerFormats) -> dict
     there; then its format's bits, if those are more.
     """
     own, level = (nest, *nest.inner)[place - 1], arch.levels[place]
-    leaves = leaves_of_nest(own)
-    held = {}
+    sums = level is arch.accumulators or sums_lie_outside(nest, arch, place)
+    return tile_bits(own, level, arch, formats, sums)
+
+
+def tile_bits(
+    nest: Nest, level: Level, arch: Arch, formats: LayerFormats, sums: bool
+) -> dict[Tensor, int]:
+    """What the largest tile of each tensor takes at a level, given the level's own nest [bit].
+
+    sums: whether unfinished sums of O lie there
+    """
+    leaves, held = leaves_of_nest(nest), {}
     for tensor in level.memories:
         cell = exact.Cell.of(formats.of(tensor))
         sizes = exact.tile_sizes(tensor, nest.layer, leaves, cell)
         most = {dims: exact.largest(dims, leaves, of).item() for dims, of in sizes.items()}
-        if tensor == "O":
-            elements = {d: int(leaves[d].lengths.max()) for d in "NGKPQ"}
-            sums = elements["G"] * elements["K"] * arch.pe_array.accumulator_bits
-            if level is arch.accumulators:
-                most["GK"] = sums
-            elif sums_lie_outside(nest, arch, place):
-                most["GK"] = max(most["GK"], sums)
+        if tensor == "O" and sums:
+            channels = int(leaves["G"].lengths.max() * leaves["K"].lengths.max())
+            unfinished = channels * arch.pe_array.accumulator_bits
+            most["GK"] = unfinished if level is arch.accumulators else max(most["GK"], unfinished)
         held[tensor] = prod(most.values())
     return held
 

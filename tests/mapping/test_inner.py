@@ -1,0 +1,119 @@
+"""The mapper inside SRAM against every way to cut the levels there."""
+
+import random
+from collections.abc import Iterator
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from bfpsim.arch import Arch
+from bfpsim.mapping.closed.level_grid import LevelGrid
+from bfpsim.mapping.closed.levels import inner_counts
+from bfpsim.mapping.counts import energy_pj
+from bfpsim.mapping.fit import check, check_output_blocks
+from bfpsim.mapping.inner import best_inner
+from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping, MappingError, Nest, make_nest
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.workloads import ConvLayer
+from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.long import often
+
+HELD = (["O"], ["I"], ["W"], ["I", "W"], ["I", "W", "O"])
+
+
+def with_levels(arch: Arch, levels: list[dict[str, object]], **array: object) -> Arch:
+    data = arch.model_dump()
+    data["pe_array"] |= array
+    return Arch.model_validate(data | {"levels": levels})
+
+
+@pytest.mark.parametrize("seed", often(30, range(200)))
+def test_the_grid_is_every_tiling_by_itself(seed: int) -> None:
+    rng = random.Random(seed)
+    layer, formats = random_layer(rng, 5), random_formats(rng)
+    level = {"name": "buf", "tensors": ["I", "W", "O"], "capacity": "1 MiB"}
+    fill = rng.choice(["none", "each_fold", "overlapped"])
+    arch = with_levels(random_arch(rng), [level], fill=fill)
+    outer = make_nest(layer, random_mapping(rng, layer, formats))
+    sizes = {
+        dim: np.array(sorted(rng.sample(range(1, most + 1), rng.randint(1, min(3, most)))))
+        for dim, most in outer.tile.items()
+    }
+    grid = LevelGrid(outer, arch, formats, sizes)
+    order = "".join(rng.sample(EVERY_DIM, len(EVERY_DIM)))
+    width, elements = arch.pe_array.accumulator_bits, int(np.prod(layer.output_shape))
+    outside = {d: size for d, size in outer.tile.items() if d in DIMS}
+    for _ in range(5):
+        place = tuple(rng.randrange(n) for n in grid.shape)
+
+        def at(values: object, place: tuple[int, ...] = place) -> int:
+            return int(np.broadcast_to(values, grid.shape)[place])
+
+        mapping = Mapping(outer.order, outside, {"buf": Mapping(order, grid.tile(place))})
+        nest = make_nest(layer, mapping, ["buf"])
+        counts, cycles = inner_counts(nest, arch, formats)
+        for tensor in ("I", "W"):
+            assert counts.total("buf", tensor, "write") == at(grid.fetched(tensor, order))
+            assert counts.total("buf", tensor, "read") == at(grid.array_reads[tensor])
+        written = at(grid.contributions) * elements + at(grid.visited(order)) - elements
+        assert counts.total("buf", "O", "write") == written * width
+        assert cycles == at(grid.busy_cycles)
+        assert nest.innermost.steps == at(grid.tiles)
+        try:
+            check_output_blocks(nest.innermost, formats)
+        except MappingError:
+            assert not at(grid.whole_blocks)
+        else:
+            assert at(grid.whole_blocks)
+
+
+def ways(nest: Nest) -> Iterator[Mapping]:
+    """Every order and tile of one boundary."""
+    for sizes in product(*(range(1, nest.tile[dim] + 1) for dim in EVERY_DIM)):
+        tile = {d: s for d, s in zip(EVERY_DIM, sizes, strict=True) if s < nest.tile[d]}
+        for order in permutations(tile):
+            yield Mapping("".join(order), tile)
+
+
+def inside_pj(nest: Nest, arch: Arch, formats: LayerFormats) -> float:
+    counts, _ = inner_counts(nest, arch, formats)
+    return sum(energy_pj(flow, bits, arch) for flow, bits in counts.items())
+
+
+def small_layer(rng: random.Random) -> ConvLayer:
+    while True:
+        layer = random_layer(rng, 3)
+        if np.prod([*layer.dims.values(), layer.R, layer.S]) <= 60:
+            return layer
+
+
+@pytest.mark.parametrize("seed", often(25, range(300)))
+def test_one_level_is_cut_at_the_least_energy(seed: int) -> None:
+    """The least of every tile size and every order, R and S cut too where nothing else fits."""
+    rng = random.Random(seed)
+    layer, formats = small_layer(rng), random_formats(rng)
+    outer = random_mapping(rng, layer, formats)
+    level = {
+        "name": "buf",
+        "tensors": rng.choice(HELD),
+        "capacity": f"{rng.choice([40, 80, 160, 320, 640])} bit",
+        "energy": rng.choice(["0.02 pJ/bit", "0.1 pJ/bit"]),
+    }
+    arch = with_levels(random_arch(rng), [level])
+    every, whole = [], []
+    for inner in ways(make_nest(layer, outer)):
+        try:
+            nest = check(layer, arch, Mapping(outer.order, outer.tile, {"buf": inner}), formats)
+        except MappingError:
+            continue
+        every.append(inside_pj(nest, arch, formats))
+        if not set(inner.tile) & {"R", "S"}:
+            whole.append(every[-1])
+    got = best_inner(make_nest(layer, outer), arch, formats)
+    if got is None:
+        assert not every
+        return
+    nest = check(layer, arch, Mapping(outer.order, outer.tile, got.mappings), formats)
+    assert inside_pj(nest, arch, formats) == pytest.approx(got.energy_pj)
+    assert got.energy_pj == pytest.approx(min(whole or every))

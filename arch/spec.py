@@ -308,6 +308,11 @@ class Level:
     read_pj: Mapping[Tensor, float]
     write_pj: Mapping[Tensor, float]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it holds; the other tensors pass by it."""
+        return tuple(self.memories)
+
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor's tiles lie here on their way to the array."""
         return tensor in self.memories

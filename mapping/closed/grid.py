@@ -124,9 +124,11 @@ class Grid:
     def _unfinished(self) -> NDArray[np.bool_]:
         """Whether unfinished sums lie in the buffer of O, by sizes of C.
 
-        They do when C is cut into tiles, or when the array's sums leave it between folds.
+        They do when C is cut into tiles, or when the array's sums leave it between folds, unless
+        accumulators take these.
         """
-        return (self.sizes["C"] < self._layer.C) | (self._folds.largest > 1)
+        cut = self.sizes["C"] < self._layer.C
+        return cut if self._arch.accumulators is not None else cut | (self._folds.largest > 1)
 
     def _lengths(self, dim: str) -> Vector:
         """Of the longest tile of a dimension, by its sizes."""
@@ -155,9 +157,18 @@ class Grid:
         g, k, block = self.sizes["G"], self.sizes["K"], self._formats.O.block_size
         return self._lift("GK", exact.whole_blocks(self._layer, g, k, block))
 
-    def legal(self) -> NDArray[np.bool_]:
-        """Which combinations fit the buffers and keep O's blocks whole."""
+    def legal(self, order: str = "") -> NDArray[np.bool_]:
+        """Which combinations fit the buffers and keep O's blocks whole, under a loop order or any.
+
+        With C innermost, accumulators that hold the whole tile of O keep its sums to the end.
+        """
         legal: NDArray[np.bool_] = fits(self._arch, self.room) & self.whole_blocks
+        level = self._arch.accumulators
+        if order.endswith("C") and level is not None and level.tensors == ("O",):
+            sums = _product(self._lift(d, self._lengths(d)) for d in "NGKPQ")
+            held = sums * self._arch.pe_array.accumulator_bits <= level.buffers["O"].usable_bits
+            results = self.room | {"O": self.result_bits}
+            legal = legal | (held & fits(self._arch, results) & self.whole_blocks)
         return legal
 
     def shortage(self) -> str:
@@ -208,6 +219,23 @@ class Grid:
     def results_bits(self) -> int:
         """All outputs once as results [bit]."""
         return ActivationLayout(self._layer.output_shape, self._formats.O).bits
+
+    def buffer_pj(self, order: str) -> Any:
+        """Energy of SRAM under a loop order: DMA's side, and the array's if it is next [pJ]."""
+        arch, formats = self._arch, self._formats
+        level, width = arch.levels[1], arch.pe_array.accumulator_bits
+        read, write = level.read_pj, level.write_pj
+        spilled = self.spilled_elements(order) * width
+        energy = self.fetched("I", order) * write["I"] + self.fetched("W", order) * write["W"]
+        energy = energy + spilled * (read["O"] + write["O"]) + self.results_bits * read["O"]
+        if arch.inner:
+            return energy
+        energy = energy + (
+            self._lift("GC", self.input_reads.bits(formats.I)) * self.input_passes * read["I"]
+            + self._lift("GKC", self.weight_reads.bits(formats.W)) * self.weight_passes * read["W"]
+        )
+        sums = (self.contributions - 1) * (prod(self._layer.output_shape) * width)
+        return energy + sums * (read["O"] + write["O"]) + self.results_bits * write["O"]
 
     def _loops(self, order: str) -> str:
         """The dimensions that can have a loop."""

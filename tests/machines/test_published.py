@@ -1,0 +1,65 @@
+"""Simulated figures of known machines beside published ones; the files here say whose they are."""
+
+import pytest
+
+from benchmarks.machines import (
+    ethos,
+    eyeriss,
+    mobilenet,
+    nvdla,
+    scale_sim,
+    vela_feature_map_bytes,
+)
+
+
+def test_scale_sim_to_the_cycle() -> None:
+    """Cycles, simulated and in closed form, and words at SRAM."""
+    table = scale_sim()
+    assert len(table) == 24
+    for published, own in (
+        ("cycles", "simulated"),
+        ("cycles", "closed"),
+        ("I", "I_simulated"),
+        ("W", "W_simulated"),
+        ("O", "O_simulated"),
+    ):
+        assert table[own].tolist() == table[published].tolist(), own
+
+
+def test_nvdla_equals_its_sheet_but_for_the_layers_it_packs() -> None:
+    table = nvdla().set_index("layer")
+    convolutions = table.drop(index="fc1000")
+    assert (convolutions.computing == convolutions.steady).all()
+    equal = convolutions.computing == convolutions.sheet
+    winograd = ~equal & (convolutions.computing == convolutions.winograd)
+    assert (equal.sum(), winograd.sum()) == (36, 16)
+    # The first packs 2 x 2 pixels of 3 channels into one group of 16.
+    assert convolutions.index[~equal & ~winograd].tolist() == ["Conv1"]
+    assert table.computing["Conv1"] == 4 * table.sheet["Conv1"]
+    # The sheet counts 1,000 filters x 16 images in groups of 128, the array 8 folds of 128.
+    assert table.computing["fc1000"] == 1024 == table.sheet["fc1000"] + 24
+
+
+def test_ethos_takes_what_vela_estimates() -> None:
+    """ResNet-18: compute cycles within 12 %, feature maps read from SRAM within a factor of 2."""
+    table = ethos()
+    assert len(table) == 21
+    assert table.vela.sum() == 9_254_402
+    for cycles in (table.computing, table.steady):
+        assert abs(cycles.sum() / table.vela.sum() - 1) < 0.12
+    assert round(vela_feature_map_bytes() / 1e6, 1) == 10.2
+    assert 0.5 < table.I_kB[1:].sum() * 1e3 / vela_feature_map_bytes() < 2
+
+
+@pytest.mark.long
+def test_mobilenet_on_ethos_runs_every_operator() -> None:
+    """35 convolutions and the classifier, and 17 depthwise ones, which have no bound."""
+    assert mobilenet().kind.value_counts().to_dict() == {"dense": 36, "depthwise": 17}
+
+
+def test_eyeriss_keeps_as_many_pes_busy_as_published() -> None:
+    table = eyeriss().set_index("layer")
+    assert table.PEs_simulated.round().tolist() == [151, 135, 156, 156, 156]
+    # 55 rows are 3 folds of 14 and one of 13; the chip runs 11 x 14 PEs all the time.
+    assert table.PEs.tolist() == [154, 135, 156, 156, 156]
+    assert abs(table.ms_simulated.sum() / table.ms.sum() - 1) < 0.15

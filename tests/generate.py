@@ -1,11 +1,15 @@
 """Random layers, nests, formats and architectures that the tests share."""
 
 import random
+from collections.abc import Sequence
 
 from bfpsim.arch import Arch, replace
-from bfpsim.mapping.nest import DIMS, Mapping
+from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping
 from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer
+
+Part = dict[str, object]
+"""A part of an architecture, as a file has it."""
 
 DATAFLOWS = ("weight", "output", "input")
 AXES = (
@@ -78,34 +82,79 @@ def random_mapping(rng: random.Random, layer: ConvLayer, formats: LayerFormats) 
         dim: rng.choice([1, layer.dims[dim], rng.randint(1, layer.dims[dim])])
         for dim in rng.sample(DIMS, rng.choice([0, 2, 4, 5, 6, 6]))
     }
-    if isinstance(formats.O, BFP):
-        block = formats.O.block_size
-        if "K" in tile and tile["K"] < layer.K:
-            if layer.G > 1 and layer.K % block:
-                tile["K"] = layer.K
-            else:
-                tile["K"] = min(layer.K, -(-tile["K"] // block) * block)
-        if "G" in tile and tile["G"] < layer.G:
-            while tile["G"] < layer.G and tile["G"] * layer.K % block:
-                tile["G"] += 1
-    return Mapping("".join(order), tile)
+    return Mapping("".join(order), on_blocks(tile, layer, formats.O))
+
+
+def on_blocks(tile: dict[str, int], layer: ConvLayer, fmt: Format) -> dict[str, int]:
+    """The tile sizes, those of K and G widened until O tiles end on blocks."""
+    if not isinstance(fmt, BFP):
+        return tile
+    tile, block = dict(tile), fmt.block_size
+    if "K" in tile and tile["K"] < layer.K:
+        if layer.G > 1 and layer.K % block:
+            tile["K"] = layer.K
+        else:
+            tile["K"] = min(layer.K, -(-tile["K"] // block) * block)
+    if "G" in tile and tile["G"] < layer.G:
+        while tile["G"] < layer.G and tile["G"] * layer.K % block:
+            tile["G"] += 1
+    return tile
+
+
+def random_nested_mapping(
+    rng: random.Random, layer: ConvLayer, formats: LayerFormats, arch: Arch
+) -> Mapping:
+    """Any orders and tile sizes at every boundary, R and S cut at inner ones.
+
+    Most O tiles end on block boundaries, most dimensions are whole where an axis takes them so.
+    """
+    outer = random_mapping(rng, layer, formats)
+    kept = "".join(axis.dim for axis in arch.pe_array.axes if axis.over and rng.random() < 0.95)
+    tile = {d: size for d, size in outer.tile.items() if d not in kept}
+    outer = Mapping(outer.order, on_blocks(tile, layer, formats.O))
+    sizes = layer.dims | {"R": layer.R, "S": layer.S} | outer.tile
+    inner: dict[str, Mapping] = {}
+    for level in arch.inner:
+        if rng.random() < 0.1:
+            continue
+        dims = [d for d in EVERY_DIM if d not in kept]
+        cut = {
+            d: rng.choice([1, sizes[d], rng.randint(1, sizes[d])])
+            for d in rng.sample(dims, rng.randint(0, min(5, len(dims))))
+        }
+        if rng.random() < 0.9:
+            cut = on_blocks(cut, layer, formats.O)
+        cut = {d: min(size, sizes[d]) for d, size in cut.items()}
+        order = list(EVERY_DIM)
+        rng.shuffle(order)
+        inner[level.name] = Mapping("".join(order), cut)
+        sizes |= cut
+    return Mapping(outer.order, outer.tile, inner)
 
 
 def make_arch(
     *,
-    sram: dict[str, object] | None = None,
+    sram: Part | None = None,
     burst: str = "1 bit",
     rows: tuple[str, int] = ("C", 16),
     cols: tuple[str, int] = ("K", 16),
     stationary: str = "weight",
     mac_bits: int = 8,
     accumulator_bits: int = 32,
+    axes: Sequence[Part] = (),
+    fill: str = "none",
+    levels: Sequence[Part] = (),
+    dma: Part | None = None,
     halo: str = "sliding",
     padding: str = "skip",
     bandwidth: str = "6.4 GB/s",
     latency: str = "100 ns",
 ) -> Arch:
-    """An architecture with roomy buffers, but for what is given."""
+    """An architecture with roomy buffers, but for what is given; `axes` in place of rows, cols."""
+    sides: Part = {
+        "rows": {"dim": rows[0], "size": rows[1]},
+        "cols": {"dim": cols[0], "size": cols[1]},
+    }
     return Arch.model_validate(
         {
             "name": "made",
@@ -117,15 +166,83 @@ def make_arch(
                 "energy": "20 pJ/bit",
             },
             "sram": sram or {"capacity": "16 MiB", "width": "128 bit"},
+            "levels": list(levels),
             "pe_array": {
-                "rows": {"dim": rows[0], "size": rows[1]},
-                "cols": {"dim": cols[0], "size": cols[1]},
+                **({"axes": list(axes)} if axes else sides),
                 "stationary": stationary,
+                "fill": fill,
                 "mac_bits": mac_bits,
                 "accumulator_bits": accumulator_bits,
             },
-            "dma": {"halo": halo, "padding": padding},
+            "dma": {"halo": halo, "padding": padding, **(dma or {})},
         }
+    )
+
+
+def random_axes(rng: random.Random, most: int = 3) -> list[Part]:
+    """One axis or several, some of fused dimensions, some filled up with others."""
+    dims = [list("NPQ"), list("CRS"), ["K"], ["G"]]
+
+    def take() -> str | None:
+        alike = [letters for letters in dims if letters]
+        if not alike:
+            return None
+        letters = rng.choice(alike)
+        chosen = rng.sample(letters, rng.choice([1, 1, len(letters), rng.randint(1, len(letters))]))
+        letters[:] = [d for d in letters if d not in chosen]
+        return "".join(chosen)
+
+    axes: list[Part] = []
+    for _ in range(rng.randint(1, most)):
+        dim, over = take(), take() if rng.random() < 0.3 else None
+        if dim is None:
+            break
+        size = rng.choice([1, 2, 3, 4, 5, 8, 12, 16])
+        axes.append({"dim": dim, "size": size} | ({"over": over} if over else {}))
+    return axes
+
+
+def random_ports(rng: random.Random) -> Part:
+    """Widths that limit much, a little, or nothing."""
+    sides = [side for side in ("read", "write") if rng.random() < 0.6]
+    return {side: f"{rng.choice([1, 7, 32, 96, 128, 512, 4096])} bit" for side in sides}
+
+
+def random_levels(rng: random.Random, count: int) -> list[Part]:
+    """Roomy levels between SRAM and array, each with any of the tensors."""
+    return [
+        {
+            "name": name,
+            "tensors": rng.sample("IWO", rng.choice([1, 1, 2, 3])),
+            "capacity": "16 MiB",
+            "double_buffered": rng.random() < 0.5,
+            "ports": random_ports(rng),
+        }
+        for name in ("outer", "middle", "near")[:count]
+    ]
+
+
+def random_machine(rng: random.Random, burst: str = "1 bit") -> Arch:
+    """Roomy memories of two to four levels; any array, dataflow, ports and movement policy."""
+
+    def part() -> Part:
+        own = {"capacity": "16 MiB", "width": "128 bit", "double_buffered": rng.random() < 0.5}
+        return own | {"ports": random_ports(rng)}
+
+    return make_arch(
+        sram=part() if rng.random() < 0.5 else {t: part() for t in ("input", "weight", "output")},
+        levels=random_levels(rng, rng.choice([0, 1, 1, 2, 2])),
+        burst=burst,
+        axes=random_axes(rng),
+        fill=rng.choice(["none", "each_fold", "overlapped"]),
+        stationary=rng.choice(DATAFLOWS),
+        mac_bits=rng.choice([4, 8]),
+        accumulator_bits=rng.choice([16, 24, 32, 48]),
+        halo=rng.choice(["sliding", "sliding", "none"]),
+        padding=rng.choice(["skip", "skip", "fetch"]),
+        dma={"port": rng.choice(["own", "shared"])},
+        bandwidth=rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
+        latency=rng.choice(["0 ns", "100 ns", "13 ns"]),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from bfpsim.arch import Arch, PEArray
+from bfpsim.arch import Arch, Axis, PEArray
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, Format, LayerFormats
@@ -50,25 +50,31 @@ def count_steps(layer: ConvLayer, mapping: Mapping) -> int:
 
 
 def window_span(
-    outputs: range, stride: int, taps: int, dilation: int, before: int, extent: int
+    outputs: range, stride: int, taps: range, dilation: int, before: int, extent: int
 ) -> list[int]:
     """First to last index that the outputs' windows touch, without what is not stored."""
-    touched = [o * stride + tap * dilation - before for o in outputs for tap in range(taps)]
+    touched = [o * stride + tap * dilation - before for o in outputs for tap in taps]
     return [i for i in range(min(touched), max(touched) + 1) if 0 <= i < extent]
+
+
+def taps(layer: ConvLayer, ranges: Ranges) -> tuple[range, range]:
+    """Ranges of R and S: whole where a tile does not name them."""
+    return ranges.get("R", range(layer.R)), ranges.get("S", range(layer.S))
 
 
 def input_elements(layer: ConvLayer, ranges: Ranges) -> Elements:
     (sr, sc), (dr, dc) = layer.strides, layer.dilations
     top, _, left, _ = layer.paddings
-    rows = window_span(ranges["P"], sr, layer.R, dr, top, layer.height)
-    cols = window_span(ranges["Q"], sc, layer.S, dc, left, layer.width)
+    r, s = taps(layer, ranges)
+    rows = window_span(ranges["P"], sr, r, dr, top, layer.height)
+    cols = window_span(ranges["Q"], sc, s, dc, left, layer.width)
     channels = [g * layer.C + c for g in ranges["G"] for c in ranges["C"]]
     return frozenset(product(ranges["N"], rows, cols, channels))
 
 
 def weight_elements(layer: ConvLayer, ranges: Ranges) -> Elements:
     filters = [g * layer.K + k for g in ranges["G"] for k in ranges["K"]]
-    return frozenset(product(filters, ranges["C"], range(layer.R), range(layer.S)))
+    return frozenset(product(filters, ranges["C"], *taps(layer, ranges)))
 
 
 def output_elements(layer: ConvLayer, ranges: Ranges) -> Elements:
@@ -293,74 +299,96 @@ class ArrayReads(NamedTuple):
     outputs: int
     psums: int
     """Sums that leave the array, over all outputs: contributions that were not joined inside."""
+    loads: int
+    """How often what is stationary is put into the PEs."""
+
+
+DEPENDS = {"input": "NGCPQRS", "weight": "GKCRS", "output": "NGKPQ"}
+
+Lane = dict[str, int]
+
+
+def folds_of(axis: Axis, ranges: Ranges) -> list[list[Lane]]:
+    """The fillings of an axis, each a list of what its lanes compute."""
+
+    def cut(lanes: list[tuple[int, ...]], size: int) -> list[list[tuple[int, ...]]]:
+        return [lanes[i : i + size] for i in range(0, len(lanes), size)]
+
+    whole = list(product(*(ranges[d] for d in axis.dim)))
+    over = axis.over or ""
+    spare = list(product(*(ranges[d] for d in over)))  # one empty lane where nothing fills up
+    names = axis.dim + over
+    return [
+        [dict(zip(names, lane + above, strict=True)) for above in upper for lane in lower]
+        for lower in cut(whole, axis.size)
+        for upper in cut(spare, max(1, axis.size // len(whole)))
+    ]
 
 
 def run_array(
     layer: ConvLayer, ranges: Ranges, array: PEArray, formats: LayerFormats
 ) -> ArrayReads:
-    """Every fold of both axes, every time step of the other dimensions, every lane.
+    """Every fold of all axes, every time step of the other dimensions, every lane.
 
     Streaming operands are read each cycle, once per distinct element (that is broadcast). The
     stationary one is read once per fold. Elements of I are im2col elements, padding left out.
     A block's code is read once per fold that uses it, each time the mantissas are gone through.
     """
-    ranges = ranges | {"R": range(layer.R), "S": range(layer.S)}
+    ranges = ranges | dict(zip("RS", taps(layer, ranges), strict=True))
     (sr, sc), (dr, dc) = layer.strides, layer.dilations
     top, _, left, _ = layer.paddings
-    timed = [d for d in "NGKCPQRS" if d not in array.rows.dim + array.cols.dim]
+    spatial = "".join(axis.dim + (axis.over or "") for axis in array.axes)
+    timed = [d for d in "NGKCPQRS" if d not in spatial]
     block_i = formats.I.block_size if isinstance(formats.I, BFP) else 0
     block_w = formats.W.block_size if isinstance(formats.W, BFP) else 0
 
-    def folds(dims: str, size: int) -> list[list[tuple[int, ...]]]:
-        lanes = list(product(*(ranges[d] for d in dims)))
-        return [lanes[i : i + size] for i in range(0, len(lanes), size)]
-
     cycles = inputs = weights = 0
     held: set[object] = set()  # the stationary operand's reads
+    loads: set[object] = set()
     codes_i: set[object] = set()
     codes_w: set[object] = set()
     psums: dict[Element, set[object]] = defaultdict(set)
     at: dict[str, int] = {}
-    for fr, row_lanes in enumerate(folds(array.rows.dim, array.rows.size)):
-        for fc, col_lanes in enumerate(folds(array.cols.dim, array.cols.size)):
-            fold = fr, fc
-            for time in product(*(ranges[d] for d in timed)):
-                at.update(zip(timed, time, strict=True))
-                pass_i = at["K"] if "K" in timed and array.stationary != "input" else None
-                pass_w = tuple(at[d] for d in timed if d in "NPQ")
-                if array.stationary == "weight":
-                    pass_w = ()
-                reduced = tuple(at[d] for d in timed if d in "CRS")
-                cycles += 1
-                now_i: set[Element] = set()
-                now_w: set[Element] = set()
-                for row in row_lanes:
-                    at.update(zip(array.rows.dim, row, strict=True))
-                    for col in col_lanes:
-                        at.update(zip(array.cols.dim, col, strict=True))
-                        n, g, k, c, p, q, r, s = (at[d] for d in "NGKCPQRS")
-                        h, w = p * sr + r * dr - top, q * sc + s * dc - left
-                        if 0 <= h < layer.height and 0 <= w < layer.width:
-                            now_i.add((n, g, c, p, q, r, s))
-                            if block_i:
-                                block = (g * layer.C + c) // block_i
-                                codes_i.add((fold, pass_i, n, p, q, r, s, block))
-                        now_w.add((g, k, c, r, s))
-                        if block_w:
-                            f = g * layer.K + k
-                            of = f // block_w if layer.C == 1 else (f, c // block_w)
-                            codes_w.add((fold, pass_w, of))
-                        left_in = None if array.stationary == "output" else (fold, reduced)
-                        psums[n, g, k, p, q].add(left_in)
-                if array.stationary == "input":
-                    held |= {(fold, e) for e in now_i}
-                else:
-                    inputs += len(now_i)
-                if array.stationary == "weight":
-                    held |= {(fold, e) for e in now_w}
-                else:
-                    weights += len(now_w)
+    for fold, filling in enumerate(product(*(folds_of(axis, ranges) for axis in array.axes))):
+        lanes = [{d: i for part in lane for d, i in part.items()} for lane in product(*filling)]
+        for time in product(*(ranges[d] for d in timed)):
+            at.update(zip(timed, time, strict=True))
+            pass_i = at["K"] if "K" in timed and array.stationary != "input" else None
+            pass_w = tuple(at[d] for d in timed if d in "NPQ")
+            if array.stationary == "weight":
+                pass_w = ()
+            reduced = tuple(at[d] for d in timed if d in "CRS")
+            cycles += 1
+            loads.add((fold, *(at[d] for d in timed if d in DEPENDS[array.stationary])))
+            now_i: set[Element] = set()
+            now_w: set[Element] = set()
+            for lane in lanes:
+                at.update(lane)
+                n, g, k, c, p, q, r, s = (at[d] for d in "NGKCPQRS")
+                h, w = p * sr + r * dr - top, q * sc + s * dc - left
+                if 0 <= h < layer.height and 0 <= w < layer.width:
+                    now_i.add((n, g, c, p, q, r, s))
+                    if block_i:
+                        block = (g * layer.C + c) // block_i
+                        codes_i.add((fold, pass_i, n, p, q, r, s, block))
+                now_w.add((g, k, c, r, s))
+                if block_w:
+                    f = g * layer.K + k
+                    of = f // block_w if layer.C == 1 else (f, c // block_w)
+                    codes_w.add((fold, pass_w, of))
+                left_in = None if array.stationary == "output" else (fold, reduced)
+                psums[n, g, k, p, q].add(left_in)
+            if array.stationary == "input":
+                held |= {(fold, e) for e in now_i}
+            else:
+                inputs += len(now_i)
+            if array.stationary == "weight":
+                held |= {(fold, e) for e in now_w}
+            else:
+                weights += len(now_w)
     inputs += len(held) if array.stationary == "input" else 0
     weights += len(held) if array.stationary == "weight" else 0
     leaving = sum(map(len, psums.values()))
-    return ArrayReads(cycles, inputs, len(codes_i), weights, len(codes_w), len(psums), leaving)
+    return ArrayReads(
+        cycles, inputs, len(codes_i), weights, len(codes_w), len(psums), leaving, len(loads)
+    )

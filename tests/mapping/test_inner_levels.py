@@ -1,0 +1,151 @@
+"""Machines of two to four levels against sets and lanes: exact = simulated, 0 bits apart.
+
+Random layers, arrays of one to three axes, fills, ports and nests at every boundary.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+from math import prod
+from typing import NamedTuple
+
+import pytest
+
+from bfpsim.arch import Arch, replace_all
+from bfpsim.mapping.counts import Counts
+from bfpsim.mapping.fit import check
+from bfpsim.mapping.models import FULL, model_counts
+from bfpsim.mapping.nest import Mapping, MappingError, make_nest
+from bfpsim.mapping.steps.price import streams_of
+from bfpsim.quant.formats import LayerFormats
+from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
+from tests.generate import random_formats, random_layer, random_machine, random_nested_mapping
+from tests.long import often
+from tests.mapping.level_oracle import misfits, rooms, run_levels, tiles_of
+from tests.mapping.oracle import dram_counts, with_padding_stored
+
+
+class Point(NamedTuple):
+    """A layer as stored, and what `simulate` takes."""
+
+    stored: ConvLayer
+    layer: ConvLayer
+    arch: Arch
+    mapping: Mapping
+    formats: LayerFormats
+
+
+def points(seed: int, count: int, burst: str = "1 bit") -> Iterator[Point]:
+    """Random points, legal or not, small enough to enumerate."""
+    rng = random.Random(seed)
+    while count:
+        layer, formats = random_layer(rng, largest=4), random_formats(rng)
+        arch = random_machine(rng, burst)
+        stored = with_padding_stored(layer) if arch.dma.padding == "fetch" else layer
+        mapping = random_nested_mapping(rng, layer, formats, arch)
+        if layer.macs <= 2500 and len(tiles_of(layer, arch, mapping)) <= 300:
+            count -= 1
+            yield Point(stored, layer, arch, mapping, formats)
+
+
+def legal(seed: int, count: int, burst: str = "1 bit") -> Iterator[Point]:
+    for point in points(seed, count, burst):
+        if not misfits(point.stored, *point[2:]):
+            yield point
+
+
+SEEDS = often(10, range(300))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_simulated_exact_and_enumerated_are_one(seed: int) -> None:
+    """Bits at every level, tensor, direction and kind, and the cycles that the array is busy."""
+    for point in legal(seed, 12):
+        wanted = run_levels(point.stored, *point[2:])
+        result = simulate(*point[1:])
+        assert result.counts == wanted.counts, point
+        assert model_counts(*point[1:], FULL) == wanted.counts, point
+        assert result.compute_cycles == sum(wanted.lasting), point
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_step_lasts_as_long_as_its_tiles(seed: int) -> None:
+    """Cycles of multiplying, of filling and draining, and of what passes the ports."""
+    for stored, _, arch, mapping, formats in legal(1000 + seed, 8):
+        wanted = run_levels(stored, arch, mapping, formats)
+        nest = make_nest(stored, mapping, [level.name for level in arch.inner])
+        steps = streams_of(nest, arch, formats).steps
+        tiles = iter(zip(wanted.steady, wanted.computing, wanted.lasting, strict=True))
+        by_step = groupby(tiles_of(stored, arch, mapping), key=lambda tile: tile[0])
+        cycles = [[sum(c) for c in zip(*(next(tiles) for _ in own), strict=True)]
+                  for _, own in by_step]  # fmt: skip
+        assert [list(steps[i][:3]) for i in range(len(steps))] == cycles, (stored, arch, mapping)
+
+
+@pytest.mark.parametrize("seed", often(3, range(100)))
+def test_bursts_round_what_dram_moves_and_nothing_inside(seed: int) -> None:
+    for stored, layer, arch, mapping, formats in legal(2000 + seed, 4, burst="7 B"):
+        wanted = Counts(run_levels(stored, arch, mapping, formats).counts)
+        whole = dram_counts(stored, arch, mapping, formats, bursts=True)
+        wanted.merge({flow: bits for flow, bits in whole.items() if flow.kind == "burst"})
+        point = layer, arch, mapping, formats
+        assert simulate(*point).counts == wanted, point
+        assert model_counts(*point, FULL) == wanted, point
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_one_level_reads_the_next_one_writes(seed: int) -> None:
+    """I and W at every boundary; sums come back as often as they leave; a result leaves once."""
+    for _, layer, arch, mapping, formats in legal(3000 + seed, 12):
+        counts = simulate(layer, arch, mapping, formats).counts
+        what = layer, arch, mapping, formats
+        for tensor in ("I", "W"):
+            held = [level.name for level in arch.levels if level.holds(tensor)]
+            for outer, own in pairwise(held):
+                for kind in ("mantissa", "exponent"):
+                    read = counts.total(outer, tensor, "read", kind)
+                    assert read == counts.total(own, tensor, "write", kind), what
+        held = [level.name for level in arch.levels if level.holds("O")]
+        results = prod(layer.output_shape) * formats.O.mantissa_bits
+        for level in held:
+            read, written = (counts.total(level, "O", way, "psum") for way in ("read", "write"))
+            assert read == written, what
+            made = arch.accumulators is None or level != arch.accumulators.name
+            for way in ("read", "write"):
+                leaves = made and (way == "write" or level != "DRAM")
+                assert counts.total(level, "O", way, "mantissa") == results * leaves, what
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_mapping_is_legal_exactly_if_its_tiles_fit(seed: int) -> None:
+    """Every memory a bit too small, to the bit, or roomy."""
+    rng = random.Random(seed)
+    for stored, _, roomy, mapping, formats in points(4000 + seed, 15):
+        sizes = {}
+        for memory, (need, _) in rooms(stored, roomy, mapping, formats).items():
+            if rng.random() < 0.6:
+                size = need + rng.choice([-1, 0, 0, 0, 1, need])
+                sizes[memory] = max(1, size)
+        arch = with_usable(roomy, sizes)
+        wrong = misfits(stored, arch, mapping, formats)
+        try:
+            check(stored, arch, mapping, formats)
+        except MappingError as refusal:
+            assert wrong, (refusal, stored, arch, mapping, formats)
+        else:
+            assert not wrong, (wrong, stored, arch, mapping, formats)
+
+
+def with_usable(arch: Arch, sizes: dict[str, int]) -> Arch:
+    """The architecture with so many usable bits per memory."""
+    paths = {"SRAM": "sram", "SRAM I": "sram.input", "SRAM W": "sram.weight",
+             "SRAM O": "sram.output"}  # fmt: skip
+    values: dict[str, object] = {}
+    for level in arch.levels[1:]:
+        for tensor, memory in level.memories.items():
+            if memory in sizes:
+                halves = 2 if level.buffers[tensor].double_buffered else 1
+                path = paths.get(memory, f"levels.{memory}")
+                values[f"{path}.capacity"] = f"{sizes[memory] * halves} bit"
+    return replace_all(arch, values)

@@ -36,16 +36,16 @@ class Lanes(NamedTuple):
         return -(-prod(sizes[d] for d in self.dim) // self.size)
 
 
-def lanes_of(array: PEArray, taps: Sizes) -> tuple[Lanes, ...]:
+def lanes_of(array: PEArray, extents: Sizes) -> tuple[Lanes, ...]:
     """The lanes of every axis, rows first.
 
-    taps: R and S. An axis with `over` holds as many of that dimension as the whole `dim` leaves
+    extents: of the layer's dimensions. An axis with `over` holds as many of that dimension as the whole `dim` leaves
     room for, so it makes two, the one that fills it up first.
     """
     lanes = []
     for axis in array.axes:
         if axis.over is not None:
-            whole = prod(taps[d] for d in axis.dim)
+            whole = prod(extents[d] for d in axis.dim)
             lanes.append(Lanes(axis.over, max(1, axis.size // whole)))
         lanes.append(Lanes(axis.dim, axis.size))
     return tuple(lanes)
@@ -67,12 +67,15 @@ def streamed(array: PEArray) -> str:
     return "".join(d for d in in_time(array) if d not in RELEVANT[STATIONARY[array.stationary]])
 
 
-def reduction_folds(array: PEArray, sizes: Sizes) -> int:
-    """Contributions to one output that leave the array apart from each other."""
+def reduction_folds(array: PEArray, sizes: Sizes, extents: Sizes) -> int:
+    """Contributions to one output that leave the array apart from each other.
+
+    sizes: of a tile; extents: of the layer's dimensions
+    """
     if array.stationary == "output":
         return 1
     steps = prod(sizes[d] for d in in_time(array) if d in REDUCTION)
-    lanes = lanes_of(array, sizes)
+    lanes = lanes_of(array, extents)
     return steps * prod(own.folds(sizes) for own in lanes if own.dim[0] in REDUCTION)
 
 
@@ -88,7 +91,7 @@ def sums_lie_outside(nest: Nest, arch: Arch, level: int = 1) -> bool:
     if not holders:
         inner = nests[-1]
         cut = any(inner.trips[d] > 1 for d in REDUCTION)
-        return cut or reduction_folds(arch.pe_array, inner.tile) > 1
+        return cut or reduction_folds(arch.pe_array, inner.tile, inner.extents) > 1
     loops = nests[holders[0] - 1].order
     reduced = [place for place, dim in enumerate(loops) if dim in REDUCTION]
     return bool(reduced) and any(dim in RELEVANT["O"] for dim in loops[reduced[0] :])

@@ -57,7 +57,7 @@ def fold_sums(layer: ConvLayer, array: PEArray, leaves: AllLeaves) -> FoldSums:
     """The contributions by the cuts of C; R and S are cut in one way."""
     lengths = np.broadcast_arrays(*_lengths(REDUCTION, leaves).values())
     each = [
-        reduction_folds(array, dict(zip(REDUCTION, sizes, strict=True)))
+        reduction_folds(array, dict(zip(REDUCTION, sizes, strict=True)), layer.dims)
         for sizes in zip(*(own.ravel().tolist() for own in lengths), strict=True)
     ]
     every = most = np.array(each).reshape(lengths[0].shape)
@@ -137,7 +137,7 @@ class ArrayProfile:
 
 def array_profile(layer: ConvLayer, array: PEArray, leaves: AllLeaves) -> ArrayProfile:
     """The profile of the tiles of every dimension."""
-    lanes, timed = lanes_of(array, {"R": layer.R, "S": layer.S}), in_time(array)
+    lanes, timed = lanes_of(array, layer.dims), in_time(array)
 
     def passes_over(tensor: Tensor) -> Factors:
         dims = "".join(d for d in EVERY_DIM if d not in RELEVANT[tensor])
@@ -161,7 +161,7 @@ class Busy(NamedTuple):
 
 def busy_cycles(layer: ConvLayer, array: PEArray, leaves: AllLeaves, passes: int) -> Busy:
     """Cycles of the array in factors, filling and draining included."""
-    lanes, dims = lanes_of(array, {"R": layer.R, "S": layer.S}), streamed(array)
+    lanes, dims = lanes_of(array, layer.dims), streamed(array)
     holding = "".join(d for d in EVERY_DIM if d not in dims)
     loads = _factors(holding, lanes, in_time(array), leaves)
     stream = np.full((1,) * len(dims), passes)
@@ -179,7 +179,7 @@ def axis_sums(layer: ConvLayer, array: PEArray, dim: str, leaves: AllLeaves) -> 
 
     With C come R and S, which stay whole.
     """
-    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    lanes = lanes_of(array, layer.dims)
     own = "CRS" if dim == "C" else dim
     product = np.ones(1, np.int64)
     for _, table in _factors(own, lanes, in_time(array), leaves):
@@ -304,7 +304,7 @@ def _reads(
 ) -> Callable[[Mapping[str, Cuts]], Vector]:
     """By cuts, a number for each element; equal ones are one read: of one tile, fold and block."""
     extents = {dim: index.size for dim, index in at.items()}
-    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    lanes = lanes_of(array, layer.dims)
 
     def numbers(tile: Mapping[str, Cuts]) -> Vector:
         number = np.zeros((1,) * len(at), np.int64)

@@ -139,8 +139,8 @@ def array_elements(between: Tiling, array: PEArray) -> dict[Tensor, Any]:
     size = between.tile
     one = size["N"] / size["N"]
     lanes = dict.fromkeys(size, one)
-    taps = {"R": between.layer.R, "S": between.layer.S}
-    for own in lanes_of(array, taps):
+    layer = between.layer
+    for own in lanes_of(array, layer.dims):
         room = one * own.size
         for dim in reversed(own.dim):  # the last letter is the innermost of a fused dimension
             lanes[dim] = np.minimum(room, size[dim])

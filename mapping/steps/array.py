@@ -78,7 +78,7 @@ def array_traffic(
 ) -> ArrayTraffic:
     """Cycles and operand bits of one tile. See the module's text for the rules."""
     sizes, timed = tile.sizes, in_time(array)
-    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    lanes = lanes_of(array, layer.dims)
 
     def repeats(tensor: Tensor) -> int:
         """How often the array goes through the tensor's tile."""
@@ -111,7 +111,7 @@ def array_traffic(
         weight_mantissa=repeats("W") * weights * formats.W.mantissa_bits,
         weight_exponent=repeats("W") * weight_reads * formats.W.exponent_bits,
         output_elements=prod(sizes[d] for d in RELEVANT["O"]),
-        reduction_folds=reduction_folds(array, sizes),
+        reduction_folds=reduction_folds(array, sizes, layer.dims),
     )
 
 
@@ -122,7 +122,7 @@ def input_codes(
     R, S = (high - low for low, high in (tile.R, tile.S))
     if not fmt.exponent_bits:
         return [[0] * S] * R
-    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    lanes = lanes_of(array, layer.dims)
     if not any(set(own.dim) & {"G", "C"} for own in lanes):
         blocks = touched(channel_intervals(tile.G, tile.C, layer.C), fmt.block_size)
         return [[blocks] * S] * R
@@ -155,7 +155,7 @@ def weight_codes(layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format) -> i
     """Exponent reads for one pass over the tile's weights: folds x blocks used."""
     if not fmt.exponent_bits:
         return 0
-    lanes = lanes_of(array, {"R": layer.R, "S": layer.S})
+    lanes = lanes_of(array, layer.dims)
     R, S = (high - low for low, high in (tile.R, tile.S))
     if layer.C == 1:  # blocks of filters
         groups = _phase(tile.G, layer.K, fmt.block_size)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bfpsim.arch import Arch, replace_all
+from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import FULL, model_counts
@@ -139,13 +139,12 @@ def test_a_mapping_is_legal_exactly_if_its_tiles_fit(seed: int) -> None:
 
 def with_usable(arch: Arch, sizes: dict[str, int]) -> Arch:
     """The architecture with so many usable bits per memory."""
-    paths = {"SRAM": "sram", "SRAM I": "sram.input", "SRAM W": "sram.weight",
-             "SRAM O": "sram.output"}  # fmt: skip
-    values: dict[str, object] = {}
-    for level in arch.levels[1:]:
-        for tensor, memory in level.memories.items():
-            if memory in sizes:
-                halves = 2 if level.buffers[tensor].double_buffered else 1
-                path = paths.get(memory, f"levels.{memory}")
-                values[f"{path}.capacity"] = f"{sizes[memory] * halves} bit"
-    return replace_all(arch, values)
+    data = arch.model_dump(mode="json")
+    parts = {level["name"]: level for level in data["levels"]}
+    parts |= {f"SRAM {name[0].upper()}": data["sram"].get(name)
+              for name in ("input", "weight", "output")}  # fmt: skip
+    parts["SRAM"] = data["sram"]
+    for memory, size in sizes.items():
+        halves = 2 if parts[memory]["double_buffered"] else 1
+        parts[memory]["capacity"] = f"{size * halves} bit"
+    return Arch.model_validate(data)

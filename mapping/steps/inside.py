@@ -73,8 +73,9 @@ def inside(
             count = _results_and_sums if tensor == "O" else _fetches
             count(boundary, arch, formats, ledger)
             outside[tensor] = level
-    for port, bits in (by_dma or {}).items():
-        ledger.carry(port, first, bits, waits=False)
+    last = np.append(first[1:], nest.innermost.steps) - 1
+    for port, bits in (by_dma or {}).items():  # written into SRAM for a step, or read behind it
+        ledger.carry(port, first if port[1] == "write" else last, bits, waits=False)
     lasting = ledger.lasting(computing)
     if not nest.inner:
         return Inside(steady, computing, lasting, ledger.bits)

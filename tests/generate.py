@@ -119,10 +119,10 @@ def random_nested_mapping(
             continue
         dims = [d for d in EVERY_DIM if d not in kept]
         cut = {
-            d: rng.choice([1, sizes[d], rng.randint(1, sizes[d])])
-            for d in rng.sample(dims, rng.randint(0, min(5, len(dims))))
+            d: rng.choice([1, 1, sizes[d], rng.randint(1, sizes[d])])
+            for d in rng.sample(dims, rng.randint(0, min(7, len(dims))))
         }
-        if rng.random() < 0.9:
+        if rng.random() < 0.75:
             cut = on_blocks(cut, layer, formats.O)
         cut = {d: min(size, sizes[d]) for d, size in cut.items()}
         order = list(EVERY_DIM)
@@ -223,7 +223,7 @@ def random_levels(rng: random.Random, count: int) -> list[Part]:
 
 
 def random_machine(rng: random.Random, burst: str = "1 bit") -> Arch:
-    """Roomy memories of two to four levels; any array, dataflow, ports and movement policy."""
+    """Roomy memories of two to five levels; any array, dataflow, ports and movement policy."""
 
     def part() -> Part:
         own = {"capacity": "16 MiB", "width": "128 bit", "double_buffered": rng.random() < 0.5}
@@ -231,7 +231,7 @@ def random_machine(rng: random.Random, burst: str = "1 bit") -> Arch:
 
     return make_arch(
         sram=part() if rng.random() < 0.5 else {t: part() for t in ("input", "weight", "output")},
-        levels=random_levels(rng, rng.choice([0, 1, 1, 2, 2])),
+        levels=random_levels(rng, rng.choice([0, 1, 1, 2, 2, 3])),
         burst=burst,
         axes=random_axes(rng),
         fill=rng.choice(["none", "each_fold", "overlapped"]),

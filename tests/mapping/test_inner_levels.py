@@ -1,4 +1,4 @@
-"""Machines of two to four levels against sets and lanes: exact = simulated, 0 bits apart.
+"""Machines of two to five levels against sets and lanes: exact = simulated, 0 bits apart.
 
 Random layers, arrays of one to three axes, fills, ports and nests at every boundary.
 """
@@ -40,7 +40,7 @@ def points(seed: int, count: int, burst: str = "1 bit") -> Iterator[Point]:
     """Random points, legal or not, small enough to enumerate."""
     rng = random.Random(seed)
     while count:
-        layer, formats = random_layer(rng, largest=4), random_formats(rng)
+        layer, formats = random_layer(rng, rng.choice([3, 4, 4, 6, 9])), random_formats(rng)
         arch = random_machine(rng, burst)
         stored = with_padding_stored(layer) if arch.dma.padding == "fetch" else layer
         mapping = random_nested_mapping(rng, layer, formats, arch)

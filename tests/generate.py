@@ -204,8 +204,8 @@ def random_axes(rng: random.Random, most: int = 3) -> list[Part]:
 
 def random_ports(rng: random.Random) -> Part:
     """Widths that limit much, a little, or nothing."""
-    sides = [side for side in ("read", "write") if rng.random() < 0.6]
-    return {side: f"{rng.choice([1, 7, 32, 96, 128, 512, 4096])} bit" for side in sides}
+    sides = [side for side in ("read", "write") if rng.random() < 0.7]
+    return {side: f"{rng.choice([1, 2, 7, 32, 128, 4096])} bit" for side in sides}
 
 
 def random_levels(rng: random.Random, count: int) -> list[Part]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.closed.levels import inner_counts, steady_cycles
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import FULL, model_counts
@@ -72,7 +73,7 @@ def test_simulated_exact_and_enumerated_are_one(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_step_lasts_as_long_as_its_tiles(seed: int) -> None:
     """Cycles of multiplying, of filling and draining, and of what passes the ports."""
-    for stored, _, arch, mapping, formats in legal(1000 + seed, 8):
+    for stored, _, arch, mapping, formats in legal(1000 + seed, 20):
         wanted = run_levels(stored, arch, mapping, formats)
         nest = make_nest(stored, mapping, [level.name for level in arch.inner])
         steps = streams_of(nest, arch, formats).steps
@@ -80,7 +81,10 @@ def test_every_step_lasts_as_long_as_its_tiles(seed: int) -> None:
         by_step = groupby(tiles_of(stored, arch, mapping), key=lambda tile: tile[0])
         cycles = [[sum(c) for c in zip(*(next(tiles) for _ in own), strict=True)]
                   for _, own in by_step]  # fmt: skip
-        assert [list(steps[i][:3]) for i in range(len(steps))] == cycles, (stored, arch, mapping)
+        what = (stored, arch, mapping, formats)
+        assert [list(steps[i][:3]) for i in range(len(steps))] == cycles, what
+        assert steady_cycles(nest, arch, formats) == sum(wanted.steady), what
+        assert inner_counts(nest, arch, formats)[1] == sum(wanted.computing), what
 
 
 @pytest.mark.parametrize("seed", often(3, range(100)))

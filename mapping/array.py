@@ -39,8 +39,8 @@ class Lanes(NamedTuple):
 def lanes_of(array: PEArray, extents: Sizes) -> tuple[Lanes, ...]:
     """The lanes of every axis, rows first.
 
-    extents: of the layer's dimensions. An axis with `over` holds as many of that dimension as the whole `dim` leaves
-    room for, so it makes two, the one that fills it up first.
+    extents: of the layer's dimensions. An axis with `over` holds as many of that dimension as the
+    whole `dim` leaves room for, so it makes two, the one that fills it up first.
     """
     lanes = []
     for axis in array.axes:

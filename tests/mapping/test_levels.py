@@ -27,8 +27,10 @@ from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_format, random_layer
 from tests.mapping.oracle import (
     activation_blocks,
+    input_elements,
     output_elements,
     weight_blocks,
+    weight_elements,
 )
 
 Boundary = tuple[str, dict[str, int]]
@@ -67,26 +69,6 @@ def steps(layer: ConvLayer, boundaries: list[Boundary]) -> Iterator[Ranges]:
             yield from turn(ranges | {dim: whole[low - whole.start :][:size]}, rest)
 
     return turn(whole, loops)
-
-
-def lines(outputs: range, taps: range, stride: int, dilation: int, before: int, extent: int):
-    touched = [o * stride + t * dilation - before for o in outputs for t in taps]
-    return [i for i in range(min(touched), max(touched) + 1) if 0 <= i < extent]
-
-
-def input_elements(layer: ConvLayer, at: Ranges) -> frozenset[tuple[int, ...]]:
-    (sr, sc), (dr, dc) = layer.strides, layer.dilations
-    rows = lines(at["P"], at["R"], sr, dr, layer.paddings[0], layer.height)
-    cols = lines(at["Q"], at["S"], sc, dc, layer.paddings[2], layer.width)
-    channels = [g * layer.C + c for g in at["G"] for c in at["C"]]
-    return frozenset((n, h, w, c) for n in at["N"] for h in rows for w in cols for c in channels)
-
-
-def weight_elements(layer: ConvLayer, at: Ranges) -> frozenset[tuple[int, ...]]:
-    filters = [g * layer.K + k for g in at["G"] for k in at["K"]]
-    return frozenset(
-        (f, c, r, s) for f in filters for c in at["C"] for r in at["R"] for s in at["S"]
-    )
 
 
 class Literal(NamedTuple):

@@ -13,10 +13,12 @@ from tests.generate import (
     AXES,
     DATAFLOWS,
     make_arch,
+    random_axes,
     random_formats,
     random_layer,
     random_mapping,
 )
+from tests.long import often
 from tests.mapping.oracle import ArrayReads, odometer, run_array
 
 WORDS = LayerFormats.uniform(Plain(8))
@@ -66,6 +68,26 @@ def test_every_lane_of_every_cycle(axes: tuple[str, str], turned: bool, stationa
         got = array_traffic(layer, tile_of(ranges), arch.pe_array, formats)
         assert got.steady == got.cycles
         assert got[1:] == in_bits(reads, arch.pe_array, formats), (layer, ranges, formats)
+
+
+@pytest.mark.parametrize("seed", often(20, range(400)))
+def test_any_axes_over_tiles_of_any_dimension(seed: int) -> None:
+    """Up to four axes, some filled up with a further dimension; R and S cut, too."""
+    rng = random.Random(seed)
+    for _ in range(10):
+        layer, formats = random_layer(rng, largest=4), random_formats(rng)
+        arch = make_arch(axes=random_axes(rng, 4), stationary=rng.choice(DATAFLOWS))
+        taken = "".join(axis.dim for axis in arch.pe_array.axes if axis.over)
+        ranges = whole(layer)
+        for d in EVERY_DIM:
+            if d not in taken:
+                low = rng.randrange(len(ranges[d]))
+                ranges[d] = range(low, rng.randint(low + 1, len(ranges[d])))
+        if tile_volume(ranges) > 3000:
+            continue
+        reads = run_array(layer, ranges, arch.pe_array, formats)
+        got = array_traffic(layer, tile_of(ranges), arch.pe_array, formats)
+        assert got[1:] == in_bits(reads, arch.pe_array, formats), (layer, ranges, formats, arch)
 
 
 def tile_volume(ranges: dict[str, range]) -> int:

@@ -83,13 +83,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
     nest = make_nest(layer, mapping, [level.name for level in arch.inner])
-    check_output_blocks(nest, formats)
-    for level, own in zip(arch.levels[2:], nest.inner, strict=True):
-        if level.holds("O"):
-            check_output_blocks(own, formats)
-    if arch.accumulators is None:  # the array makes results of its own tiles
-        check_output_blocks(nest.innermost, formats)
-    _check_inner_levels(nest, arch, formats)
+    _check_but_sram(nest, arch, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
     if short:
@@ -108,6 +102,17 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
             f"{_what_fits(layer, arch, mapping, formats)}"
         )
     return nest
+
+
+def _check_but_sram(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
+    """Raise MappingError if an O tile cuts a block or tiles inside SRAM are not legal."""
+    check_output_blocks(nest, formats)
+    for level, own in zip(arch.levels[2:], nest.inner, strict=True):
+        if level.holds("O"):
+            check_output_blocks(own, formats)
+    if arch.accumulators is None:  # the array makes results of its own tiles
+        check_output_blocks(nest.innermost, formats)
+    _check_inner_levels(nest, arch, formats)
 
 
 def _check_inner_levels(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
@@ -161,7 +166,7 @@ def _fits(
     smaller = Mapping(order, mapping.tile | {dim: size}, cut)
     try:
         nest = make_nest(layer, smaller, [level.name for level in arch.inner])
-        check_output_blocks(nest, formats)
+        _check_but_sram(nest, arch, formats)
     except MappingError:
         return False
     return not shortage(footprint(nest, arch, formats), arch)

@@ -4,6 +4,7 @@ Random layers, arrays of one to three axes, fills, ports and nests at every boun
 """
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 from math import prod
@@ -144,6 +145,34 @@ def test_a_mapping_is_legal_exactly_if_its_tiles_fit(seed: int) -> None:
                 check(stored, arch, mapping, formats)
         else:
             check(stored, arch, mapping, formats)
+
+
+SUGGESTION = re.compile(r"([NGKCPQ])=(\d+)(?: \(order (\w+)\))?")
+
+
+@pytest.mark.parametrize("seed", often(10, range(150)))
+def test_what_a_refusal_allows_is_legal_at_every_level(seed: int) -> None:
+    """SRAM too small: each offer fits, cuts no block, and leaves whole what an axis takes whole."""
+    rng = random.Random(seed)
+    for stored, _, roomy, mapping, formats in legal(5000 + seed, 6):
+        sizes = {
+            memory: max(1, int(need * rng.uniform(0.4, 0.99)))
+            for memory, (need, _) in rooms(stored, roomy, mapping, formats).items()
+            if memory.startswith("SRAM")
+        }
+        arch = with_usable(roomy, sizes)
+        if not misfits(stored, arch, mapping, formats):
+            continue
+        with pytest.raises(MappingError, match="is short by") as refusal:
+            check(stored, arch, mapping, formats)
+        for dim, size, order in SUGGESTION.findall(str(refusal.value).partition("allowed: ")[2]):
+            inner = {
+                name: Mapping(own.order, own.tile | {dim: min(own.tile.get(dim, 99), int(size))})
+                for name, own in mapping.inner.items()
+            }
+            tile = mapping.tile | {dim: int(size)}
+            smaller = Mapping(order or mapping.order, tile, inner)
+            assert not misfits(stored, arch, smaller, formats), (stored, arch, mapping, formats)
 
 
 def with_usable(arch: Arch, sizes: dict[str, int]) -> Arch:

@@ -7,12 +7,13 @@ the levels inside would cost without them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Table
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from heapq import heappop, heappush
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,19 @@ from bfpsim.mapping.closed.array import axis_sums
 from bfpsim.mapping.closed.leaves import Leaves, Vector
 from bfpsim.mapping.closed.level_grid import LevelGrid, on_axes
 from bfpsim.mapping.closed.levels import tile_bits
-from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, RELEVANT, TENSORS, Mapping, Nest, join
+from bfpsim.mapping.counts import Direction
+from bfpsim.mapping.nest import (
+    EVERY_DIM,
+    REDUCTION,
+    RELEVANT,
+    TENSORS,
+    Mapping,
+    Nest,
+    Tensor,
+    join,
+)
 from bfpsim.mapping.room import claims, inner_claim
+from bfpsim.mapping.steps.inside import inside
 from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import ActivationLayout, LayerFormats
 from bfpsim.workloads import ConvLayer
@@ -33,70 +45,193 @@ from bfpsim.workloads import ConvLayer
 _TRIED = 64
 """Choices at a level whose insides are solved, at the most."""
 
+_PRICED = 4
+"""Choices at the last level that are priced step by step, where cycles count."""
+
 _ORDERS = ("GKNPQCRS", "GNCRSQPK", "GNCRSPQK", "GKCRSNQP", "GKCRSNPQ")
 """The ways of reuse of `mapping.mapper.ORDERS`; R and S stand with C, the other reduction."""
 
 
+Objective = Literal["energy", "latency"]
+"""What is to be least inside SRAM: pJ of movement, or cycles of the steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """How the levels inside SRAM are cut, and the energy of what moves inside [pJ].
+    """How the levels inside SRAM are cut, and what that costs: pJ of movement inside, or cycles.
 
     bound: what none of the other choices goes below
     """
 
     mappings: dict[str, Mapping]
-    energy_pj: float
-    bound: float
-
-
-def best_inner(outside: Nest, arch: Arch, formats: LayerFormats) -> Inner | None:
-    """The way of least movement energy inside SRAM; None if no tile fits.
-
-    outside: the outermost boundary's nest of the layer as stored
-    """
-    return _Search(arch, formats).best((outside,))
-
-
-class _Option(NamedTuple):
-    """A choice at a level, what it costs there, and with the least that the insides cost [pJ]."""
-
-    mapping: Mapping
     cost: float
     bound: float
 
 
-class _Search:
-    """One layer's choices; `nests` are those of the levels from SRAM inwards that are decided."""
+class _Moved(NamedTuple):
+    """Bits that pass one end of a boundary, by tile sizes. waits: whether the array waits."""
+
+    level: Level
+    tensor: Tensor
+    direction: Direction
+    bits: Any
+    waits: bool = False
+
+    @property
+    def pj(self) -> Any:
+        """Their energy [pJ]."""
+        read = self.direction == "read"
+        per_bit = self.level.read_pj if read else self.level.write_pj
+        return self.bits * per_bit[self.tensor]
+
+    @property
+    def width(self) -> int | None:
+        """Of the port that they pass, if it has a limit [bit/cycle]."""
+        ports = self.level.buffers[self.tensor].ports
+        return ports.read if self.direction == "read" else ports.write
+
+
+class _Aim(Protocol):
+    """What the decided levels cost, and how that of others comes on top."""
+
+    def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        """The least cost with what moves at one more level, and busy cycles of the array."""
+
+    def spent(self, moved: Sequence[_Moved]) -> _Aim:
+        """With one more level decided."""
+
+    def nothing(self) -> _Aim:
+        """With no level decided."""
+
+    def inside(self, cost: Any, least: Any) -> Any:
+        """The least cost with what the levels inside cost at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Energy:
+    pj: float
+
+    def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        return sum((own.pj for own in moved), start=self.pj)
+
+    def spent(self, moved: Sequence[_Moved]) -> _Energy:
+        return _Energy(self.price(moved, 0))
+
+    def nothing(self) -> _Energy:
+        return _Energy(0.0)
+
+    def inside(self, cost: Any, least: Any) -> Any:
+        return cost + least
+
+
+@dataclass(frozen=True, slots=True)
+class _Cycles:
+    """Cycles by port: no step is shorter than its computing, nor all than their fullest port."""
+
+    along: dict[_Port, float]
+    waited: dict[_Port, float]
+
+    def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        along, waited = self._ports(moved)
+        waiting = reduce(np.maximum, waited.values(), 0.0)
+        return reduce(np.maximum, along.values(), busy) + waiting
+
+    def spent(self, moved: Sequence[_Moved]) -> _Cycles:
+        return _Cycles(*self._ports(moved))
+
+    def nothing(self) -> _Cycles:
+        return _Cycles({}, {})
+
+    def inside(self, cost: Any, least: Any) -> Any:
+        return np.maximum(cost, least)
+
+    def _ports(self, moved: Sequence[_Moved]) -> tuple[dict[_Port, Any], dict[_Port, Any]]:
+        along, waited = dict(self.along), dict(self.waited)
+        for own in moved:
+            if own.width is not None:
+                ports, port = (
+                    waited if own.waits else along,
+                    (
+                        own.level.memories[own.tensor],
+                        own.direction,
+                    ),
+                )
+                ports[port] = ports.get(port, 0.0) + own.bits / own.width
+        return along, waited
+
+
+_Port = tuple[str, Direction]
+
+
+class _Option(NamedTuple):
+    """A choice at a level, and what all costs at least with it."""
+
+    mapping: Mapping
+    bound: float
+    aim: _Aim
+
+
+class InnerMapper:
+    """The mapper inside SRAM, of layers as stored; it remembers what nests have in common.
+
+    `nests` are those of the levels from SRAM inwards that are decided.
+    """
 
     def __init__(self, arch: Arch, formats: LayerFormats) -> None:
         self._arch, self._formats = arch, formats
         self._last = len(arch.levels) - 1
+        self._known_sizes: dict[object, Vector] = {}
 
-    def best(self, nests: tuple[Nest, ...]) -> Inner | None:
+    def best(self, outside: Nest, objective: Objective = "energy") -> Inner | None:
+        """The best way to cut the levels inside SRAM; None if no tile fits.
+
+        outside: the outermost boundary's nest
+        objective: "energy" is the least of all tile sizes and ways of reuse; of "latency" the few
+            ways with the least bound are priced step by step
+        """
+        aim: _Aim = _Energy(0.0) if objective == "energy" else _Cycles({}, {})
+        return self._best((outside,), aim)
+
+    def _best(self, nests: tuple[Nest, ...], aim: _Aim) -> Inner | None:
         """The best way to cut the levels that are left."""
         place = len(nests) + 1
+        if place == self._last:
+            return self._innermost(nests, aim)
         name, best, bound = self._arch.levels[place].name, None, np.inf
-        for tried, option in enumerate(self._options(nests)):
-            if place == self._last:
-                return Inner({name: option.mapping}, option.cost, option.cost)
-            if best is not None and (option.bound >= best.energy_pj or tried == _TRIED):
+        for tried, option in enumerate(self._options(nests, aim)):
+            if best is not None and (option.bound >= best.cost or tried == _TRIED):
                 bound = min(bound, option.bound)
                 break
-            inside = self.best((*nests, _joined(nests[-1], option.mapping)))
+            inside = self._best((*nests, _joined(nests[-1], option.mapping)), option.aim)
             if inside is not None:
-                bound = min(bound, option.cost + inside.bound)
-                cost = option.cost + inside.energy_pj
-                if best is None or cost < best.energy_pj:
-                    best = Inner({name: option.mapping} | inside.mappings, cost, 0.0)
+                bound = min(bound, inside.bound)
+                if best is None or inside.cost < best.cost:
+                    best = Inner({name: option.mapping} | inside.mappings, inside.cost, 0.0)
         if best is None:
             return None
-        return Inner(best.mappings, best.energy_pj, min(bound, best.energy_pj))
+        return Inner(best.mappings, best.cost, min(bound, best.cost))
 
-    def _options(self, nests: tuple[Nest, ...]) -> Iterator[_Option]:
+    def _innermost(self, nests: tuple[Nest, ...], aim: _Aim) -> Inner | None:
+        """The best way to cut the last level."""
+        name, best, bound = self._arch.levels[self._last].name, None, np.inf
+        for tried, option in enumerate(self._options(nests, aim)):
+            bound = min(bound, option.bound)
+            if isinstance(aim, _Energy):
+                return Inner({name: option.mapping}, option.bound, bound)
+            if best is not None and (option.bound >= best.cost or tried == _PRICED):
+                break
+            joined = _joined(nests[-1], option.mapping)
+            nest = replace(nests[0], inner=(*nests[1:], joined))
+            cycles = float(inside(nest, self._arch, self._formats).lasting.sum())
+            if best is None or cycles < best.cost:
+                best = Inner({name: option.mapping}, cycles, bound)
+        return best
+
+    def _options(self, nests: tuple[Nest, ...], aim: _Aim) -> Iterator[_Option]:
         """Choices at the next level, each once, the least bound first; of ties the fewest tiles."""
         place = len(nests) + 1
-        grid, costs = self._priced(nests, place)
-        bounds = costs + self._insides(nests, place, grid, "")
+        grid, costs = self._priced(nests, place, aim)
+        bounds = self._with_insides(costs, nests, place, grid, aim, "")
         tiles = np.broadcast_to(grid.tiles, grid.shape).ravel()
         flat = bounds.ravel()
         legal = np.flatnonzero(np.isfinite(flat))
@@ -106,8 +241,8 @@ class _Search:
         seen: set[Mapping] = set()
         for number, index in enumerate(ranked):
             while waiting and waiting[0][0] <= flat[index]:
-                bound, at, mapping = heappop(waiting)
-                yield _Option(mapping, float(costs.flat[ranked[at]]), bound)
+                bound, _, mapping = heappop(waiting)
+                yield self._option(nests, grid, mapping, bound, aim)
             way, *place_at = (int(i) for i in np.unravel_index(index, costs.shape))
             tile = grid.tile(tuple(place_at))
             mapping = Mapping("".join(dim for dim in _ORDERS[way] if dim in tile), tile)
@@ -121,23 +256,45 @@ class _Search:
                 key = tuple(cut.items())
                 if key not in sharper:
                     around = _joined(nests[-1], Mapping("".join(cut), cut))
-                    sharper[key] = self._insides((*nests[:-1], around), place, grid, "CRS")
-                least = np.broadcast_to(sharper[key], grid.shape)[tuple(place_at)]
-                bound = max(bound, float(costs.flat[index] + least))
+                    sharper[key] = self._with_insides(
+                        costs, (*nests[:-1], around), place, grid, aim, "CRS"
+                    )
+                bound = max(bound, float(sharper[key].flat[index]))
             heappush(waiting, (bound, number, mapping))
         while waiting:
-            bound, at, mapping = heappop(waiting)
-            yield _Option(mapping, float(costs.flat[ranked[at]]), bound)
+            bound, _, mapping = heappop(waiting)
+            yield self._option(nests, grid, mapping, bound, aim)
 
-    def _insides(self, nests: tuple[Nest, ...], place: int, grid: LevelGrid, without: str) -> Any:
-        """The least that the levels inside a place cost, by tile sizes at it [pJ]."""
-        least: Any = 0.0
+    def _option(
+        self, nests: tuple[Nest, ...], grid: LevelGrid, mapping: Mapping, bound: float, aim: _Aim
+    ) -> _Option:
+        """A choice, with what it spends if levels are left to decide."""
+        place = len(nests) + 1
+        if place == self._last:
+            return _Option(mapping, bound, aim)
+        sizes = {d: np.array([mapping.tile.get(d, n)]) for d, n in nests[-1].tile.items()}
+        one = LevelGrid(nests[-1], self._arch, self._formats, sizes)
+        moved = self._moves(one, mapping.order, place)
+        return _Option(mapping, bound, aim.spent([m._replace(bits=_number(m.bits)) for m in moved]))
+
+    def _with_insides(
+        self,
+        costs: NDArray[np.float64],
+        nests: tuple[Nest, ...],
+        place: int,
+        grid: LevelGrid,
+        aim: _Aim,
+        without: str,
+    ) -> NDArray[np.float64]:
+        """Costs with the least that the levels inside a place cost, by tile sizes at it."""
         for inner in range(place + 1, self._last + 1):
-            least = least + self._least(nests, inner, grid, without)
-        return least
+            costs = aim.inside(costs, self._least(nests, inner, grid, aim, without))
+        return costs
 
-    def _priced(self, nests: tuple[Nest, ...], place: int) -> tuple[LevelGrid, NDArray[np.float64]]:
-        """Tile sizes of a level, and by order what they cost there; infinite where illegal.
+    def _priced(
+        self, nests: tuple[Nest, ...], place: int, aim: _Aim
+    ) -> tuple[LevelGrid, NDArray[np.float64]]:
+        """Tile sizes of a level, and by order the cost with it; infinite where illegal.
 
         The levels between the decided ones and this one are left whole.
         """
@@ -145,21 +302,21 @@ class _Search:
         for taps in ("", "RS"):  # cut only where nothing fits otherwise
             cut = {dim for tensor in level.memories for dim in RELEVANT[tensor]}
             dims = "".join(d for d in EVERY_DIM if d in cut and (d not in "RS" or d in taps))
-            sizes = _sizes(nests[-1], dims, self._arch, self._formats)
+            sizes = {d: self._sizes(nests[-1], d, d in dims) for d in EVERY_DIM}
             grid = LevelGrid(nests[-1], self._arch, self._formats, sizes)
-            costs = np.stack([self._costs(grid, order, nests, place) for order in _ORDERS])
+            costs = np.stack([self._costs(grid, order, nests, place, aim) for order in _ORDERS])
             if np.isfinite(costs).any():
                 break
         return grid, costs
 
     def _least(
-        self, nests: tuple[Nest, ...], place: int, grid: LevelGrid, without: str
+        self, nests: tuple[Nest, ...], place: int, grid: LevelGrid, aim: _Aim, without: str
     ) -> NDArray[np.float64]:
         """The least that a level inside costs, by the tile sizes of the level outside it.
 
         without: dimensions that are cut outside already
         """
-        inner, costs = self._priced(nests, place)
+        inner, costs = self._priced(nests, place, aim.nothing())
         least = costs.min(axis=0)
         for axis, dim in enumerate(EVERY_DIM):
             if dim in without:
@@ -173,9 +330,9 @@ class _Search:
         return np.asarray(least)
 
     def _costs(
-        self, grid: LevelGrid, order: str, nests: tuple[Nest, ...], place: int
+        self, grid: LevelGrid, order: str, nests: tuple[Nest, ...], place: int, aim: _Aim
     ) -> NDArray[np.float64]:
-        """What moves to and from a level, and the array if it is the last [pJ]."""
+        """The cost with a level, and with the array if it is the last."""
         arch, level = self._arch, self._arch.levels[place]
         accumulates = level is arch.accumulators
         held = {t: grid.held(t, accumulates and t == "O") for t in level.memories}
@@ -183,46 +340,66 @@ class _Search:
         legal = np.asarray(claim.taken) <= claim.usable
         if level.holds("O") or (place == self._last and arch.accumulators is None):
             legal = legal & grid.whole_blocks
-        cost: Any = 0.0
-        for tensor in level.memories:
-            outside = max(i for i in range(1, place) if arch.levels[i].holds(tensor))
-            if tensor == "O":
-                cost = cost + self._outputs_pj(grid, order, outside, level)
-                sums = _sums_go_outside(nests[-1], grid, order)
-                legal = legal & self._has_room(nests, outside, sums)
-            else:
-                per_bit = arch.levels[outside].read_pj[tensor] + level.write_pj[tensor]
-                cost = cost + grid.fetched(tensor, order) * per_bit
+        if level.holds("O"):
+            sums = _sums_go_outside(nests[-1], grid, order)
+            legal = legal & self._has_room(nests, self._outside("O", place), sums)
+        moved, busy = self._moves(grid, order, place), 0
         if place == self._last:
-            cost = cost + self._array_pj(grid)
+            moved, busy = [*moved, *self._array_moves(grid)], grid.busy_cycles
             if arch.accumulators is None:
                 legal = legal & self._has_room(nests, 1, grid.contributions > 1)
-        return np.where(
-            np.broadcast_to(legal, grid.shape), np.broadcast_to(cost, grid.shape), np.inf
-        )
+        cost = np.broadcast_to(aim.price(moved, busy), grid.shape)
+        return np.where(np.broadcast_to(legal, grid.shape), cost, np.inf)
 
-    def _outputs_pj(self, grid: LevelGrid, order: str, outside: int, level: Level) -> Any:
-        """Sums and results of O between the holder outside and a level [pJ]."""
-        arch, holder = self._arch, self._arch.levels[outside]
-        width, elements = arch.pe_array.accumulator_bits, prod(grid.layer.output_shape)
-        visited, results = grid.visited(order), self._result_bits(grid)
-        spilled = (visited - elements) * width
-        energy = spilled * (holder.read_pj["O"] + level.write_pj["O"] + holder.write_pj["O"])
-        leaving = visited * width if level is arch.accumulators else spilled + results
-        return energy + results * holder.write_pj["O"] + leaving * level.read_pj["O"]
+    def _outside(self, tensor: Tensor, place: int) -> int:
+        """The place of the next level outside that holds a tensor."""
+        return max(i for i in range(1, place) if self._arch.levels[i].holds(tensor))
 
-    def _array_pj(self, grid: LevelGrid) -> Any:
-        """What the array reads and writes at the innermost holders [pJ]."""
+    def _moves(self, grid: LevelGrid, order: str, place: int) -> list[_Moved]:
+        """What moves between a level and those outside it."""
+        arch, level, moved = self._arch, self._arch.levels[place], []
+        for tensor in level.memories:
+            holder = arch.levels[self._outside(tensor, place)]
+            waits = not level.buffers[tensor].double_buffered
+            if tensor != "O":
+                bits = grid.fetched(tensor, order)
+                moved += [
+                    _Moved(holder, tensor, "read", bits, waits),
+                    _Moved(level, tensor, "write", bits, waits),
+                ]
+                continue
+            width, elements = arch.pe_array.accumulator_bits, prod(grid.layer.output_shape)
+            visited, results = grid.visited(order), self._result_bits(grid)
+            spilled = (visited - elements) * width
+            leaving = visited * width if level is arch.accumulators else spilled + results
+            moved += [
+                _Moved(holder, "O", "read", spilled, waits),
+                _Moved(level, "O", "write", spilled, waits),
+                _Moved(level, "O", "read", leaving, waits),
+                _Moved(holder, "O", "write", spilled + results, waits),
+            ]
+        return moved
+
+    def _array_moves(self, grid: LevelGrid) -> list[_Moved]:
+        """What the array reads and writes at the innermost holders."""
         arch, level = self._arch, self._arch.holder("O")
-        energy: Any = 0.0
-        for tensor, bits in grid.array_reads.items():
-            energy = energy + bits * arch.holder(tensor).read_pj[tensor]
+        moved = [_Moved(arch.holder(t), t, "read", bits) for t, bits in grid.array_reads.items()]
         sums = prod(grid.layer.output_shape) * arch.pe_array.accumulator_bits
-        energy = energy + (grid.contributions - 1) * (sums * level.read_pj["O"])
-        if level is arch.accumulators:
-            return energy + grid.contributions * (sums * level.write_pj["O"])
         written = (grid.contributions - 1) * sums + self._result_bits(grid)
-        return energy + written * level.write_pj["O"]
+        if level is arch.accumulators:
+            written = grid.contributions * sums
+        again = (grid.contributions - 1) * sums
+        return [*moved, _Moved(level, "O", "read", again), _Moved(level, "O", "write", written)]
+
+    def _sizes(self, outside: Nest, dim: str, cut: bool) -> Vector:
+        """Tile sizes of a dimension, or that of the tile outside alone."""
+        if not cut:
+            return np.array([outside.tile[dim]])
+        key = (outside.layer, dim, *(outside.cuts(d) for d in dim + _PARTNERS[dim]))
+        if key not in self._known_sizes:
+            sizes = _undominated_sizes(outside, dim, self._arch, self._formats)
+            self._known_sizes[key] = sizes
+        return self._known_sizes[key]
 
     def _result_bits(self, grid: LevelGrid) -> int:
         return ActivationLayout(grid.layer.output_shape, self._formats.O).bits
@@ -243,6 +420,11 @@ def _room(nest: Nest, place: int, arch: Arch, formats: LayerFormats, sums: bool)
     held = tile_bits(nest, level, arch, formats, sums)
     wanted = claims(arch, held) if place == 1 else [inner_claim(level, held)]
     return all(claim.taken <= claim.usable for claim in wanted)
+
+
+def _number(value: Any) -> float:
+    """The one value of a grid of one tiling."""
+    return float(np.asarray(value).reshape(-1)[0])
 
 
 def _joined(outside: Nest, mapping: Mapping) -> Nest:
@@ -267,39 +449,44 @@ def _sums_go_outside(outside: Nest, grid: LevelGrid, order: str) -> Any:
     return outwards
 
 
-def _sizes(outside: Nest, dims: str, arch: Arch, formats: LayerFormats) -> dict[str, Vector]:
-    """Tile sizes of a boundary that no other size of the dimension makes superfluous.
+_PARTNERS = {
+    "G": "KC",
+    "K": "G",
+    "C": "GRS",
+    "P": "R",
+    "Q": "S",
+    "R": "PCGKS",
+    "S": "QCGKR",
+    "N": "",
+}
+"""The dimensions whose cuts matter to which sizes of a dimension are superfluous."""
 
-    dims: what may be cut; the others stay whole
-    """
-    every = {
-        d: np.arange(1, n + 1) if d in dims else np.array([n]) for d, n in outside.tile.items()
-    }
+
+def _undominated_sizes(outside: Nest, dim: str, arch: Arch, formats: LayerFormats) -> Vector:
+    """Tile sizes of a dimension at a boundary that no other size makes superfluous."""
+    layer, sizes = outside.layer, np.arange(1, outside.tile[dim] + 1)
+    if dim in "NPQ" and any(dim in axis.dim and len(axis.dim) > 1 for axis in arch.pe_array.axes):
+        return sizes
     leaves = {
-        d: Leaves.of_sizes(outside.extents[d], every[d], outside.cuts(d)) for d in outside.extents
+        d: Leaves.of_sizes(
+            outside.extents[d], sizes if d == dim else np.array([size]), outside.cuts(d)
+        )
+        for d, size in outside.tile.items()
     }
-    fused = {d for axis in arch.pe_array.axes if len(axis.dim) > 1 for d in axis.dim}
-    layer, found = outside.layer, dict(every)
-    for dim in dims:
-        sizes, own = every[dim], leaves[dim]
-        if dim in fused and dim in "NPQ":
-            continue
-        whole = {d: Leaves.of_sizes(outside.extents[d], np.array([outside.tile[d]]),
-                                    outside.cuts(d)) for d in leaves} | {dim: own}  # fmt: skip
-        columns = [sizes]
-        if dim not in "RS":
-            columns.append(axis_sums(layer, arch.pe_array, dim, whole))
-        if dim in "PQ":
-            columns += _window_columns(layer, dim, whole, arch.dma.halo == "sliding")
-        for tensor in TENSORS:
-            cell = exact.Cell.of(formats.of(tensor))
-            for axis, of in exact.tile_sizes(tensor, layer, whole, cell).items():
-                if dim in axis and axis not in ("PR", "QS"):
-                    columns += [each(axis, whole, of).reshape(-1)
-                                for each in (exact.totals, exact.largest)]  # fmt: skip
-        trips = own.rounds(-1)
-        found[dim] = sizes[undominated(trips, np.stack(columns, axis=1))]
-    return found
+    columns = [sizes]
+    if dim not in "RS":
+        columns.append(axis_sums(layer, arch.pe_array, dim, leaves))
+    if dim in "PQ":
+        columns += _window_columns(layer, dim, leaves, arch.dma.halo == "sliding")
+    for tensor in TENSORS:
+        cell = exact.Cell.of(formats.of(tensor))
+        for axis, of in exact.tile_sizes(tensor, layer, leaves, cell).items():
+            if dim in axis and axis not in ("PR", "QS"):
+                columns += [
+                    each(axis, leaves, of).reshape(-1) for each in (exact.totals, exact.largest)
+                ]
+    trips = leaves[dim].rounds(-1)
+    return sizes[undominated(trips, np.stack(columns, axis=1))]
 
 
 def _window_columns(

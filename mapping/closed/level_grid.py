@@ -48,6 +48,7 @@ class LevelGrid:
         self._outside, self._arch, self._formats = outside, arch, formats
         self.sizes = sizes
         self.layer = outside.layer
+        self._known_axes: dict[Tensor, list[Axis[Any]]] = {}
         self._leaves = {
             dim: Leaves.of_sizes(extent, sizes[dim], outside.cuts(dim))
             for dim, extent in outside.extents.items()
@@ -67,14 +68,14 @@ class LevelGrid:
 
     def fetched(self, tensor: Tensor, order: str) -> Any:
         """What the level takes in of I or W, the boundary's loops in some order [bit]."""
-        loops, axes = self._outside.order + order, self._axes[tensor]
+        loops, axes = self._outside.order + order, self._axes(tensor)
         bits = moved(loops, axes, self._idle[tensor])
         spared = coincidences(loops, axes, self._idle[tensor]) if tensor == "I" else None
         return bits if spared is None else bits - spared
 
     def visited(self, order: str) -> Any:
         """Elements of O over all visits of its tiles, the boundary's loops in some order."""
-        return moved(self._outside.order + order, self._axes["O"], self._idle["O"])
+        return moved(self._outside.order + order, self._axes("O"), self._idle["O"])
 
     def held(self, tensor: Tensor, sums: bool) -> Any:
         """What the largest tile takes [bit]. sums: of O: as sums, not in its format."""
@@ -159,18 +160,15 @@ class LevelGrid:
     def _profile(self) -> ArrayProfile:
         return array_profile(self.layer, self._arch.pe_array, self._leaves)
 
-    @cached_property
-    def _axes(self) -> dict[Tensor, list[Axis[Any]]]:
-        sliding, axes = self._arch.dma.halo == "sliding", {}
-        cells: dict[Tensor, exact.Cell] = {
-            "I": exact.Cell.of(self._formats.I),
-            "W": exact.Cell.of(self._formats.W),
-            "O": exact.ELEMENTS,
-        }
-        for tensor, cell in cells.items():
-            axes[tensor] = exact.axes_of(tensor, self.layer, self._leaves, cell, on_axes)
-        axes["I"] += exact.window_axes(self.layer, self._leaves, sliding, on_axes)
-        return axes
+    def _axes(self, tensor: Tensor) -> list[Axis[Any]]:
+        if tensor not in self._known_axes:
+            cell = exact.ELEMENTS if tensor == "O" else exact.Cell.of(self._formats.of(tensor))
+            axes = exact.axes_of(tensor, self.layer, self._leaves, cell, on_axes)
+            if tensor == "I":
+                sliding = self._arch.dma.halo == "sliding"
+                axes += exact.window_axes(self.layer, self._leaves, sliding, on_axes)
+            self._known_axes[tensor] = axes
+        return self._known_axes[tensor]
 
     @cached_property
     def _idle(self) -> dict[Tensor, dict[str, Repeats[Any]]]:

@@ -12,7 +12,7 @@ from bfpsim.mapping.closed.level_grid import LevelGrid
 from bfpsim.mapping.closed.levels import inner_counts
 from bfpsim.mapping.counts import energy_pj
 from bfpsim.mapping.fit import check, check_output_blocks
-from bfpsim.mapping.inner import best_inner
+from bfpsim.mapping.inner import InnerMapper
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping, MappingError, Nest, make_nest
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
@@ -110,10 +110,10 @@ def test_one_level_is_cut_at_the_least_energy(seed: int) -> None:
         every.append(inside_pj(nest, arch, formats))
         if not set(inner.tile) & {"R", "S"}:
             whole.append(every[-1])
-    got = best_inner(make_nest(layer, outer), arch, formats)
+    got = InnerMapper(arch, formats).best(make_nest(layer, outer))
     if got is None:
         assert not every
         return
     nest = check(layer, arch, Mapping(outer.order, outer.tile, got.mappings), formats)
-    assert inside_pj(nest, arch, formats) == pytest.approx(got.energy_pj)
-    assert got.energy_pj == pytest.approx(min(whole or every))
+    assert inside_pj(nest, arch, formats) == pytest.approx(got.cost)
+    assert got.cost == pytest.approx(min(whole or every))

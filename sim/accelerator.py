@@ -267,10 +267,18 @@ class Accelerator:
                     self._buffers[tensor].release()
 
     def _count_array(self) -> None:
-        """Count what every computed tile moved inside SRAM, and exchanged with the array."""
+        """Count what every computed tile moved inside SRAM, and exchanged with the array.
+
+        With data, what was copied counts; what the array reads of I and W counts as priced.
+        """
+        counts, arch = self._tally.counts, self._arch
         for step, times in zip(self._steps.prices, self._computed.tolist(), strict=True):
             for flow, bits in zip(self._flows, step.bits, strict=True):
-                self._tally.counts.add(*flow, bits * times)
+                by_array = flow.tensor != "O" and flow.level == arch.holder(flow.tensor).name
+                if self._data is None or (by_array and flow.direction == "read"):
+                    counts.add(*flow, bits * times)
+        if self._data is not None:
+            counts.merge(self._data.inside)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""

@@ -94,12 +94,13 @@ def _matrices(
     padded = np.zeros((n, height, width, groups, c), digits.dtype)
     if rows and cols:
         padded[:, top : top + rows, left : left + cols] = digits.reshape(n, rows, cols, groups, c)
+    by_group = np.moveaxis(padded, 3, 0)
     columns = np.empty((groups, n * p * q, taps_r, taps_s, c), digits.dtype)
     for r in range(taps_r):
+        rows_read = by_group[:, :, r * dr : r * dr + (p - 1) * sr + 1 : sr]
         for s in range(taps_s):
-            taps = padded[:, r * dr : r * dr + (p - 1) * sr + 1 : sr]
-            taps = taps[:, :, s * dc : s * dc + (q - 1) * sc + 1 : sc]
-            columns[:, :, r, s] = np.moveaxis(taps, 3, 0).reshape(groups, n * p * q, c)
+            taps = rows_read[:, :, :, s * dc : s * dc + (q - 1) * sc + 1 : sc]
+            columns[:, :, r, s] = taps.reshape(groups, n * p * q, c)
     filters = operands.weights.digits.reshape(groups, -1, c, taps_r, taps_s)
     return columns, filters.transpose(0, 3, 4, 2, 1)
 

@@ -18,18 +18,18 @@ from bfpsim.mapping.steps.tiles import (
     weight_tiles,
 )
 from bfpsim.mapping.steps.volumes import Moved
-from bfpsim.mapping.window import Window
+from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.quant.formats.exact import ExactArray, from_float
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from bfpsim.quant.formats.quantize import Quantized, dequantize, top_exponent
 from bfpsim.sim.arithmetic import Operands, accumulate_fp32, convolve
 from bfpsim.sim.copies import FilterBox, PackedInput, PackedWeight
-from bfpsim.sim.outputs import PackedOutput, Part, bits_of, result
+from bfpsim.sim.outputs import Forms, PackedOutput, Part
 from bfpsim.sim.residents import Inputs, Outputs, Weights, filter_box
 from bfpsim.workloads import ConvLayer
 
-_Tiles = Inputs | Weights | Outputs
+_Tiles = tuple[Inputs | Weights | Outputs, ...]
 
 
 class Data:
@@ -50,16 +50,14 @@ class Data:
         top: int,
     ) -> None:
         layer = nest.layer
-        self._layer, self._arch, self._formats, self._top = layer, arch, formats, top
-        self._dram = PackedOutput(ActivationLayout(layer.output_shape, formats.O), formats.O, top)
-        packed_input, packed_weight = (
-            PackedInput(inputs, ActivationLayout(layer.input_shape, formats.I)),
-            PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W)),
-        )
+        self._layer, self._pe_array, self._formats = layer, arch.pe_array, formats
+        self._forms = Forms(formats.O, top, arch.pe_array.accumulator_bits)
+        packed_input = PackedInput(inputs, ActivationLayout(layer.input_shape, formats.I))
+        packed_weight = PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W))
+        self._dram = PackedOutput(ActivationLayout(layer.output_shape, formats.O), self._forms)
         self._inputs: list[Inputs] = []
         self._weights: list[Weights] = []
         self._outputs: list[Outputs] = []
-        sums = arch.pe_array.accumulator_bits
         for level, own in zip(arch.levels[1:], (nest, *nest.inner), strict=True):
             name, starts = level.name, _starts(nest.innermost, own)
             if level.holds("I"):
@@ -71,18 +69,13 @@ class Data:
                 self._weights.append(Weights(name, weight_tiles(own), starts, outer_w))
             if level.holds("O"):
                 outer_o = self._outputs[-1] if self._outputs else self._dram
-                end = level is arch.accumulators
+                sums = level is arch.accumulators
                 tiles_o = output_tiles(own)
-                self._outputs.append(
-                    Outputs(name, tiles_o, starts, outer_o, end, formats.O, top, sums)
-                )
-        self._by_dma: tuple[_Tiles, ...] = (self._inputs[0], self._weights[0], self._outputs[0])
-        self._inner: tuple[_Tiles, ...] = (
-            *self._inputs[1:],
-            *self._weights[1:],
-            *self._outputs[1:],
-        )
+                self._outputs.append(Outputs(name, tiles_o, starts, outer_o, self._forms, sums))
+        self._by_dma: _Tiles = (self._inputs[0], self._weights[0], self._outputs[0])
+        self._inner: _Tiles = (*self._inputs[1:], *self._weights[1:], *self._outputs[1:])
         self._first = _starts(nest.innermost, nest).tolist()
+        self._makes_results = arch.accumulators is None
         self._array = _ArrayTiles(nest.innermost, arch)
         self.accumulator_width = 1
         """Bits, sign included, of the widest exact partial sum so far."""
@@ -134,7 +127,7 @@ class Data:
 
     def _multiply(self, tile: int) -> None:
         """Convolve what the array reads, and add to the sums where they lie."""
-        array, formats = self._arch.pe_array, self._formats
+        array, formats = self._pe_array, self._formats
         inputs, weights, holder = self._inputs[-1], self._weights[-1], self._outputs[-1]
         ranges = self._array.ranges(tile)
         seen, filters, box = self._array.boxes(tile)
@@ -158,14 +151,14 @@ class Data:
             sums = product if before is None else before + product
             self.accumulator_width = max(self.accumulator_width, sums.width)
         # Between its folds sums leave the array and come back.
-        folds = reduction_folds(array, ranges.sizes)
+        folds = self._array.folds(ranges)
         each = sums.digits.size * array.accumulator_bits
         self._count(holder.level, "O", "read", Moved(psum=(folds - (before is None)) * each))
         part: Part = sums
-        if self._arch.accumulators is None and self._array.finishes(ranges):
-            part = result(box, sums, formats.O, self._top)
+        if self._makes_results and self._array.finishes(ranges):
+            part = self._forms.result(box, sums)
             folds -= 1
-            self._count(holder.level, "O", "write", bits_of(box, part, formats.O, 0))
+            self._count(holder.level, "O", "write", self._forms.moved(box, part))
         self._count(holder.level, "O", "write", Moved(psum=folds * each))
         holder.take(box, part)
 
@@ -178,7 +171,8 @@ class _ArrayTiles:
     """The tiles that the array takes: their ranges, and what they read and make."""
 
     def __init__(self, nest: Nest, arch: Arch) -> None:
-        self._extents = nest.extents
+        self._extents, self._pe_array = nest.extents, arch.pe_array
+        self._folds: dict[tuple[Interval, Interval, Interval], int] = {}
         self._ranges = unrolled(nest, len(nest.loops))
         self._inputs = input_tiles(nest, arch.dma.halo)
         self._weights, self._outputs = weight_tiles(nest), output_tiles(nest)
@@ -196,6 +190,13 @@ class _ArrayTiles:
         i, w, o = (int(own[tile]) for own in self._numbers)
         inputs, outputs = self._inputs.resident.at(i), self._outputs.resident.at(o)
         return inputs, filter_box(self._weights, w), outputs
+
+    def folds(self, ranges: Tile) -> int:
+        """Contributions to each output of a tile that leave the array apart from each other."""
+        reduced = ranges.C, ranges.R, ranges.S
+        if reduced not in self._folds:
+            self._folds[reduced] = reduction_folds(self._pe_array, ranges.sizes)
+        return self._folds[reduced]
 
     def finishes(self, ranges: Tile) -> bool:
         """Whether the reduction of a tile's outputs ends with it."""

@@ -42,23 +42,29 @@ def pieces(box: ActivationBox, part: Part) -> Iterator[tuple[ActivationBox, Exac
         yield box, part
 
 
-def bits_of(box: ActivationBox, part: Part, fmt: Format, accumulator_bits: int) -> Moved:
-    """Bits of moving a part: sums at `accumulator_bits`, results in the format."""
-    mantissa = exponent = psum = 0
-    for _, piece in pieces(box, part):
-        if isinstance(piece, Result):
-            mantissa += piece.fields.size * fmt.mantissa_bits
-            exponent += piece.codes.size * fmt.exponent_bits
-        else:
-            psum += piece.digits.size * accumulator_bits
-    return Moved(mantissa, exponent, psum)
+class Forms(NamedTuple):
+    """What O moves as: results in a format below E_top, and sums of so many bits."""
 
+    fmt: Format
+    top: int
+    accumulator_bits: int
 
-def result(box: ActivationBox, part: Part, fmt: Format, top: int) -> Result:
-    """Sums in the format of O. The box ends on blocks, the sums' own boxes need not."""
-    values = part.to_float() if isinstance(part, ExactArray) else _assembled(box, part)
-    q = quantize_activation(values, fmt, top)
-    return Result(q.fields, q.codes)
+    def moved(self, box: ActivationBox, part: Part) -> Moved:
+        """Bits of moving a part."""
+        mantissa = exponent = psum = 0
+        for _, piece in pieces(box, part):
+            if isinstance(piece, Result):
+                mantissa += piece.fields.size * self.fmt.mantissa_bits
+                exponent += piece.codes.size * self.fmt.exponent_bits
+            else:
+                psum += piece.digits.size * self.accumulator_bits
+        return Moved(mantissa, exponent, psum)
+
+    def result(self, box: ActivationBox, part: Part) -> Result:
+        """Sums as a result. The box ends on blocks; the sums' own boxes need not."""
+        values = part.to_float() if isinstance(part, ExactArray) else _assembled(box, part)
+        q = quantize_activation(values, self.fmt, self.top)
+        return Result(q.fields, q.codes)
 
 
 def _assembled(box: ActivationBox, part: Part) -> NDArray[np.float64]:
@@ -82,8 +88,8 @@ class PackedOutput:
 
     level = "DRAM"
 
-    def __init__(self, layout: ActivationLayout, fmt: Format, top: int) -> None:
-        self._layout, self._fmt, self._top = layout, fmt, top
+    def __init__(self, layout: ActivationLayout, forms: Forms) -> None:
+        self._layout, self._forms = layout, forms
         self._memory = blank(layout.bits)
         self._sums: Tile = {}
 
@@ -101,12 +107,12 @@ class PackedOutput:
 
     def read(self) -> Quantized:
         """All of it, unpacked."""
-        layout = self._layout
+        layout, forms = self._layout, self._forms
         packed = self._memory[: -(-layout.bits // 8)].tobytes()
-        return unpack(packed, layout, self._top, activation_block(self._fmt, layout.shape))
+        return unpack(packed, layout, forms.top, activation_block(forms.fmt, layout.shape))
 
     def _write(self, box: ActivationBox, piece: Result) -> None:
-        fmt, layout = self._fmt, self._layout
+        fmt, layout = self._forms.fmt, self._layout
         at = layout.field_addresses(box.n, box.h, box.w, box.channels)
         write_fields(self._memory, at, fmt.mantissa_bits, piece.fields)
         if fmt.exponent_bits:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
+
 from bfpsim.mapping.nest import Tensor
 from bfpsim.mapping.steps.tiles import (
     ActivationBox,
@@ -14,15 +16,14 @@ from bfpsim.mapping.steps.tiles import (
     WeightTiles,
 )
 from bfpsim.mapping.steps.volumes import Moved
-from bfpsim.quant.formats import Format
 from bfpsim.sim.copies import FilterBox, InputCopy, PackedInput, PackedWeight, WeightCopy
-from bfpsim.sim.outputs import PackedOutput, Part, Tile, bits_of, result
+from bfpsim.sim.outputs import Forms, PackedOutput, Part, Tile
 
 T = TypeVar("T")
 
 
 class _Residents(Generic[T]):
-    """The tiles of a tensor by their number in the order they come, of one level.
+    """The tiles of a tensor at one level, by their number in the order they come.
 
     level: its name
     visits: of the level's nest; starts: the array's tile at which each of its steps begins, and
@@ -32,21 +33,19 @@ class _Residents(Generic[T]):
     def __init__(self, level: str, visits: Visits, starts: Vector) -> None:
         self.level = level
         self._tiles: dict[int, T] = {}
-        self._begins = {int(starts[step]): tile for tile, step in enumerate(visits.begins)}
-        self._ends = {int(starts[step]) for step in visits.ends}
-        self.used = 0
+        self._begins = starts[np.append(visits.begins, visits.ends[-1])]
+        self.used = -1
         """The number of the tile in use."""
 
     def use(self, array_tile: int) -> bool:
-        """Turn to what a tile of the array uses; whether it is the first that does."""
-        first = array_tile in self._begins
-        if first:
-            self.used = self._begins[array_tile]
+        """Turn to what the array's next tile uses; whether it is the first that does."""
+        first = bool(self._begins[self.used + 1] == array_tile)
+        self.used += first
         return first
 
     def last_use(self, array_tile: int) -> bool:
         """Whether no later tile of the array uses the tile in use."""
-        return array_tile + 1 in self._ends
+        return bool(self._begins[self.used + 1] == array_tile + 1)
 
     @property
     def tile(self) -> T:
@@ -116,7 +115,6 @@ class Outputs(_Residents[Tile]):
     """Tiles of O, made of what comes from inside.
 
     accumulates: whether it holds sums alone, and makes the results as they leave
-    fmt, top, accumulator_bits: of results, and of sums
     """
 
     tensor: ClassVar[Tensor] = "O"
@@ -127,15 +125,12 @@ class Outputs(_Residents[Tile]):
         tiles: OutputTiles,
         starts: Vector,
         outside: Outputs | PackedOutput,
+        forms: Forms,
         accumulates: bool,
-        fmt: Format,
-        top: int,
-        accumulator_bits: int,
     ) -> None:
         super().__init__(level, tiles.visits, starts)
         self.outside, self._boxes = outside, tiles
-        self._accumulates = accumulates
-        self._fmt, self._top, self._accumulator_bits = fmt, top, accumulator_bits
+        self._forms, self._accumulates = forms, accumulates
 
     def give(self, box: ActivationBox) -> Part:
         """Hand the sums of a box of the tile in use back."""
@@ -155,7 +150,7 @@ class Outputs(_Residents[Tile]):
         if not isinstance(part, dict):
             raise RuntimeError(f"{self.outside.level} gives O tile {box} back as no tile")
         self._tiles[number] = part
-        return bits_of(box, part, self._fmt, self._accumulator_bits)
+        return self._forms.moved(box, part)
 
     def evict(self, number: int) -> tuple[Moved, Moved]:
         """Send a tile out: what was read of it here, and what was written of it outside."""
@@ -164,9 +159,6 @@ class Outputs(_Residents[Tile]):
             raise RuntimeError(f"O tile {box} left {self.level} before it was computed")
         part: Part = tile
         if self._accumulates and self._boxes.finished[number]:
-            part = result(box, tile, self._fmt, self._top)
+            part = self._forms.result(box, tile)
         self.outside.take(box, part)
-        read, written = (
-            bits_of(box, own, self._fmt, self._accumulator_bits) for own in (tile, part)
-        )
-        return read, written
+        return self._forms.moved(box, tile), self._forms.moved(box, part)

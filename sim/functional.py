@@ -6,8 +6,8 @@ import numpy as np
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import reduction_folds
-from bfpsim.mapping.counts import KINDS, Counts, Direction
-from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, Nest, Tensor
+from bfpsim.mapping.counts import KINDS, Counts, Direction, Flow
+from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, TENSORS, Nest, Tensor
 from bfpsim.mapping.steps.array import Tile
 from bfpsim.mapping.steps.tiles import (
     ActivationBox,
@@ -55,6 +55,10 @@ class Data:
         packed_input = PackedInput(inputs, ActivationLayout(layer.input_shape, formats.I))
         packed_weight = PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W))
         self._dram = PackedOutput(ActivationLayout(layer.output_shape, formats.O), self._forms)
+        self._levels = {
+            tensor: [level.name for level in arch.levels[1:] if level.holds(tensor)]
+            for tensor in TENSORS
+        }
         self._inputs: list[Inputs] = []
         self._weights: list[Weights] = []
         self._outputs: list[Outputs] = []
@@ -80,8 +84,8 @@ class Data:
         self.accumulator_width = 1
         """Bits, sign included, of the widest exact partial sum so far."""
         self.inside = Counts()
-        """Bits that moved so far between SRAM, the levels inside and the array, but for the
-        operands that the array itself reads."""
+        """Bits that moved so far between SRAM, the levels inside and the array, of flows that are
+        copied."""
 
     def fetch_input(self, tile: int) -> Moved:
         """Copy the new part of an I tile into SRAM; the rest is copied from the tile before."""
@@ -120,6 +124,13 @@ class Data:
         """Send an O tile out of SRAM: its results, packed, or its partial sums."""
         _, written = self._outputs[0].evict(tile)
         return written
+
+    def copies(self, flow: Flow) -> bool:
+        """Whether the bits of a flow on chip are copied here. What the array reads of I and W is
+        not: it reads an element as often as its dataflow demands."""
+        levels = self._levels[flow.tensor]
+        read_by_array = flow.tensor != "O" and flow.direction == "read"
+        return flow.level in (levels[:-1] if read_by_array else levels)
 
     def output(self) -> Quantized:
         """The layer's result, unpacked from DRAM."""

@@ -76,7 +76,7 @@ class InputCopy:
         return from_float(_decode(self.fields, self.codes, self.fmt, self.top, channels, axis=3))
 
     def _pixels(self, box: ActivationBox) -> tuple[slice, slice, slice]:
-        return _within(box.n, self.box.n), _within(box.h, self.box.h), _within(box.w, self.box.w)
+        return within(box.n, self.box.n), within(box.h, self.box.h), within(box.w, self.box.w)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ class WeightCopy:
 
     def _cells(self, box: FilterBox) -> tuple[slice, slice, slice, slice]:
         own = self.box
-        c, r, s = _within(box.c, own.c), _within(box.r, own.r), _within(box.s, own.s)
+        c, r, s = within(box.c, own.c), within(box.r, own.r), within(box.s, own.s)
         return slice(None), c, r, s
 
 
@@ -186,10 +186,9 @@ def _moved(fields: Fields, codes: Fields, fmt: Format) -> Moved:
     return Moved(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
 
 
-def _within(part: Interval, whole: Interval) -> slice:
-    """Where a range lies in another; nothing of an empty one, wherever it is."""
-    low, high = part[0] - whole[0], part[1] - whole[0]
-    return slice(low, high) if low < high else slice(0, 0)
+def within(part: Interval, whole: Interval) -> slice:
+    """Where a range lies in another; an empty one may lie anywhere, and takes nothing."""
+    return slice(part[0] - whole[0], part[1] - whole[0])
 
 
 def places(part: Fields, whole: Fields) -> slice | Fields:

@@ -16,7 +16,7 @@ from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.layout import ActivationLayout, indices
 from bfpsim.quant.formats.packing import blank, unpack, write_fields
 from bfpsim.quant.formats.quantize import Quantized, quantize_activation
-from bfpsim.sim.copies import Fields, blocks, places
+from bfpsim.sim.copies import Fields, blocks, places, within
 
 
 class Result(NamedTuple):
@@ -70,15 +70,12 @@ class Forms(NamedTuple):
 def _assembled(box: ActivationBox, part: Part) -> NDArray[np.float64]:
     """The values of a part's sums in one array, shape (n, p, q, channels)."""
     channels = indices(box.channels)
-    edges = (box.n, box.h, box.w)
-    whole = np.full((*(high - low for low, high in edges), len(channels)), np.nan)
+    pixels = (high - low for low, high in (box.n, box.h, box.w))
+    whole = np.full((*pixels, len(channels)), np.nan)
     for inner, piece in pieces(box, part):
         if isinstance(piece, Result):
             raise RuntimeError(f"O tile {box} holds a result in {inner}; allowed: sums")
-        n, p, q = (
-            slice(own[0] - edge[0], own[1] - edge[0])
-            for own, edge in zip((inner.n, inner.h, inner.w), edges, strict=True)
-        )
+        n, p, q = within(inner.n, box.n), within(inner.h, box.h), within(inner.w, box.w)
         whole[n, p, q, places(indices(inner.channels), channels)] = piece.to_float()
     return whole
 

@@ -206,7 +206,7 @@ class _ArrayTiles:
         """Contributions to each output of a tile that leave the array apart from each other."""
         reduced = ranges.C, ranges.R, ranges.S
         if reduced not in self._folds:
-            self._folds[reduced] = reduction_folds(self._pe_array, ranges.sizes)
+            self._folds[reduced] = reduction_folds(self._pe_array, ranges.sizes, self._extents)
         return self._folds[reduced]
 
     def finishes(self, ranges: Tile) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -267,10 +268,17 @@ class Accelerator:
                     self._buffers[tensor].release()
 
     def _count_array(self) -> None:
-        """Count what every computed tile moved inside SRAM, and exchanged with the array."""
+        """Count what every computed tile moved inside SRAM, and exchanged with the array.
+
+        With data, what was copied counts; what the array reads of I and W counts as priced.
+        """
+        counts, data = self._tally.counts, self._data
+        priced = [data is None or not data.copies(flow) for flow in self._flows]
         for step, times in zip(self._steps.prices, self._computed.tolist(), strict=True):
-            for flow, bits in zip(self._flows, step.bits, strict=True):
-                self._tally.counts.add(*flow, bits * times)
+            for flow, bits in compress(zip(self._flows, step.bits, strict=True), priced):
+                counts.add(*flow, bits * times)
+        if data is not None:
+            counts.merge(data.inside)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""

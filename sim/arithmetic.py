@@ -1,6 +1,7 @@
 """What the PE array computes: exact sums of products, or binary32 accumulation."""
 
 from itertools import pairwise
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,10 @@ from bfpsim.workloads import ConvLayer
 
 
 class Operands(NamedTuple):
-    """The resident tiles of a step.
+    """What a tile of the array multiplies.
 
-    inputs: (n, rows, columns, channels), the stored rows and columns only; weights: (filters, C,
-    R, S); both exact. first_row, first_col: where the stored rows and columns begin.
+    inputs: (n, rows, columns, channels), the stored rows and columns only; weights: (filters, c,
+    r, s); both exact. first_row, first_col: where the stored rows and columns begin.
     input_block, weight_block: channels that share an exponent, 0 if none do.
     """
 
@@ -30,8 +31,8 @@ class Operands(NamedTuple):
 def convolve(layer: ConvLayer, tile: Tile, operands: Operands) -> ExactArray:
     """The tile's exact sums, shape (n, p, q, channels of O)."""
     columns, filters = _matrices(layer, tile, operands)
-    groups, pixels, taps = columns.shape[0], columns.shape[1], layer.R * layer.S
-    depth = taps * columns.shape[-1]
+    groups, pixels, *taps = columns.shape
+    depth = prod(taps)
     product = matmul(
         ExactArray(columns.reshape(groups, pixels, depth), operands.inputs.exponent),
         ExactArray(filters.reshape(groups, depth, -1), operands.weights.exponent),
@@ -48,7 +49,7 @@ def accumulate_fp32(
     binary32; contributions come in the order R, S, channel.
     """
     columns, filters = _matrices(layer, tile, operands)
-    groups, pixels = columns.shape[:2]
+    groups, pixels, rows, cols, _ = columns.shape
     per_group = filters.shape[-1]
     if before is None:
         sums = np.zeros((groups, pixels, per_group), np.float32)
@@ -56,8 +57,8 @@ def accumulate_fp32(
         sums = _from_output(before.to_float().astype(np.float32), tile)
     for g in range(groups):
         cuts = _exponent_cuts(layer, tile, tile.G[0] + g, operands)
-        for r in range(layer.R):
-            for s in range(layer.S):
+        for r in range(rows):
+            for s in range(cols):
                 for low, high in pairwise(cuts):
                     dot = matmul(
                         ExactArray(columns[g, :, r, s, low:high], operands.inputs.exponent),
@@ -82,25 +83,25 @@ def _exponent_cuts(layer: ConvLayer, tile: Tile, group: int, operands: Operands)
 def _matrices(
     layer: ConvLayer, tile: Tile, operands: Operands
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """im2col: (groups, pixels, R, S, C) of I with zeros for padding, (groups, R, S, C, K) of W."""
-    groups, c = tile.G[1] - tile.G[0], tile.C[1] - tile.C[0]
-    p, q = tile.P[1] - tile.P[0], tile.Q[1] - tile.Q[0]
+    """im2col: (groups, pixels, r, s, c) of I with zeros for padding, (groups, r, s, c, k) of W."""
+    _, groups, _, c, p, q, taps_r, taps_s = (high - low for low, high in tile)
     (sr, sc), (dr, dc) = layer.strides, layer.dilations
     digits = operands.inputs.digits
     n, rows, cols, _ = digits.shape
-    height, width = (p - 1) * sr + (layer.R - 1) * dr + 1, (q - 1) * sc + (layer.S - 1) * dc + 1
-    top = operands.first_row - (tile.P[0] * sr - layer.paddings[0])
-    left = operands.first_col - (tile.Q[0] * sc - layer.paddings[2])
+    height, width = (p - 1) * sr + (taps_r - 1) * dr + 1, (q - 1) * sc + (taps_s - 1) * dc + 1
+    top = operands.first_row - (tile.P[0] * sr + tile.R[0] * dr - layer.paddings[0])
+    left = operands.first_col - (tile.Q[0] * sc + tile.S[0] * dc - layer.paddings[2])
     padded = np.zeros((n, height, width, groups, c), digits.dtype)
     if rows and cols:
         padded[:, top : top + rows, left : left + cols] = digits.reshape(n, rows, cols, groups, c)
-    columns = np.empty((groups, n * p * q, layer.R, layer.S, c), digits.dtype)
-    for r in range(layer.R):
-        for s in range(layer.S):
-            taps = padded[:, r * dr : r * dr + (p - 1) * sr + 1 : sr]
-            taps = taps[:, :, s * dc : s * dc + (q - 1) * sc + 1 : sc]
-            columns[:, :, r, s] = np.moveaxis(taps, 3, 0).reshape(groups, n * p * q, c)
-    filters = operands.weights.digits.reshape(groups, -1, c, layer.R, layer.S)
+    by_group = np.moveaxis(padded, 3, 0)
+    columns = np.empty((groups, n * p * q, taps_r, taps_s, c), digits.dtype)
+    for r in range(taps_r):
+        rows_read = by_group[:, :, r * dr : r * dr + (p - 1) * sr + 1 : sr]
+        for s in range(taps_s):
+            taps = rows_read[:, :, :, s * dc : s * dc + (q - 1) * sc + 1 : sc]
+            columns[:, :, r, s] = taps.reshape(groups, n * p * q, c)
+    filters = operands.weights.digits.reshape(groups, -1, c, taps_r, taps_s)
     return columns, filters.transpose(0, 3, 4, 2, 1)
 
 

@@ -1,16 +1,17 @@
-"""Data on the machine: packed bytes in DRAM, tiles in SRAM, exact integers in the array."""
+"""Data on the machine: packed bytes in DRAM, tiles at every level, exact integers in the array."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.nest import EVERY_DIM, Nest
+from bfpsim.mapping.array import reduction_folds
+from bfpsim.mapping.counts import KINDS, Counts, Direction, Flow
+from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, TENSORS, Nest, Tensor
 from bfpsim.mapping.steps.array import Tile
 from bfpsim.mapping.steps.tiles import (
     ActivationBox,
+    Vector,
     input_tiles,
     output_tiles,
     unrolled,
@@ -19,25 +20,16 @@ from bfpsim.mapping.steps.tiles import (
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import Format, LayerFormats
-from bfpsim.quant.formats.blocks import activation_block
 from bfpsim.quant.formats.exact import ExactArray, from_float
-from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout, indices
-from bfpsim.quant.formats.packing import blank, image, interpret, read_fields, unpack, write_fields
-from bfpsim.quant.formats.quantize import Quantized, dequantize, quantize_activation, top_exponent
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
+from bfpsim.quant.formats.quantize import Quantized, dequantize, top_exponent
 from bfpsim.sim.arithmetic import Operands, accumulate_fp32, convolve
+from bfpsim.sim.copies import FilterBox, PackedInput, PackedWeight
+from bfpsim.sim.outputs import Forms, PackedOutput, Part
+from bfpsim.sim.residents import Inputs, Outputs, Weights, filter_box
 from bfpsim.workloads import ConvLayer
 
-Fields = NDArray[np.int64]
-T = TypeVar("T")
-
-
-class _InputTile(NamedTuple):
-    """An I tile in SRAM: fields (n, h, w, channels) and codes (n, h, w, blocks), copied."""
-
-    box: ActivationBox
-    fields: Fields
-    codes: Fields
-    values: ExactArray
+_Tiles = tuple[Inputs | Weights | Outputs, ...]
 
 
 class Data:
@@ -58,126 +50,173 @@ class Data:
         top: int,
     ) -> None:
         layer = nest.layer
-        self._layer, self._formats, self._array = layer, formats, arch.pe_array
-        self._input_top, self._weight_top, self._output_top = inputs.top, weights.top, top
-        self._input_layout = ActivationLayout(layer.input_shape, formats.I)
-        self._weight_layout = WeightLayout(layer.weight_shape, formats.W)
-        self._output_layout = ActivationLayout(layer.output_shape, formats.O)
-        self._input_dram = image(inputs, self._input_layout)
-        self._weight_dram = image(weights, self._weight_layout)
-        self._output_dram = blank(self._output_layout.bits)
-        self._input_tiles = input_tiles(nest, arch.dma.halo)
-        self._weight_tiles = weight_tiles(nest)
-        self._output_tiles = output_tiles(nest)
-        self._steps = unrolled(nest, len(nest.loops))
-        self._spilled: dict[ActivationBox, ExactArray] = {}
-        # Resident tiles by their number: one in use, one on its way.
-        self._inputs: dict[int, _InputTile] = {}
-        self._weights: dict[int, ExactArray] = {}
-        self._sums: dict[int, ExactArray | None] = {}
+        self._layer, self._pe_array, self._formats = layer, arch.pe_array, formats
+        self._forms = Forms(formats.O, top, arch.pe_array.accumulator_bits)
+        packed_input = PackedInput(inputs, ActivationLayout(layer.input_shape, formats.I))
+        packed_weight = PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W))
+        self._dram = PackedOutput(ActivationLayout(layer.output_shape, formats.O), self._forms)
+        self._levels = {
+            tensor: [level.name for level in arch.levels[1:] if level.holds(tensor)]
+            for tensor in TENSORS
+        }
+        self._inputs: list[Inputs] = []
+        self._weights: list[Weights] = []
+        self._outputs: list[Outputs] = []
+        for level, own in zip(arch.levels[1:], (nest, *nest.inner), strict=True):
+            name, starts = level.name, _starts(nest.innermost, own)
+            if level.holds("I"):
+                outer_i = self._inputs[-1] if self._inputs else packed_input
+                tiles_i = input_tiles(own, arch.dma.halo)
+                self._inputs.append(Inputs(name, tiles_i, starts, outer_i))
+            if level.holds("W"):
+                outer_w = self._weights[-1] if self._weights else packed_weight
+                self._weights.append(Weights(name, weight_tiles(own), starts, outer_w))
+            if level.holds("O"):
+                outer_o = self._outputs[-1] if self._outputs else self._dram
+                sums = level is arch.accumulators
+                tiles_o = output_tiles(own)
+                self._outputs.append(Outputs(name, tiles_o, starts, outer_o, self._forms, sums))
+        self._by_dma: _Tiles = (self._inputs[0], self._weights[0], self._outputs[0])
+        self._inner: _Tiles = (*self._inputs[1:], *self._weights[1:], *self._outputs[1:])
+        self._first = _starts(nest.innermost, nest).tolist()
+        self._makes_results = arch.accumulators is None
+        self._array = _ArrayTiles(nest.innermost, arch)
         self.accumulator_width = 1
         """Bits, sign included, of the widest exact partial sum so far."""
+        self.inside = Counts()
+        """Bits that moved so far between SRAM, the levels inside and the array, of flows that are
+        copied."""
 
     def fetch_input(self, tile: int) -> Moved:
-        """Copy the new part of an I tile; the rest is copied from the tile before."""
-        new, box = self._input_tiles.fetched.at(tile), self._input_tiles.resident.at(tile)
-        fmt, layout = self._formats.I, self._input_layout
-        at = layout.field_addresses(new.n, new.h, new.w, new.channels)
-        fields = interpret(read_fields(self._input_dram, at, fmt.mantissa_bits), fmt)
-        codes = np.empty((*fields.shape[:3], 0), np.int64)
-        if fmt.exponent_bits:
-            blocks = _blocks(new.channels, fmt.block_size)
-            at = layout.code_addresses(new.n, new.h, new.w, blocks)
-            codes = read_fields(self._input_dram, at, fmt.exponent_bits)
-        moved = Moved(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
-        if new != box:
-            before = self._inputs[tile - 1]
-            fields = _slide(before.box, before.fields, box, new, fields)
-            codes = _slide(before.box, before.codes, box, new, codes)
-        values = _decode(fields, codes, fmt, self._input_top, indices(box.channels), axis=3)
-        _keep(self._inputs, tile, _InputTile(box, fields, codes, from_float(values)))
-        return moved
+        """Copy the new part of an I tile into SRAM; the rest is copied from the tile before."""
+        return self._inputs[0].fetch(tile)
 
     def fetch_weight(self, tile: int) -> Moved:
-        """Copy a W tile."""
-        box, fmt, layout = self._weight_tiles.at(tile), self._formats.W, self._weight_layout
-        at = layout.field_addresses(box.filters, box.c)
-        fields = interpret(read_fields(self._weight_dram, at, fmt.mantissa_bits), fmt)
-        cut, axis = (box.filters, 0) if layout.depthwise else ((box.c,), 1)
-        codes = np.empty(0, np.int64)
-        if fmt.exponent_bits:
-            blocks = _blocks(cut, fmt.block_size)
-            at = layout.code_addresses(indices(box.filters), blocks)
-            codes = read_fields(self._weight_dram, at, fmt.exponent_bits)
-        moved = Moved(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
-        codes = codes.reshape(-1, 1, 1, 1) if layout.depthwise else codes[..., None, None]
-        values = _decode(fields, codes, fmt, self._weight_top, indices(cut), axis)
-        _keep(self._weights, tile, from_float(values))
-        return moved
+        """Copy a W tile into SRAM."""
+        return self._weights[0].fetch(tile)
 
     def restore(self, tile: int) -> Moved:
-        """Bring an O tile's partial sums back, or start it from nothing."""
-        box, resumed = self._output_tiles.resident.at(tile), self._output_tiles.resumed[tile]
-        sums = self._spilled.pop(box) if resumed else None
-        self._sums[tile] = sums
-        return Moved() if sums is None else self._as_sums(sums)
+        """Bring an O tile's partial sums back into SRAM, or start it from nothing."""
+        return self._outputs[0].fetch(tile)
 
     def compute(self, step: int) -> None:
-        """Convolve the resident tiles and add to the resident sums."""
-        number_i, number_w, number_o = (
-            int(np.searchsorted(tiles.visits.begins, step, side="right")) - 1
-            for tiles in (self._input_tiles, self._weight_tiles, self._output_tiles)
-        )
-        tile = Tile(*(self._steps[dim].at(step) for dim in EVERY_DIM))
-        inputs = self._inputs[number_i]
-        operands = Operands(
-            inputs.values,
-            self._weights[number_w],
-            inputs.box.h[0],
-            inputs.box.w[0],
-            _block(self._formats.I),
-            0 if self._weight_layout.depthwise else _block(self._formats.W),
-        )
-        before = self._sums[number_o]
-        if self._array.accumulator == "fp32":
-            self._sums[number_o] = accumulate_fp32(self._layer, tile, operands, before)
-            return
-        product = convolve(self._layer, tile, operands)
-        sums = product if before is None else before + product
-        self.accumulator_width = max(self.accumulator_width, sums.width)
-        self._sums[number_o] = sums
-
-    def drain(self, tile: int) -> Moved:
-        """Send an O tile out: packed if it is finished, else its partial sums.
+        """Take the innermost tiles of a step one after the other: bring, multiply, send out.
 
         Sums move at `accumulator_bits` but keep every bit: `accumulator_width` tells whether the
         hardware's accumulator could have.
         """
-        fmt, layout = self._formats.O, self._output_layout
-        box, sums = self._output_tiles.resident.at(tile), self._sums.pop(tile)
-        if sums is None:
-            raise RuntimeError(f"O tile {box} left before it was computed")
-        if not self._output_tiles.finished[tile]:
-            self._spilled[box] = sums
-            return self._as_sums(sums)
-        q = quantize_activation(sums.to_float(), fmt, self._output_top)
-        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
-        write_fields(self._output_dram, at, fmt.mantissa_bits, q.fields)
-        if fmt.exponent_bits:
-            blocks = _blocks(box.channels, fmt.block_size)
-            at = layout.code_addresses(box.n, box.h, box.w, blocks)
-            write_fields(self._output_dram, at, fmt.exponent_bits, q.codes)
-        return Moved(q.fields.size * fmt.mantissa_bits, q.codes.size * fmt.exponent_bits)
+        for tile in range(self._first[step], self._first[step + 1]):
+            for own in self._by_dma:
+                own.use(tile)
+            for own in self._inner:
+                if own.use(tile):
+                    moved = own.fetch(own.used)
+                    self._count(own.outside.level, own.tensor, "read", moved)
+                    self._count(own.level, own.tensor, "write", moved)
+            self._multiply(tile)
+            for sums in reversed(self._outputs[1:]):
+                if sums.last_use(tile):
+                    read, written = sums.evict(sums.used)
+                    self._count(sums.level, "O", "read", read)
+                    self._count(sums.outside.level, "O", "write", written)
 
-    def _as_sums(self, sums: ExactArray) -> Moved:
-        return Moved(psum=sums.digits.size * self._array.accumulator_bits)
+    def drain(self, tile: int) -> Moved:
+        """Send an O tile out of SRAM: its results, packed, or its partial sums."""
+        _, written = self._outputs[0].evict(tile)
+        return written
+
+    def copies(self, flow: Flow) -> bool:
+        """Whether the bits of a flow on chip are copied here. What the array reads of I and W is
+        not: it reads an element as often as its dataflow demands."""
+        levels = self._levels[flow.tensor]
+        read_by_array = flow.tensor != "O" and flow.direction == "read"
+        return flow.level in (levels[:-1] if read_by_array else levels)
 
     def output(self) -> Quantized:
         """The layer's result, unpacked from DRAM."""
-        layout = self._output_layout
-        packed = self._output_dram[: -(-layout.bits // 8)].tobytes()
-        block = activation_block(self._formats.O, layout.shape)
-        return unpack(packed, layout, self._output_top, block)
+        return self._dram.read()
+
+    def _multiply(self, tile: int) -> None:
+        """Convolve what the array reads, and add to the sums where they lie."""
+        array, formats = self._pe_array, self._formats
+        inputs, weights, holder = self._inputs[-1], self._weights[-1], self._outputs[-1]
+        ranges = self._array.ranges(tile)
+        seen, filters, box = self._array.boxes(tile)
+        operands = Operands(
+            inputs.tile.values(seen),
+            weights.tile.values(filters),
+            seen.h[0],
+            seen.w[0],
+            _block(formats.I),
+            0 if weights.tile.depthwise else _block(formats.W),
+        )
+        before = holder.tile.get(box)
+        if before is not None and not isinstance(before, ExactArray):
+            raise RuntimeError(
+                f"{holder.level} holds no sums of {box}, which the array goes on with"
+            )
+        if array.accumulator == "fp32":
+            sums = accumulate_fp32(self._layer, ranges, operands, before)
+        else:
+            product = convolve(self._layer, ranges, operands)
+            sums = product if before is None else before + product
+            self.accumulator_width = max(self.accumulator_width, sums.width)
+        # Between its folds sums leave the array and come back.
+        folds = self._array.folds(ranges)
+        each = sums.digits.size * array.accumulator_bits
+        self._count(holder.level, "O", "read", Moved(psum=(folds - (before is None)) * each))
+        part: Part = sums
+        if self._makes_results and self._array.finishes(ranges):
+            part = self._forms.result(box, sums)
+            folds -= 1
+            self._count(holder.level, "O", "write", self._forms.moved(box, part))
+        self._count(holder.level, "O", "write", Moved(psum=folds * each))
+        holder.take(box, part)
+
+    def _count(self, level: str, tensor: Tensor, direction: Direction, moved: Moved) -> None:
+        for kind, bits in zip(KINDS, moved, strict=True):
+            self.inside.add(level, tensor, direction, kind, bits)
+
+
+class _ArrayTiles:
+    """The tiles that the array takes: their ranges, and what they read and make."""
+
+    def __init__(self, nest: Nest, arch: Arch) -> None:
+        self._extents, self._pe_array = nest.extents, arch.pe_array
+        self._folds: dict[tuple[Interval, Interval, Interval], int] = {}
+        self._ranges = unrolled(nest, len(nest.loops))
+        self._inputs = input_tiles(nest, arch.dma.halo)
+        self._weights, self._outputs = weight_tiles(nest), output_tiles(nest)
+        self._numbers = [
+            np.searchsorted(tiles.visits.begins, np.arange(nest.steps), side="right") - 1
+            for tiles in (self._inputs, self._weights, self._outputs)
+        ]
+
+    def ranges(self, tile: int) -> Tile:
+        """Of every dimension."""
+        return Tile(*(self._ranges[dim].at(tile) for dim in EVERY_DIM))
+
+    def boxes(self, tile: int) -> tuple[ActivationBox, FilterBox, ActivationBox]:
+        """Of I, W and O."""
+        i, w, o = (int(own[tile]) for own in self._numbers)
+        inputs, outputs = self._inputs.resident.at(i), self._outputs.resident.at(o)
+        return inputs, filter_box(self._weights, w), outputs
+
+    def folds(self, ranges: Tile) -> int:
+        """Contributions to each output of a tile that leave the array apart from each other."""
+        reduced = ranges.C, ranges.R, ranges.S
+        if reduced not in self._folds:
+            self._folds[reduced] = reduction_folds(self._pe_array, ranges.sizes, self._extents)
+        return self._folds[reduced]
+
+    def finishes(self, ranges: Tile) -> bool:
+        """Whether the reduction of a tile's outputs ends with it."""
+        return all(getattr(ranges, dim)[1] == self._extents[dim] for dim in REDUCTION)
+
+
+def _starts(innermost: Nest, nest: Nest) -> Vector:
+    """The innermost tile at which each step of a nest outside begins, and their end."""
+    return np.append(unrolled(innermost, len(nest.loops)).begins, innermost.steps)
 
 
 def exact_output(layer: ConvLayer, inputs: Quantized, weights: Quantized) -> ExactArray:
@@ -194,42 +233,6 @@ def exact_output(layer: ConvLayer, inputs: Quantized, weights: Quantized) -> Exa
 def output_top(layer: ConvLayer, inputs: Quantized, weights: Quantized) -> int:
     """E_top of the layer's output, calibrated from its exact sums."""
     return top_exponent(exact_output(layer, inputs, weights).to_float(), f"{layer.name} output")
-
-
-def _keep(tiles: dict[int, T], step: int, tile: T) -> None:
-    tiles[step] = tile
-    if len(tiles) > 2:
-        del tiles[min(tiles)]
-
-
-def _slide(
-    resident: ActivationBox, old: Fields, box: ActivationBox, new: ActivationBox, fresh: Fields
-) -> Fields:
-    """The tile of `box`: rows or columns that were resident, then the fresh ones."""
-    if new.h != box.h:
-        axis, (low, high), start = 1, box.h, resident.h[0]
-    else:
-        axis, (low, high), start = 2, box.w, resident.w[0]
-    kept = range(low - start, high - start - fresh.shape[axis])
-    return np.concatenate([np.take(old, kept, axis=axis), fresh], axis=axis)
-
-
-def _decode(
-    fields: Fields, codes: Fields, fmt: Format, top: int, cells: Fields, axis: int
-) -> NDArray[np.float64]:
-    """Values of a tile; `cells` are the channels (or filters) along `axis` that blocks cut."""
-    if not fmt.exponent_bits:
-        return dequantize(Quantized(fields, codes, top, fmt, fields.shape))
-    block_of_cell = cells // fmt.block_size
-    position = np.searchsorted(np.unique(block_of_cell), block_of_cell)
-    exponent = top - np.take(codes, position, axis=axis) - (fmt.mantissa_bits - 2)
-    values: NDArray[np.float64] = np.ldexp(fields.astype(np.float64), exponent)
-    return values
-
-
-def _blocks(intervals: Sequence[Interval], size: int) -> Fields:
-    """Indices of the blocks touched, ascending."""
-    return np.unique(indices(intervals) // size)
 
 
 def _block(fmt: Format) -> int:

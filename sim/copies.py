@@ -1,0 +1,224 @@
+"""I and W as memories hold them: packed in DRAM, copies of boxes on chip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bfpsim.mapping.steps.tiles import ActivationBox
+from bfpsim.mapping.steps.volumes import Moved
+from bfpsim.mapping.window import Interval
+from bfpsim.quant.formats import Format
+from bfpsim.quant.formats.exact import ExactArray, from_float
+from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout, indices
+from bfpsim.quant.formats.packing import image, interpret, read_fields
+from bfpsim.quant.formats.quantize import Quantized, dequantize
+
+Fields = NDArray[np.int64]
+
+
+class FilterBox(NamedTuple):
+    """A box of (filters, C, R, S) weights: half-open ranges, and the filters as intervals."""
+
+    filters: tuple[Interval, ...]
+    c: Interval
+    r: Interval
+    s: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class InputCopy:
+    """A box of I: fields (n, h, w, channels), and codes (n, h, w, blocks touched)."""
+
+    box: ActivationBox
+    fields: Fields
+    codes: Fields
+    fmt: Format
+    top: int
+
+    @property
+    def moved(self) -> Moved:
+        """Bits of copying it."""
+        return _moved(self.fields, self.codes, self.fmt)
+
+    def part(self, box: ActivationBox) -> InputCopy:
+        """A copy of a box that lies in this one."""
+        where, own = self._pixels(box), self.box.channels
+        fields = self.fields[where][..., places(indices(box.channels), indices(own))].copy()
+        size = self.fmt.block_size
+        codes = self.codes[where]
+        if self.fmt.exponent_bits:
+            codes = codes[..., places(blocks(box.channels, size), blocks(own, size))]
+        return InputCopy(box, fields, codes.copy(), self.fmt, self.top)
+
+    def extended(self, fresh: InputCopy, box: ActivationBox) -> InputCopy:
+        """The tile of a box: rows or columns that are here, then the fresh ones."""
+        fields = _slide(self.box, self.fields, box, fresh.box, fresh.fields)
+        codes = _slide(self.box, self.codes, box, fresh.box, fresh.codes)
+        return InputCopy(box, fields, codes, self.fmt, self.top)
+
+    def values(self, box: ActivationBox) -> ExactArray:
+        """The numbers in a box that lies in this one."""
+        if box == self.box:
+            return self._values
+        channels = places(indices(box.channels), indices(self.box.channels))
+        digits = self._values.digits[self._pixels(box)][..., channels]
+        return ExactArray(digits, self._values.exponent)
+
+    @cached_property
+    def _values(self) -> ExactArray:
+        channels = indices(self.box.channels)
+        return from_float(_decode(self.fields, self.codes, self.fmt, self.top, channels, axis=3))
+
+    def _pixels(self, box: ActivationBox) -> tuple[slice, slice, slice]:
+        return within(box.n, self.box.n), within(box.h, self.box.h), within(box.w, self.box.w)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightCopy:
+    """A box of W: fields (filters, c, r, s), and codes (filters, blocks touched).
+
+    depthwise: blocks run along the filters; codes are then (blocks touched)
+    """
+
+    box: FilterBox
+    fields: Fields
+    codes: Fields
+    fmt: Format
+    top: int
+    depthwise: bool
+
+    @property
+    def moved(self) -> Moved:
+        """Bits of copying it."""
+        return _moved(self.fields, self.codes, self.fmt)
+
+    def part(self, box: FilterBox) -> WeightCopy:
+        """A copy of a box that lies in this one."""
+        own, size = self.box, self.fmt.block_size
+        filters = places(indices(box.filters), indices(own.filters))
+        codes = self.codes
+        if self.fmt.exponent_bits and self.depthwise:
+            codes = codes[places(blocks(box.filters, size), blocks(own.filters, size))]
+        elif self.fmt.exponent_bits:
+            codes = codes[filters][:, places(blocks([box.c], size), blocks([own.c], size))]
+        fields = self.fields[filters][self._cells(box)].copy()
+        return WeightCopy(box, fields, codes.copy(), self.fmt, self.top, self.depthwise)
+
+    def values(self, box: FilterBox) -> ExactArray:
+        """The numbers in a box that lies in this one."""
+        if box == self.box:
+            return self._values
+        filters = places(indices(box.filters), indices(self.box.filters))
+        return ExactArray(self._values.digits[filters][self._cells(box)], self._values.exponent)
+
+    @cached_property
+    def _values(self) -> ExactArray:
+        codes, cut, axis = self.codes[..., None, None], indices([self.box.c]), 1
+        if self.depthwise:
+            codes, cut, axis = self.codes.reshape(-1, 1, 1, 1), indices(self.box.filters), 0
+        return from_float(_decode(self.fields, codes, self.fmt, self.top, cut, axis))
+
+    def _cells(self, box: FilterBox) -> tuple[slice, slice, slice, slice]:
+        own = self.box
+        c, r, s = within(box.c, own.c), within(box.r, own.r), within(box.s, own.s)
+        return slice(None), c, r, s
+
+
+class PackedInput:
+    """I in DRAM."""
+
+    level = "DRAM"
+
+    def __init__(self, inputs: Quantized, layout: ActivationLayout) -> None:
+        self._layout = layout
+        self._fmt, self._top = inputs.fmt, inputs.top
+        self._memory = image(inputs, self._layout)
+
+    def part(self, box: ActivationBox) -> InputCopy:
+        """A copy of a box."""
+        fmt, layout = self._fmt, self._layout
+        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
+        fields = interpret(read_fields(self._memory, at, fmt.mantissa_bits), fmt)
+        codes = np.empty((*fields.shape[:3], 0), np.int64)
+        if fmt.exponent_bits:
+            touched = blocks(box.channels, fmt.block_size)
+            at = layout.code_addresses(box.n, box.h, box.w, touched)
+            codes = read_fields(self._memory, at, fmt.exponent_bits)
+        return InputCopy(box, fields, codes, fmt, self._top)
+
+
+class PackedWeight:
+    """W in DRAM."""
+
+    level = "DRAM"
+
+    def __init__(self, weights: Quantized, layout: WeightLayout) -> None:
+        self._layout = layout
+        self._fmt, self._top = weights.fmt, weights.top
+        self._memory = image(weights, self._layout)
+
+    def part(self, box: FilterBox) -> WeightCopy:
+        """A copy of a box."""
+        fmt, layout = self._fmt, self._layout
+        at = layout.field_addresses(box.filters, box.c)[..., slice(*box.r), slice(*box.s)]
+        fields = interpret(read_fields(self._memory, at, fmt.mantissa_bits), fmt)
+        codes = np.empty(0, np.int64)
+        if fmt.exponent_bits:
+            cut = box.filters if layout.depthwise else [box.c]
+            touched = blocks(cut, fmt.block_size)
+            at = layout.code_addresses(indices(box.filters), touched)
+            codes = read_fields(self._memory, at, fmt.exponent_bits)
+        return WeightCopy(box, fields, codes, fmt, self._top, layout.depthwise)
+
+
+def blocks(intervals: Sequence[Interval], size: int) -> Fields:
+    """Indices of the blocks touched, ascending."""
+    return np.unique(indices(intervals) // size)
+
+
+def _moved(fields: Fields, codes: Fields, fmt: Format) -> Moved:
+    return Moved(fields.size * fmt.mantissa_bits, codes.size * fmt.exponent_bits)
+
+
+def within(part: Interval, whole: Interval) -> slice:
+    """Where a range lies in another; an empty one may lie anywhere, and takes nothing."""
+    return slice(part[0] - whole[0], part[1] - whole[0])
+
+
+def places(part: Fields, whole: Fields) -> slice | Fields:
+    """Where ascending indices stand among others: a slice if nothing stands between them."""
+    at = np.searchsorted(whole, part)
+    if at.size and at[-1] - at[0] + 1 == at.size:
+        return slice(int(at[0]), int(at[-1]) + 1)
+    return at
+
+
+def _slide(
+    resident: ActivationBox, old: Fields, box: ActivationBox, new: ActivationBox, fresh: Fields
+) -> Fields:
+    """The tile of `box`: rows or columns that were resident, then the fresh ones."""
+    if new.h != box.h:
+        axis, (low, high), start = 1, box.h, resident.h[0]
+    else:
+        axis, (low, high), start = 2, box.w, resident.w[0]
+    kept = range(low - start, high - start - fresh.shape[axis])
+    return np.concatenate([np.take(old, kept, axis=axis), fresh], axis=axis)
+
+
+def _decode(
+    fields: Fields, codes: Fields, fmt: Format, top: int, cells: Fields, axis: int
+) -> NDArray[np.float64]:
+    """Values of a tile; `cells` are the channels (or filters) along `axis` that blocks cut."""
+    if not fmt.exponent_bits:
+        return dequantize(Quantized(fields, codes, top, fmt, fields.shape))
+    block_of_cell = cells // fmt.block_size
+    position = np.searchsorted(np.unique(block_of_cell), block_of_cell)
+    exponent = top - np.take(codes, position, axis=axis) - (fmt.mantissa_bits - 2)
+    values: NDArray[np.float64] = np.ldexp(fields.astype(np.float64), exponent)
+    return values

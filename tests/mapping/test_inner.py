@@ -117,3 +117,52 @@ def test_one_level_is_cut_at_the_least_energy(seed: int) -> None:
     nest = check(layer, arch, Mapping(outer.order, outer.tile, got.mappings), formats)
     assert inside_pj(nest, arch, formats) == pytest.approx(got.cost)
     assert got.cost == pytest.approx(min(whole or every))
+
+
+def inside_nests(outer: Mapping, layer: ConvLayer, names: list[str]) -> Iterator[Mapping]:
+    """Every way to cut two levels."""
+    for first in ways(make_nest(layer, outer)):
+        one = Mapping(outer.order, outer.tile, {names[0]: first})
+        for second in ways(make_nest(layer, one, names[:1]).innermost):
+            yield Mapping(outer.order, outer.tile, {names[0]: first, names[1]: second})
+
+
+@pytest.mark.parametrize("seed", often(12, range(200)))
+def test_two_levels_are_cut_at_the_least_energy(seed: int) -> None:
+    rng = random.Random(seed)
+    while True:
+        layer = random_layer(rng, 3)
+        if np.prod([*layer.dims.values(), layer.R, layer.S]) <= 24:
+            break
+    formats, outer = random_formats(rng), random_mapping(rng, layer, random_formats(rng))
+    outer = Mapping(outer.order, {d: s for d, s in outer.tile.items() if d not in "GK"})
+    held = rng.sample(HELD, 2)
+    levels = [
+        {
+            "name": name,
+            "tensors": tensors,
+            "capacity": f"{rng.choice([40, 80, 160, 320, 640])} bit",
+            "energy": rng.choice(["0.02 pJ/bit", "0.1 pJ/bit"]),
+        }
+        for name, tensors in zip(("one", "two"), held, strict=True)
+    ]
+    arch = with_levels(random_arch(rng), levels)
+    whole = []
+    for mapping in inside_nests(outer, layer, ["one", "two"]):
+        if any(set(own.tile) & {"R", "S"} for own in mapping.inner.values()):
+            continue
+        try:
+            nest = check(layer, arch, mapping, formats)
+        except MappingError:
+            continue
+        whole.append(inside_pj(nest, arch, formats))
+    got = InnerMapper(arch, formats).best(make_nest(layer, outer))
+    if got is None or not whole:
+        assert got is None or any(set(own.tile) & {"R", "S"} for own in got.mappings.values())
+        assert not whole
+        return
+    mapping = Mapping(outer.order, outer.tile, got.mappings)
+    nest = check(layer, arch, mapping, formats)
+    assert inside_pj(nest, arch, formats) == pytest.approx(got.cost)
+    assert got.cost == pytest.approx(min(whole))
+    assert got.bound <= got.cost * (1 + 1e-9)

@@ -49,7 +49,8 @@ _TRANSFERS: tuple[tuple[Tensor, Direction], ...] = (
 class Tally:
     """What a run counted.
 
-    cycles: from start to the last bit written; compute_cycles and stalls add up to it
+    cycles: from start to the last bit written: those that lanes multiply (steady), that the array
+        fills and drains, that it waits for ports inside SRAM, and stalls
     stalls: cycles the array waited, by the tensor whose tile came last; the final drain is O's
     dram_busy: cycles the channel moved bits
     peaks: most bits held at once, per SRAM
@@ -58,7 +59,9 @@ class Tally:
 
     counts: Counts = field(default_factory=Counts)
     cycles: int = 0
-    compute_cycles: int = 0
+    steady_cycles: int = 0
+    fill_cycles: int = 0
+    port_cycles: int = 0
     stalls: dict[Tensor, int] = field(default_factory=lambda: {"I": 0, "W": 0, "O": 0})
     dram_busy: int = 0
     peaks: dict[str, int] = field(default_factory=dict)
@@ -93,7 +96,7 @@ class Accelerator:
         self._clock = Clock() if data is None and not every_step else None
         self._env = env = self._clock or simpy.Environment()
         self._counters = Counters(
-            ["computing", "transfers", "channel busy"]
+            ["transfers", "channel busy"]
             + [("stalled", tensor) for tensor in TENSORS]
             + [(*transfer, kind) for transfer in _TRANSFERS for kind in KINDS]
         )
@@ -134,10 +137,10 @@ class Accelerator:
         self._count_array()
         counters, cycles = self._counters, self._now
         stalled = sum(counters["stalled", tensor] for tensor in TENSORS)
-        draining = cycles - counters["computing"] - stalled
+        computing = tally.steady_cycles + tally.fill_cycles + tally.port_cycles
+        draining = cycles - computing - stalled
         self._stall("O", cycles - draining, cycles, self._nest.steps - 1)
         tally.cycles = cycles
-        tally.compute_cycles = counters["computing"]
         tally.stalls = {tensor: counters["stalled", tensor] for tensor in TENSORS}
         tally.transfers = counters["transfers"]
         tally.dram_busy = counters["channel busy"]
@@ -252,11 +255,9 @@ class Accelerator:
             if self._data is not None:
                 self._data.compute(self._step)
             self._computed[self._steps.kinds[self._step]] += 1
-            cycles = step.lasting
-            self._counters.add("computing", cycles)
-            begin = self._now
-            tally.timeline.add("array", "compute", begin, begin + cycles, 0, self._step, "steps")
-            yield self._env.timeout(cycles)
+            begin, end = self._now, self._now + step.lasting
+            tally.timeline.add("array", "compute", begin, end, 0, self._step, "steps")
+            yield self._env.timeout(step.lasting)
             self._step += 1
             for tensor in step.ends:
                 if tensor == "O":
@@ -268,17 +269,20 @@ class Accelerator:
                     self._buffers[tensor].release()
 
     def _count_array(self) -> None:
-        """Count what every computed tile moved inside SRAM, and exchanged with the array.
+        """Count every computed tile's cycles, and what it moved between SRAM and the array.
 
         With data, what was copied counts; what the array reads of I and W counts as priced.
         """
-        counts, data = self._tally.counts, self._data
+        tally, data = self._tally, self._data
         priced = [data is None or not data.copies(flow) for flow in self._flows]
         for step, times in zip(self._steps.prices, self._computed.tolist(), strict=True):
+            tally.steady_cycles += step.steady * times
+            tally.fill_cycles += (step.computing - step.steady) * times
+            tally.port_cycles += (step.lasting - step.computing) * times
             for flow, bits in compress(zip(self._flows, step.bits, strict=True), priced):
-                counts.add(*flow, bits * times)
+                tally.counts.add(*flow, bits * times)
         if data is not None:
-            counts.merge(data.inside)
+            tally.counts.merge(data.inside)
 
     def _stall(self, tensor: Tensor, begin: int, end: int, step: int) -> None:
         """The array had nothing to do because the last tile it needed was `tensor`'s."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from bfpsim.mapping.array import passes
 from bfpsim.mapping.counts import Counts, energy_pj, to_frame
 from bfpsim.mapping.nest import Mapping, Tensor
 from bfpsim.sim.notebook import as_html
 from bfpsim.sim.timeline import Timeline
+from bfpsim.sim.utilisation import Utilisation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,14 +34,18 @@ class LayerResult:
 
     counts: bits per flow; `traffic` is the same as a table
     cycles: until the last bit is written; compute_cycles and stalls add up to it
-    stalls: cycles the PE array waited, by the tensor whose tile came last
+    steady_cycles: that lanes of the PE array multiply
+    fill_cycles: more that it takes to preload, fill and drain the array
+    port_cycles: more that tile steps take because ports inside SRAM are too narrow, or an inner
+        level takes in and gives away tiles meanwhile
+    stalls: cycles the PE array waited for DRAM, by the tensor whose tile came last
     dram_busy_cycles: cycles the DRAM channel moved bits
     peak_bits: most bits held at once, per SRAM
     steps, transfers: tiles computed; tiles moved over the DRAM channel
     timeline: every slice of every unit
     quantized: the output as stored, if data was given
     accumulator_width: bits the widest exact partial sum needed, if data was given
-    repeats: runs that counts, cycles, stalls, steps and transfers are the sums of, one after
+    repeats: runs that counts, cycles of all kinds, steps and transfers are the sums of, one after
         another; the timeline is that of one
     """
 
@@ -50,7 +56,9 @@ class LayerResult:
     formats: LayerFormats
     counts: Counts
     cycles: int
-    compute_cycles: int
+    steady_cycles: int
+    fill_cycles: int
+    port_cycles: int
     stalls: dict[Tensor, int]
     dram_busy_cycles: int
     peak_bits: dict[str, int]
@@ -76,6 +84,26 @@ class LayerResult:
         return dequantize(self.quantized)
 
     @property
+    def compute_cycles(self) -> int:
+        """Cycles that the PE array is busy: steady, filling, and held up by ports."""
+        return self.steady_cycles + self.fill_cycles + self.port_cycles
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, those with padding included."""
+        return self.layer.macs * self.repeats
+
+    @property
+    def products(self) -> int:
+        """Multiplications: multiply-accumulates, times the passes of wide operands."""
+        return self.macs * passes(self.arch.pe_array, self.formats)
+
+    @property
+    def utilisation(self) -> Utilisation:
+        """How much of the PE array is used: overall, spatial and temporal."""
+        return utilisation_of([self])
+
+    @property
     def energy_pj(self) -> float:
         """Eq. 8: the sum of the traffic table's energies, correctly rounded [pJ]."""
         return total_energy_pj([self])
@@ -89,7 +117,8 @@ class LayerResult:
         stalls = ", ".join(f"{tensor} {cycles:,}" for tensor, cycles in self.stalls.items())
         facts = (
             f"{self.mapping}; {self.formats}; {self.cycles:,} cycles, {self.compute_cycles:,} "
-            f"computing, stalled by {stalls}; {self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
+            f"computing ({self.utilisation.overall:.1%} of the array used), stalled by {stalls}; "
+            f"{self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
         )
         frame = self.traffic.drop(columns=["network", "layer"])
         return as_html(f"{self.layer.name} on {self.arch.name}", facts, frame)
@@ -103,7 +132,9 @@ def repeated(result: LayerResult, times: int) -> LayerResult:
         result,
         counts=result.counts.scaled(times),
         cycles=result.cycles * times,
-        compute_cycles=result.compute_cycles * times,
+        steady_cycles=result.steady_cycles * times,
+        fill_cycles=result.fill_cycles * times,
+        port_cycles=result.port_cycles * times,
         stalls={tensor: cycles * times for tensor, cycles in result.stalls.items()},
         dram_busy_cycles=result.dram_busy_cycles * times,
         steps=result.steps * times,
@@ -134,6 +165,16 @@ class NetworkResult:
         return sum(r.cycles for r in self.layers)
 
     @property
+    def compute_cycles(self) -> int:
+        """Cycles that the PE array is busy."""
+        return sum(r.compute_cycles for r in self.layers)
+
+    @property
+    def utilisation(self) -> Utilisation:
+        """How much of the PE array is used, from the layers' sums."""
+        return utilisation_of(self.layers)
+
+    @property
     def energy_pj(self) -> float:
         """Eq. 8 over all layers, correctly rounded [pJ]."""
         return total_energy_pj(self.layers)
@@ -148,22 +189,36 @@ class NetworkResult:
 
         facts = (
             f"{len(self.layers)} layers, {self.cycles:,} cycles, {self.seconds * 1e3:,.2f} ms, "
+            f"{self.utilisation.overall:.1%} of the array used, "
             f"{self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
         )
-        outer, inner = (level.name for level in self.arch.levels)
         rows = [
             {
                 "layer": layer.layer.name,
                 "mapping": str(layer.mapping),
-                "dram_bits": int(layer.counts.total(outer)),
-                "sram_bits": int(layer.counts.total(inner)),
+                **{
+                    f"{level.name.lower()}_bits": int(layer.counts.total(level.name))
+                    for level in self.arch.levels
+                },
                 "energy_pj": layer.energy_pj,
                 "cycles": layer.cycles,
                 "compute_cycles": layer.compute_cycles,
+                "used": f"{layer.utilisation.overall:.1%}",
             }
             for layer in self.layers
         ]
         return as_html(f"{self.network} on {self.arch.name}", facts, pd.DataFrame(rows))
+
+
+def utilisation_of(results: Sequence[LayerResult]) -> Utilisation:
+    """How much of the PE array some layers use together, one after another."""
+    return Utilisation.of(
+        sum(r.macs for r in results),
+        sum(r.products for r in results),
+        results[0].arch.pe_array.size,
+        sum(r.steady_cycles for r in results),
+        sum(r.cycles for r in results),
+    )
 
 
 def total_energy_pj(results: Iterable[LayerResult]) -> float:

@@ -100,6 +100,15 @@ def number(bits: Fraction | int) -> int | float:
     return fraction.numerator if fraction.denominator == 1 else float(fraction)
 
 
+def level_column(level: str, what: str) -> str:
+    """A table's column of what a memory level has of this: "dram_bits", "acc_energy_pj"."""
+    return f"{_IN_COLUMNS.get(level, level)}_{what}"
+
+
+_IN_COLUMNS = {"DRAM": "dram", "SRAM": "sram"}
+"""The levels that every architecture has; the others stand in columns under their own names."""
+
+
 def energy_pj(flow: Flow, bits: Fraction | int, arch: Arch) -> float:
     """Eq. 8 of BitQ for one row: bits x pJ/bit of its level and buffer."""
     level = next(level for level in arch.levels if level.name == flow.level)

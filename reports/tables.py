@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from bfpsim.mapping.counts import Counts, energy_pj, ordered
+from bfpsim.mapping.counts import Counts, energy_pj, level_column, ordered
 from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
-from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.result import NetworkResult
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bfpsim.mapping.array import passes
-from bfpsim.mapping.counts import Counts, energy_pj, to_frame
+from bfpsim.mapping.counts import Counts, energy_pj, level_column, to_frame
 from bfpsim.mapping.nest import Mapping, Tensor
 from bfpsim.sim.notebook import as_html
 from bfpsim.sim.timeline import Timeline
@@ -197,7 +197,7 @@ class NetworkResult:
                 "layer": layer.layer.name,
                 "mapping": str(layer.mapping),
                 **{
-                    f"{level.name.lower()}_bits": int(layer.counts.total(level.name))
+                    level_column(level.name, "bits"): int(layer.counts.total(level.name))
                     for level in self.arch.levels
                 },
                 "energy_pj": layer.energy_pj,

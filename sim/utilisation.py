@@ -28,3 +28,11 @@ class Utilisation(NamedTuple):
         steady: cycles that lanes multiply; cycles: all
         """
         return cls(macs / (elements * cycles), products / (elements * steady), steady / cycles)
+
+    def columns(self) -> dict[str, float]:
+        """The shares by column of a table."""
+        return {
+            "utilisation": self.overall,
+            "spatial_utilisation": self.spatial,
+            "temporal_utilisation": self.temporal,
+        }

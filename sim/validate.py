@@ -1,13 +1,14 @@
-"""Analytical against simulated data movement, layer by layer."""
+"""Analytical against simulated data movement and cycles, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from bfpsim.mapping.counts import number
+from bfpsim.mapping.counts import level_column, number
+from bfpsim.mapping.cycles import ArrayCycles, array_cycles
 from bfpsim.mapping.models import EXACT, PAPER, Effect, ladder, model_counts
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.quant.formats import LayerFormats
@@ -22,13 +23,61 @@ if TYPE_CHECKING:
     from bfpsim.workloads import Network
 
 RUNGS = tuple(effect.value for effect in Effect)
+CYCLE_RUNGS = ("passes", "folds", "fill", "port", "stall")
+
+
+@dataclass(frozen=True, slots=True)
+class CycleLadder:
+    """Cycles from the least that the array could take up to the simulated ones.
+
+    ideal: multiply-accumulates / PEs; passes: more for operands wider than a multiplier's
+    model, counted: cycles of the array by the models, and in the simulation
+    stalls: cycles that the array waited for DRAM; simulated: all cycles
+    """
+
+    ideal: Fraction
+    passes: Fraction
+    model: ArrayCycles
+    counted: ArrayCycles
+    stalls: int
+    simulated: int
+
+    @property
+    def rungs(self) -> dict[str, Fraction]:
+        """What each effect adds to those before it, from ideal to simulated; `CYCLE_RUNGS`.
+
+        folds: lanes that are idle while others multiply. All but the stalls are the models'.
+        """
+        folds = self.model.steady - self.ideal - self.passes
+        whole = (Fraction(own) for own in (self.model.fill, self.model.ports, self.stalls))
+        return dict(zip(CYCLE_RUNGS, (self.passes, folds, *whole), strict=True))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the models equal the simulation rung by rung, to the cycle."""
+        return self.model == self.counted and sum(self.model) + self.stalls == self.simulated
+
+    @classmethod
+    def total(cls, ladders: Sequence[CycleLadder]) -> CycleLadder:
+        """The sums."""
+        return cls(
+            sum((own.ideal for own in ladders), Fraction(0)),
+            sum((own.passes for own in ladders), Fraction(0)),
+            ArrayCycles(*map(sum, zip(*(own.model for own in ladders), strict=True))),
+            ArrayCycles(*map(sum, zip(*(own.counted for own in ladders), strict=True))),
+            sum(own.stalls for own in ladders),
+            sum(own.simulated for own in ladders),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LayerValidation:
-    """One layer's DRAM and SRAM bits by every model, beside the simulated ones.
+    """One layer's bits by every model, beside the simulated ones; and its cycles.
 
+    paper, exact, simulated: DRAM bits, of exact without burst padding
     rungs: DRAM bits that each effect explains, on top of those before it; alone: by itself
+    paper_sram: SRAM bits by the paper's model, which knows no level inside
+    exact_inside, simulated_inside: bits of SRAM and of each level inside it, by name
     """
 
     layer: str
@@ -38,16 +87,18 @@ class LayerValidation:
     rungs: dict[str, Fraction]
     alone: dict[str, Fraction]
     paper_sram: Fraction
-    exact_sram: int
-    simulated_sram: int
+    exact_inside: dict[str, int]
+    simulated_inside: dict[str, int]
+    cycles: CycleLadder
 
     @property
     def agrees(self) -> bool:
-        """Whether the model with every effect equals the simulation, bit for bit."""
+        """Whether the models with every effect equal the simulation, to the bit and cycle."""
         return (
             self.paper + sum(self.rungs.values()) == self.simulated
             and self.exact + self.rungs[Effect.BURSTS.value] == self.simulated
-            and self.exact_sram == self.simulated_sram
+            and self.exact_inside == self.simulated_inside
+            and self.cycles.agrees
         )
 
 
@@ -61,15 +112,17 @@ class Validation:
 
     @property
     def agrees(self) -> bool:
-        """Whether every layer's exact model equals its simulation."""
+        """Whether every layer's models equal its simulation."""
         return all(layer.agrees for layer in self.layers)
 
     def to_frame(self) -> pd.DataFrame:
         """A row per layer and one for the total.
 
         Columns: network, layer, paper_bits, one per rung (edges_bits to bursts_bits),
-        simulated_bits, exact_bits, paper_error (relative to simulated), the SRAM bits by paper,
-        exact and simulated, energy_pj by Eq. 8, agrees.
+        simulated_bits, exact_bits, paper_error (relative to simulated), all of DRAM;
+        paper_sram_bits; of SRAM and of each level inside it exact_sram_bits and
+        simulated_sram_bits; energy_pj by Eq. 8; ideal_cycles (MACs / PEs), one per rung of cycles
+        (passes_cycles, folds_cycles, fill_cycles, port_cycles, stall_cycles), cycles; agrees.
         """
         import pandas as pd
 
@@ -83,9 +136,12 @@ class Validation:
                 "exact_bits": v.exact,
                 "paper_error": float(v.paper / v.simulated - 1),
                 "paper_sram_bits": number(v.paper_sram),
-                "exact_sram_bits": v.exact_sram,
-                "simulated_sram_bits": v.simulated_sram,
+                **_columns("exact", v.exact_inside),
+                **_columns("simulated", v.simulated_inside),
                 "energy_pj": energy,
+                "ideal_cycles": number(v.cycles.ideal),
+                **{f"{name}_cycles": number(own) for name, own in v.cycles.rungs.items()},
+                "cycles": v.cycles.simulated,
                 "agrees": v.agrees,
             }
             for v, energy in zip(
@@ -97,7 +153,7 @@ class Validation:
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        verdict = "equals the exact model bit for bit"
+        verdict = "equals the exact model to the bit and cycle"
         if not self.agrees:
             verdict = "differs from the exact model in some layer"
         frame = self.to_frame().drop(columns="network")
@@ -117,8 +173,9 @@ class Validation:
             {name: sum((v.rungs[name] for v in layers), Fraction(0)) for name in RUNGS},
             {name: sum((v.alone[name] for v in layers), Fraction(0)) for name in RUNGS},
             sum((v.paper_sram for v in layers), Fraction(0)),
-            sum(v.exact_sram for v in layers),
-            sum(v.simulated_sram for v in layers),
+            _sums([v.exact_inside for v in layers]),
+            _sums([v.simulated_inside for v in layers]),
+            CycleLadder.total([v.cycles for v in layers]),
         )
 
 
@@ -129,7 +186,7 @@ def validate(
     mappings: Mapping[str, Tiling] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Validation:
-    """Simulate a network and check the paper's and the exact model against the counts.
+    """Simulate a network and check the paper's and the exact models against the counts.
 
     Arguments and errors as `simulate_network`.
     """
@@ -151,7 +208,7 @@ def _validate_layer(result: LayerResult) -> LayerValidation:
     paper = model_counts(*point, PAPER)
     (_, below, _), *rungs = ladder(*point)
     times = result.repeats
-    outer, inner = (level.name for level in result.arch.levels)
+    outer, *inside = (level.name for level in result.arch.levels)
     return LayerValidation(
         result.layer.name,
         below * times,
@@ -159,7 +216,31 @@ def _validate_layer(result: LayerResult) -> LayerValidation:
         int(result.counts.total(outer)),
         {name: added * times for name, added, _ in rungs},
         {name: alone * times for name, _, alone in rungs},
-        Fraction(paper.total(inner)) * times,
-        int(exact.total(inner)) * times,
-        int(result.counts.total(inner)),
+        Fraction(paper.total() - paper.total(outer)) * times,
+        {level: int(exact.total(level)) * times for level in inside},
+        {level: int(result.counts.total(level)) for level in inside},
+        _cycle_ladder(result),
     )
+
+
+def _cycle_ladder(result: LayerResult) -> CycleLadder:
+    elements, times = result.arch.pe_array.size, result.repeats
+    model = array_cycles(result.layer, result.arch, result.mapping, result.formats)
+    return CycleLadder(
+        Fraction(result.macs, elements),
+        Fraction(result.products - result.macs, elements),
+        ArrayCycles(*(cycles * times for cycles in model)),
+        ArrayCycles(result.steady_cycles, result.fill_cycles, result.port_cycles),
+        sum(result.stalls.values()),
+        result.cycles,
+    )
+
+
+def _columns(prefix: str, bits: dict[str, int]) -> dict[str, int]:
+    """Bits of levels by column: "exact_sram_bits"."""
+    return {f"{prefix}_{level_column(level, 'bits')}": own for level, own in bits.items()}
+
+
+def _sums(parts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """By level, in all layers."""
+    return {level: sum(part[level] for part in parts) for level in parts[0]}

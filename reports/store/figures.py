@@ -16,7 +16,17 @@ from bfpsim.reports.levels import levels_in
 from bfpsim.reports.roofline import plot_achieved
 from bfpsim.reports.store.findings import Findings, cheapest
 from bfpsim.reports.store.page import PageFigure, Section
-from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
+from bfpsim.reports.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    drawing,
+    save,
+)
 from bfpsim.reports.tradeoff import plot_tradeoff
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ _TICKS = 8  # capacities with a label
 _NAMES = 26  # layers with a label
 _LINES = ((BLUE, "o"), (VERMILION, "^"), (SKY, "s"), (ORANGE, "D"), (GREY, "v"))
 _FLOOR = (4, 3)  # dashes
+_LEGEND = 7  # entries in a row
 
 
 class Segment(NamedTuple):
@@ -42,7 +53,10 @@ class Segment(NamedTuple):
 
 
 _CYCLES = (
-    Segment("compute_cycles", "computing", GREY),
+    Segment("full_cycles", "multiplying", BLUE),
+    Segment("idle_cycles", "lanes without work", GREY, "////"),
+    Segment("fill_cycles", "filling", GREEN),
+    Segment("port_cycles", "held up by ports", PURPLE, "xxxx"),
     Segment("stall_I_cycles", "waiting for I", SKY),
     Segment("stall_W_cycles", "waiting for W", VERMILION, "////"),
     Segment("stall_O_cycles", "waiting for O", ORANGE, "...."),
@@ -112,7 +126,8 @@ def _network_figures(
     )
     yield draw(
         f"{name}-stalls",
-        f"{network}: cycles in which the PE array computes, and waits for a tile of I, W or O.",
+        f"{network}: what the PE array did: cycles in which it multiplies, parted by lanes that "
+        "work and lanes that do not; fills and drains; waits for ports, or a tile of I, W or O.",
         lambda path: plot_stalls(points, layers, path),
     )
     yield draw(
@@ -173,7 +188,7 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
         _label_axes(
             energy,
             sizes,
-            f"data-movement energy, {' and '.join(level.name for level in levels)}",
+            f"data-movement energy, {_together([level.name for level in levels])}",
             "energy [mJ]",
         )
         traffic.plot(
@@ -185,6 +200,12 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
         network = points["network"].iloc[0]
         figure.suptitle(f"{network}: the points of least energy at each capacity{of}")
         save(figure, path)
+
+
+def _together(names: Sequence[str]) -> str:
+    """ "DRAM, SRAM and acc"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _label_axes(axes: Axes, sizes: list[int], title: str, label: str) -> None:
@@ -205,14 +226,26 @@ def plot_energy(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) ->
         Segment(level.column(f"{tensor}_energy_pj"), f"{level.name} {tensor}", level.colour, hatch)
         for level in levels_in(points)
         for tensor, hatch in zip(TENSORS, ("", "////", "...."), strict=True)
+        if level.column(f"{tensor}_energy_pj") in points
     ]
     title = "energy by level and tensor"
     _plot_breakdown(points, layers, segments, title, "energy [µJ]", 1e6, path)
 
 
 def plot_stalls(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
-    """Draw what one network's PE array did [1000 cycles], as `plot_energy` does energy."""
-    _plot_breakdown(points, layers, _CYCLES, "what the PE array did", "1000 cycles", 1e3, path)
+    """Draw what one network's PE array did [1000 cycles], as `plot_energy` does energy.
+
+    The cycles that it multiplies are parted by lanes: the share of those that work, and the rest.
+    """
+    points, layers = (
+        frame.assign(
+            full_cycles=(full := frame["steady_cycles"] * frame["spatial_utilisation"]),
+            idle_cycles=frame["steady_cycles"] - full,
+        )
+        for frame in (points, layers)
+    )
+    segments = [own for own in _CYCLES if points[own.column].any() or layers[own.column].any()]
+    _plot_breakdown(points, layers, segments, "what the PE array did", "1000 cycles", 1e3, path)
 
 
 def _plot_breakdown(
@@ -238,7 +271,8 @@ def _plot_breakdown(
         layer_axis(each, list(of_best["layer"]))
         each.set_title(f"layers of point {least['point']}, the least of all")
         handles, labels = whole.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(segments))
+        columns = min(len(segments), _LEGEND)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         figure.suptitle(f"{least['network']} in {least['formats']}: {title}")
         save(figure, path)
 
@@ -331,7 +365,7 @@ def stack(axes: Axes, frame: pd.DataFrame, segments: Sequence[Segment], scale: f
     up = np.zeros(len(frame))
     down = np.zeros(len(frame))
     for column, label, colour, hatch in segments:
-        height = frame[column].to_numpy(float) / scale
+        height = frame[column].to_numpy(float, na_value=0.0) / scale  # where there is no such level
         axes.bar(
             places,
             height,

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.counts import COLUMNS, energy_pj
+from bfpsim.mapping.counts import COLUMNS, energy_pj, level_column
 from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.search.store import Entry, StoreError, StoreReader
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
-from bfpsim.search.sweep.record import LayerRecord, Record
+from bfpsim.search.sweep.record import LayerRecord, Record, utilisation_of
 from bfpsim.search.sweep.spec import load_spec
-from bfpsim.search.sweep.tables import level_column, point_labels
+from bfpsim.search.sweep.tables import cycle_sums, mapping_columns, point_labels
 from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Findings:
     """A sweep's results and gaps; points are numbered from 0.
 
     points: point, network, arch, formats, objective and model (if the sweep is given), a column
-        per axis, capacity_bits (of all buffers), and sums over all layers
-    layers: point, network, layer, formats, order, tile, steps, transfers, and the same sums
+        per axis, capacity_bits (of SRAM), and sums over all layers
+    layers: point, network, layer, formats, order, tile (and of each level inside SRAM: acc_order,
+        acc_tile), steps, transfers, and the same sums
     gaps: what has no result: point (if the sweep is given), state (failed, missing or unreadable),
         reason, and as far as they are known network, arch, formats and axes; key
     axes: dotted paths at which the architectures differ
@@ -52,8 +53,9 @@ class Findings:
 
     The sums:
 
-    - macs; cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles;
-      dram_busy_cycles; seconds
+    - macs; utilisation, spatial_utilisation, temporal_utilisation: shares (`Utilisation`)
+    - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles; compute_cycles =
+      steady_cycles + fill_cycles + port_cycles; dram_busy_cycles; seconds
     - dram_bits, sram_bits (of each level): simulated; dram_payload_bits: without burst padding;
       compulsory_bits: the payload that no mapping avoids
     - exact_bits, paper_bits: DRAM bits by the models, and edges_bits to bursts_bits: what each rung
@@ -174,8 +176,9 @@ class _Meter:
         compulsory = sum(sum(layer.compulsory.values()) for layer in layers)
         return {
             "macs": sum(layer.macs for layer in layers),
+            **utilisation_of(layers, self._arch).columns(),
             "cycles": cycles,
-            "compute_cycles": sum(layer.compute_cycles for layer in layers),
+            **cycle_sums(layers),
             **{f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS},
             "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
             "seconds": float(cycles / self._arch.clock),
@@ -305,8 +308,7 @@ def _layer_labels(layer: LayerRecord, record: Record) -> _Row:
         "network": record.network,
         "layer": layer.layer,
         "formats": layer.formats,
-        "order": layer.order,
-        "tile": " ".join(f"{dim}={size}" for dim, size in layer.tile.items()),
+        **mapping_columns(layer.mapping, [own.name for own in record.arch.inner]),
         "steps": layer.steps,
         "transfers": layer.transfers,
     }
@@ -343,8 +345,9 @@ def _frame(rows: Sequence[_Row], first: Sequence[str]) -> pd.DataFrame:
 
     columns = dict.fromkeys(first) | dict.fromkeys(name for row in rows for name in row)
     frame = pd.DataFrame(rows, columns=list(columns))
-    if "exact_bits" in columns:  # whole numbers, or none where a point has no models
-        frame["exact_bits"] = frame["exact_bits"].astype("Int64")
+    for name in columns:  # whole numbers, or none where a point has no models or no such level
+        if frame[name].hasnans and all(isinstance(row.get(name, 0), int) for row in rows):
+            frame[name] = frame[name].astype("Int64")
     return frame
 
 

@@ -26,10 +26,17 @@ _LAYERS = 250_000  # rows of layers that the page holds at most
 _FLOORS = {"compulsory_bits": "compulsory", "exact_bits": "exact", "paper_bits": "paper"}
 _CYCLES = {
     "cycles": "cycles",
-    "compute_cycles": "computing",
+    "steady_cycles": "multiplying",
+    "fill_cycles": "filling",
+    "port_cycles": "held up by ports",
     "stall_I_cycles": "waiting for I",
     "stall_W_cycles": "waiting for W",
     "stall_O_cycles": "waiting for O",
+}
+_SHARES = {
+    "utilisation": "array used",
+    "spatial_utilisation": "lanes used while multiplying",
+    "temporal_utilisation": "time multiplying",
 }
 
 
@@ -241,7 +248,7 @@ def _layer_columns(layers: pd.DataFrame) -> tuple[Column, ...]:
     """Layers, their mappings and sums."""
     return (
         Column("point", "point", digits=0),
-        *(Column(name, name) for name in ("network", "layer", "formats", "order", "tile")),
+        *(Column(name, name) for name in layers.columns[1 : list(layers.columns).index("steps")]),
         Column("steps", "steps", digits=0),
         *_figures(layers),
     )
@@ -287,6 +294,7 @@ def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
     return (
         *_unit_columns(frame, {"energy_pj": "energy", **energies}, ENERGY),
         *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
+        *(Column(name, f"{label} [%]", 0.01, 1) for name, label in _SHARES.items()),
         *_unit_columns(frame, volumes, BITS),
     )
 

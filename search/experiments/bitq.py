@@ -9,6 +9,7 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.counts import level_column
 from bfpsim.quant.formats import BFP, LayerFormats, Plain, candidates, parse_format
 from bfpsim.search.bitwidth.search import Proposal, SearchResult, search_formats
 from bfpsim.search.bitwidth.space import make_space
@@ -17,7 +18,6 @@ from bfpsim.search.crew import workers as processes
 from bfpsim.search.experiments.answer import STEPS
 from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import open_stages
-from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import Network, WorkloadError
 

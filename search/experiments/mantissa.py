@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.counts import level_column
 from bfpsim.quant.formats import LayerFormats, Plain, Rounding
 from bfpsim.quant.mantissa.accuracy import (
     POINT,
@@ -37,7 +38,6 @@ from bfpsim.quant.mantissa.weights import (
 from bfpsim.quant.study.datasets import Dataset
 from bfpsim.search.experiments.classifier import module_network, quantize
 from bfpsim.search.phases import Phases, silent
-from bfpsim.search.sweep.tables import level_column
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import LayerWeights, Network
 from bfpsim.workloads.importers.draft import Imported

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.array import passes
 from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, ordered
 from bfpsim.mapping.mapper import Model, find_mapping
@@ -117,12 +118,14 @@ def _record(result: LayerResult, ladder: bool) -> LayerRecord:
         layer=layer.name,
         formats=str(result.formats),
         macs=layer.macs * times,
-        order=result.mapping.order,
-        tile=result.mapping.tile,
+        passes=passes(result.arch.pe_array, result.formats),
+        mapping=result.mapping,
         steps=result.steps,
         transfers=result.transfers,
         cycles=result.cycles,
-        compute_cycles=result.compute_cycles,
+        steady_cycles=result.steady_cycles,
+        fill_cycles=result.fill_cycles,
+        port_cycles=result.port_cycles,
         dram_busy_cycles=result.dram_busy_cycles,
         stalls=result.stalls,
         traffic=Counts({flow: int(counts[flow]) for flow in ordered(counts, result.arch)}),
@@ -142,11 +145,11 @@ def _compulsory(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> dict[Ten
 def _models(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Models:
     exact = model_counts(layer, arch, mapping, formats, EXACT)
     paper = model_counts(layer, arch, mapping, formats, PAPER)
-    outer, inner = (level.name for level in arch.levels)
+    outer, *inside = (level.name for level in arch.levels)
     return Models(
         int(exact.total(outer)),
         Fraction(paper.total(outer)),
-        int(exact.total(inner)),
-        Fraction(paper.total(inner)),
+        {level: int(exact.total(level)) for level in inside},
+        Fraction(paper.total() - paper.total(outer)),
         {rung: added for rung, added, _ in ladder(layer, arch, mapping, formats)[1:]},
     )

@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
+from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import Tensor
+from bfpsim.sim.utilisation import Utilisation
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
     """The analytical models of a layer beside its simulation.
 
-    exact, paper: DRAM bits by each model; exact_sram, paper_sram: SRAM bits
+    exact, paper: DRAM bits by each model; paper_sram: SRAM bits by the paper's
+    exact_inside: bits of SRAM and of each level inside it, by name
     rungs: DRAM bits that each effect adds, from the paper's model up to the simulation
     """
 
     exact: int
     paper: Fraction
-    exact_sram: int
+    exact_inside: Mapping[str, int]
     paper_sram: Fraction
     rungs: Mapping[str, Fraction]
 
@@ -37,7 +40,7 @@ class Models:
         return Models(
             self.exact * times,
             self.paper * times,
-            self.exact_sram * times,
+            {level: bits * times for level, bits in self.exact_inside.items()},
             self.paper_sram * times,
             {rung: bits * times for rung, bits in self.rungs.items()},
         )
@@ -47,7 +50,9 @@ class Models:
 class LayerRecord:
     """One layer; all sums are over its repeats.
 
-    order, tile: its mapping
+    passes: of a multiplication whose operands are wider than a multiplier's
+    steady_cycles, fill_cycles, port_cycles: what the PE array's cycles are made of, as in
+        `LayerResult`
     stalls: cycles the PE array waited, by the tensor whose tile came last
     traffic: simulated bits per flow
     compulsory: DRAM payload that no mapping avoids, by tensor [bit]
@@ -57,17 +62,35 @@ class LayerRecord:
     layer: str
     formats: str
     macs: int
-    order: str
-    tile: Mapping[str, int]
+    passes: int
+    mapping: Tiling
     steps: int
     transfers: int
     cycles: int
-    compute_cycles: int
+    steady_cycles: int
+    fill_cycles: int
+    port_cycles: int
     dram_busy_cycles: int
     stalls: Mapping[Tensor, int]
     traffic: Counts
     compulsory: Mapping[Tensor, int]
     models: Models | None
+
+    @property
+    def compute_cycles(self) -> int:
+        """Cycles that the PE array is busy."""
+        return self.steady_cycles + self.fill_cycles + self.port_cycles
+
+
+def utilisation_of(layers: Sequence[LayerRecord], arch: Arch) -> Utilisation:
+    """How much of the PE array some layers use together, one after another."""
+    return Utilisation.of(
+        sum(layer.macs for layer in layers),
+        sum(layer.macs * layer.passes for layer in layers),
+        arch.pe_array.size,
+        sum(layer.steady_cycles for layer in layers),
+        sum(layer.cycles for layer in layers),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +111,7 @@ class Record:
         return sum(int(layer.traffic.total(level, kind=kind)) for layer in self.layers)
 
     def energy_pj(self, level: str | None = None) -> float:
-        """Eq. 8 over all layers, of one level or both, correctly rounded [pJ]."""
+        """Eq. 8 over all layers, of one level or all, correctly rounded [pJ]."""
         return math.fsum(
             energy_pj(flow, bits, self.arch)
             for layer in self.layers
@@ -125,6 +148,7 @@ def _plain(layer: LayerRecord) -> dict[str, Any]:
     """A layer without its name, as JSON can hold it."""
     data = _fields(layer)
     del data["layer"]
+    data["mapping"] = asdict(layer.mapping)
     data["traffic"] = [[*flow, bits] for flow, bits in layer.traffic.items()]
     if layer.models is not None:
         models = _fields(layer.models)
@@ -143,7 +167,10 @@ def _layer(data: dict[str, Any]) -> LayerRecord:
     """The layer that `_plain` took, its name still to come."""
     traffic = Counts({Flow(*flow): bits for *flow, bits in data["traffic"]})
     models = None if data["models"] is None else _models(data["models"])
-    return LayerRecord(**data | {"layer": "", "traffic": traffic, "models": models})
+    inner = {level: Tiling(**own) for level, own in data["mapping"]["inner"].items()}
+    mapping = Tiling(**data["mapping"] | {"inner": inner})
+    made = {"layer": "", "mapping": mapping, "traffic": traffic, "models": models}
+    return LayerRecord(**data | made)
 
 
 def _models(data: dict[str, Any]) -> Models:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bfpsim.search.store import Store, StoreError
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import Record
-from bfpsim.search.sweep.tables import PointResult, Tables, axis_types, tables
+from bfpsim.search.sweep.tables import PointResult, Tables, axis_types, level_names, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,9 +72,9 @@ class Results:
         return _write_tables(self._parts(), folder)
 
     def _parts(self) -> Iterator[Tables]:
-        rows, axes = iter(self), axis_types(self.points)
+        rows, axes, levels = iter(self), axis_types(self.points), level_names(self.points)
         while part := list(islice(rows, _PART)):
-            yield tables(part, axes)
+            yield tables(part, axes, levels)
 
 
 def _write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:

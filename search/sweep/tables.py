@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as Table
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.counts import COLUMNS, energy_pj
-from bfpsim.mapping.nest import TENSORS
+from bfpsim.mapping.counts import COLUMNS, energy_pj, level_column
+from bfpsim.mapping.nest import TENSORS, Mapping
 from bfpsim.search.sweep.point import Point
-from bfpsim.search.sweep.record import LayerRecord, Models, Record
+from bfpsim.search.sweep.record import LayerRecord, Models, Record, utilisation_of
 from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Types = Mapping[str, str]
+Types = Table[str, str]
 """Column -> its pandas type, the same for every part of a table, and able to hold nothing."""
 
 _TEXT, _WHOLE, _REAL, _BOOL = "string", "Int64", "Float64", "boolean"
 
-_SUMS: dict[str, str] = {
-    **dict.fromkeys(("macs", "cycles", "compute_cycles"), _WHOLE),
-    **{f"stall_{tensor}_cycles": _WHOLE for tensor in TENSORS},
-    **dict.fromkeys(("dram_busy_cycles", "dram_bits", "dram_payload_bits", "sram_bits"), _WHOLE),
-    **{f"compulsory_{tensor}_bits": _WHOLE for tensor in TENSORS},
-    **dict.fromkeys(("compulsory_bits", "exact_bits", "exact_sram_bits"), _WHOLE),
-    **dict.fromkeys(("paper_bits", "paper_sram_bits"), _REAL),
-    **{f"{rung}_bits": _REAL for rung in RUNGS},
-    **dict.fromkeys(("dram_energy_pj", "sram_energy_pj", "energy_pj"), _REAL),
-    **dict.fromkeys(("compulsory_energy_pj", "seconds"), _REAL),
-}
 _NAMES = ("network", "arch", "formats", "objective", "model")
-_LAYERS: dict[str, str] = {
-    "point": _WHOLE,
-    **dict.fromkeys(("network", "layer", "formats", "order", "tile"), _TEXT),
-    **dict.fromkeys(("steps", "transfers"), _WHOLE),
-    **_SUMS,
-}
 _TRAFFIC: dict[str, str] = {
     "point": _WHOLE,
     **dict.fromkeys(COLUMNS, _TEXT),
@@ -61,28 +45,27 @@ class Tables(NamedTuple):
     """A sweep's results; `point` is a point's place in the sweep, from 0.
 
     points: point, network, arch, formats, objective, model, a column per axis, error (empty if
-        there is none), capacity_bits (of all buffers), and the sums over its layers:
+        there is none), capacity_bits (of SRAM), and the sums over its layers:
 
-        - macs; cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles;
-          dram_busy_cycles; seconds
-        - dram_bits, sram_bits: simulated; dram_payload_bits: without burst padding
+        - macs; utilisation, spatial_utilisation, temporal_utilisation: shares (`Utilisation`)
+        - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles;
+          compute_cycles = steady_cycles + fill_cycles + port_cycles; dram_busy_cycles; seconds
+        - dram_bits, sram_bits, and of each level inside SRAM: simulated; dram_payload_bits:
+          without burst padding
         - compulsory_bits, and of each tensor: the payload that no mapping avoids
-        - exact_bits, paper_bits, exact_sram_bits, paper_sram_bits: by the models; and of each
-          rung, from edges_bits to bursts_bits: what it adds, from paper_bits to dram_bits. Empty
-          for a sweep without ladder
-        - dram_energy_pj, sram_energy_pj, energy_pj: simulated, by Eq. 8; compulsory_energy_pj
-    layers: point, network, layer, formats, order, tile, steps, transfers, and the same columns
+        - exact_bits, exact_sram_bits (and of each level inside), paper_bits, paper_sram_bits: by
+          the models; and of each rung, from edges_bits to bursts_bits: what it adds, from
+          paper_bits to dram_bits. Empty for a sweep without ladder
+        - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by
+          Eq. 8; compulsory_energy_pj
+    layers: point, network, layer, formats, order, tile (and of each level inside SRAM: acc_order,
+        acc_tile), steps, transfers, and the same columns
     traffic: point, network, layer, level, tensor, direction, kind, bits, energy_pj
     """
 
     points: pd.DataFrame
     layers: pd.DataFrame
     traffic: pd.DataFrame
-
-
-def level_column(level: str, what: str) -> str:
-    """The column of a memory level with this: "dram_bits"."""
-    return f"{level.lower()}_{what}"
 
 
 def axis_types(points: Iterable[Point]) -> dict[str, str]:
@@ -98,8 +81,37 @@ def axis_types(points: Iterable[Point]) -> dict[str, str]:
     }
 
 
-def tables(results: Iterable[PointResult], axes: Types) -> Tables:
-    """The tables of some points; parts of one sweep, with its `axis_types`, fit together."""
+def level_names(points: Iterable[Point]) -> tuple[str, ...]:
+    """The memory levels of a sweep's architectures, outermost first; not every one has them all."""
+    archs = dict.fromkeys(point.arch for point in points)
+    return tuple(dict.fromkeys(level.name for arch in archs for level in arch.levels))
+
+
+def mapping_columns(mapping: Mapping, levels: Sequence[str]) -> dict[str, str]:
+    """A mapping as text by column: order, tile, and of each level inside SRAM acc_order, acc_tile.
+
+    levels: the names of those inside SRAM
+    """
+    columns = {"order": mapping.order, "tile": _tile_text(mapping)}
+    for level in levels:
+        own = mapping.inner.get(level, _WHOLE_TILE)
+        columns[level_column(level, "order")] = own.order
+        columns[level_column(level, "tile")] = _tile_text(own)
+    return columns
+
+
+_WHOLE_TILE = Mapping()
+
+
+def _tile_text(mapping: Mapping) -> str:
+    return " ".join(f"{dim}={size}" for dim, size in mapping.tile.items())
+
+
+def tables(results: Iterable[PointResult], axes: Types, levels: Sequence[str]) -> Tables:
+    """The tables of some points.
+
+    axes, levels: `axis_types` and `level_names` of the whole sweep, whose parts fit together
+    """
     points, layers = [], []
     traffic: list[dict[str, Any]] = []
     for one in results:
@@ -114,9 +126,45 @@ def tables(results: Iterable[PointResult], axes: Types) -> Tables:
         **axes,
         "error": _TEXT,
         "capacity_bits": _WHOLE,
-        **_SUMS,
+        **_sum_types(levels),
     }
-    return Tables(_frame(points, point_types), _frame(layers, _LAYERS), _frame(traffic, _TRAFFIC))
+    mapping = mapping_columns(_WHOLE_TILE, levels[2:])
+    layer_types = {
+        "point": _WHOLE,
+        **dict.fromkeys(("network", "layer", "formats", *mapping), _TEXT),
+        **dict.fromkeys(("steps", "transfers"), _WHOLE),
+        **_sum_types(levels),
+    }
+    return Tables(
+        _frame(points, point_types), _frame(layers, layer_types), _frame(traffic, _TRAFFIC)
+    )
+
+
+def _sum_types(levels: Sequence[str]) -> dict[str, str]:
+    """The columns of `sums`, of architectures with these levels."""
+    outer, *inside = levels
+    moved = (level_column(outer, "bits"), level_column(outer, "payload_bits"))
+    columns: dict[str, Sequence[str]] = {
+        _WHOLE: (
+            *("cycles", "compute_cycles", "steady_cycles", "fill_cycles", "port_cycles"),
+            *(f"stall_{tensor}_cycles" for tensor in TENSORS),
+            *("dram_busy_cycles", *moved, *(level_column(level, "bits") for level in inside)),
+            *(f"compulsory_{tensor}_bits" for tensor in TENSORS),
+            *("compulsory_bits", "exact_bits", *(_exact_column(level) for level in inside)),
+        ),
+        _REAL: (
+            *("paper_bits", "paper_sram_bits", *(f"{rung}_bits" for rung in RUNGS)),
+            *(level_column(level, "energy_pj") for level in levels),
+            *("energy_pj", "compulsory_energy_pj", "seconds"),
+        ),
+    }
+    shares = ("utilisation", "spatial_utilisation", "temporal_utilisation")
+    first = {"macs": _WHOLE, **dict.fromkeys(shares, _REAL)}
+    return first | {name: kind for kind, names in columns.items() for name in names}
+
+
+def _exact_column(level: str) -> str:
+    return f"exact_{level_column(level, 'bits')}"
 
 
 def sums(record: Record) -> dict[str, Any]:
@@ -125,25 +173,31 @@ def sums(record: Record) -> dict[str, Any]:
     stalls = {f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS}
     floors = {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS}
     compulsory = sum(floors.values())
-    outer, inner = (level.name for level in arch.levels)
+    outer, *inside = (level.name for level in arch.levels)
     return {
         "macs": sum(layer.macs for layer in layers),
+        **utilisation_of(layers, arch).columns(),
         "cycles": record.cycles,
-        "compute_cycles": sum(layer.compute_cycles for layer in layers),
+        **cycle_sums(layers),
         **stalls,
         "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
-        "dram_bits": record.bits(outer),
-        "dram_payload_bits": record.bits(outer) - record.bits(outer, "burst"),
-        "sram_bits": record.bits(inner),
+        level_column(outer, "bits"): record.bits(outer),
+        level_column(outer, "payload_bits"): record.bits(outer) - record.bits(outer, "burst"),
+        **{level_column(level, "bits"): record.bits(level) for level in inside},
         **{f"compulsory_{tensor}_bits": bits for tensor, bits in floors.items()},
         "compulsory_bits": compulsory,
         **_models([layer.models for layer in layers]),
-        "dram_energy_pj": record.energy_pj(outer),
-        "sram_energy_pj": record.energy_pj(inner),
+        **{level_column(one, "energy_pj"): record.energy_pj(one) for one in (outer, *inside)},
         "energy_pj": record.energy_pj(),
         "compulsory_energy_pj": compulsory * arch.dram.energy,
         "seconds": float(record.cycles / arch.clock),
     }
+
+
+def cycle_sums(layers: Iterable[LayerRecord]) -> dict[str, int]:
+    """The cycles that the PE array is busy in, and what they are made of, by column."""
+    parts = ("compute_cycles", "steady_cycles", "fill_cycles", "port_cycles")
+    return {part: sum(getattr(layer, part) for layer in layers) for part in parts}
 
 
 def _models(models: Sequence[Models | None]) -> dict[str, Any]:
@@ -153,7 +207,10 @@ def _models(models: Sequence[Models | None]) -> dict[str, Any]:
         return {}
     return {
         "exact_bits": sum(one.exact for one in known),
-        "exact_sram_bits": sum(one.exact_sram for one in known),
+        **{
+            _exact_column(level): sum(one.exact_inside[level] for one in known)
+            for level in known[0].exact_inside
+        },
         "paper_bits": float(sum(one.paper for one in known)),
         "paper_sram_bits": float(sum(one.paper_sram for one in known)),
         **{f"{rung}_bits": float(sum(one.rungs[rung] for one in known)) for rung in RUNGS},
@@ -199,8 +256,7 @@ def _layer_row(place: int, record: Record, layer: LayerRecord) -> dict[str, Any]
         "network": record.network,
         "layer": layer.layer,
         "formats": layer.formats,
-        "order": layer.order,
-        "tile": " ".join(f"{dim}={size}" for dim, size in layer.tile.items()),
+        **mapping_columns(layer.mapping, [own.name for own in record.arch.inner]),
         "steps": layer.steps,
         "transfers": layer.transfers,
         **sums(replace(record, layers=(layer,))),

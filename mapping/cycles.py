@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bfpsim.mapping.array import passes
-from bfpsim.mapping.closed.array import Factors, array_profile, busy_cycles
-from bfpsim.mapping.closed.traffic import leaves_of_nest
+from bfpsim.mapping.closed.levels import inner_counts, steady_cycles
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.steps.price import streams_of
@@ -36,12 +34,9 @@ def array_cycles(
     layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats
 ) -> ArrayCycles:
     """The array's cycles under a legal mapping. Raises MappingError as `check` does."""
-    kept, array = stored(layer, arch), arch.pe_array
-    nest = check(kept, arch, mapping, formats)
-    leaves, each = leaves_of_nest(nest.innermost), passes(array, formats)
-    steady = _product(array_profile(kept, array, leaves).steady) * each
-    busy = busy_cycles(kept, array, leaves, each)
-    fill = _product(busy.loads) + _product(busy.tiles) * busy.fill - steady
+    nest = check(stored(layer, arch), arch, mapping, formats)
+    steady = steady_cycles(nest, arch, formats)
+    fill = inner_counts(nest, arch, formats)[1] - steady
     limits = (buffer.ports for level in arch.levels for buffer in level.buffers.values())
     if all(ports.read is None and ports.write is None for ports in limits):
         return ArrayCycles(steady, fill, 0)
@@ -52,11 +47,3 @@ def array_cycles(
         for step, count in zip(steps.prices, times, strict=True)
     )
     return ArrayCycles(steady, fill, held_up)
-
-
-def _product(factors: Factors) -> int:
-    """Of the one entry that each table has, a whole number of any length."""
-    product = 1
-    for _, table in factors:
-        product *= int(table.item())
-    return product

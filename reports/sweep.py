@@ -57,12 +57,14 @@ def points_table(frame: pd.DataFrame, title: str) -> Table:
         known = frame[name].dropna()
         scales[name], unit = readable(known.max() if len(known) else 0, units)
         numbers(table, f"{label}\n[{unit}]")
+    numbers(table, "array\nused [%]")
     table.add_column("", vertical="bottom")
     for row in frame.to_dict(orient="records"):
         failed = isinstance(row["error"], str)
         table.add_row(
             *(escape(str(row[name])) for name in ("point", *labels)),
             *("" if failed else f"{row[name] / by:,.3f}" for name, by in scales.items()),
+            "" if failed else f"{100 * row['utilisation']:.1f}",
             escape(row["error"]) if failed else "",
         )
     return table

@@ -6,16 +6,20 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bfpsim.mapping.counts import Counts, energy_pj, level_column, ordered
 from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.reports.levels import BUFFER, OUTERMOST
-from bfpsim.reports.report import Report
+from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import make_table, numbers
-from bfpsim.sim.result import NetworkResult
+from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
+from bfpsim.sim.demand import Demand, demands
+from bfpsim.sim.result import NetworkResult, utilisation_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +40,7 @@ _HEADERS = {
     Effect.BLOCKS: "cut\nblocks",
 }
 _WIDE = 110  # terminal columns that a validation table with all of its rungs takes
+_WIDE_SIMULATION = 150  # and that a simulation's with all of its columns does
 
 
 def traffic_table(result: LayerResult | NetworkResult) -> Table:
@@ -73,18 +78,51 @@ def traffic_table(result: LayerResult | NetworkResult) -> Table:
     return table
 
 
-def simulation_table(result: NetworkResult) -> Table:
-    """A row per layer and one for the total: each level (the outermost by tensor), energy, time."""
+def simulation_table(result: NetworkResult, width: int = 120) -> Table:
+    """A row per layer and one for the total: mapping, traffic of each level, energy, time, array.
+
+    Of the array: cycles that it is busy, that lanes multiply (steady), lanes that then have work,
+    and multiply-accumulates of what all PEs could do in all cycles (used).
+    width: terminal columns; where there are too few, mappings stand below the layers' names, and
+        tensors are together
+    """
+    wide = width >= _WIDE_SIMULATION
     outermost, *inner = levels = result_levels(result)
-    table = make_table(f"{result.network} on {result.arch.name}: traffic [Mbit]", "layer")
-    numbers(table, *(f"{outermost}\n{tensor}" for tensor in TENSORS), *inner)
-    numbers(table, "energy\n[µJ]", "cycles", "array\nbusy [%]")
+    title = f"{result.network} on {result.arch.name}: traffic [Mbit]"
+    if wide:
+        table = make_table(title, "layer", "mapping", gap=1)
+        numbers(table, *(f"{outermost}\n{tensor}" for tensor in TENSORS), *inner)
+        numbers(table, "energy\n[µJ]", "cycles")
+        numbers(table, *(f"array\n{what} [%]" for what in ("busy", "steady", "lanes", "used")))
+    else:
+        table = make_table(title, "layer")
+        numbers(table, *levels, "energy\n[µJ]", "cycles")
+        numbers(table, *(f"array\n{what}\n[%]" for what in ("busy", "used")))
     for layer in result.layers:
-        table.add_row(*_simulation_cells(layer.layer.name, (layer,), levels, layer.energy_pj))
+        cells = _simulation_cells((layer,), levels, layer.energy_pj, wide)
+        name, mapping = escape(layer.layer.name), escape(str(layer.mapping))
+        table.add_row(*((name, mapping) if wide else (f"{name}\n [dim]{mapping}[/]",)), *cells)
     table.add_section()
-    total = _simulation_cells("total", result.layers, levels, result.energy_pj)
-    table.add_row(*total, style="bold")
+    total = _simulation_cells(result.layers, levels, result.energy_pj, wide)
+    table.add_row(*(("total", "") if wide else ("total",)), *total, style="bold")
     return table
+
+
+def demand_text(found: Sequence[Demand]) -> list[str]:
+    """A line for each memory without ports of which some layer asks more than its width."""
+    lines = []
+    for memory in dict.fromkeys(one.memory for one in found if one.exceeds):
+        own = [one for one in found if one.memory == memory]
+        parts = (
+            f"{one.direction}s {one.average:,.0f} bit ({one.layer}: {one.most:,.0f}, "
+            f"{one.most / one.width:,.1f} x)"
+            for one in own
+        )
+        lines.append(
+            f"{memory} is {own[0].width} bit wide and its ports have no limit: in a busy cycle the "
+            f"array {' and '.join(parts)}"
+        )
+    return lines
 
 
 def validation_table(validation: Validation, width: int = 120) -> Table:
@@ -107,7 +145,7 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
             *(escape(row.layer), _mbit(row.paper), *map(_signed, rungs), _mbit(row.exact)),
             *(_signed(row.rungs[Effect.BURSTS.value]), _mbit(row.simulated)),
             f"{100 * float(row.paper / row.simulated - 1):+.1f}",
-            "[green]yes[/]" if row.agrees else "[bold red]NO[/]",
+            _verdict(row.bits_agree),
             style=style,
         )
 
@@ -118,19 +156,57 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
     return table
 
 
+def cycles_table(validation: Validation) -> Table:
+    """The ladder of cycles of every layer and of the total: from MACs / PEs to the simulation.
+
+    The columns add up from left to right: lanes without work (folds), filling and draining, waiting
+    for ports and for DRAM. `passes` stands there if some operands are wider than a multiplier's.
+    """
+    every = [*validation.layers, validation.total]
+    heads = {"passes": "passes", "folds": "idle\nlanes", "fill": "fill", "port": "ports"}
+    heads["stall"] = f"waiting\nfor {OUTERMOST}"
+    names = [name for name in heads if name != "passes" or every[-1].cycles.rungs[name]]
+    arch = validation.simulated.arch.name
+    table = make_table(f"Cycles of {validation.network} on {arch}", "layer")
+    numbers(table, "MACs\n/ PEs", *(heads[name] for name in names), "simulated")
+    table.add_column("agrees", justify="right", no_wrap=True, vertical="bottom")
+    for row in every:
+        ladder = row.cycles
+        if row is every[-1]:
+            table.add_section()
+        rungs = (ladder.rungs[name] for name in names)
+        table.add_row(
+            *(escape(row.layer), f"{float(ladder.ideal):,.0f}"),
+            *(f"{float(own):+,.0f}" if own else "-" for own in rungs),
+            f"{ladder.simulated:,}",
+            _verdict(ladder.agrees),
+            style="bold" if row is every[-1] else "",
+        )
+    return table
+
+
+def _verdict(agrees: bool) -> str:
+    return "[green]yes[/]" if agrees else "[bold red]NO[/]"
+
+
 def arch_table(archs: Iterable[Arch]) -> Table:
     """A row per architecture: what distinguishes them."""
+    shown = list(archs)
+    inside = ["levels\ninside"] if any(arch.inner for arch in shown) else []
     table = make_table(
-        "Architectures", "name", BUFFER, "clock", OUTERMOST, "burst", "PE array", "stationary"
+        *("Architectures", "name", BUFFER, *inside, "clock", OUTERMOST, "burst", "PE array"),
+        "stationary",
     )
-    for arch in archs:
+    for arch in shown:
         text = arch.model_dump()
         sram, array = text["sram"], arch.pe_array
         buffers = [sram] if arch.shared else [sram[name] for name in ("input", "weight", "output")]
         halves = ", double-buffered" if any(part["double_buffered"] for part in buffers) else ""
+        inner = ", ".join(f"{own['name']} {own['capacity']}" for own in text["levels"])
         table.add_row(
             arch.name,
             " + ".join(part["capacity"] for part in buffers) + halves,
+            *([inner] if inside else []),
             text["clock"],
             text["dram"]["bandwidth"],
             text["dram"]["burst"],
@@ -143,9 +219,10 @@ def arch_table(archs: Iterable[Arch]) -> Table:
 def layers_frame(result: NetworkResult) -> pd.DataFrame:
     """A row per layer: its mapping, and its sums over the traffic table and the time line.
 
-    Columns: network, layer, order, tile, steps, bits of every level (dram_bits, sram_bits),
-    energy_pj, cycles, compute_cycles, stall_I_cycles, stall_W_cycles, stall_O_cycles,
-    dram_busy_cycles.
+    Columns: network, layer, order, tile (and of each level inside SRAM: acc_order, acc_tile),
+    steps, bits of every level (dram_bits, sram_bits), energy_pj, macs, cycles, compute_cycles,
+    steady_cycles, fill_cycles, port_cycles, stall_I_cycles, stall_W_cycles, stall_O_cycles,
+    dram_busy_cycles, utilisation, spatial_utilisation, temporal_utilisation.
     """
     import pandas as pd
 
@@ -154,15 +231,16 @@ def layers_frame(result: NetworkResult) -> pd.DataFrame:
         {
             "network": result.network,
             "layer": layer.layer.name,
-            "order": layer.mapping.order,
-            "tile": " ".join(f"{dim}={size}" for dim, size in layer.mapping.tile.items()),
+            **mapping_columns(layer.mapping, levels[2:]),
             "steps": layer.steps,
             **bits_by_level((layer,), levels),
             "energy_pj": layer.energy_pj,
+            "macs": layer.macs,
             "cycles": layer.cycles,
-            "compute_cycles": layer.compute_cycles,
+            **cycle_sums([layer]),
             **{f"stall_{tensor}_cycles": cycles for tensor, cycles in layer.stalls.items()},
             "dram_busy_cycles": layer.dram_busy_cycles,
+            **layer.utilisation.columns(),
         }
         for layer in result.layers
     )
@@ -177,12 +255,17 @@ def bits_by_level(layers: Sequence[LayerResult], levels: Sequence[str]) -> dict[
 
 
 def simulation_report(
-    result: NetworkResult, formats: LayerFormats, images: ImageRun | None = None
+    result: NetworkResult,
+    formats: LayerFormats,
+    images: ImageRun | None = None,
+    width: int = 120,
 ) -> Report:
     """A simulation: its table, traffic and layers, and the totals.
 
     images: the run that it is of; then predictions too, and how many are right
+    width: terminal columns that the table may take
     """
+    found = demands(result.layers)
     summary = {
         "network": result.network,
         "arch": result.arch.name,
@@ -190,7 +273,10 @@ def simulation_report(
         **bits_by_level(result.layers, result_levels(result)),
         "energy_pj": result.energy_pj,
         "cycles": result.cycles,
+        **cycle_sums(result.layers),
+        **result.utilisation.columns(),
         "seconds": result.seconds,
+        "unlimited_ports": [one._asdict() for one in found],
     }
     frames = {"traffic": result.traffic, "layers": layers_frame(result)}
     notes: dict[str, int] = {}
@@ -203,18 +289,22 @@ def simulation_report(
         if "label" in classes:
             notes["right"] = int((classes["simulated"] == classes["label"]).sum())
             notes["right_in_float"] = int((classes["float"] == classes["label"]).sum())
-    return Report(simulation_table(result), frames, summary | notes, tuple(notes))
+    table = Group(simulation_table(result, width), *map(Text, demand_text(found)))
+    return Report(table, frames, summary | notes, tuple(notes))
 
 
 def validation_report(validation: Validation, formats: LayerFormats, width: int = 120) -> Report:
-    """A validation: its table, for so many terminal columns, and whether model and counts agree."""
+    """A validation: tables of bits and cycles, and whether models and simulation agree.
+
+    width: terminal columns
+    """
     summary = {
         "network": validation.network,
         "arch": validation.simulated.arch.name,
         "formats": str(formats),
         "agrees": validation.agrees,
     }
-    table = validation_table(validation, width)
+    table = together(validation_table(validation, width), cycles_table(validation))
     return Report(table, {"validation": validation.to_frame()}, summary)
 
 
@@ -224,18 +314,20 @@ def result_levels(result: NetworkResult) -> tuple[str, ...]:
 
 
 def _simulation_cells(
-    name: str, layers: Sequence[LayerResult], levels: Sequence[str], energy: float
+    layers: Sequence[LayerResult], levels: Sequence[str], energy: float, wide: bool
 ) -> list[str]:
     counts, (outermost, *inner) = _sum_counts(layers), levels
     cycles = sum(layer.cycles for layer in layers)
-    computing = sum(layer.compute_cycles for layer in layers)
+    overall, spatial, temporal = utilisation_of(layers)
+    busy = sum(layer.compute_cycles for layer in layers) / cycles
+    outer = [counts.total(outermost, tensor) for tensor in TENSORS]
+    shares = (busy, temporal, spatial, overall) if wide else (busy, overall)
     return [
-        escape(name),
-        *(_mbit(counts.total(outermost, tensor)) for tensor in TENSORS),
+        *(_mbit(bits) for bits in (outer if wide else [sum(outer)])),
         *(_mbit(counts.total(level)) for level in inner),
         f"{energy / 1e6:,.1f}",
         f"{cycles:,}",
-        f"{100 * computing / cycles:.1f}",
+        *(f"{100 * share:.1f}" for share in shares),
     ]
 
 

@@ -152,9 +152,9 @@ def _complete(
 
 def _counter_events(layer: LayerResult, start: int, held: dict[Any, int]) -> Iterator[Event]:
     """A shared buffer's bits, in all and by tensor; or those of each tensor's buffer."""
-    inner = layer.arch.levels[-1].name
-    buffers = {f"{inner} {tensor} [bit]": {"held": bits} for tensor, bits in held.items()}
+    sram = layer.arch.levels[1]
+    buffers = {f"{sram.memories[own]} [bit]": {"held": bits} for own, bits in held.items()}
     if layer.arch.shared:
-        buffers = {f"{inner} [bit]": {"held": sum(held.values()), **held}}
+        buffers = {f"{sram.name} [bit]": {"held": sum(held.values()), **held}}
     for name, args in buffers.items():
         yield {"name": name, "cat": "sram", "ph": "C", "pid": _PID, "ts": start, "args": args}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bfpsim.arch import ArchError, replace
+from bfpsim.mapping.counts import level_column
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.evaluate import evaluate
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
     from bfpsim.arch import Arch
     from bfpsim.workloads import Network
 
-_FIGURES = (
-    *("dram_bits", "dram_payload_bits", "exact_bits", "paper_bits", "compulsory_bits"),
-    *("dram_energy_pj", "sram_energy_pj", "energy_pj", "compulsory_energy_pj"),
-    *("cycles", "compute_cycles", "stall_I_cycles", "stall_W_cycles", "stall_O_cycles"),
-)
+_BITS = ("dram_bits", "dram_payload_bits", "exact_bits", "paper_bits", "compulsory_bits")
+_CYCLES = ("cycles", "compute_cycles", "stall_I_cycles", "stall_W_cycles", "stall_O_cycles")
 
 
 def sweep_capacity(
@@ -44,9 +42,10 @@ def sweep_capacity(
     - dram_bits, dram_payload_bits: simulated, with and without burst padding
     - exact_bits, paper_bits: by the models; exact_bits equals dram_payload_bits
     - compulsory_bits: the payload that no mapping avoids, whatever the capacity
-    - dram_energy_pj, sram_energy_pj, energy_pj: simulated, by Eq. 8
+    - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by Eq. 8
     - compulsory_energy_pj: of the compulsory bits, in the DRAM alone
     - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles
+    - utilisation: multiply-accumulates / (PEs x cycles)
 
     Raises ArchError if the architecture has a buffer per tensor or a capacity is none,
     MappingError, naming capacity and layer, if a layer has no legal mapping.
@@ -63,6 +62,8 @@ def sweep_capacity(
         name, chosen = str(formats), [formats] * len(network.layers)
     else:
         name, chosen = "by layer", [formats[layer.name] for layer in network.layers]
+    energies = (level_column(level.name, "energy_pj") for level in arch.levels)
+    shown = (*_BITS, *energies, "energy_pj", "compulsory_energy_pj", *_CYCLES, "utilisation")
     rows = []
     for capacity, sized in sizes:
 
@@ -81,7 +82,7 @@ def sweep_capacity(
                 "arch": arch.name,
                 "formats": name,
                 "capacity_bits": sized.buffer("I").capacity,
-                **{name: figures[name] for name in _FIGURES},
+                **{name: figures[name] for name in shown},
             }
         )
     return pd.DataFrame(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bfpsim.mapping.counts import level_column, number
 from bfpsim.mapping.cycles import ArrayCycles, array_cycles
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bfpsim.workloads import Network
 
 RUNGS = tuple(effect.value for effect in Effect)
+T = TypeVar("T", int, Fraction)
+
 CYCLE_RUNGS = ("passes", "folds", "fill", "port", "stall")
 
 
@@ -76,8 +78,7 @@ class LayerValidation:
 
     paper, exact, simulated: DRAM bits, of exact without burst padding
     rungs: DRAM bits that each effect explains, on top of those before it; alone: by itself
-    paper_sram: SRAM bits by the paper's model, which knows no level inside
-    exact_inside, simulated_inside: bits of SRAM and of each level inside it, by name
+    paper_inside, exact_inside, simulated_inside: bits of SRAM and of each level inside it, by name
     """
 
     layer: str
@@ -86,7 +87,7 @@ class LayerValidation:
     simulated: int
     rungs: dict[str, Fraction]
     alone: dict[str, Fraction]
-    paper_sram: Fraction
+    paper_inside: dict[str, Fraction]
     exact_inside: dict[str, int]
     simulated_inside: dict[str, int]
     cycles: CycleLadder
@@ -94,11 +95,15 @@ class LayerValidation:
     @property
     def agrees(self) -> bool:
         """Whether the models with every effect equal the simulation, to the bit and cycle."""
+        return self.bits_agree and self.cycles.agrees
+
+    @property
+    def bits_agree(self) -> bool:
+        """Whether the bits do."""
         return (
             self.paper + sum(self.rungs.values()) == self.simulated
             and self.exact + self.rungs[Effect.BURSTS.value] == self.simulated
             and self.exact_inside == self.simulated_inside
-            and self.cycles.agrees
         )
 
 
@@ -120,7 +125,7 @@ class Validation:
 
         Columns: network, layer, paper_bits, one per rung (edges_bits to bursts_bits),
         simulated_bits, exact_bits, paper_error (relative to simulated), all of DRAM;
-        paper_sram_bits; of SRAM and of each level inside it exact_sram_bits and
+        of SRAM and of each level inside it paper_sram_bits, exact_sram_bits and
         simulated_sram_bits; energy_pj by Eq. 8; ideal_cycles (MACs / PEs), one per rung of cycles
         (passes_cycles, folds_cycles, fill_cycles, port_cycles, stall_cycles), cycles; agrees.
         """
@@ -135,7 +140,7 @@ class Validation:
                 "simulated_bits": v.simulated,
                 "exact_bits": v.exact,
                 "paper_error": float(v.paper / v.simulated - 1),
-                "paper_sram_bits": number(v.paper_sram),
+                **_columns("paper", v.paper_inside),
                 **_columns("exact", v.exact_inside),
                 **_columns("simulated", v.simulated_inside),
                 "energy_pj": energy,
@@ -172,9 +177,9 @@ class Validation:
             sum(v.simulated for v in layers),
             {name: sum((v.rungs[name] for v in layers), Fraction(0)) for name in RUNGS},
             {name: sum((v.alone[name] for v in layers), Fraction(0)) for name in RUNGS},
-            sum((v.paper_sram for v in layers), Fraction(0)),
-            _sums([v.exact_inside for v in layers]),
-            _sums([v.simulated_inside for v in layers]),
+            _sums([v.paper_inside for v in layers], Fraction(0)),
+            _sums([v.exact_inside for v in layers], 0),
+            _sums([v.simulated_inside for v in layers], 0),
             CycleLadder.total([v.cycles for v in layers]),
         )
 
@@ -216,7 +221,7 @@ def _validate_layer(result: LayerResult) -> LayerValidation:
         int(result.counts.total(outer)),
         {name: added * times for name, added, _ in rungs},
         {name: alone * times for name, _, alone in rungs},
-        Fraction(paper.total() - paper.total(outer)) * times,
+        {level: Fraction(paper.total(level)) * times for level in inside},
         {level: int(exact.total(level)) * times for level in inside},
         {level: int(result.counts.total(level)) for level in inside},
         _cycle_ladder(result),
@@ -236,11 +241,11 @@ def _cycle_ladder(result: LayerResult) -> CycleLadder:
     )
 
 
-def _columns(prefix: str, bits: dict[str, int]) -> dict[str, int]:
+def _columns(prefix: str, bits: Mapping[str, Fraction | int]) -> dict[str, int | float]:
     """Bits of levels by column: "exact_sram_bits"."""
-    return {f"{prefix}_{level_column(level, 'bits')}": own for level, own in bits.items()}
+    return {f"{prefix}_{level_column(name, 'bits')}": number(own) for name, own in bits.items()}
 
 
-def _sums(parts: Sequence[dict[str, int]]) -> dict[str, int]:
+def _sums(parts: Sequence[dict[str, T]], zero: T) -> dict[str, T]:
     """By level, in all layers."""
-    return {level: sum(part[level] for part in parts) for level in parts[0]}
+    return {level: sum((part[level] for part in parts), zero) for level in parts[0]}

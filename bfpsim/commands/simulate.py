@@ -19,7 +19,7 @@ from bfpsim.commands.arguments import (
     select,
     with_groups,
 )
-from bfpsim.commands.emit import Output, complain
+from bfpsim.commands.emit import Output, complain, terminal_width
 from bfpsim.commands.progress import progress
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ def simulate(
 
     if images is not None:
         run = _run_images(spec, net, formats, images, weights, labels, count)
-        output.emit(simulation_report(run.result, formats, run))
+        output.emit(simulation_report(run.result, formats, run, terminal_width()))
         _write_trace(run.result, trace)
         return
     net, mappings = select(net, layer, order, tile)
     with progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as step:
         result = simulate_network(net, spec, formats, mappings, step)
-    output.emit(simulation_report(result, formats))
+    output.emit(simulation_report(result, formats, width=terminal_width()))
     _write_trace(result, trace)
 
 

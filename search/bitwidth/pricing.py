@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from bfpsim.mapping.candidates import Objective, candidate_sizes
 from bfpsim.mapping.closed import paper
 from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.leaves import Values, Vector
+from bfpsim.mapping.counts import Counts, energy_pj
 from bfpsim.mapping.mapper import orders
 from bfpsim.mapping.models import full_counts, stored
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Tensor, make_nest
@@ -193,16 +195,19 @@ def burst_costs(
     room: dict[Tensor, Values] = {t: np.empty(shape) for t in TENSORS}
     whole, busy = np.empty(shape, bool), np.empty(len(mappings))
     for column, mapping in enumerate(mappings):
-        nest = make_nest(kept, mapping)
+        nest = make_nest(kept, mapping, [level.name for level in arch.inner])
         for row, fmt in enumerate(formats):
             uniform = LayerFormats.uniform(fmt)
             counts, cycles = full_counts(nest, arch, uniform)
             busy[column] = cycles / passes(arch.pe_array, uniform)
             tiling = Grid.of_nest(nest, arch, uniform)
             for tensor in TENSORS:
-                dram, sram = (float(counts.total(level.name, tensor)) for level in arch.levels)
-                both = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
-                moved[tensor][row, column] = both if objective == "energy" else dram
+                own = Counts({flow: n for flow, n in counts.items() if flow.tensor == tensor})
+                moved[tensor][row, column] = (
+                    math.fsum(energy_pj(flow, bits, arch) for flow, bits in own.items())
+                    if objective == "energy"
+                    else own.total(arch.levels[0].name)
+                )
                 room[tensor][row, column] = tiling.room[tensor]
             whole[row, column] = tiling.whole_blocks
     tiles = np.array(

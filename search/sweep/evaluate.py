@@ -150,6 +150,6 @@ def _models(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormat
         int(exact.total(outer)),
         Fraction(paper.total(outer)),
         {level: int(exact.total(level)) for level in inside},
-        Fraction(paper.total() - paper.total(outer)),
+        {level: Fraction(paper.total(level)) for level in inside},
         {rung: added for rung, added, _ in ladder(layer, arch, mapping, formats)[1:]},
     )

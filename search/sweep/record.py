@@ -24,15 +24,15 @@ from bfpsim.sim.utilisation import Utilisation
 class Models:
     """The analytical models of a layer beside its simulation.
 
-    exact, paper: DRAM bits by each model; paper_sram: SRAM bits by the paper's
-    exact_inside: bits of SRAM and of each level inside it, by name
+    exact, paper: DRAM bits by each model
+    exact_inside, paper_inside: bits of SRAM and of each level inside it, by name
     rungs: DRAM bits that each effect adds, from the paper's model up to the simulation
     """
 
     exact: int
     paper: Fraction
     exact_inside: Mapping[str, int]
-    paper_sram: Fraction
+    paper_inside: Mapping[str, Fraction]
     rungs: Mapping[str, Fraction]
 
     def scaled(self, times: int) -> Models:
@@ -41,7 +41,7 @@ class Models:
             self.exact * times,
             self.paper * times,
             {level: bits * times for level, bits in self.exact_inside.items()},
-            self.paper_sram * times,
+            {level: bits * times for level, bits in self.paper_inside.items()},
             {rung: bits * times for rung, bits in self.rungs.items()},
         )
 
@@ -152,9 +152,9 @@ def _plain(layer: LayerRecord) -> dict[str, Any]:
     data["traffic"] = [[*flow, bits] for flow, bits in layer.traffic.items()]
     if layer.models is not None:
         models = _fields(layer.models)
-        for name in ("paper", "paper_sram"):
-            models[name] = str(models[name])
-        models["rungs"] = {name: str(bits) for name, bits in layer.models.rungs.items()}
+        models["paper"] = str(layer.models.paper)
+        for name in ("paper_inside", "rungs"):
+            models[name] = {key: str(bits) for key, bits in models[name].items()}
         data["models"] = models
     return data
 
@@ -174,6 +174,8 @@ def _layer(data: dict[str, Any]) -> LayerRecord:
 
 
 def _models(data: dict[str, Any]) -> Models:
-    fractions = {name: Fraction(data[name]) for name in ("paper", "paper_sram")}
-    rungs = {name: Fraction(bits) for name, bits in data["rungs"].items()}
-    return Models(**data | fractions | {"rungs": rungs})
+    fractions = {
+        name: {key: Fraction(bits) for key, bits in data[name].items()}
+        for name in ("paper_inside", "rungs")
+    }
+    return Models(**data | fractions | {"paper": Fraction(data["paper"])})

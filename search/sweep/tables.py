@@ -18,6 +18,8 @@ from bfpsim.sim.validate import RUNGS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bfpsim.sim.result import LayerResult
+
 Types = Table[str, str]
 """Column -> its pandas type, the same for every part of a table, and able to hold nothing."""
 
@@ -53,7 +55,7 @@ class Tables(NamedTuple):
         - dram_bits, sram_bits, and of each level inside SRAM: simulated; dram_payload_bits:
           without burst padding
         - compulsory_bits, and of each tensor: the payload that no mapping avoids
-        - exact_bits, exact_sram_bits (and of each level inside), paper_bits, paper_sram_bits: by
+        - exact_bits, paper_bits, exact_sram_bits, paper_sram_bits (and of each level inside): by
           the models; and of each rung, from edges_bits to bursts_bits: what it adds, from
           paper_bits to dram_bits. Empty for a sweep without ladder
         - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by
@@ -150,10 +152,11 @@ def _sum_types(levels: Sequence[str]) -> dict[str, str]:
             *(f"stall_{tensor}_cycles" for tensor in TENSORS),
             *("dram_busy_cycles", *moved, *(level_column(level, "bits") for level in inside)),
             *(f"compulsory_{tensor}_bits" for tensor in TENSORS),
-            *("compulsory_bits", "exact_bits", *(_exact_column(level) for level in inside)),
+            *("compulsory_bits", "exact_bits", *(_model_column("exact", own) for own in inside)),
         ),
         _REAL: (
-            *("paper_bits", "paper_sram_bits", *(f"{rung}_bits" for rung in RUNGS)),
+            *("paper_bits", *(_model_column("paper", own) for own in inside)),
+            *(f"{rung}_bits" for rung in RUNGS),
             *(level_column(level, "energy_pj") for level in levels),
             *("energy_pj", "compulsory_energy_pj", "seconds"),
         ),
@@ -163,8 +166,8 @@ def _sum_types(levels: Sequence[str]) -> dict[str, str]:
     return first | {name: kind for kind, names in columns.items() for name in names}
 
 
-def _exact_column(level: str) -> str:
-    return f"exact_{level_column(level, 'bits')}"
+def _model_column(model: str, level: str) -> str:
+    return f"{model}_{level_column(level, 'bits')}"
 
 
 def sums(record: Record) -> dict[str, Any]:
@@ -194,10 +197,14 @@ def sums(record: Record) -> dict[str, Any]:
     }
 
 
-def cycle_sums(layers: Iterable[LayerRecord]) -> dict[str, int]:
+def cycle_sums(layers: Sequence[LayerRecord | LayerResult]) -> dict[str, int]:
     """The cycles that the PE array is busy in, and what they are made of, by column."""
-    parts = ("compute_cycles", "steady_cycles", "fill_cycles", "port_cycles")
-    return {part: sum(getattr(layer, part) for layer in layers) for part in parts}
+    return {
+        "compute_cycles": sum(layer.compute_cycles for layer in layers),
+        "steady_cycles": sum(layer.steady_cycles for layer in layers),
+        "fill_cycles": sum(layer.fill_cycles for layer in layers),
+        "port_cycles": sum(layer.port_cycles for layer in layers),
+    }
 
 
 def _models(models: Sequence[Models | None]) -> dict[str, Any]:
@@ -208,11 +215,14 @@ def _models(models: Sequence[Models | None]) -> dict[str, Any]:
     return {
         "exact_bits": sum(one.exact for one in known),
         **{
-            _exact_column(level): sum(one.exact_inside[level] for one in known)
+            _model_column("exact", level): sum(one.exact_inside[level] for one in known)
             for level in known[0].exact_inside
         },
         "paper_bits": float(sum(one.paper for one in known)),
-        "paper_sram_bits": float(sum(one.paper_sram for one in known)),
+        **{
+            _model_column("paper", level): float(sum(one.paper_inside[level] for one in known))
+            for level in known[0].paper_inside
+        },
         **{f"{rung}_bits": float(sum(one.rungs[rung] for one in known)) for rung in RUNGS},
     }
 

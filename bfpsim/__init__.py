@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from bfpsim.reports.store.write import write_report
     from bfpsim.reports.sweep import sweep_report
     from bfpsim.reports.tables import (
+        cycles_table,
         simulation_report,
         simulation_table,
         traffic_table,
@@ -153,7 +154,8 @@ _HOME = {
     "bfpsim.reports.store.write": "write_report",
     "bfpsim.reports.sweep": "sweep_report",
     "bfpsim.reports.tables": (
-        "simulation_report simulation_table traffic_table validation_report validation_table"
+        "cycles_table simulation_report simulation_table traffic_table validation_report "
+        "validation_table"
     ),
     "bfpsim.reports.trace": "write_trace",
     "bfpsim.reports.workload": (
@@ -237,6 +239,7 @@ __all__ = [
     "compare_formats",
     "compare_solvers",
     "curve_report",
+    "cycles_table",
     "dequantize",
     "dump_arch",
     "energy_report",

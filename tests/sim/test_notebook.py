@@ -71,7 +71,7 @@ def test_a_layer_shows_its_traffic(validation: Validation) -> None:
 def test_a_validation_shows_its_verdict(validation: Validation) -> None:
     table = Table(validation._repr_html_())
     header, *rows = table.rows
-    assert table.text.endswith("the simulation equals the exact model bit for bit")
+    assert table.text.endswith("the simulation equals the exact model to the bit and cycle")
     assert [row[0] for row in rows] == ["conv1", "conv2", "total"]
     error = validation.to_frame()["paper_error"].iloc[-1]
     assert rows[-1][header.index("paper_error")] == f"{error:+.1%}"

@@ -7,7 +7,7 @@ from bfpsim.arch import load_arch
 from bfpsim.arch import replace as with_value
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.models import compulsory_counts
-from bfpsim.mapping.nest import Mapping, MappingError
+from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.search.sweep.evaluate import attempt, evaluate
 from bfpsim.search.sweep.point import Point, program
@@ -24,10 +24,12 @@ def test_a_record_is_the_simulation_of_every_layer(point, network):
         formats = point.formats_by_layer[layer.name]
         mapping = find_mapping(layer, point.arch, formats, model="full")
         result = simulate(layer, point.arch, mapping, formats)
-        assert (kept.order, kept.tile) == (mapping.order, mapping.tile)
+        assert kept.mapping == mapping
         assert kept.traffic == result.counts
         assert kept.stalls == result.stalls
         assert (kept.cycles, kept.compute_cycles) == (result.cycles, result.compute_cycles)
+        assert kept.steady_cycles == result.steady_cycles
+        assert kept.fill_cycles == result.fill_cycles == 0
         assert (kept.steps, kept.transfers) == (result.steps, result.transfers)
         floor = compulsory_counts(layer, point.arch, formats)
         assert kept.compulsory == {tensor: floor.total("DRAM", tensor) for tensor in "IWO"}
@@ -44,14 +46,14 @@ def test_its_models_are_those_of_validate(point, network):
 
 
 def assert_models_of_validate(record: Record, point: Point) -> None:
-    mappings = {one.layer: Mapping(one.order, dict(one.tile)) for one in record.layers}
+    mappings = {one.layer: one.mapping for one in record.layers}
     validation = validate(point.network, point.arch, point.formats_by_layer, mappings)
     for expected, kept in zip(validation.layers, record.layers, strict=True):
         assert kept.models == Models(
             expected.exact,
             expected.paper,
-            expected.exact_sram,
-            expected.paper_sram,
+            expected.exact_inside,
+            expected.paper_inside,
             expected.rungs,
         )
 
@@ -119,7 +121,7 @@ def test_what_neighbours_share_is_what_each_would_find(point, network, objective
         record = evaluate(replace(point, arch=arch, objective=objective))
         for layer, kept in zip(network.layers, record.layers, strict=True):
             mapping = find_mapping(layer, arch, point.formats[0], objective=objective, model="full")
-            assert (kept.order, kept.tile) == (mapping.order, mapping.tile), path
+            assert kept.mapping == mapping, path
         assert_models_of_validate(record, replace(point, arch=arch))
 
 

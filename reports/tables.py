@@ -101,7 +101,8 @@ def simulation_table(result: NetworkResult, width: int = 120) -> Table:
     for layer in result.layers:
         cells = _simulation_cells((layer,), levels, layer.energy_pj, wide)
         name, mapping = escape(layer.layer.name), escape(str(layer.mapping))
-        table.add_row(*((name, mapping) if wide else (f"{name}\n [dim]{mapping}[/]",)), *cells)
+        below = mapping.replace("; ", "\n ")  # a line for each level
+        table.add_row(*((name, mapping) if wide else (f"{name}\n [dim]{below}[/]",)), *cells)
     table.add_section()
     total = _simulation_cells(result.layers, levels, result.energy_pj, wide)
     table.add_row(*(("total", "") if wide else ("total",)), *total, style="bold")

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from bfpsim.arch import Arch, replace
+from bfpsim.arch import Arch, load_arch, replace
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping
 from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer
@@ -265,6 +265,31 @@ def random_arch(rng: random.Random, burst: str = "1 bit") -> Arch:
         bandwidth=rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
         latency=rng.choice(["0 ns", "100 ns", "13 ns"]),
     )
+
+
+def deep_arch() -> Arch:
+    """Accumulators and an input buffer inside SRAM; narrow ports, and an array that fills."""
+    data = load_arch("ideal-64k").model_dump()
+    data["name"] = "deep"
+    data["levels"] = [
+        {
+            "name": "in",
+            "tensors": ["I"],
+            "capacity": "8 KiB",
+            "double_buffered": True,
+            "energy": "0.04 pJ/bit",
+        },
+        {
+            "name": "acc",
+            "tensors": ["O"],
+            "capacity": "16 KiB",
+            "energy": "0.05 pJ/bit",
+            "ports": {"read": "512 bit", "write": "512 bit"},
+        },
+    ]
+    data["sram"]["ports"] = {"read": "96 bit", "write": "64 bit"}
+    data["pe_array"]["fill"] = "overlapped"
+    return Arch.model_validate(data)
 
 
 def tight(arch: Arch, bits: int) -> Arch:

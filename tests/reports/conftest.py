@@ -1,10 +1,12 @@
 import pytest
 
 from bfpsim.arch import load_arch
+from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.search.buffers import sweep_capacity
 from bfpsim.sim.validate import validate
 from bfpsim.workloads import NetworkBuilder
+from tests.generate import deep_arch
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 
@@ -25,3 +27,14 @@ def sweep(network):
 @pytest.fixture(scope="session")
 def validation(network):
     return validate(network, load_arch("ideal-16k"), BFP8)
+
+
+@pytest.fixture(scope="session")
+def deep(network):
+    """On a machine with an input buffer and accumulators inside SRAM, narrow ports and fill."""
+    inner = {"in": Mapping("CP", {"C": 4, "P": 2}), "acc": Mapping("PQ", {"P": 1, "Q": 4})}
+    mappings = {
+        "conv1": Mapping("P", {"P": 6}, inner),
+        "conv2": Mapping("KP", {"K": 16, "P": 3}),
+    }
+    return validate(network, deep_arch(), BFP8, mappings)

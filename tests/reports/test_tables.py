@@ -5,14 +5,19 @@ import pytest
 from rich.console import Console
 
 from bfpsim.arch import load_arch, shipped
+from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.reports.capacity import sweep_table
 from bfpsim.reports.tables import (
     arch_table,
+    cycles_table,
     layers_frame,
+    simulation_report,
     simulation_table,
     traffic_table,
     validation_table,
 )
+
+BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 
 
 def lines(table, width=120):
@@ -64,12 +69,84 @@ def test_traffic_adds_up(validation):
 def test_simulation_table_and_frame_hold_the_same_layers(validation):
     result = validation.simulated
     frame = layers_frame(result)
-    rows = lines(simulation_table(result), 80)[-3:]
+    rows = lines(simulation_table(result, 200), 200)[-3:]
     assert [cells[0] for cells in rows] == [*frame["layer"], "total"]
-    assert rows[-1][-2] == f"{frame['cycles'].sum():,}"
+    assert rows[-1][-5] == f"{frame['cycles'].sum():,}"
     waits = frame[["stall_I_cycles", "stall_W_cycles", "stall_O_cycles"]].sum(axis=1)
     assert (frame["cycles"] == frame["compute_cycles"] + waits).all()
+    parts = frame[["steady_cycles", "fill_cycles", "port_cycles"]].sum(axis=1)
+    assert (frame["compute_cycles"] == parts).all()
     assert frame["energy_pj"].tolist() == [layer.energy_pj for layer in result.layers]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("machine", ["validation", "deep"])
+def test_mappings_and_shares_of_the_array_are_shown(request, machine, width):
+    """Below the layer's name where the terminal is narrow; tensors are together there, too."""
+    result = request.getfixturevalue(machine).simulated
+    rows = [" ".join(cells) for cells in lines(simulation_table(result, width), width)]
+    for layer in result.layers:
+        first = next(place for place, row in enumerate(rows) if row.startswith(layer.layer.name))
+        cuts = str(layer.mapping).split("; ") if width == 80 else [str(layer.mapping)]
+        last = first + len(cuts) * (width == 80)
+        assert all(cut in " ".join(rows[first : last + 1]) for cut in cuts)
+        outer, *inside = (
+            f" {layer.counts.total(level.name) / 1e6:,.3f}" for level in result.arch.levels
+        )
+        assert "".join(inside) in rows[last]
+        assert (outer + inside[0] in rows[last]) == (width == 80)
+        share = layer.layer.macs / (256 * layer.cycles)
+        assert rows[last].endswith(f" {100 * share:.1f}")
+    names = [level.name for level in result.arch.levels]
+    assert all(any(name in row.split() for row in rows[:4]) for name in names)
+
+
+def test_an_inner_tile_has_columns_by_the_name_of_its_level(deep):
+    frame = layers_frame(deep.simulated)
+    assert frame["acc_order"].tolist() == ["PQ", ""]
+    assert frame["acc_tile"].tolist() == ["P=1 Q=4", ""]
+    assert frame["in_tile"].tolist() == ["C=4 P=2", ""]
+    by_level = deep.simulated.traffic.groupby("level")["bits"].sum()
+    for level in ("dram", "sram", "in", "acc"):
+        name = level.upper() if level in ("dram", "sram") else level
+        assert frame[f"{level}_bits"].sum() == by_level[name]
+
+
+@pytest.mark.parametrize("machine", ["validation", "deep"])
+def test_cycles_add_up_from_left_to_right(request, machine):
+    validation = request.getfixturevalue(machine)
+    rows = lines(cycles_table(validation), 80)
+    assert rows[1][-2:] == ["for", "DRAM"] or "waiting" in rows[1]
+    for cells, row in zip(rows[-3:], [*validation.layers, validation.total], strict=True):
+        name, *numbers, agrees = cells
+        assert (name, agrees) == (row.layer, "yes")
+        *added, simulated = (int(cell.replace(",", "")) for cell in numbers if cell != "-")
+        assert simulated == row.cycles.simulated
+        assert sum(added) == pytest.approx(simulated, abs=len(added))
+
+
+def test_a_cycle_that_differs_is_shouted_in_the_table_of_cycles(validation):
+    layer = validation.layers[0]
+    longer = replace(layer.cycles, simulated=layer.cycles.simulated + 1)
+    wrong = replace(validation, layers=(replace(layer, cycles=longer),))
+    assert lines(cycles_table(wrong))[-1][-1] == "NO"
+    assert lines(validation_table(wrong))[-1][-1] == "yes"
+
+
+def test_ports_without_a_limit_say_what_passes_them(validation, deep):
+    report = simulation_report(validation.simulated, BFP8)
+    read, _ = report.summary["unlimited_ports"]
+    counts = validation.simulated.layers[1].counts
+    operands = counts.total("SRAM", "I", "read") + counts.total("SRAM", "W", "read")
+    bits = operands + counts.total("SRAM", "O", "read", "psum")
+    assert read["layer"] == "conv2"
+    assert read["most"] == bits / validation.simulated.layers[1].compute_cycles
+    text = " ".join(" ".join(cells) for cells in lines(report.table, 80)[-3:])
+    times = f"{read['most'] / 128:.1f} x"
+    assert "SRAM is 128 bit wide and its ports have no limit: in a busy cycle" in text
+    assert times in text
+    limited = simulation_report(deep.simulated, BFP8)
+    assert limited.summary["unlimited_ports"] == []  # SRAM is limited, and acc has no width
 
 
 def test_sweep_rows_and_floor(sweep):

@@ -6,10 +6,12 @@ from fractions import Fraction
 import pytest
 
 from bfpsim.arch import load_arch
+from bfpsim.mapping.cycles import ArrayCycles
 from bfpsim.mapping.nest import Mapping, MappingError
-from bfpsim.quant.formats import BFP, LayerFormats
-from bfpsim.sim.validate import validate
-from bfpsim.workloads import load_workload
+from bfpsim.quant.formats import BFP, LayerFormats, Plain
+from bfpsim.sim.validate import CYCLE_RUNGS, Validation, validate
+from bfpsim.workloads import NetworkBuilder, load_workload
+from tests.generate import deep_arch
 
 FORMATS = LayerFormats.uniform(BFP(8, 3, 16))
 
@@ -45,3 +47,71 @@ def test_a_given_mapping_is_used_and_an_illegal_one_named() -> None:
     assert validation.simulated.layers[-1].mapping == given["fc"]
     with pytest.raises(MappingError, match="fc: tile C=999"):
         validate(network, load_arch("ideal-64k"), FORMATS, {"fc": Mapping("C", {"C": 999})})
+
+
+# --- cycles, and levels inside SRAM -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deep() -> Validation:
+    build = NetworkBuilder("tiny", input_shape=(1, 12, 12, 12))
+    x = build.conv("conv1", "input", 32, kernel=3, padding=1)
+    build.conv("conv2", x, 32, kernel=3, padding=1, stride=2)
+    inner = {
+        "in": Mapping("CP", {"C": 8, "P": 2}),
+        "acc": Mapping("RPQ", {"P": 1, "Q": 5, "R": 1}),
+    }
+    mappings = {
+        "conv1": Mapping("KP", {"K": 16, "P": 5}, inner),
+        "conv2": Mapping("CKP", {"K": 16, "P": 4, "C": 16}),
+    }
+    return validate(build.network(), deep_arch(), FORMATS, mappings)
+
+
+def test_every_level_and_every_cycle_agree_and_one_more_would_show(deep: Validation) -> None:
+    assert deep.agrees
+    for v in (*deep.layers, deep.total):
+        assert [*v.simulated_inside] == ["SRAM", "in", "acc"]
+        for level, bits in v.simulated_inside.items():
+            off = v.simulated_inside | {level: bits + 1}
+            assert not replace(v, simulated_inside=off).agrees
+        ladder = v.cycles
+        for name in ArrayCycles._fields:
+            more = getattr(ladder.counted, name) + 1
+            assert not replace(ladder, counted=ladder.counted._replace(**{name: more})).agrees
+        wrong = replace(ladder, simulated=ladder.simulated + 1)
+        assert not replace(v, cycles=wrong).agrees
+        assert replace(v, cycles=wrong).bits_agree
+
+
+def test_rungs_lead_from_multiplications_to_the_simulated_cycles(deep: Validation) -> None:
+    for v, result in zip(deep.layers, deep.simulated.layers, strict=True):
+        rungs = v.cycles.rungs
+        assert tuple(rungs) == CYCLE_RUNGS
+        assert v.cycles.ideal == Fraction(result.layer.macs, 256)
+        assert v.cycles.ideal + sum(rungs.values()) == result.cycles
+        assert rungs["fill"] == result.fill_cycles > 0
+        assert rungs["port"] == result.port_cycles > 0
+        assert rungs["stall"] == sum(result.stalls.values())
+    # conv1 multiplies 8 and 4 of its 12 channels at once, on 16 rows; conv2 takes 16 and 16.
+    first, second = (v.cycles for v in deep.layers)
+    assert first.rungs["folds"] == 2 * 9 * 144 * 2 - first.ideal
+    assert second.rungs["folds"] == 0
+
+
+def test_the_frame_has_a_column_per_level_and_per_rung(deep: Validation) -> None:
+    frame = deep.to_frame()
+    layers, total = frame.iloc[:-1], frame.iloc[-1]
+    for column in ("exact_acc_bits", "simulated_in_bits", "cycles", "port_cycles", "ideal_cycles"):
+        assert layers[column].sum() == total[column] > 0
+    rungs = [f"{name}_cycles" for name in CYCLE_RUNGS]
+    assert (frame["ideal_cycles"] + frame[rungs].sum(axis=1) == frame["cycles"]).all()
+    assert (frame["exact_in_bits"] == frame["simulated_in_bits"]).all()
+
+
+def test_wide_operands_are_a_rung_of_their_own() -> None:
+    network = load_workload("resnet18-fashion")
+    wide = LayerFormats(Plain(16), Plain(8), Plain(8))  # 11 bits of significand: two passes
+    validation = validate(network, load_arch("ideal-64k"), wide)
+    assert validation.agrees
+    assert all(v.cycles.rungs["passes"] == v.cycles.ideal for v in validation.layers)

@@ -320,9 +320,16 @@ def _capacity_bits(arch: Arch) -> int:
 
 
 def _leaves(data: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """The values below a part by their paths, as `replace` takes them; lists of words as text."""
     for key, value in data.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{path}{key}.")
+        elif isinstance(value, list | tuple) and not all(isinstance(own, str) for own in value):
+            parts = {str(own.pop("name", place)): own for place, own in enumerate(map(dict, value))}
+            yield from _leaves(parts, f"{path}{key}.")
+        elif isinstance(value, list | tuple):
+            if value:
+                yield f"{path}{key}", ", ".join(value)
         else:
             yield f"{path}{key}", value
 

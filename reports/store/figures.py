@@ -40,7 +40,7 @@ _TICKS = 8  # capacities with a label
 _NAMES = 26  # layers with a label
 _LINES = ((BLUE, "o"), (VERMILION, "^"), (SKY, "s"), (ORANGE, "D"), (GREY, "v"))
 _FLOOR = (4, 3)  # dashes
-_LEGEND = 7  # entries in a row
+_LEGEND = 6  # entries in a row, at most
 
 
 class Segment(NamedTuple):
@@ -244,8 +244,7 @@ def plot_stalls(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) ->
         )
         for frame in (points, layers)
     )
-    segments = [own for own in _CYCLES if points[own.column].any() or layers[own.column].any()]
-    _plot_breakdown(points, layers, segments, "what the PE array did", "1000 cycles", 1e3, path)
+    _plot_breakdown(points, layers, _CYCLES, "what the PE array did", "1000 cycles", 1e3, path)
 
 
 def _plot_breakdown(
@@ -260,6 +259,7 @@ def _plot_breakdown(
     least = cheapest(points, "network").iloc[0]
     best = cheapest(points[points["formats"] == least["formats"]], "capacity_bits")
     of_best = layers[layers["point"] == least["point"]]
+    segments = [own for own in segments if best[own.column].any() or of_best[own.column].any()]
     with drawing() as figure:
         whole, each = figure.subplots(1, 2, width_ratios=(1, 2))
         stack(whole, best, segments, scale)
@@ -271,8 +271,8 @@ def _plot_breakdown(
         layer_axis(each, list(of_best["layer"]))
         each.set_title(f"layers of point {least['point']}, the least of all")
         handles, labels = whole.get_legend_handles_labels()
-        columns = min(len(segments), _LEGEND)
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        rows = -(-len(segments) // _LEGEND)
+        figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(segments) // rows))
         figure.suptitle(f"{least['network']} in {least['formats']}: {title}")
         save(figure, path)
 

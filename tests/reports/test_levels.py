@@ -6,11 +6,15 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.reports.capacity import plot_sweep, sweep_table
 from bfpsim.reports.levels import levels_in
 from bfpsim.reports.store.figures import plot_energy
 from bfpsim.reports.style import BLUE, ORANGE, SKY
+from bfpsim.reports.tables import arch_table
 from bfpsim.reports.tradeoff import energy_table
+from bfpsim.search.buffers import sweep_capacity
+from tests.generate import deep_arch
 
 
 @pytest.fixture
@@ -80,3 +84,21 @@ def test_widths_and_breakdowns_have_it_too(monkeypatch, tmp_path) -> None:
     plot_energy(frame, frame, tmp_path / "unused.png")
     names = [bars.get_label() for bars in figures[0].axes[0].containers]
     assert names == [f"{level} {t}" for level in ("hbm", "SRAM", "acc") for t in "IWO"]
+
+
+def test_capacities_of_a_machine_with_levels_inside_sram(network, tmp_path) -> None:
+    formats = LayerFormats.uniform(BFP(8, 3, 16))
+    frame = sweep_capacity(network, deep_arch(), formats, ["4 KiB", "8 KiB"])
+    levels = levels_in(frame)
+    assert [level.name for level in levels] == ["DRAM", "SRAM", "in", "acc"]
+    parts = frame[[level.column("energy_pj") for level in levels]]
+    assert parts.sum(axis=1).tolist() == pytest.approx(frame["energy_pj"].tolist())
+    share = network.macs / (256 * frame["cycles"])
+    assert frame["utilisation"].tolist() == pytest.approx(share.tolist())
+    plot_sweep(frame, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_levels_inside_sram_are_in_the_table_of_architectures() -> None:
+    rows = printed(arch_table([deep_arch()]))
+    assert " ".join(rows[-1]).startswith("deep 64 KiB in 8 KiB, acc 16 KiB 500 MHz")

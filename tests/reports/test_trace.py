@@ -286,3 +286,14 @@ def test_a_run_with_data_has_the_same_trace(tmp_path) -> None:
         return json.dumps(event, sort_keys=True)
 
     assert sorted(sizes["traceEvents"], key=key) == sorted(values["traceEvents"], key=key)
+
+
+def test_counters_are_of_sram_whatever_lies_inside_it(deep, tmp_path) -> None:
+    """Tiles of inner levels have no events of their own: their time is in that of their steps."""
+    result = deep.simulated
+    _, threads, samples = traced(result, tmp_path)
+    assert {sample.name for sample in samples} == {"SRAM [bit]"}
+    layers, ports = layers_and_ports(threads)
+    spent = sum(piece.dur for piece in ports["PE array"] if piece.name == "compute")
+    assert spent == result.compute_cycles > sum(one.steady_cycles for one in result.layers)
+    assert sum(outer.dur for outer in layers) == result.cycles

@@ -18,7 +18,6 @@ from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
-from bfpsim.sim.demand import Demand, demands
 from bfpsim.sim.result import NetworkResult, utilisation_of
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from bfpsim.mapping.counts import Kind
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.search.experiments.inference import ImageRun
+    from bfpsim.sim.demand import Demand
     from bfpsim.sim.result import LayerResult
     from bfpsim.sim.validate import LayerValidation, Validation
 
@@ -266,7 +266,7 @@ def simulation_report(
     images: the run that it is of; then predictions too, and how many are right
     width: terminal columns that the table may take
     """
-    found = demands(result.layers)
+    found = result.demands
     summary = {
         "network": result.network,
         "arch": result.arch.name,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bfpsim.mapping.counts import Direction
+from bfpsim.mapping.counts import Counts, Direction
+from bfpsim.mapping.nest import Tensor
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch, Level
-    from bfpsim.mapping.nest import Tensor
-    from bfpsim.sim.result import LayerResult
 
 
 class Demand(NamedTuple):
@@ -34,15 +33,22 @@ class Demand(NamedTuple):
         return self.most > self.width
 
 
-def demands(results: Sequence[LayerResult]) -> list[Demand]:
+class Passed(NamedTuple):
+    """A layer that ran: its name, the bits that it moved, and cycles that the array was busy."""
+
+    layer: str
+    counts: Counts
+    busy: int
+
+
+def demands(arch: Arch, layers: Sequence[Passed]) -> list[Demand]:
     """The demand in every direction that has no limit, of memories that have a width.
 
-    results: of layers on one architecture; outer memories come first
+    layers: that ran on the architecture; outer memories come first
     """
-    arch = results[0].arch
     found = []
-    for place, level in enumerate(arch.levels):
-        for memory in dict.fromkeys(level.memories.values()) if level.buffers else ():
+    for level in arch.levels[1:]:
+        for memory in dict.fromkeys(level.memories.values()):
             tensors = [tensor for tensor, name in level.memories.items() if name == memory]
             buffer = level.buffers[tensors[0]]
             limits: dict[Direction, int | None] = {
@@ -52,29 +58,28 @@ def demands(results: Sequence[LayerResult]) -> list[Demand]:
             for direction, limit in limits.items():
                 if buffer.width is None or limit is not None:
                     continue
-                bits = [_passing(one, arch, place, tensors, direction) for one in results]
-                cycles = [one.compute_cycles for one in results]
-                each = [own / busy for own, busy in zip(bits, cycles, strict=True)]
+                bits = [_passing(one.counts, arch, level, tensors, direction) for one in layers]
+                each = [own / one.busy for own, one in zip(bits, layers, strict=True)]
                 worst = each.index(max(each))
-                layer = results[worst].layer.name
-                average = sum(bits) / sum(cycles)
-                found.append(Demand(memory, direction, buffer.width, average, each[worst], layer))
+                average = sum(bits) / sum(one.busy for one in layers)
+                found.append(
+                    Demand(
+                        *(memory, direction, buffer.width, average),
+                        *(each[worst], layers[worst].layer),
+                    )
+                )
     return found
 
 
 def _passing(
-    result: LayerResult, arch: Arch, place: int, tensors: Sequence[Tensor], direction: Direction
+    counts: Counts, arch: Arch, level: Level, tensors: Sequence[Tensor], direction: Direction
 ) -> int:
     """Bits that pass a memory in one direction through the ports that the array uses."""
-    counts, level = result.counts, arch.levels[place]
     bits = sum(counts.total(level.name, tensor, direction) for tensor in tensors)
-    if place == 1 and arch.dma.port == "own":
-        outside: Direction = "read" if direction == "write" else "write"
-        bits -= sum(_payload(result, arch.levels[0], tensor, outside) for tensor in tensors)
+    if level is arch.levels[1] and arch.dma.port == "own":
+        outer = arch.levels[0].name
+        opposite: Direction = "read" if direction == "write" else "write"
+        for tensor in tensors:  # bursts are padded outside alone
+            transfers = counts.total(outer, tensor, opposite)
+            bits -= transfers - counts.total(outer, tensor, opposite, "burst")
     return int(bits)
-
-
-def _payload(result: LayerResult, level: Level, tensor: Tensor, direction: Direction) -> int:
-    """Bits of a tensor without burst padding, which never reaches SRAM."""
-    moved = result.counts.total(level.name, tensor, direction)
-    return int(moved - result.counts.total(level.name, tensor, direction, "burst"))

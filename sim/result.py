@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bfpsim.mapping.array import passes
 from bfpsim.mapping.counts import Counts, energy_pj, level_column, to_frame
 from bfpsim.mapping.nest import Mapping, Tensor
+from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.notebook import as_html
 from bfpsim.sim.timeline import Timeline
 from bfpsim.sim.utilisation import Utilisation
@@ -158,6 +159,12 @@ class NetworkResult:
         """The tidy table of all layers."""
         rows = ((self.network, r.layer.name, r.counts) for r in self.layers)
         return to_frame(rows, self.arch)
+
+    @property
+    def demands(self) -> list[Demand]:
+        """What a busy cycle asks of memories whose ports have no limit."""
+        layers = [Passed(r.layer.name, r.counts, r.compute_cycles) for r in self.layers]
+        return demands(self.arch, layers)
 
     @property
     def cycles(self) -> int:

@@ -13,6 +13,7 @@ from bfpsim.reports.store.figures import draw_figures
 from bfpsim.reports.store.findings import Findings, read_findings
 from bfpsim.reports.store.page import Column, PageTable, Section, render
 from bfpsim.reports.style import BITS, ENERGY, TIME, Unit, readable
+from bfpsim.reports.tables import demand_text
 from bfpsim.reports.tradeoff import read_accuracies, unbeaten
 from bfpsim.workloads.files.atomic import write_atomic
 
@@ -161,6 +162,10 @@ def _warnings(findings: Findings) -> list[str]:
             "the version of bfpsim, or the layers of a network of that name. Give the sweep "
             "(--sweep SPEC.yaml) to tell them apart."
         )
+    for network, best in findings.best.items():
+        warnings += [
+            f"{network}, point {best.point}: {text}." for text in demand_text(best.record.demands)
+        ]
     if "paper_bits" not in findings.points:
         silent = list(findings.best)
     else:

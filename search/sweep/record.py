@@ -17,6 +17,7 @@ from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import Tensor
+from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.utilisation import Utilisation
 
 
@@ -105,6 +106,12 @@ class Record:
     def cycles(self) -> int:
         """Cycles of all layers, one after the other."""
         return sum(layer.cycles for layer in self.layers)
+
+    @property
+    def demands(self) -> list[Demand]:
+        """What a busy cycle asks of memories whose ports have no limit."""
+        layers = [Passed(one.layer, one.traffic, one.compute_cycles) for one in self.layers]
+        return demands(self.arch, layers)
 
     def bits(self, level: str, kind: Kind | None = None) -> int:
         """Simulated bits of a level, of one kind or all, burst padding included."""

@@ -9,7 +9,7 @@ from bfpsim.arch import Arch, load_arch
 from bfpsim.mapping.cycles import array_cycles
 from bfpsim.mapping.nest import EVERY_DIM, Mapping, make_nest
 from bfpsim.quant.formats import LayerFormats, Plain
-from bfpsim.sim.demand import demands
+from bfpsim.sim.demand import Demand
 from bfpsim.sim.result import LayerResult, NetworkResult, repeated
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
@@ -151,9 +151,13 @@ def test_models_price_what_the_simulator_counts_per_repeat() -> None:
 # --- ports without a limit ----------------------------------------------------------------------
 
 
+def demanded(*layers: LayerResult) -> list[Demand]:
+    return NetworkResult("some", layers[0].arch, layers, len(layers)).demands
+
+
 def test_what_passes_ports_without_a_limit_is_of_the_array_alone() -> None:
     """4 cycles: 16 inputs and 16 weights of 8 bits are read, 16 results of 8 bits written."""
-    read, write = demands([run(FOUR, machine())])
+    read, write = demanded(run(FOUR, machine()))
     assert read == ("SRAM", "read", 64, 64.0, 64.0, "four")
     assert write == ("SRAM", "write", 64, 32.0, 32.0, "four")
     assert not read.exceeds
@@ -161,24 +165,23 @@ def test_what_passes_ports_without_a_limit_is_of_the_array_alone() -> None:
     # With a shared port the engine's 32 operands come in there, too, and its 16 results go out.
     arch = machine()
     shared = arch.model_copy(update={"dma": arch.dma.model_copy(update={"port": "shared"})})
-    read, write = demands([run(FOUR, shared)])
+    read, write = demanded(run(FOUR, shared))
     assert (read.average, write.average) == (96.0, 96.0)
     assert read.exceeds
 
 
 def test_the_worst_layer_is_named_and_a_limit_is_no_excess() -> None:
     deep = ConvLayer("deep", K=4, C=8, P=2, Q=2)  # a second fold of C: 16 sums go and come back
-    results = [run(FOUR, machine()), run(deep, machine())]
-    read, write = demands(results)
+    read, write = demanded(run(FOUR, machine()), run(deep, machine()))
     assert read[3:] == ((256 + 512 + 512) / 12, (512 + 512) / 8, "deep")
     assert write[3:] == ((128 + 128 + 512) / 12, (128 + 512) / 8, "deep")
-    (write,) = demands([run(FOUR, machine(ports={"read": "512 bit"}))])
+    (write,) = demanded(run(FOUR, machine(ports={"read": "512 bit"})))
     assert write.direction == "write"
 
 
 def test_buffers_of_each_tensor_are_apart() -> None:
     split = load_arch("ideal-64k-split")
-    found = demands([run(FOUR, split)])
+    found = demanded(run(FOUR, split))
     assert [(one.memory, one.direction) for one in found] == [
         (f"SRAM {tensor}", direction) for tensor in "IWO" for direction in ("read", "write")
     ]

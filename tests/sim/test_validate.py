@@ -1,5 +1,6 @@
 """Validation reports what the models and the simulator say, and notices when they disagree."""
 
+import random
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,8 +11,15 @@ from bfpsim.mapping.cycles import ArrayCycles
 from bfpsim.mapping.nest import Mapping, MappingError
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.sim.validate import CYCLE_RUNGS, Validation, validate
-from bfpsim.workloads import NetworkBuilder, load_workload
-from tests.generate import deep_arch
+from bfpsim.workloads import Network, NetworkBuilder, Node, load_workload
+from tests.generate import (
+    deep_arch,
+    random_formats,
+    random_layer,
+    random_machine,
+    random_nested_mapping,
+)
+from tests.long import often
 
 FORMATS = LayerFormats.uniform(BFP(8, 3, 16))
 
@@ -115,3 +123,25 @@ def test_wide_operands_are_a_rung_of_their_own() -> None:
     validation = validate(network, load_arch("ideal-64k"), wide)
     assert validation.agrees
     assert all(v.cycles.rungs["passes"] == v.cycles.ideal for v in validation.layers)
+
+
+@pytest.mark.parametrize("seed", often(40, range(1000)))
+def test_random_machines_of_two_to_five_levels_agree(seed: int) -> None:
+    """Bits of every level and every rung of cycles; mappings that are not legal are drawn again."""
+    rng = random.Random(seed)
+    while True:
+        layer, formats = random_layer(rng), random_formats(rng)
+        arch = random_machine(rng, rng.choice(["1 bit", "32 B"]))
+        mapping = random_nested_mapping(rng, layer, formats, arch)
+        nodes = (
+            Node("input", "input", input_shape=layer.input_shape),
+            Node("random", "conv", ("input",), layer=layer),
+        )
+        try:
+            validation = validate(Network("one", nodes), arch, formats, {"random": mapping})
+        except MappingError:
+            continue
+        break
+    assert validation.agrees
+    (v,) = validation.layers
+    assert v.cycles.ideal + sum(v.cycles.rungs.values()) == validation.simulated.cycles

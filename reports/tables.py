@@ -109,21 +109,26 @@ def simulation_table(result: NetworkResult, width: int = 120) -> Table:
     return table
 
 
-def demand_text(found: Sequence[Demand]) -> list[str]:
-    """A line for each memory without ports of which some layer asks more than its width."""
+def demand_text(found: Sequence[Demand], when: str = "in a busy cycle") -> list[str]:
+    """A line for each memory without ports of which some layer asks more than its width.
+
+    when: what the demand is of
+    """
     lines = []
     for memory in dict.fromkeys(one.memory for one in found if one.exceeds):
-        own = [one for one in found if one.memory == memory]
-        parts = (
-            f"{one.direction}s {one.average:,.0f} bit ({one.layer}: {one.most:,.0f}, "
-            f"{one.most / one.width:,.1f} x)"
-            for one in own
-        )
+        own = [one for one in found if one.memory == memory and one.most]
+        parts = (f"{one.direction}s {one.average:,.0f} bit ({_excess(one)})" for one in own)
         lines.append(
-            f"{memory} is {own[0].width} bit wide and its ports have no limit: in a busy cycle the "
-            f"array {' and '.join(parts)}"
+            f"{memory} is {own[0].width} bit wide and its ports have no limit: {when} the array "
+            f"{' and '.join(parts)}"
         )
     return lines
+
+
+def _excess(one: Demand) -> str:
+    """The most by the width; with the layer that asks for it, where there are several."""
+    times = f"{one.most / one.width:,.1f} x"
+    return times if one.most == one.average else f"{one.layer}: {one.most:,.0f}, {times}"
 
 
 def validation_table(validation: Validation, width: int = 120) -> Table:

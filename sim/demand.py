@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from bfpsim.mapping.array import STATIONARY
 from bfpsim.mapping.counts import Counts, Direction
-from bfpsim.mapping.nest import Tensor
+from bfpsim.mapping.nest import RELEVANT, Tensor
 
 if TYPE_CHECKING:
-    from bfpsim.arch import Arch, Level
+    from bfpsim.arch import Arch, Level, PEArray
 
 
 class Demand(NamedTuple):
@@ -69,6 +71,29 @@ def demands(arch: Arch, layers: Sequence[Passed]) -> list[Demand]:
                     )
                 )
     return found
+
+
+def full_array(arch: Arch) -> list[Demand]:
+    """The demand of a cycle in which every lane multiplies, whatever the layer.
+
+    What is stationary is not in it, which is read once a load, nor are exponents.
+    """
+    array, counts = arch.pe_array, Counts()
+    operands: tuple[Tensor, ...] = ("I", "W")
+    for tensor in operands:
+        if STATIONARY[array.stationary] != tensor:
+            bits = _lanes(array, RELEVANT[tensor]) * array.mac_bits
+            counts.add(arch.holder(tensor).name, tensor, "read", "mantissa", bits)
+    if STATIONARY[array.stationary] != "O":
+        sums = _lanes(array, RELEVANT["O"]) * array.accumulator_bits
+        counts.add(arch.holder("O").name, "O", "read", "psum", sums)
+        counts.add(arch.holder("O").name, "O", "write", "psum", sums)
+    return demands(arch, [Passed("all lanes", counts, 1)])
+
+
+def _lanes(array: PEArray, dims: str) -> int:
+    """Lanes along the axes of some dimensions; an axis that others fill up is full of its own."""
+    return prod(axis.size for axis in array.axes if axis.dim[0] in dims)
 
 
 def _passing(

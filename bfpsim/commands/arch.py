@@ -34,8 +34,13 @@ def show(name: Annotated[str, typer.Argument(help="A shipped name or a YAML file
 def check(
     files: Annotated[list[str], typer.Argument(help="YAML files or shipped names.")],
 ) -> None:
-    """Say whether files are valid; exit code 2 with one line per file that is not."""
+    """Say whether files are valid; exit code 2 with one line per file that is not.
+
+    Of a valid one whose SRAM has no port limits: by how much a full array exceeds its width.
+    """
     from bfpsim.arch import ArchError, load_arch
+    from bfpsim.reports.tables import demand_text
+    from bfpsim.sim.demand import full_array
 
     bad = 0
     for file in files:
@@ -46,6 +51,8 @@ def check(
             complain(str(error))
         else:
             print(f"{file}: valid ({spec.name})")
+            for line in demand_text(full_array(spec), "in a cycle of all lanes"):
+                print(f"{file}: {line}")
     if bad:
         raise typer.Exit(2)
 

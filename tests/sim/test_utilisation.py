@@ -5,15 +5,15 @@ from itertools import product
 
 import pytest
 
-from bfpsim.arch import Arch, load_arch
+from bfpsim.arch import Arch, Ports, load_arch
 from bfpsim.mapping.cycles import array_cycles
 from bfpsim.mapping.nest import EVERY_DIM, Mapping, make_nest
 from bfpsim.quant.formats import LayerFormats, Plain
-from bfpsim.sim.demand import Demand
+from bfpsim.sim.demand import Demand, full_array
 from bfpsim.sim.result import LayerResult, NetworkResult, repeated
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
-from tests.generate import random_arch, random_layer, random_mapping
+from tests.generate import deep_arch, random_arch, random_layer, random_mapping
 from tests.long import often
 
 WORDS = LayerFormats.uniform(Plain(8))
@@ -185,3 +185,25 @@ def test_buffers_of_each_tensor_are_apart() -> None:
     assert [(one.memory, one.direction) for one in found] == [
         (f"SRAM {tensor}", direction) for tensor in "IWO" for direction in ("read", "write")
     ]
+
+
+def test_a_full_array_streams_operands_and_sums() -> None:
+    """16 x 16, weights stationary: 16 inputs of 8 bits; 16 sums of 32 bits go and come back."""
+    read, write = full_array(load_arch("ideal-64k"))
+    assert (read.most, write.most) == (16 * 8 + 16 * 32, 16 * 32)
+    assert read.most / read.width == 5
+    # Outputs stationary on 16 pixels x 16 filters: both operands stream, sums stay.
+    by_memory = {
+        (one.memory, one.direction): one.most for one in full_array(load_arch("ideal-64k-split"))
+    }
+    assert by_memory == {
+        ("SRAM I", "read"): 128, ("SRAM W", "read"): 128, ("SRAM O", "read"): 0,
+        ("SRAM I", "write"): 0, ("SRAM W", "write"): 0, ("SRAM O", "write"): 0,
+    }  # fmt: skip
+
+
+def test_sums_in_accumulators_ask_nothing_of_sram() -> None:
+    deep = deep_arch()
+    sram = deep.sram.model_copy(update={"ports": Ports()})
+    read, write = full_array(deep.model_copy(update={"sram": sram}))
+    assert (read.memory, read.most, write.most) == ("SRAM", 0, 0)  # inputs come out of `in`

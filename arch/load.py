@@ -3,6 +3,7 @@
 import copy
 import difflib
 import io
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -10,9 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bfpsim.arch.spec import Arch, Section, SplitSram, Sram
+from bfpsim.arch.spec import LEVEL_NAME, Arch, Section, SplitSram, Sram
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
     from pydantic_core import ErrorDetails
@@ -88,7 +89,7 @@ def parse_arch(text: str, source: str) -> Arch:
     except (YAMLError, ValueError) as error:  # ValueError: an impossible date or number
         raise _error(source, f"not valid YAML: {_one_line(error)}") from None
     if data is None:
-        raise _error(source, f"empty; needed keys: {_keys(Arch, required=True)}")
+        raise _error(source, f"empty; needed keys: {Arch.needed_keys()}")
     return _validate(data, source, text)
 
 
@@ -99,7 +100,7 @@ def dump_arch(arch: Arch) -> str:
     yaml.default_flow_style = None  # innermost mappings on one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 4096
-    yaml.dump(_without_empty(arch.model_dump()), stream)
+    yaml.dump(_without_empty(arch.model_dump(mode="json")), stream)
     return stream.getvalue()
 
 
@@ -125,7 +126,7 @@ def replace_all(arch: Arch, values: Mapping[str, object]) -> Arch:
     A part replaced as a whole comes before what is below it, whatever their order. Raises
     ArchError as `replace`.
     """
-    data: dict[str, Any] = arch.model_dump()
+    data: dict[str, Any] = arch.model_dump(mode="json")
     for path in sorted(values, key=lambda path: path.count(".")):
         here: Any = data
         for key in path.split("."):
@@ -147,7 +148,8 @@ def _keys_below(part: Any) -> list[Any]:
     """What a path may go on with: keys, names of levels, or places in a list."""
     if isinstance(part, dict):
         return list(part)
-    return [own.get("name", place) for place, own in enumerate(part)]
+    named = [own.get("name") if isinstance(own, dict) else None for own in part]
+    return [place if name is None else name for place, name in enumerate(named)]
 
 
 def _place(part: Any, key: str) -> Any:
@@ -211,7 +213,18 @@ def _validate(data: object, source: str, text: str | None = None) -> Arch:
     if first["type"] in bad_key:
         keys.pop()  # the message quotes it
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    raise _error(source, wrong + more, keys, line)
+    raise _error(source, wrong + more, _by_name(data, keys), line)
+
+
+def _by_name(data: Any, keys: Sequence[int | str]) -> list[int | str]:
+    """The path of an error in `data` as `replace` takes it: levels by name, if they have one."""
+    path: list[int | str] = []
+    for key in keys:
+        listed = isinstance(data, list) and isinstance(key, int)
+        data = data[key] if listed else data.get(key) if isinstance(data, dict) else None
+        name = data.get("name") if listed and isinstance(data, dict) else None
+        path.append(name if isinstance(name, str) and re.search(LEVEL_NAME, name) else key)
+    return path
 
 
 def _explain(detail: "ErrorDetails", around: type[Section], here: type[Section]) -> str:
@@ -224,7 +237,7 @@ def _explain(detail: "ErrorDetails", around: type[Section], here: type[Section])
         case "invalid_key":
             return f"key {reprlib.repr(key)} is no text; allowed keys: {_keys(around)}"
         case "missing":
-            return f"missing; needed keys: {_keys(around, required=True)}"
+            return f"missing; needed keys: {around.needed_keys()}"
         case "model_type":
             return f"{value} is no mapping; allowed keys: {_keys(here)}"
         case "value_error":
@@ -235,8 +248,14 @@ def _explain(detail: "ErrorDetails", around: type[Section], here: type[Section])
             allowed = "true or false"
         case "string_type":
             allowed = "text"
-        case "string_pattern_mismatch":
+        case "tuple_type":
+            allowed = "a list"
+        case "too_short":
+            allowed = "a list of at least one"
+        case "string_pattern_mismatch" if around is Arch:
             allowed = "letters, digits and . _ - after a first letter or digit"
+        case "string_pattern_mismatch":
+            allowed = "letters, digits and _ - after a first letter"
         case _:
             allowed = detail["msg"].removeprefix("Input should be ").removeprefix("String should ")
     return f"{value} is refused; allowed: {allowed}"
@@ -294,11 +313,8 @@ def _line(text: str, keys: Sequence[int | str]) -> int:
     return line
 
 
-def _keys(part: type[BaseModel], required: bool = False) -> str:
-    fields = part.model_fields.items()
-    return ", ".join(
-        field.alias or name for name, field in fields if field.is_required() or not required
-    )
+def _keys(part: type[Section]) -> str:
+    return ", ".join(field.alias or name for name, field in part.model_fields.items())
 
 
 def _suggestion(word: str, allowed: Sequence[str] | dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     Tag,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -27,6 +28,9 @@ from bfpsim.arch import cacti, units
 
 Tensor = Literal["I", "W", "O"]
 Stationary = Literal["weight", "output", "input"]
+
+LEVEL_NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
+"""What a level between SRAM and array may be called."""
 
 _TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 
@@ -107,6 +111,12 @@ class Section(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True
     )
 
+    @classmethod
+    def needed_keys(cls) -> str:
+        """What a file must say, as errors list it."""
+        fields = cls.model_fields.items()
+        return ", ".join(field.alias or name for name, field in fields if field.is_required())
+
 
 class Dram(Section):
     """The off-chip memory, one channel."""
@@ -181,21 +191,24 @@ class SplitSram(Section):
     """Holds O and its partial sums."""
 
 
-class InnerLevel(Buffer):
-    """A memory between SRAM and the PE array: accumulators, an input or a weight buffer."""
+class _Held(Section):
+    """What a level of a list is called and holds: first in its file."""
 
-    name: Annotated[
-        str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=32, examples=["acc"])
-    ]
+    name: Annotated[str, Field(pattern=LEVEL_NAME, max_length=32, examples=["acc"])]
     """Keys its traffic, its tiles in a mapping, and paths such as levels.acc.capacity."""
     tensors: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     """What it holds; the other tensors pass by it."""
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if len(set(self.tensors)) != len(self.tensors):
-            raise ValueError(f"tensors {', '.join(self.tensors)} repeat one; allowed: each once")
-        return self
+    @field_validator("tensors")
+    @classmethod
+    def _distinct(cls, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if len(set(tensors)) != len(tensors):
+            raise ValueError(f"{', '.join(tensors)} repeats one; allowed: each tensor once")
+        return tensors
+
+
+class InnerLevel(Buffer, _Held):
+    """A memory between SRAM and the PE array: accumulators, an input or a weight buffer."""
 
 
 class Axis(Section):
@@ -206,12 +219,25 @@ class Axis(Section):
     dim: Dim
     """The loop dimension that the axis unrolls, or several fused: 'PQ', 'CRS'."""
     over: Dim | None = None
-    """What fills up the axis where `dim` is whole and shorter: 12 rows of R over K take R = 3 for
-    four of K at once."""
+    """What fills up an axis of R, S or RS, which are whole in a tile: 12 rows of R over K take
+    R = 3 for four of K at once."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.over is not None and not set(self.dim) <= set("RS"):
+            raise ValueError(
+                f"over '{self.over}' beside dim '{self.dim}'; allowed beside dim R, S or RS, "
+                "which a tile holds whole"
+            )
+        return self
 
 
 class PEArray(Section):
     """The array of multiply-accumulate units: rows and cols, or any number of axes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["rows", "cols"]}, {"required": ["axes"]}]}
+    )
 
     rows: Axis | None = None
     """The vertical axis."""
@@ -237,8 +263,8 @@ class PEArray(Section):
         if self.listed is not None and given:
             raise ValueError(f"axes beside {given[0]}; allowed: axes, or rows and cols")
         if self.listed is None and len(given) < 2:
-            missing = "cols" if given else "rows"
-            raise ValueError(f"{missing} is missing; allowed: rows and cols, or axes")
+            missing = "rows" if "rows" not in given else "cols"
+            raise ValueError(f"{missing} is missing; needed keys: {self.needed_keys()}")
         names = ("rows", "cols") if given else tuple(f"axes.{i}" for i in range(len(self.axes)))
         parts = [
             (name if axis.dim == dim else f"{name}.over", dim)
@@ -258,6 +284,11 @@ class PEArray(Section):
                 f"accumulator_bits={self.accumulator_bits} with accumulator 'fp32'; allowed: 32"
             )
         return self
+
+    @classmethod
+    def needed_keys(cls) -> str:
+        """What a file must say, as errors list it."""
+        return f"rows and cols, or axes; {super().needed_keys()}"
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -347,6 +378,19 @@ class Arch(Section):
     dma: Dma = Dma()
     """The DMA engine."""
 
+    @field_validator("inner")
+    @classmethod
+    def _names_apart(cls, inner: tuple[InnerLevel, ...]) -> tuple[InnerLevel, ...]:
+        taken = ["DRAM", "SRAM", "array", "dram", "sram", *_TENSORS]
+        for level in inner:
+            if level.name in taken:
+                raise ValueError(
+                    f"a level is called '{level.name}'; allowed: a name of its own, none of "
+                    f"{', '.join(taken)}"
+                )
+            taken.append(level.name)
+        return inner
+
     @property
     def dram_bits_per_cycle(self) -> Fraction:
         """DRAM bandwidth, exactly [bit/cycle]."""
@@ -385,18 +429,6 @@ class Arch(Section):
         """The level inside SRAM where the array's partial sums lie, if there is one."""
         level = self.holder("O")
         return None if level is self.levels[1] else level
-
-    @model_validator(mode="after")
-    def _levels_distinct(self) -> Self:
-        taken = ["DRAM", "SRAM", "array", "dram", "sram", *_TENSORS]
-        for level in self.inner:
-            if level.name in taken:
-                raise ValueError(
-                    f"levels: a level is called '{level.name}'; allowed: a name of its own, none "
-                    f"of {', '.join(taken)}"
-                )
-            taken.append(level.name)
-        return self
 
     @property
     def shared(self) -> bool:

@@ -13,7 +13,6 @@ from bfpsim.arch import (
     SplitSram,
     Sram,
     dump_arch,
-    json_schema,
     load_arch,
     parse_arch,
     replace,
@@ -96,7 +95,7 @@ def test_dump_reads_like_a_hand_written_file() -> None:
             "capacity:",
             "capcity:",
             "tiny.yaml:4: sram: unknown key 'capcity' (did you mean 'capacity'?); "
-            "allowed keys: capacity, width, double_buffered, energy (and 1 more)",
+            "allowed keys: capacity, width, double_buffered, energy, ports (and 1 more)",
         ),
         (
             "clock: 500 MHz\n",
@@ -107,6 +106,18 @@ def test_dump_reads_like_a_hand_written_file() -> None:
             "rows: {size: 16, dim: C}",
             "rows: {dim: C}",
             "tiny.yaml:6: pe_array.rows.size: missing; needed keys: size, dim",
+        ),
+        (
+            "  rows: {size: 16, dim: C}\n",
+            "",
+            "tiny.yaml:5: pe_array: rows is missing; needed keys: rows and cols, or axes; "
+            "stationary, mac_bits, accumulator_bits",
+        ),
+        (
+            "  stationary: weight\n",
+            "",
+            "tiny.yaml:5: pe_array.stationary: missing; needed keys: rows and cols, or axes; "
+            "stationary, mac_bits, accumulator_bits",
         ),
         (
             "stationary: weight",
@@ -146,7 +157,7 @@ def test_dump_reads_like_a_hand_written_file() -> None:
             "{capacity: 64 KiB, width: 128 bit}",
             "64 KiB",
             "tiny.yaml:4: sram: '64 KiB' is no mapping; "
-            "allowed keys: capacity, width, double_buffered, energy",
+            "allowed keys: capacity, width, double_buffered, energy, ports",
         ),
         (
             "{capacity: 64 KiB, width: 128 bit}",
@@ -173,7 +184,7 @@ def test_dump_reads_like_a_hand_written_file() -> None:
             "name: tiny",
             "7: tiny",
             "tiny.yaml:1: key 7 is no text; "
-            "allowed keys: name, clock, dram, sram, pe_array, dma (and 1 more)",
+            "allowed keys: name, clock, dram, sram, levels, pe_array, dma (and 1 more)",
         ),
         (
             "name: tiny",
@@ -309,7 +320,7 @@ def test_replace_takes_whole_parts() -> None:
             "sram.capcity",
             "1 B",
             "ideal-64k: 'sram.capcity': unknown key 'capcity' (did you mean 'capacity'?); "
-            "allowed keys: capacity, width, double_buffered, energy",
+            "allowed keys: capacity, width, double_buffered, energy, ports",
         ),
         ("sram.input.capacity", "1 B", "ideal-64k: 'sram.input.capacity': unknown key 'input'"),
         ("clock.x", "1 Hz", "ideal-64k: 'clock.x': nothing is below '500 MHz'"),
@@ -320,38 +331,6 @@ def test_replace_takes_whole_parts() -> None:
 def test_replace_refuses_what_a_file_could_not_hold(path: str, value: str, message: str) -> None:
     with pytest.raises(ArchError, match="^" + re.escape(message)):
         replace(load_arch("ideal-64k"), path, value)
-
-
-def test_the_schema_describes_every_key() -> None:
-    schema = json_schema()
-    parts = [schema, *schema["$defs"].values()]
-    assert len(parts) == 7
-    for part in parts:
-        assert part["additionalProperties"] is False
-        assert all(field.get("description") for field in part["properties"].values())
-
-
-@pytest.mark.parametrize("name", shipped())
-def test_the_schema_patterns_accept_what_is_shipped(name: str) -> None:
-    schema = json_schema()
-
-    def check(value: object, rule: dict[str, object]) -> None:
-        if "oneOf" in rule:
-            kind = "SplitSram" if "input" in value else "Sram"
-            rule = schema["$defs"][kind]
-        elif "$ref" in rule:
-            rule = schema["$defs"][rule["$ref"].rpartition("/")[2]]
-        for key in rule.get("properties", {}):
-            check(value[key], rule["properties"][key])
-        assert re.search(rule.get("pattern", ""), str(value))
-
-    check(load_arch(name).model_dump(), schema)
-
-
-def test_schema_defaults_are_what_a_file_would_hold() -> None:
-    parts = json_schema()["$defs"]
-    assert parts["Dram"]["properties"]["energy"]["default"] == "20 pJ/bit"
-    assert parts["Sram"]["properties"]["energy"]["default"] == "0.16 pJ/bit"
 
 
 def test_importing_arch_loads_neither_pint_nor_ruamel() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
-from bfpsim.arch.spec import LEVEL_NAME, Arch, Section, SplitSram, Sram
+from bfpsim.arch.spec import LEVEL_NAME, AccessEnergy, Arch, Section, SplitSram, Sram
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
     from pydantic_core import ErrorDetails
@@ -22,6 +22,14 @@ if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import ar
 _LARGEST_FILE = 65_536  # bytes: a whole architecture takes one
 _LONGEST_SCALAR = 256  # characters: beyond this a number alone takes long to read
 _DEEPEST = 16  # nested collections: an architecture has 4
+
+# What an error's location has beside keys: which kind of value was taken to be meant.
+_KINDS: dict[int | str, type[Section] | None] = {
+    "Sram": Sram,
+    "SplitSram": SplitSram,
+    "AccessEnergy": AccessEnergy,
+    "PerBit": None,
+}
 
 
 class ArchError(ValueError):
@@ -100,7 +108,7 @@ def dump_arch(arch: Arch) -> str:
     yaml.default_flow_style = None  # innermost mappings on one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 4096
-    yaml.dump(_without_empty(arch.model_dump(mode="json")), stream)
+    yaml.dump(_without_empty(_as_file(arch)), stream)
     return stream.getvalue()
 
 
@@ -126,7 +134,7 @@ def replace_all(arch: Arch, values: Mapping[str, object]) -> Arch:
     A part replaced as a whole comes before what is below it, whatever their order. Raises
     ArchError as `replace`.
     """
-    data: dict[str, Any] = arch.model_dump(mode="json")
+    data = _as_file(arch)
     for path in sorted(values, key=lambda path: path.count(".")):
         here: Any = data
         for key in path.split("."):
@@ -144,6 +152,18 @@ def replace_all(arch: Arch, values: Mapping[str, object]) -> Arch:
     return _validate(data, arch.name)
 
 
+def _as_file(arch: Arch) -> dict[str, Any]:
+    """An architecture as its file holds it, with None where it says nothing."""
+
+    def listed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: listed(value) for key, value in part.items()}
+        return [listed(own) for own in part] if isinstance(part, list | tuple) else part
+
+    data: dict[str, Any] = listed(arch.model_dump())
+    return data
+
+
 def _keys_below(part: Any) -> list[Any]:
     """What a path may go on with: keys, names of levels, or places in a list."""
     if isinstance(part, dict):
@@ -159,7 +179,8 @@ def _place(part: Any, key: str) -> Any:
     keys = [str(own) for own in _keys_below(part)]
     if key not in keys:
         return None
-    return key if isinstance(part, dict) else keys.index(key)
+    place = keys.index(key)
+    return [*part][place] if isinstance(part, dict) else place
 
 
 def _without_empty(part: Any) -> Any:
@@ -207,7 +228,7 @@ def _validate(data: object, source: str, text: str | None = None) -> Arch:
     # A mistyped key is also a missing one; the typo explains both.
     bad_key = ("extra_forbidden", "invalid_key")
     first = min(found, key=lambda detail: detail["type"] not in bad_key)
-    keys = [key for key in first["loc"] if key not in (Sram.__name__, SplitSram.__name__)]
+    keys = [key for key in first["loc"] if key not in _KINDS]
     line = _line(text, keys) if text is not None else None
     wrong = _explain(first, _part(first["loc"][:-1]), _part(first["loc"]))
     if first["type"] in bad_key:
@@ -265,12 +286,7 @@ def _part(loc: Sequence[int | str]) -> type[Section]:
     """The class of the part that an error's location leads to; of its parent for a value."""
     part: type[Section] = Arch
     for key in loc:
-        if key == SplitSram.__name__:
-            part = SplitSram
-        elif key == Sram.__name__:
-            part = Sram
-        else:
-            part = _sections(part).get(str(key), part)
+        part = _KINDS.get(str(key)) or _sections(part).get(str(key), part)
     return part
 
 

@@ -1,6 +1,7 @@
 """The hardware description: DRAM, SRAM, buffers inside it, PE array, DMA engine."""
 
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,12 +85,53 @@ def _default_as_text(schema: dict[str, Any]) -> None:
         schema["default"] = units.ENERGY.text(schema["default"])
 
 
-Energy = Annotated[float, _Written(units.ENERGY), Field(json_schema_extra=_default_as_text)]
-BufferEnergy = Annotated[
-    float | cacti.Cacti, _Written(cacti.BufferEnergy()), Field(json_schema_extra=_default_as_text)
-]
+@dataclass(frozen=True, slots=True)
+class _ByWidth:
+    """How a file spells the energy of a multiplication: one number, or one for each width."""
+
+    def parse(self, value: object) -> "MacEnergy":
+        """The energy, or pairs of width and energy, ascending. Raises ValueError for others."""
+        if not isinstance(value, Mapping):
+            return units.MAC_ENERGY.parse(value)
+        pairs: dict[int, Fraction] = {}
+        for key, energy in value.items():
+            width = int(key) if isinstance(key, str) and re.fullmatch("[0-9]{1,3}", key) else key
+            if type(width) is not int or not 1 <= width <= _WIDEST or width in pairs:
+                raise ValueError(
+                    f"{reprlib.repr(key)} is no operand width; write whole numbers of bits from 1 "
+                    f"to {_WIDEST}, each once, such as {{4: 0.05 pJ, 8: 0.2 pJ}}"
+                )
+            pairs[width] = units.MAC_ENERGY.parse(energy)
+        if not pairs:
+            raise ValueError("no width is listed; write some, such as {4: 0.05 pJ, 8: 0.2 pJ}")
+        return tuple(sorted(pairs.items()))
+
+    def text(self, energy: "MacEnergy") -> Any:
+        """The spelling that `parse` reads back."""
+        if isinstance(energy, Fraction):
+            return units.MAC_ENERGY.text(energy)
+        return {width: units.MAC_ENERGY.text(own) for width, own in energy}
+
+    def json_schema(self) -> dict[str, object]:
+        """JSON schema of the text, or of the mapping."""
+        one = units.MAC_ENERGY.json_schema()
+        each = {
+            "type": "object",
+            "patternProperties": {"^[1-9][0-9]{0,2}$": one},
+            "additionalProperties": False,
+            "minProperties": 1,
+        }
+        return {"anyOf": [one, each]}
+
+
+_WIDEST = 128  # bits of an operand or a sum
+
+MacEnergy = Fraction | tuple[tuple[int, Fraction], ...]
+Energy = Annotated[float, _Written(units.ENERGY)]
+Power = Annotated[Fraction, _Written(units.POWER)]
+Leakage = Annotated[Fraction | cacti.Cacti, _Written(cacti.OrTable(units.POWER))]
 Count = Annotated[int, Field(strict=True, ge=1, le=65536)]
-Bits = Annotated[int, Field(strict=True, ge=1, le=128)]
+Bits = Annotated[int, Field(strict=True, ge=1, le=_WIDEST)]
 Width = Annotated[int, _Written(units.WIDTH)]
 Dim = Annotated[
     str,
@@ -118,6 +160,32 @@ class Section(BaseModel):
         return ", ".join(field.alias or name for name, field in fields if field.is_required())
 
 
+class AccessEnergy(Section):
+    """Energy per bit of a memory, reads and writes apart."""
+
+    read: Energy
+    """Per bit read [pJ/bit]."""
+    write: Energy
+    """Per bit written [pJ/bit]."""
+
+
+def _energy_kind(value: object) -> str:
+    """Whether `value` means one energy or two: one kind's errors, not both's."""
+    return "AccessEnergy" if isinstance(value, AccessEnergy | Mapping) else "PerBit"
+
+
+_Two = Annotated[AccessEnergy, Tag("AccessEnergy")]
+_Tabled = Annotated[float | cacti.Cacti, _Written(cacti.OrTable(units.ENERGY)), Tag("PerBit")]
+DramEnergy = Annotated[
+    Annotated[float, _Written(units.ENERGY), Tag("PerBit")] | _Two,
+    Discriminator(_energy_kind),
+    Field(json_schema_extra=_default_as_text),
+]
+BufferEnergy = Annotated[
+    _Tabled | _Two, Discriminator(_energy_kind), Field(json_schema_extra=_default_as_text)
+]
+
+
 class Dram(Section):
     """The off-chip memory, one channel."""
 
@@ -127,8 +195,21 @@ class Dram(Section):
     """From a request to its first bit; in Python an exact Fraction [s]."""
     burst: Annotated[int, _Written(units.BURST)]
     """The least that one access moves; '1 bit' switches bursts off [bit]."""
-    energy: Energy = 20.0
-    """Per bit moved, burst padding included [pJ/bit]."""
+    energy: DramEnergy = 20.0
+    """Per bit moved, burst padding included [pJ/bit], or read: and write: with one each."""
+    background: Power | None = None
+    """Power of the device whatever it does, refresh included; in Python an exact Fraction [W].
+    Without it no energy but that of what moves."""
+
+    @property
+    def read_pj(self) -> float:
+        """Energy per bit read [pJ/bit]."""
+        return self.energy.read if isinstance(self.energy, AccessEnergy) else self.energy
+
+    @property
+    def write_pj(self) -> float:
+        """Energy per bit written [pJ/bit]."""
+        return self.energy.write if isinstance(self.energy, AccessEnergy) else self.energy
 
 
 class Ports(Section):
@@ -150,22 +231,51 @@ class Buffer(Section):
     double_buffered: Annotated[bool, Field(strict=True)] = False
     """Whether one half fills while the other is in use."""
     energy: BufferEnergy = 0.16
-    """Per bit read or written [pJ/bit], or a table by capacity: 'cacti-22nm', '-45nm', '-65nm'."""
+    """Per bit read or written [pJ/bit]; read: and write: with one each; or a table that prices
+    both by capacity: 'cacti-22nm', '-45nm', '-65nm'."""
+    leakage: Leakage | None = None
+    """Power while the machine runs, or a table; in Python an exact Fraction [W] or the name.
+    Without it none."""
     ports: Ports = Ports()
     """Limits of what moves per cycle."""
 
     @model_validator(mode="after")
     def _tabulated(self) -> Self:
-        if isinstance(self.energy, str):
-            cacti.pj_per_bit(self.energy, self.capacity, self.width)
+        for name in (self.energy, self.leakage):
+            if isinstance(name, str):
+                cacti.tabulated(name, "area_mm2", self.capacity, self.width)
         return self
 
     @property
-    def pj_per_bit(self) -> float:
-        """Energy per bit read or written; a table's at this capacity and width [pJ/bit]."""
+    def read_pj(self) -> float:
+        """Energy per bit read; a table's at this capacity and width [pJ/bit]."""
         if isinstance(self.energy, str):
-            return cacti.pj_per_bit(self.energy, self.capacity, self.width)
-        return self.energy
+            return float(cacti.tabulated(self.energy, "read_pj_per_bit", self.capacity, self.width))
+        return self.energy.read if isinstance(self.energy, AccessEnergy) else self.energy
+
+    @property
+    def write_pj(self) -> float:
+        """Energy per bit written; a table's at this capacity and width [pJ/bit]."""
+        if isinstance(self.energy, str):
+            return float(
+                cacti.tabulated(self.energy, "write_pj_per_bit", self.capacity, self.width)
+            )
+        return self.energy.write if isinstance(self.energy, AccessEnergy) else self.energy
+
+    @property
+    def leakage_w(self) -> Fraction:
+        """Leakage power; a table's at this capacity and width [W]."""
+        if isinstance(self.leakage, str):
+            return cacti.tabulated(self.leakage, "leakage_mw", self.capacity, self.width) / 1000
+        return self.leakage or Fraction(0)
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area by the table that prices energy, or else leakage; None without one [mm2]."""
+        for name in (self.energy, self.leakage):
+            if isinstance(name, str):
+                return float(cacti.tabulated(name, "area_mm2", self.capacity, self.width))
+        return None
 
     @property
     def usable_bits(self) -> int:
@@ -251,6 +361,10 @@ class PEArray(Section):
     """Width of a multiplier operand [bit]."""
     accumulator_bits: Bits
     """Width of a partial sum wherever it is stored [bit]."""
+    mac_energy: Annotated[MacEnergy, _Written(_ByWidth())] | None = None
+    """Of a multiply-accumulate, per pass; in Python an exact Fraction [pJ]. Or by operand width
+    [bit], such as {4: 0.05 pJ, 8: 0.2 pJ}: the least width that holds the wider significand.
+    Without it none."""
     accumulator: Literal["exact", "fp32"] = "exact"
     """'exact': integers without rounding, in any order. 'fp32': IEEE binary32 at each addition."""
     fill: Literal["none", "each_fold", "overlapped"] = "none"
@@ -279,6 +393,11 @@ class PEArray(Section):
                     f"{name} '{dim}' and {other} '{second}' both unroll "
                     f"{', '.join(shared)}; allowed: axes without a common dimension"
                 )
+        if isinstance(self.mac_energy, tuple) and self.mac_energy[-1][0] < self.mac_bits:
+            raise ValueError(
+                f"mac_energy up to {self.mac_energy[-1][0]} bit with mac_bits={self.mac_bits}; "
+                f"allowed: a last width from {self.mac_bits}"
+            )
         if self.accumulator == "fp32" and self.accumulator_bits != 32:
             raise ValueError(
                 f"accumulator_bits={self.accumulator_bits} with accumulator 'fp32'; allowed: 32"
@@ -296,6 +415,16 @@ class PEArray(Section):
         if self.listed is not None:
             return self.listed
         return tuple(axis for axis in (self.rows, self.cols) if axis is not None)
+
+    def mac_pj(self, operand_bits: int) -> Fraction:
+        """Energy of one pass for significands of so many bits, the wider of the two [pJ].
+
+        Operands wider than `mac_bits` are taken piecewise, in passes of `mac_bits`.
+        """
+        if not isinstance(self.mac_energy, tuple):
+            return self.mac_energy or Fraction(0)
+        needed = min(operand_bits, self.mac_bits)
+        return next(energy for width, energy in self.mac_energy if width >= needed)
 
     @property
     def size(self) -> int:
@@ -343,6 +472,11 @@ class Level:
     def tensors(self) -> tuple[Tensor, ...]:
         """What it holds; the other tensors pass by it."""
         return tuple(self.memories)
+
+    def pj(self, tensor: Tensor, bits: Any, written: Any) -> Any:
+        """Energy of bits of a tensor that move here, some of them written; arrays too [pJ]."""
+        read = self.read_pj[tensor]
+        return bits * read + written * (self.write_pj[tensor] - read)
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor's tiles lie here on their way to the array."""
@@ -405,8 +539,9 @@ class Arch(Section):
     def levels(self) -> tuple[Level, ...]:
         """The memory hierarchy, outermost first: `dram:`, `sram:`, and what `levels:` lists."""
         names: dict[Tensor, str] = dict.fromkeys(_TENSORS, "DRAM")
-        off_chip = dict.fromkeys(_TENSORS, self.dram.energy)
-        levels = [Level("DRAM", {}, names, off_chip, off_chip)]
+        dram = self.dram
+        read, write = (dict.fromkeys(_TENSORS, pj) for pj in (dram.read_pj, dram.write_pj))
+        levels = [Level("DRAM", {}, names, read, write)]
         sram = {tensor: self.buffer(tensor) for tensor in _TENSORS}
         names = {tensor: "SRAM" if self.shared else f"SRAM {tensor}" for tensor in _TENSORS}
         parts: list[tuple[str, Mapping[Tensor, Buffer], Mapping[Tensor, str]]] = [
@@ -416,9 +551,26 @@ class Arch(Section):
             held = dict.fromkeys(own.tensors, own)
             parts.append((own.name, held, dict.fromkeys(own.tensors, own.name)))
         for name, buffers, memories in parts:
-            energy = {tensor: buffer.pj_per_bit for tensor, buffer in buffers.items()}
-            levels.append(Level(name, buffers, memories, energy, energy))
+            read = {tensor: buffer.read_pj for tensor, buffer in buffers.items()}
+            write = {tensor: buffer.write_pj for tensor, buffer in buffers.items()}
+            levels.append(Level(name, buffers, memories, read, write))
         return tuple(levels)
+
+    @property
+    def memories(self) -> dict[str, Buffer]:
+        """Every memory on the chip by its name, outermost first."""
+        return {
+            level.memories[tensor]: buffer
+            for level in self.levels
+            for tensor, buffer in level.buffers.items()
+        }
+
+    @property
+    def prices_more(self) -> bool:
+        """Whether it prices anything but what moves: multiplications, leakage or background."""
+        leakage = [memory.leakage for memory in self.memories.values()]
+        given = (self.pe_array.mac_energy, self.dram.background, *leakage)
+        return any(own is not None for own in given)
 
     def holder(self, tensor: Tensor) -> Level:
         """The innermost level that holds a tensor: the array's own."""

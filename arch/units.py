@@ -43,9 +43,14 @@ _UNITS = {
     "nJ": "1/1000 uJ",
     "pJ": "1/1000 nJ",
     "fJ": "1/1000 pJ",
+    "W": "J/s",
+    "mW": "1/1000 W",
+    "uW": "1/1000 mW",
+    "nW": "1/1000 uW",
 }
 _DATA = ("bit", "kbit", "Mbit", "Gbit", "B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB")
 _TIME = ("s", "ms", "us", "ns")
+_ENERGY = ("J", "mJ", "uJ", "nJ", "pJ", "fJ")
 
 # A two-digit exponent is ample, and keeps '1e999999999 B' from filling the memory.
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?"
@@ -208,9 +213,23 @@ LATENCY = Quantity(
 )
 """Time [s]."""
 ENERGY = Quantity(
-    *("energy", "pJ/bit", float, ("J", "mJ", "uJ", "nJ", "pJ", "fJ"), _DATA),
+    *("energy", "pJ/bit", float, _ENERGY, _DATA),
     written=("pJ/bit",),
     examples=("20 pJ/bit", "0.16 pJ/bit"),
     zero=True,
 )
 """Energy per bit moved, as the float nearest to the text [pJ/bit]."""
+MAC_ENERGY = Quantity(
+    *("energy", "pJ", Fraction, _ENERGY, ()),
+    written=("fJ", "pJ", "nJ"),
+    examples=("0.2 pJ", "30 fJ"),
+    zero=True,
+)
+"""Energy of one operation [pJ]."""
+POWER = Quantity(
+    *("power", "W", Fraction, ("W", "mW", "uW", "nW"), ()),
+    written=("nW", "uW", "mW", "W"),
+    examples=("0.5 mW", "20 uW"),
+    zero=True,
+)
+"""Power [W]."""

@@ -12,6 +12,7 @@ from bfpsim.mapping.candidates import Objective, grid_of
 from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import times
+from bfpsim.mapping.energy import written
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
@@ -101,7 +102,7 @@ def best_mappings(
         if len(best) == count and cost >= best[-1].cost:
             break
         limit = best[-1].cost if len(best) == count else float("inf")
-        total = padded(paddings.of(make_nest(kept, mapping), padded, limit))
+        total = padded(*paddings.of(make_nest(kept, mapping), padded, limit))
         if total < limit:
             best.append(Choice(mapping, total))
             best.sort(key=lambda found: found.cost)
@@ -112,8 +113,8 @@ def best_mappings(
 _BATCH = 4096
 """Candidates that are put in order first; mostly the best is among them."""
 
-Padded = Callable[[int], float]
-"""A candidate's cost when its transfers carry that much burst padding [bit]."""
+Padded = Callable[[int, int], float]
+"""A candidate's cost when its transfers carry that much burst padding, of which written [bit]."""
 
 
 class _Candidates:
@@ -153,7 +154,7 @@ class _Candidates:
                 mapping = self._mapping(*divmod(int(index), tilings))
                 if mapping not in seen:  # equal mappings arise from several orders
                     seen.add(mapping)
-                    yield mapping, self._cost(int(index), 0), self._padded(int(index))
+                    yield mapping, self._cost(int(index), 0, 0), self._padded(int(index))
                     if len(seen) == count:
                         return
 
@@ -161,22 +162,23 @@ class _Candidates:
         if self._objective == "dram":
             return self._outer
         if self._objective == "energy":
-            energy: NDArray[Any] = self._outer * self._arch.dram.energy + self._rest
+            energy: NDArray[Any] = self._outer * self._arch.dram.read_pj + self._rest
             return energy
         cycles: NDArray[Any] = np.maximum(self._rest, self._channel_cycles(self._outer))
         return cycles
 
-    def _cost(self, index: int, padding: int) -> float:
+    def _cost(self, index: int, padding: int, writes: int) -> float:
         bits = int(self._outer[index]) + padding
         if self._objective == "dram":
             return bits
         if self._objective == "energy":
-            return float(bits * self._arch.dram.energy + self._rest[index])
+            dram = self._arch.levels[0]
+            return float(dram.pj("O", bits, writes) + self._rest[index])
         rate = self._arch.dram_bits_per_cycle
         return max(int(self._rest[index]), -(-bits * rate.denominator // rate.numerator))
 
     def _padded(self, index: int) -> Padded:
-        return lambda padding: self._cost(index, padding)
+        return lambda padding, writes: self._cost(index, padding, writes)
 
     def _channel_cycles(self, bits: Vector) -> Vector:
         rate = self._arch.dram_bits_per_cycle
@@ -187,9 +189,13 @@ class _Candidates:
         return cycles
 
     def _inner_pj(self, outer: dict[Tensor, Any]) -> NDArray[np.float64]:
-        energy = np.zeros(1)
-        for tensor, bits in self._grid.inner_bits(outer).items():
-            energy = energy + bits * self._arch.buffer(tensor).pj_per_bit
+        """Energy of the level inside, and what writing to the one outside costs above reading."""
+        dram, sram = self._arch.levels
+        inner = self._grid.inner_bits(outer)
+        outside, inside = written(outer, inner, self._grid.results_bits)
+        energy: NDArray[np.float64] = np.zeros(1) + dram.pj("O", 0, outside["O"])
+        for tensor, bits in inner.items():
+            energy = energy + sram.pj(tensor, bits, inside[tensor])
         return energy
 
     def _mapping(self, rank: int, place: int) -> Mapping:
@@ -219,28 +225,29 @@ class _Paddings:
         self._arch, self._formats = arch, formats
         self._known: dict[object, int] = {}
 
-    def of(self, nest: Nest, padded: Padded, limit: float) -> int:
-        """Padding of all transfers [bit]; stops counting once the cost reaches `limit`."""
+    def of(self, nest: Nest, padded: Padded, limit: float) -> tuple[int, int]:
+        """Padding of all transfers, and of writes [bit]; ends once the cost reaches `limit`."""
         burst, formats = self._arch.dram.burst, self._formats
         accumulator_bits, halo = self._arch.pe_array.accumulator_bits, self._arch.dma.halo
         spills = 2 * (times(nest, "O") - 1)
-        parts: tuple[tuple[object, int, Callable[[], int]], ...] = (
-            (_tiles(nest, "W"), times(nest, "W"),
+        parts: tuple[tuple[object, int, int, Callable[[], int]], ...] = (
+            (_tiles(nest, "W"), times(nest, "W"), 0,
              lambda: weight_padding(nest, formats.W, burst)),
-            (("O", _tiles(nest, "O")), 1,
+            (("O", _tiles(nest, "O")), 1, 1,
              lambda: result_padding(nest, formats.O, burst)),
-            (("sums", _tiles(nest, "O")), spills,
+            (("sums", _tiles(nest, "O")), spills, spills // 2,
              lambda: sums_padding(nest, accumulator_bits, burst)),
-            (("I", nest.loops, _tiles(nest, "I")), 1,
+            (("I", nest.loops, _tiles(nest, "I")), 1, 0,
              lambda: input_padding(nest, formats.I, burst, halo)),
         )  # fmt: skip
-        total = 0
-        for key, repeats, count in parts:
-            if repeats and padded(total) < limit:
+        total = of_writes = 0
+        for key, repeats, writes, count in parts:
+            if repeats and padded(total, of_writes) < limit:
                 if key not in self._known:
                     self._known[key] = count()
                 total += repeats * self._known[key]
-        return total
+                of_writes += writes * self._known[key]
+        return total, of_writes
 
 
 def _tiles(nest: Nest, tensor: Tensor) -> tuple[int, ...]:

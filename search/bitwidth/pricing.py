@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from bfpsim.mapping.closed import paper
 from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.leaves import Values, Vector
 from bfpsim.mapping.counts import Counts, energy_pj
+from bfpsim.mapping.energy import written
 from bfpsim.mapping.mapper import orders
 from bfpsim.mapping.models import full_counts, stored
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Tensor, make_nest
@@ -142,7 +143,8 @@ def _exact_moved(
     moved: dict[Tensor, Values] = {t: np.asarray(bits, float) for t, bits in outer.items()}
     if objective == "energy":
         sram = grid.inner_bits(outer)
-        moved = {t: _energy(moved[t], sram[t], t, arch) for t in TENSORS}
+        outside, inside = written(outer, sram, grid.results_bits)
+        moved = {t: _energy((moved[t], outside[t]), (sram[t], inside[t]), t, arch) for t in TENSORS}
     return {t: np.broadcast_to(values, where.shape)[where] for t, values in moved.items()}
 
 
@@ -158,7 +160,12 @@ def _paper_moved(
     dram = {t: tiling.elements(t, loops) for t in TENSORS}
     if objective == "energy":
         sram = paper.array_elements(tiling, arch.pe_array)
-        dram = {t: _energy(dram[t], sram[t], t, arch) for t in TENSORS}
+        # The model does not say which way O moves; half of it each.
+        half = {t: 0.5 if t == "O" else 0.0 for t in TENSORS}
+        dram = {
+            t: _energy((dram[t], dram[t] * half[t]), (sram[t], sram[t] * half[t]), t, arch)
+            for t in TENSORS
+        }
     widths = {
         t: np.array([_width(fmt, layer.R * layer.S if t == "W" else 1) for fmt in formats])
         for t in TENSORS
@@ -173,8 +180,10 @@ def _width(fmt: Format, positions: int) -> float:
     return float(fmt.mantissa_bits + paper.code_bits(fmt, positions))
 
 
-def _energy(dram: Values, sram: Vector | Values, tensor: Tensor, arch: Arch) -> Values:
-    energy: Values = dram * arch.dram.energy + sram * arch.buffer(tensor).pj_per_bit
+def _energy(dram: Sequence[Any], sram: Sequence[Any], tensor: Tensor, arch: Arch) -> Values:
+    """Of what moves at each level, and what of it is written."""
+    outer, inner = arch.levels
+    energy: Values = outer.pj(tensor, *dram) + inner.pj(tensor, *sram)
     return energy
 
 

@@ -184,7 +184,7 @@ def test_levels_are_replaced_as_a_whole_before_what_is_in_them() -> None:
             "levels.acc.capcity",
             "1 B",
             "deep: 'levels.acc.capcity': unknown key 'capcity' (did you mean 'capacity'?); "
-            "allowed keys: name, tensors, capacity, width, double_buffered, energy, ports",
+            "allowed keys: name, tensors, capacity, width, double_buffered, energy, leakage, ports",
         ),
         ("levels.1.capacity", "1 B", "deep: 'levels.1.capacity': unknown key '1'; allowed keys"),
         ("pe_array.axes.3.size", 1, "deep: 'pe_array.axes.3.size': unknown key '3'; allowed"),

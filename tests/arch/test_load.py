@@ -95,7 +95,7 @@ def test_dump_reads_like_a_hand_written_file() -> None:
             "capacity:",
             "capcity:",
             "tiny.yaml:4: sram: unknown key 'capcity' (did you mean 'capacity'?); "
-            "allowed keys: capacity, width, double_buffered, energy, ports (and 1 more)",
+            "allowed keys: capacity, width, double_buffered, energy, leakage, ports (and 1 more)",
         ),
         (
             "clock: 500 MHz\n",
@@ -157,7 +157,7 @@ def test_dump_reads_like_a_hand_written_file() -> None:
             "{capacity: 64 KiB, width: 128 bit}",
             "64 KiB",
             "tiny.yaml:4: sram: '64 KiB' is no mapping; "
-            "allowed keys: capacity, width, double_buffered, energy, ports",
+            "allowed keys: capacity, width, double_buffered, energy, leakage, ports",
         ),
         (
             "{capacity: 64 KiB, width: 128 bit}",
@@ -320,7 +320,7 @@ def test_replace_takes_whole_parts() -> None:
             "sram.capcity",
             "1 B",
             "ideal-64k: 'sram.capcity': unknown key 'capcity' (did you mean 'capacity'?); "
-            "allowed keys: capacity, width, double_buffered, energy, ports",
+            "allowed keys: capacity, width, double_buffered, energy, leakage, ports",
         ),
         ("sram.input.capacity", "1 B", "ideal-64k: 'sram.input.capacity': unknown key 'input'"),
         ("clock.x", "1 Hz", "ideal-64k: 'clock.x': nothing is below '500 MHz'"),

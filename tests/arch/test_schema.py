@@ -19,11 +19,16 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 EVERYTHING = """\
 name: everything
 clock: 1 GHz
-dram: {bandwidth: 6.4 GB/s, latency: 100 ns, burst: 32 B}
+dram:
+  bandwidth: 6.4 GB/s
+  latency: 100 ns
+  burst: 32 B
+  energy: {read: 4 pJ/bit, write: 5 pJ/bit}
+  background: 20 mW
 sram:
   input: {capacity: 32 KiB, width: 128 bit, ports: {read: 128 bit, write: 128 bit}}
-  weight: {capacity: 16 KiB, width: 128 bit, energy: cacti-45nm}
-  output: {capacity: 16 KiB, width: 128 bit, double_buffered: true}
+  weight: {capacity: 16 KiB, width: 128 bit, energy: cacti-45nm, leakage: cacti-22nm}
+  output: {capacity: 16 KiB, width: 128 bit, double_buffered: true, leakage: 3 uW}
 levels:
 - {name: spad, tensors: [I, W], capacity: 4 KiB, ports: {read: 64 bit}}
 - {name: acc, tensors: [O], capacity: 16 KiB, energy: 0.05 pJ/bit}
@@ -35,6 +40,7 @@ pe_array:
   stationary: weight
   mac_bits: 8
   accumulator_bits: 32
+  mac_energy: {4: 0.05 pJ, 8: 0.2 pJ}
   fill: overlapped
 dma: {port: shared, width: 128 bit}
 """
@@ -44,6 +50,11 @@ def accepts(value: Any, rule: dict[str, Any]) -> bool:
     """Whether a rule of the schema holds for a value, by JSON Schema 2020-12."""
     if "$ref" in rule:
         return accepts(value, SCHEMA["$defs"][rule["$ref"].rpartition("/")[2]])
+    known = rule.get("properties", {})
+
+    def some_match(key: object) -> bool:
+        return any(re.search(pattern, str(key)) for pattern in rule.get("patternProperties", ()))
+
     number = isinstance(value, int | float) and not isinstance(value, bool)
     keywords: dict[str, Callable[[Any], bool]] = {
         "type": lambda kind: (
@@ -63,9 +74,18 @@ def accepts(value: Any, rule: dict[str, Any]) -> bool:
         ),
         "additionalProperties": lambda extra: (
             not isinstance(value, dict)
-            or (extra is False and set(value) <= set(rule["properties"]))
-            or (isinstance(extra, dict) and all(accepts(v, extra) for v in value.values()))
+            or (not extra and all(key in known or some_match(key) for key in value))
         ),
+        "patternProperties": lambda rules: (
+            not isinstance(value, dict)
+            or all(
+                accepts(own, rule)
+                for key, own in value.items()
+                for pattern, rule in rules.items()
+                if re.search(pattern, str(key))
+            )
+        ),
+        "minProperties": lambda least: not isinstance(value, dict) or len(value) >= least,
         "anyOf": lambda rules: any(accepts(value, own) for own in rules),
         "oneOf": lambda rules: sum(accepts(value, own) for own in rules) == 1,
     }
@@ -81,7 +101,8 @@ def read(text: str) -> Any:
 def test_every_key_is_described() -> None:
     parts = SCHEMA["$defs"]
     assert set(parts) == {
-        *("Dram", "Sram", "SplitSram", "InnerLevel", "Ports", "PEArray", "Axis", "Dma")
+        *("Dram", "Sram", "SplitSram", "InnerLevel", "Ports", "AccessEnergy"),
+        *("PEArray", "Axis", "Dma"),
     }
     for part in (SCHEMA, *parts.values()):
         assert part["additionalProperties"] is False
@@ -117,6 +138,13 @@ def test_every_key_is_accepted_by_schema_and_parser() -> None:
         ("tensors: [O]", "tensors: [X]"),
         ("port: shared", "port: none"),
         ("read: 64 bit", "reed: 64 bit"),
+        ("write: 5 pJ/bit", "wirte: 5 pJ/bit"),
+        ("{read: 4 pJ/bit, write: 5 pJ/bit}", "cacti-45nm"),
+        ("background: 20 mW", "background: 20 mJ"),
+        ("leakage: 3 uW", "leakage: 3"),
+        ("{4: 0.05 pJ, 8: 0.2 pJ}", "{}"),
+        ("{4: 0.05 pJ, 8: 0.2 pJ}", "{four: 0.05 pJ}"),
+        ("{4: 0.05 pJ, 8: 0.2 pJ}", "{8: 0.2 pJ/bit}"),
         ("fill: overlapped", "fill: true"),
         ("energy: cacti-45nm", "energy: cacti-46nm"),
         ("double_buffered: true", "double_buffered: 1"),

@@ -1,0 +1,132 @@
+"""What the energy of a run is made of: what moves, multiplications, leakage, DRAM background.
+
+What moves is Eq. 8 of BitQ; everything else is zero unless the architecture prices it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from bfpsim.mapping.counts import Counts, Direction, energy_pj
+from bfpsim.mapping.nest import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bfpsim.arch import Arch
+    from bfpsim.quant.formats import LayerFormats
+
+MOVEMENT, ALL = "movement (Eq. 8)", "all"
+"""What tables call the two totals."""
+
+_PJ_PER_J = 10**12
+_DIRECTIONS: tuple[Direction, ...] = ("read", "write")
+
+
+class Part(NamedTuple):
+    """One part of a run's energy.
+
+    part: "movement" of bits, "macs", "leakage" of a memory, "background" of the DRAM device
+    where: the level of movement, the memory, or the PE array
+    direction: of movement: "read" or "write"
+    """
+
+    part: Literal["movement", "macs", "leakage", "background"]
+    where: str
+    direction: Literal["read", "write", ""]
+    energy_pj: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a layer spends energy on, over all of its repeats.
+
+    counts: bits per flow
+    products: passes of a multiplier: multiply-accumulates, times the passes of wide operands
+    operand_bits: of the wider significand
+    cycles: until the last bit is written
+    """
+
+    counts: Counts
+    products: int
+    operand_bits: int
+    cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """The energy of a run.
+
+    parts: movement by level and direction; and of the rest what the architecture prices
+    movement_pj: Eq. 8: the correctly rounded sum of every flow's energy [pJ]
+    all_pj: the same with multiplications, leakage and background [pJ]
+    """
+
+    parts: tuple[Part, ...]
+    movement_pj: float
+    all_pj: float
+
+    def to_frame(self) -> pd.DataFrame:
+        """The parts and, below them, both totals: part, where, direction, energy_pj."""
+        import pandas as pd
+
+        totals = [(MOVEMENT, "", "", self.movement_pj), (ALL, "", "", self.all_pj)]
+        return pd.DataFrame([*self.parts, *totals], columns=list(Part._fields))
+
+
+def energy_of(arch: Arch, layers: Sequence[Work]) -> Energy:
+    """The energy of layers that run one after another."""
+    moved: dict[tuple[str, Direction], list[float]] = {
+        (level.name, direction): [] for level in arch.levels for direction in _DIRECTIONS
+    }
+    for layer in layers:
+        for flow, bits in layer.counts.items():
+            moved[flow.level, flow.direction].append(energy_pj(flow, bits, arch))
+    movement = [
+        Part("movement", level, direction, math.fsum(own))
+        for (level, direction), own in moved.items()
+        if own
+    ]
+    rest = [*_rest(arch, layers)]
+    every = [pj for own in moved.values() for pj in own]
+    total = math.fsum([*every, *(part.energy_pj for part in rest)])
+    return Energy((*movement, *rest), math.fsum(every), total)
+
+
+def _rest(arch: Arch, layers: Sequence[Work]) -> Iterator[Part]:
+    """What is not movement, as far as the architecture prices it; each rounded once."""
+    array = arch.pe_array
+    if array.mac_energy is not None:
+        macs = sum(layer.products * array.mac_pj(layer.operand_bits) for layer in layers)
+        yield Part("macs", "PE array", "", float(macs))
+    seconds = sum(layer.cycles for layer in layers) / arch.clock
+    for name, memory in arch.memories.items():
+        if memory.leakage is not None:
+            yield Part("leakage", name, "", float(memory.leakage_w * seconds * _PJ_PER_J))
+    if arch.dram.background is not None:
+        outermost = arch.levels[0].name
+        yield Part("background", outermost, "", float(arch.dram.background * seconds * _PJ_PER_J))
+
+
+def operand_bits(formats: LayerFormats) -> int:
+    """The wider significand of a multiplication [bit]."""
+    return max(formats.I.significand_bits, formats.W.significand_bits)
+
+
+def written(
+    outer: Mapping[Tensor, Any], inner: Mapping[Tensor, Any], results: int
+) -> tuple[dict[Tensor, Any], dict[Tensor, Any]]:
+    """What of each tensor's traffic at the two outermost levels is written; arrays too [bit].
+
+    outer, inner: reads and writes together at each level
+    results: all outputs once
+
+    I and W come in from outside once and are read. Of O, each sum that leaves a level comes back,
+    and results leave it once: at the inner level as much is written as read.
+    """
+    outside: dict[Tensor, Any] = {"I": 0, "W": 0, "O": (outer["O"] + results) // 2}
+    inside: dict[Tensor, Any] = {"I": outer["I"], "W": outer["W"], "O": inner["O"] // 2}
+    return outside, inside

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.counts import COLUMNS, energy_pj, level_column
+from bfpsim.mapping.counts import COLUMNS, Direction, energy_pj, level_column
 from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.search.store import Entry, StoreError, StoreReader
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import LayerRecord, Record, utilisation_of
 from bfpsim.search.sweep.spec import load_spec
-from bfpsim.search.sweep.tables import cycle_sums, mapping_columns, point_labels
+from bfpsim.search.sweep.tables import compulsory_pj, cycle_sums, mapping_columns, point_labels
 from bfpsim.sim.validate import RUNGS
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ class _Meter:
     def __init__(self, arch: Arch) -> None:
         self._arch = arch
         self._levels = tuple(level.name for level in arch.levels)
-        self._per_bit = {
-            (level.name, tensor): price
+        self._per_bit: dict[tuple[str, Tensor], dict[Direction, float]] = {
+            (level.name, tensor): {"read": price, "write": level.write_pj[tensor]}
             for level in arch.levels
             for tensor, price in level.read_pj.items()
         }
@@ -158,12 +158,12 @@ class _Meter:
         bits, padding = dict.fromkeys(per_bit, 0), dict.fromkeys(levels, 0)
         energies: dict[tuple[str, Tensor], list[float]] = {key: [] for key in per_bit}
         for layer in layers:
-            for (level, tensor, _, kind), moved in layer.traffic.items():
+            for (level, tensor, direction, kind), moved in layer.traffic.items():
                 key, whole = (level, tensor), int(moved)
                 bits[key] += whole
                 if kind == "burst":
                     padding[level] += whole
-                energies[key].append(whole * per_bit[key])
+                energies[key].append(whole * per_bit[key][direction])
         of_level = {
             level: [pj for key, own in energies.items() if key[0] == level for pj in own]
             for level in levels
@@ -173,7 +173,7 @@ class _Meter:
             level: sum(own for key, own in bits.items() if key[0] == level) for level in levels
         }
         cycles = sum(layer.cycles for layer in layers)
-        compulsory = sum(sum(layer.compulsory.values()) for layer in layers)
+        floors = {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS}
         return {
             "macs": sum(layer.macs for layer in layers),
             **utilisation_of(layers, self._arch).columns(),
@@ -185,12 +185,12 @@ class _Meter:
             level_column(outermost, "bits"): total[outermost],
             level_column(outermost, "payload_bits"): total[outermost] - padding[outermost],
             **{level_column(level, "bits"): total[level] for level in inner},
-            "compulsory_bits": compulsory,
+            "compulsory_bits": sum(floors.values()),
             **_models(layers),
             **{level_column(level, "energy_pj"): math.fsum(of_level[level]) for level in levels},
             **{energy_column(*key): math.fsum(pj) for key, pj in energies.items()},
             "energy_pj": math.fsum(pj for level in levels for pj in of_level[level]),
-            "compulsory_energy_pj": compulsory * self._arch.dram.energy,
+            "compulsory_energy_pj": compulsory_pj(floors, self._arch),
         }
 
 

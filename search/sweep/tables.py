@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import COLUMNS, energy_pj, level_column
-from bfpsim.mapping.nest import TENSORS, Mapping
+from bfpsim.mapping.nest import TENSORS, Mapping, Tensor
 from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.record import LayerRecord, Models, Record, utilisation_of
 from bfpsim.sim.validate import RUNGS
@@ -192,7 +192,7 @@ def sums(record: Record) -> dict[str, Any]:
         **_models([layer.models for layer in layers]),
         **{level_column(one, "energy_pj"): record.energy_pj(one) for one in (outer, *inside)},
         "energy_pj": record.energy_pj(),
-        "compulsory_energy_pj": compulsory * arch.dram.energy,
+        "compulsory_energy_pj": compulsory_pj(floors, arch),
         "seconds": float(record.cycles / arch.clock),
     }
 
@@ -205,6 +205,12 @@ def cycle_sums(layers: Sequence[LayerRecord | LayerResult]) -> dict[str, int]:
         "fill_cycles": sum(layer.fill_cycles for layer in layers),
         "port_cycles": sum(layer.port_cycles for layer in layers),
     }
+
+
+def compulsory_pj(bits: dict[Tensor, int], arch: Arch) -> float:
+    """DRAM energy of the payload that no mapping avoids: I and W are read, O is written [pJ]."""
+    dram = arch.levels[0]
+    return float(sum(dram.pj(t, own, own if t == "O" else 0) for t, own in bits.items()))
 
 
 def _models(models: Sequence[Models | None]) -> dict[str, Any]:

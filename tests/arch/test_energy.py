@@ -136,8 +136,8 @@ def test_a_file_keeps_what_is_said(path: str, value: object, line: str) -> None:
         (
             "pe_array.mac_energy",
             {"wide": "1 pJ"},
-            "pe_array.mac_energy: 'wide' is no operand width; write whole numbers of bits from 1 to "
-            "128, each once, such as {4: 0.05 pJ, 8: 0.2 pJ}",
+            "pe_array.mac_energy: 'wide' is no operand width; write whole numbers of bits from 1 "
+            "to 128, each once, such as {4: 0.05 pJ, 8: 0.2 pJ}",
         ),
         ("pe_array.mac_energy", {8: "1 pJ", "8": "1 pJ"}, "pe_array.mac_energy: '8' is no operand"),
         ("pe_array.mac_energy", {True: "1 pJ"}, "pe_array.mac_energy: True is no operand width"),

@@ -5,9 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfpsim.arch.units import BANDWIDTH, BURST, CAPACITY, CLOCK, ENERGY, LATENCY, WIDTH, Quantity
+from bfpsim.arch.units import (
+    BANDWIDTH,
+    BURST,
+    CAPACITY,
+    CLOCK,
+    ENERGY,
+    LATENCY,
+    MAC_ENERGY,
+    POWER,
+    WIDTH,
+    Quantity,
+)
 
-ALL = (CAPACITY, BURST, WIDTH, BANDWIDTH, CLOCK, LATENCY, ENERGY)
+ALL = (CAPACITY, BURST, WIDTH, BANDWIDTH, CLOCK, LATENCY, ENERGY, MAC_ENERGY, POWER)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +48,12 @@ ALL = (CAPACITY, BURST, WIDTH, BANDWIDTH, CLOCK, LATENCY, ENERGY)
         (ENERGY, "0.1 nJ/B", 12.5),
         (ENERGY, "160 fJ/bit", 0.16),
         (ENERGY, "0 pJ/bit", 0.0),
+        (MAC_ENERGY, "0.2 pJ", Fraction(1, 5)),
+        (MAC_ENERGY, "30 fJ", Fraction(3, 100)),
+        (MAC_ENERGY, "1 nJ", Fraction(1000)),
+        (POWER, "0.5 mW", Fraction(1, 2000)),
+        (POWER, "20 uW", Fraction(1, 50_000)),
+        (POWER, "0 W", Fraction(0)),
     ],
 )
 def test_text_becomes_the_exact_number(quantity: Quantity, text: str, number: object) -> None:
@@ -109,6 +126,11 @@ def test_anything_else_is_refused_in_one_line(
         (LATENCY, Fraction(0), "0 ns"),
         (ENERGY, 0.16, "0.16 pJ/bit"),
         (ENERGY, 20.0, "20 pJ/bit"),
+        (MAC_ENERGY, Fraction(1, 5), "200 fJ"),
+        (MAC_ENERGY, Fraction(3, 2), "1.5 pJ"),
+        (POWER, Fraction(1, 2000), "500 uW"),
+        (POWER, Fraction(0), "0 nW"),
+        (POWER, Fraction(59, 10**9), "59 nW"),
     ],
 )
 def test_numbers_are_written_as_people_write_them(

@@ -73,6 +73,34 @@ def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> Non
         assert found.cost == outer_counts(nest, arch, formats, FULL).total() == min(costs)
 
 
+@pytest.mark.parametrize("model", ["exact", "full"])
+@pytest.mark.parametrize("seed", often(6, range(400, 412)))
+def test_reads_and_writes_are_priced_apart(seed: int, model: str) -> None:
+    """Flow by flow, over every candidate size (of exact: every size) and order."""
+    layer, arch, formats = small_case(seed, "64 bit" if model == "full" else "1 bit")
+    rng = random.Random(seed)
+    for path in ("dram.energy", *(["sram.energy"] if arch.shared else SPLIT_ENERGIES)):
+        prices = {way: f"{rng.choice([0, 0.1, 0.7, 3, 20])} pJ/bit" for way in ("read", "write")}
+        arch = replace(arch, path, prices)
+    kept = stored(layer, arch)
+    if model == "full":
+        grid = grid_of(kept, arch, formats, "energy")
+        tiles = [dict(zip(DIMS, grid.tile(at), strict=True)) for at in np.argwhere(grid.legal())]
+        mappings = [Mapping(order, tile) for tile in tiles for order in orders(kept)]
+    else:
+        mappings = [mapping for mapping, _ in legal_nests(layer, arch, formats)]
+    costs = []
+    for mapping in mappings:
+        counts = model_counts(layer, arch, mapping, formats, FULL if model == "full" else EXACT)
+        costs.append(math.fsum(energy_pj(f, b, arch) for f, b in counts.items()))
+    if costs:
+        (found,) = best_mappings(layer, arch, formats, 1, "energy", model)
+        assert found.cost == pytest.approx(min(costs), rel=1e-12)
+
+
+SPLIT_ENERGIES = ("sram.input.energy", "sram.weight.energy", "sram.output.energy")
+
+
 @pytest.mark.parametrize("objective", ["energy", "latency"])
 @pytest.mark.parametrize("seed", often(6, range(200, 224)))
 def test_the_other_objectives_are_least_too(seed: int, objective: str) -> None:

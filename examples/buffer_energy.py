@@ -46,7 +46,12 @@ def sweep(network: bs.Network, energy: str) -> pd.DataFrame:
     arch = replace(bs.load_arch("ideal-64k"), "sram.energy", energy)
     sizes = [replace(arch, "sram.capacity", capacity) for capacity in CAPACITIES]
     frame = bs.sweep_capacity(network, arch, FORMATS, CAPACITIES)
-    return frame.assign(energy=energy, pj_per_bit=[sized.buffer("I").pj_per_bit for sized in sizes])
+    srams = [sized.buffer("I") for sized in sizes]
+    return frame.assign(
+        energy=energy,
+        read_pj=[sram.read_pj for sram in srams],
+        write_pj=[sram.write_pj for sram in srams],
+    )
 
 
 if __name__ == "__main__":

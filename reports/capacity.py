@@ -135,10 +135,12 @@ def plot_energies(frame: pd.DataFrame, path: str | Path) -> None:
     """Draw sweeps of one network under several buffer energies, as a PNG.
 
     frame: sweeps as `sweep_capacity` returns them, one below the other, each with the columns
-        `energy`, as an architecture file spells it, and `pj_per_bit`; at most five energies
+        `energy`, as an architecture file spells it, and `read_pj` and `write_pj`, what a bit of
+        the buffer costs; at most five energies
 
-    Left: what a bit read or written costs [pJ] at each capacity. Right: energy of data movement in
-    DRAM and SRAM together [mJ]; the least of each sweep is ringed. Equal tables make equal bytes.
+    Left: what a bit read (solid) or written (dotted) costs [pJ] at each capacity. Right: energy of
+    data movement in DRAM and SRAM together [mJ]; the least of each sweep is ringed. Equal tables
+    make equal bytes.
 
     Raises ValueError if the table has no row or too many energies, OSError if the file cannot be
     written.
@@ -153,11 +155,12 @@ def plot_energies(frame: pd.DataFrame, path: str | Path) -> None:
             sweep = frame[frame["energy"] == name].sort_values("capacity_bits")
             x = np.log2(sweep["capacity_bits"].to_numpy())
             total = sweep["energy_pj"].to_numpy() / _PJ_PER_MJ
-            bit.plot(x, sweep["pj_per_bit"], line, color=color, label=name)
+            bit.plot(x, sweep["read_pj"], line, color=color, label=name)
+            bit.plot(x, sweep["write_pj"], ":", color=color, lw=1.2)
             network.plot(x, total, line, color=color)
             best = int(total.argmin())
             network.plot(x[best], total[best], "o", ms=14, mfc="none", color="black")
-        bit.set_title("a bit of the buffer, read or written")
+        bit.set_title("a bit of the buffer, read (dotted: written)")
         bit.set_ylabel("energy [pJ]")
         network.set_title("the network's data movement (ring: least)")
         network.set_ylabel("energy [mJ]")

@@ -41,9 +41,10 @@ def test_one_capacity_can_be_drawn_and_none_cannot(sweep, tmp_path):
 @pytest.fixture
 def energies(sweep):
     """One sweep twice: a constant, and a price that grows with the buffer."""
-    constant = sweep.assign(energy="0.16 pJ/bit", pj_per_bit=0.16)
+    constant = sweep.assign(energy="0.16 pJ/bit", read_pj=0.16, write_pj=0.16)
     grown = sweep["energy_pj"] * sweep["capacity_bits"]
-    table = sweep.assign(energy="cacti-45nm", pj_per_bit=[0.1, 0.2, 0.4], energy_pj=grown)
+    prices = {"read_pj": [0.1, 0.2, 0.4], "write_pj": [0.3, 0.2, 0.1]}
+    table = sweep.assign(energy="cacti-45nm", energy_pj=grown, **prices)
     return pd.concat([constant, table])
 
 
@@ -59,8 +60,10 @@ def test_every_line_and_the_least_of_each_are_drawn(energies, tmp_path, monkeypa
     plot_energies(energies, tmp_path / "unused.png")
 
     bit, network = drawn[0].axes
-    assert [line.get_label() for line in bit.lines] == ["0.16 pJ/bit", "cacti-45nm"]
-    assert [list(line.get_ydata()) for line in bit.lines] == [[0.16] * 3, [0.1, 0.2, 0.4]]
+    reads, writes = bit.lines[::2], bit.lines[1::2]
+    assert [line.get_label() for line in reads] == ["0.16 pJ/bit", "cacti-45nm"]
+    assert [list(line.get_ydata()) for line in reads] == [[0.16] * 3, [0.1, 0.2, 0.4]]
+    assert [list(line.get_ydata()) for line in writes] == [[0.16] * 3, [0.3, 0.2, 0.1]]
     constant, large, table, small = (line.get_xydata().tolist() for line in network.lines)
     assert large == [min(constant, key=lambda point: point[1])]
     assert small == [min(table, key=lambda point: point[1])] == table[:1]

@@ -329,17 +329,8 @@ class Axis(Section):
     dim: Dim
     """The loop dimension that the axis unrolls, or several fused: 'PQ', 'CRS'."""
     over: Dim | None = None
-    """What fills up an axis of R, S or RS, which are whole in a tile: 12 rows of R over K take
-    R = 3 for four of K at once."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.over is not None and not set(self.dim) <= set("RS"):
-            raise ValueError(
-                f"over '{self.over}' beside dim '{self.dim}'; allowed beside dim R, S or RS, "
-                "which a tile holds whole"
-            )
-        return self
+    """What fills up the axis where `dim` is whole and shorter: 12 rows of R over K take R = 3 for
+    four of K at once."""
 
 
 class PEArray(Section):
@@ -515,7 +506,7 @@ class Arch(Section):
     @field_validator("inner")
     @classmethod
     def _names_apart(cls, inner: tuple[InnerLevel, ...]) -> tuple[InnerLevel, ...]:
-        taken = ["DRAM", "SRAM", "array", "dram", "sram", *_TENSORS]
+        taken = ["DRAM", "SRAM", "array", "dram", "sram", "all", "compulsory", *_TENSORS]
         for level in inner:
             if level.name in taken:
                 raise ValueError(
@@ -564,6 +555,13 @@ class Arch(Section):
             for level in self.levels
             for tensor, buffer in level.buffers.items()
         }
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of the memories that a table prices; None where it prices none [mm2]."""
+        areas = [memory.area_mm2 for memory in self.memories.values()]
+        known = [area for area in areas if area is not None]
+        return math.fsum(known) if known else None
 
     @property
     def prices_more(self) -> bool:

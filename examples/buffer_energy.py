@@ -44,14 +44,7 @@ def main() -> None:
 def sweep(network: bs.Network, energy: str) -> pd.DataFrame:
     """The capacity sweep under one energy of the buffer."""
     arch = replace(bs.load_arch("ideal-64k"), "sram.energy", energy)
-    sizes = [replace(arch, "sram.capacity", capacity) for capacity in CAPACITIES]
-    frame = bs.sweep_capacity(network, arch, FORMATS, CAPACITIES)
-    srams = [sized.buffer("I") for sized in sizes]
-    return frame.assign(
-        energy=energy,
-        read_pj=[sram.read_pj for sram in srams],
-        write_pj=[sram.write_pj for sram in srams],
-    )
+    return bs.sweep_capacity(network, arch, FORMATS, CAPACITIES)
 
 
 if __name__ == "__main__":

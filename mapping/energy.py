@@ -90,14 +90,18 @@ def energy_of(arch: Arch, layers: Sequence[Work]) -> Energy:
         for (level, direction), own in moved.items()
         if own
     ]
-    rest = [*_rest(arch, layers)]
+    rest = beyond_movement(arch, layers)
     every = [pj for own in moved.values() for pj in own]
     total = math.fsum([*every, *(part.energy_pj for part in rest)])
     return Energy((*movement, *rest), math.fsum(every), total)
 
 
+def beyond_movement(arch: Arch, layers: Sequence[Work]) -> list[Part]:
+    """What is not movement, as far as the architecture prices it; each part rounded once."""
+    return list(_rest(arch, layers)) if arch.prices_more else []
+
+
 def _rest(arch: Arch, layers: Sequence[Work]) -> Iterator[Part]:
-    """What is not movement, as far as the architecture prices it; each rounded once."""
     array = arch.pe_array
     if array.mac_energy is not None:
         macs = sum(layer.products * array.mac_pj(layer.operand_bits) for layer in layers)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bfpsim.arch.cacti import NAMES
 from bfpsim.arch.units import CAPACITY
-from bfpsim.reports.levels import BUFFER, OUTERMOST, levels_in
+from bfpsim.reports.levels import BUFFER, OUTERMOST, levels_in, more_than_movement
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import (
     BLUE,
@@ -46,9 +48,13 @@ def sweep_table(frame: pd.DataFrame) -> Table:
     )
     numbers(table, BUFFER, "simulated\n[Mbit]", "payload\n[Mbit]", "exact\n[Mbit]")
     numbers(table, "paper\n[Mbit]", *(f"{level.name}\n[mJ]" for level in levels))
-    numbers(table, "total\n[mJ]", "cycles\n[M]")
+    more = ["all_energy_pj"] if more_than_movement(frame) else []
+    numbers(table, f"{'movement' if more else 'total'}\n[mJ]", *("all\n[mJ]" for _ in more))
+    numbers(table, "cycles\n[M]")
+    if _constant(frame):
+        table.caption = constant_price_text([BUFFER])
     for _, row in frame.iterrows():
-        columns = (*(level.column("energy_pj") for level in levels), "energy_pj")
+        columns = (*(level.column("energy_pj") for level in levels), "energy_pj", *more)
         energies = (row[column] / _PJ_PER_MJ for column in columns)
         table.add_row(
             CAPACITY.text(int(row["capacity_bits"])),
@@ -59,9 +65,27 @@ def sweep_table(frame: pd.DataFrame) -> Table:
     table.add_section()
     floor = _mbit(first["compulsory_bits"])
     energy = f"{first['compulsory_energy_pj'] / _PJ_PER_MJ:,.3f}"
-    inner = [""] * (len(levels) - 1)
-    table.add_row("least", "", floor, "", "", energy, *inner, "", "", style="dim")
+    rest = [""] * (len(levels) + 1 + len(more))
+    table.add_row("least", "", floor, "", "", energy, *rest, style="dim")
     return table
+
+
+def _constant(frame: pd.DataFrame) -> bool:
+    """Whether a sweep's buffer has several sizes at one price per bit, no table's."""
+    sizes, prices = (
+        frame[columns].drop_duplicates()
+        for columns in (["capacity_bits"], ["energy", "read_pj", "write_pj"])
+    )
+    return len(sizes) > 1 and len(prices) == 1 and prices["energy"].iloc[0] not in NAMES
+
+
+def constant_price_text(memories: Sequence[str]) -> str:
+    """What follows where memories are resized at a constant energy per bit."""
+    names, (be, they) = ", ".join(memories), ("is", "it") if len(memories) == 1 else ("are", "they")
+    return (
+        f"{names} {be} resized at a constant energy per bit, so that the largest costs the least "
+        f"by construction; a table prices {they} by size, such as energy: cacti-45nm"
+    )
 
 
 def plot_sweep(frame: pd.DataFrame, path: str | Path) -> None:
@@ -119,9 +143,14 @@ def _draw_energy(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> Non
     _floor(axes, floor, f"compulsory {levels[0].name}")
     for place, total in zip(x, bottoms[-1], strict=True):
         axes.text(place, total, f"{total:.2f}", ha="center", va="bottom", fontsize=9)
+    top = bottoms[-1].max()
+    if more_than_movement(frame):
+        every = frame["all_energy_pj"].to_numpy() / _PJ_PER_MJ
+        axes.plot(x, every, "kD", ms=6, mfc="white", label="all energy")
+        top = max(top, every.max())
     axes.set_title("Data-movement energy")
     axes.set_ylabel("energy [mJ]")
-    axes.set_ylim(0, 1.08 * bottoms[-1].max())
+    axes.set_ylim(0, 1.08 * top)
     axes.legend(**_BELOW)
 
 

@@ -14,8 +14,13 @@ OUTERMOST, BUFFER = "DRAM", "SRAM"
 """The names in titles and axes of the outermost memory, and of the buffer that is resized."""
 
 _LOOKS = ((BLUE, ""), (ORANGE, "//"), (SKY, ".."), (VERMILION, "\\\\"), (GREY, "xx"))
-_ENERGY = re.compile(r"(?!compulsory_)(.+)(?<!_[IWO])_energy_pj")
+_ENERGY = re.compile(r"(?!compulsory_|all_)(.+)(?<!_[IWO])_energy_pj")
 _NAMES = {name.lower(): name for name in (OUTERMOST, BUFFER)}
+
+
+def more_than_movement(frame: pd.DataFrame) -> bool:
+    """Whether a table has energy that is not movement: multiplications, leakage, background."""
+    return "all_energy_pj" in frame and bool((frame["all_energy_pj"] > frame["energy_pj"]).any())
 
 
 class LevelColumns(NamedTuple):

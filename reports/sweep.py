@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from bfpsim.reports.levels import OUTERMOST
+from bfpsim.reports.capacity import constant_price_text
+from bfpsim.reports.levels import OUTERMOST, more_than_movement
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import BITS, ENERGY, make_table, numbers, readable
+from bfpsim.search.buffers import constant_prices
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
     from bfpsim.mapping.candidates import Objective
+    from bfpsim.search.sweep.point import Point
     from bfpsim.search.sweep.results import Results
 
 _ROWS = 40
@@ -30,6 +34,7 @@ _SHOWN = {
     "dram_bits": (OUTERMOST, BITS[:-1]),
     "compulsory_bits": ("compulsory", BITS[:-1]),
     "energy_pj": ("energy", ENERGY[:-1]),
+    "all_energy_pj": ("all", ENERGY[:-1]),
     "cycles": ("cycles", ((1e6, "M"), (1e3, "k"))),
 }
 
@@ -43,6 +48,12 @@ def sweep_report(results: Results, title: str) -> Report:
     return Report(points_table(frame, title), {"points": frame}, summary, notes)
 
 
+def sweep_warnings(points: Iterable[Point]) -> list[str]:
+    """What to know of a sweep's energies: a line where memories are resized at a constant price."""
+    resized = constant_prices(dict.fromkeys(point.arch for point in points))
+    return [constant_price_text(resized)] if resized else []
+
+
 def points_table(frame: pd.DataFrame, title: str) -> Table:
     """The table of `Results.points_table`; of many points those that cost least."""
     *names, _ = frame.columns[1 : list(frame.columns).index("capacity_bits")]
@@ -53,7 +64,12 @@ def points_table(frame: pd.DataFrame, title: str) -> Table:
         frame = best
     table = make_table(title, "point", *labels)
     scales = {}
-    for name, (label, units) in _SHOWN.items():
+    shown = dict(_SHOWN)
+    if more_than_movement(frame.dropna(subset="energy_pj")):
+        shown["energy_pj"] = "movement", ENERGY[:-1]
+    else:
+        del shown["all_energy_pj"]
+    for name, (label, units) in shown.items():
         known = frame[name].dropna()
         scales[name], unit = readable(known.max() if len(known) else 0, units)
         numbers(table, f"{label}\n[{unit}]")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bfpsim.mapping.counts import Counts, energy_pj, level_column, ordered
+from bfpsim.mapping.energy import ALL, MOVEMENT, Energy
 from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.reports.levels import BUFFER, OUTERMOST
@@ -22,6 +23,7 @@ from bfpsim.sim.result import NetworkResult, utilisation_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
 
     from bfpsim.arch import Arch
     from bfpsim.mapping.counts import Kind
@@ -89,23 +91,43 @@ def simulation_table(result: NetworkResult, width: int = 120) -> Table:
     wide = width >= _WIDE_SIMULATION
     outermost, *inner = levels = result_levels(result)
     title = f"{result.network} on {result.arch.name}: traffic [Mbit]"
+    energies = ["movement\n[µJ]", "all\n[µJ]"] if result.arch.prices_more else ["energy\n[µJ]"]
     if wide:
         table = make_table(title, "layer", "mapping", gap=1)
         numbers(table, *(f"{outermost}\n{tensor}" for tensor in TENSORS), *inner)
-        numbers(table, "energy\n[µJ]", "cycles")
+        numbers(table, *energies, "cycles")
         numbers(table, *(f"array\n{what} [%]" for what in ("busy", "steady", "lanes", "used")))
     else:
         table = make_table(title, "layer")
-        numbers(table, *levels, "energy\n[µJ]", "cycles")
+        numbers(table, *levels, *energies, "cycles")
         numbers(table, *(f"array\n{what}\n[%]" for what in ("busy", "used")))
     for layer in result.layers:
-        cells = _simulation_cells((layer,), levels, layer.energy_pj, wide)
+        cells = _simulation_cells((layer,), levels, layer.energy, wide)
         name, mapping = escape(layer.layer.name), escape(str(layer.mapping))
         below = mapping.replace("; ", "\n ")  # a line for each level
         table.add_row(*((name, mapping) if wide else (f"{name}\n [dim]{below}[/]",)), *cells)
     table.add_section()
-    total = _simulation_cells(result.layers, levels, result.energy_pj, wide)
+    total = _simulation_cells(result.layers, levels, result.energy, wide)
     table.add_row(*(("total", "") if wide else ("total",)), *total, style="bold")
+    return table
+
+
+def energy_table(result: LayerResult | NetworkResult) -> Table:
+    """What a run's energy is made of, and both totals: µJ, and shares of all."""
+    energy = result.energy
+    what = result.network if isinstance(result, NetworkResult) else result.layer.name
+    table = make_table(f"Energy of {what} on {result.arch.name}", "part", "", "")
+    numbers(table, "[µJ]", "[%]")
+
+    def add(names: Sequence[str], pj: float, style: str = "") -> None:
+        share = f"{100 * pj / energy.all_pj:.1f}" if energy.all_pj else "-"
+        table.add_row(*names, f"{pj / 1e6:,.1f}", share, style=style)
+
+    for part in energy.parts:
+        add((part.part, part.where, part.direction), part.energy_pj)
+    table.add_section()
+    for name, pj in ((MOVEMENT, energy.movement_pj), (ALL, energy.all_pj)):
+        add((name, "", ""), pj, "bold")
     return table
 
 
@@ -198,12 +220,15 @@ def _verdict(agrees: bool) -> str:
 def arch_table(archs: Iterable[Arch]) -> Table:
     """A row per architecture: what distinguishes them."""
     shown = list(archs)
+    areas = [arch.area_mm2 for arch in shown]
+    area = ["memories\n[mm²]"] if any(own is not None for own in areas) else []
     inside = ["levels\ninside"] if any(arch.inner for arch in shown) else []
     table = make_table(
-        *("Architectures", "name", BUFFER, *inside, "clock", OUTERMOST, "burst", "PE array"),
+        *("Architectures", "name", BUFFER, *inside, *area, "clock", OUTERMOST, "burst"),
+        "PE array",
         "stationary",
     )
-    for arch in shown:
+    for arch, mm2 in zip(shown, areas, strict=True):
         text = arch.model_dump()
         sram, array = text["sram"], arch.pe_array
         buffers = [sram] if arch.shared else [sram[name] for name in ("input", "weight", "output")]
@@ -213,6 +238,7 @@ def arch_table(archs: Iterable[Arch]) -> Table:
             arch.name,
             " + ".join(part["capacity"] for part in buffers) + halves,
             *([inner] if inside else []),
+            *(["" if mm2 is None else f"{mm2:,.3f}"] if area else []),
             text["clock"],
             text["dram"]["bandwidth"],
             text["dram"]["burst"],
@@ -226,9 +252,10 @@ def layers_frame(result: NetworkResult) -> pd.DataFrame:
     """A row per layer: its mapping, and its sums over the traffic table and the time line.
 
     Columns: network, layer, order, tile (and of each level inside SRAM: acc_order, acc_tile),
-    steps, bits of every level (dram_bits, sram_bits), energy_pj, macs, cycles, compute_cycles,
-    steady_cycles, fill_cycles, port_cycles, stall_I_cycles, stall_W_cycles, stall_O_cycles,
-    dram_busy_cycles, utilisation, spatial_utilisation, temporal_utilisation.
+    steps, bits of every level (dram_bits, sram_bits), energy_pj (Eq. 8), all_energy_pj, macs,
+    cycles, compute_cycles, steady_cycles, fill_cycles, port_cycles, stall_I_cycles,
+    stall_W_cycles, stall_O_cycles, dram_busy_cycles, utilisation, spatial_utilisation,
+    temporal_utilisation.
     """
     import pandas as pd
 
@@ -241,6 +268,7 @@ def layers_frame(result: NetworkResult) -> pd.DataFrame:
             "steps": layer.steps,
             **bits_by_level((layer,), levels),
             "energy_pj": layer.energy_pj,
+            "all_energy_pj": layer.energy.all_pj,
             "macs": layer.macs,
             "cycles": layer.cycles,
             **cycle_sums([layer]),
@@ -278,13 +306,18 @@ def simulation_report(
         "formats": str(formats),
         **bits_by_level(result.layers, result_levels(result)),
         "energy_pj": result.energy_pj,
+        "all_energy_pj": result.energy.all_pj,
         "cycles": result.cycles,
         **cycle_sums(result.layers),
         **result.utilisation.columns(),
         "seconds": result.seconds,
         "unlimited_ports": [one._asdict() for one in found],
     }
-    frames = {"traffic": result.traffic, "layers": layers_frame(result)}
+    frames = {
+        "traffic": result.traffic,
+        "layers": layers_frame(result),
+        "energy": result.energy.to_frame(),
+    }
     notes: dict[str, int] = {}
     if images is not None:
         classes = frames["predictions"] = images.predictions
@@ -295,7 +328,10 @@ def simulation_report(
         if "label" in classes:
             notes["right"] = int((classes["simulated"] == classes["label"]).sum())
             notes["right_in_float"] = int((classes["float"] == classes["label"]).sum())
-    table = Group(simulation_table(result, width), *map(Text, demand_text(found)))
+    shown: list[RenderableType] = [simulation_table(result, width)]
+    if result.arch.prices_more:
+        shown += ["", energy_table(result)]
+    table = Group(*shown, *map(Text, demand_text(found)))
     return Report(table, frames, summary | notes, tuple(notes))
 
 
@@ -320,18 +356,20 @@ def result_levels(result: NetworkResult) -> tuple[str, ...]:
 
 
 def _simulation_cells(
-    layers: Sequence[LayerResult], levels: Sequence[str], energy: float, wide: bool
+    layers: Sequence[LayerResult], levels: Sequence[str], energy: Energy, wide: bool
 ) -> list[str]:
     counts, (outermost, *inner) = _sum_counts(layers), levels
     cycles = sum(layer.cycles for layer in layers)
     overall, spatial, temporal = utilisation_of(layers)
     busy = sum(layer.compute_cycles for layer in layers) / cycles
     outer = [counts.total(outermost, tensor) for tensor in TENSORS]
+    more = layers[0].arch.prices_more
+    energies = (energy.movement_pj, energy.all_pj) if more else (energy.movement_pj,)
     shares = (busy, temporal, spatial, overall) if wide else (busy, overall)
     return [
         *(_mbit(bits) for bits in (outer if wide else [sum(outer)])),
         *(_mbit(counts.total(level)) for level in inner),
-        f"{energy / 1e6:,.1f}",
+        *(f"{own / 1e6:,.1f}" for own in energies),
         f"{cycles:,}",
         *(f"{100 * share:.1f}" for share in shares),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bfpsim.arch import ArchError, replace
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bfpsim.workloads import Network
 
 _BITS = ("dram_bits", "dram_payload_bits", "exact_bits", "paper_bits", "compulsory_bits")
+_TOTALS = ("energy_pj", "all_energy_pj", "compulsory_energy_pj")
 _CYCLES = ("cycles", "compute_cycles", "stall_I_cycles", "stall_W_cycles", "stall_O_cycles")
 
 
@@ -39,10 +40,13 @@ def sweep_capacity(
     One row per capacity, in the given order. All bits are of the DRAM, for the whole network:
 
     - network, arch, formats: names; capacity_bits
+    - energy: of the SRAM, as a file spells it ("read / write" of two); read_pj, write_pj: what a
+      bit costs
     - dram_bits, dram_payload_bits: simulated, with and without burst padding
     - exact_bits, paper_bits: by the models; exact_bits equals dram_payload_bits
     - compulsory_bits: the payload that no mapping avoids, whatever the capacity
     - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by Eq. 8
+    - all_energy_pj: with multiplications, leakage and DRAM background
     - compulsory_energy_pj: of the compulsory bits, in the DRAM alone
     - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles
     - utilisation: multiply-accumulates / (PEs x cycles)
@@ -63,7 +67,7 @@ def sweep_capacity(
     else:
         name, chosen = "by layer", [formats[layer.name] for layer in network.layers]
     energies = (level_column(level.name, "energy_pj") for level in arch.levels)
-    shown = (*_BITS, *energies, "energy_pj", "compulsory_energy_pj", *_CYCLES, "utilisation")
+    shown = (*_BITS, *energies, *_TOTALS, *_CYCLES, "utilisation")
     rows = []
     for capacity, sized in sizes:
 
@@ -75,14 +79,32 @@ def sweep_capacity(
             record = evaluate(Point(network, sized, tuple(chosen)), done)
         except MappingError as error:
             raise MappingError(f"capacity {capacity}: {error}") from None
-        figures = sums(record)
+        figures, sram = sums(record), sized.buffer("I")
+        energy = sram.model_dump()["energy"]
         rows.append(
             {
                 "network": network.name,
                 "arch": arch.name,
                 "formats": name,
-                "capacity_bits": sized.buffer("I").capacity,
+                "capacity_bits": sram.capacity,
+                "energy": energy if isinstance(energy, str) else " / ".join(energy.values()),
+                "read_pj": sram.read_pj,
+                "write_pj": sram.write_pj,
                 **{name: figures[name] for name in shown},
             }
         )
     return pd.DataFrame(rows)
+
+
+def constant_prices(archs: Iterable[Arch]) -> tuple[str, ...]:
+    """Memories that have several capacities among architectures at one price per bit, no table's.
+
+    Of such a sweep the least energy is the largest memory by construction.
+    """
+    capacities: dict[tuple[str, float, float], set[int]] = {}
+    for arch in archs:
+        for name, memory in arch.memories.items():
+            if not isinstance(memory.energy, str):
+                price = name, memory.read_pj, memory.write_pj
+                capacities.setdefault(price, set()).add(memory.capacity)
+    return tuple(dict.fromkeys(key[0] for key, own in capacities.items() if len(own) > 1))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bfpsim.mapping.array import passes
-from bfpsim.mapping.counts import Counts, energy_pj, level_column, to_frame
+from bfpsim.mapping.counts import Counts, level_column, to_frame
+from bfpsim.mapping.energy import Energy, Work, energy_of, operand_bits
 from bfpsim.mapping.nest import Mapping, Tensor
 from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.notebook import as_html
@@ -105,9 +105,19 @@ class LayerResult:
         return utilisation_of([self])
 
     @property
+    def work(self) -> Work:
+        """What the run spends energy on."""
+        return Work(self.counts, self.products, operand_bits(self.formats), self.cycles)
+
+    @cached_property
+    def energy(self) -> Energy:
+        """What the run's energy is made of."""
+        return energy_of(self.arch, [self.work])
+
+    @property
     def energy_pj(self) -> float:
         """Eq. 8: the sum of the traffic table's energies, correctly rounded [pJ]."""
-        return total_energy_pj([self])
+        return self.energy.movement_pj
 
     @property
     def seconds(self) -> float:
@@ -119,7 +129,7 @@ class LayerResult:
         facts = (
             f"{self.mapping}; {self.formats}; {self.cycles:,} cycles, {self.compute_cycles:,} "
             f"computing ({self.utilisation.overall:.1%} of the array used), stalled by {stalls}; "
-            f"{self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
+            f"{_energy_text(self.energy, self.arch)}"
         )
         frame = self.traffic.drop(columns=["network", "layer"])
         return as_html(f"{self.layer.name} on {self.arch.name}", facts, frame)
@@ -181,10 +191,15 @@ class NetworkResult:
         """How much of the PE array is used, from the layers' sums."""
         return utilisation_of(self.layers)
 
+    @cached_property
+    def energy(self) -> Energy:
+        """What the energy of all layers is made of."""
+        return energy_of(self.arch, [r.work for r in self.layers])
+
     @property
     def energy_pj(self) -> float:
         """Eq. 8 over all layers, correctly rounded [pJ]."""
-        return total_energy_pj(self.layers)
+        return self.energy.movement_pj
 
     @property
     def seconds(self) -> float:
@@ -197,7 +212,7 @@ class NetworkResult:
         facts = (
             f"{len(self.layers)} layers, {self.cycles:,} cycles, {self.seconds * 1e3:,.2f} ms, "
             f"{self.utilisation.overall:.1%} of the array used, "
-            f"{self.energy_pj / _PJ_PER_UJ:,.1f} µJ"
+            f"{_energy_text(self.energy, self.arch)}"
         )
         rows = [
             {
@@ -228,8 +243,8 @@ def utilisation_of(results: Sequence[LayerResult]) -> Utilisation:
     )
 
 
-def total_energy_pj(results: Iterable[LayerResult]) -> float:
-    """The correctly rounded sum of every row's energy [pJ]."""
-    return math.fsum(
-        energy_pj(flow, bits, r.arch) for r in results for flow, bits in r.counts.items()
-    )
+def _energy_text(energy: Energy, arch: Arch) -> str:
+    moved = f"{energy.movement_pj / _PJ_PER_UJ:,.1f} µJ"
+    if not arch.prices_more:
+        return moved
+    return f"{moved} for movement, {energy.all_pj / _PJ_PER_UJ:,.1f} µJ in all"

@@ -46,7 +46,7 @@ def sweep(
     output.check()
     if cluster is not None and workers is not None:
         raise UsageError("--cluster and --workers exclude each other; give one")
-    from bfpsim.reports.sweep import sweep_report
+    from bfpsim.reports.sweep import sweep_report, sweep_warnings
     from bfpsim.search.sweep.run import sweep as run
     from bfpsim.search.sweep.spec import load_spec
 
@@ -66,3 +66,5 @@ def sweep(
         print(f"wrote {names} to {output.out}")
     else:
         output.emit(sweep_report(results, spec.stem))
+    for line in sweep_warnings(results.points):
+        complain(line)

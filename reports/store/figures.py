@@ -12,7 +12,7 @@ import numpy as np
 from bfpsim.arch.units import CAPACITY
 from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
-from bfpsim.reports.levels import levels_in
+from bfpsim.reports.levels import levels_in, more_than_movement
 from bfpsim.reports.roofline import plot_achieved
 from bfpsim.reports.store.findings import Findings, cheapest
 from bfpsim.reports.store.page import PageFigure, Section
@@ -169,6 +169,7 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
     sizes = sorted(points["capacity_bits"].unique())
     levels = levels_in(points)
     outermost = levels[0]
+    more = more_than_movement(points)
     least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
     shown = least.index[: len(_LINES)]
     with drawing() as figure:
@@ -182,6 +183,8 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
             ):
                 axes.plot(x, best[simulated] / unit, f"{marker}-", color=colour, label=formats)
                 axes.plot(x, best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR)
+            if more:
+                energy.plot(x, best["all_energy_pj"] / 1e9, ":", color=colour)
         _label_axes(
             traffic, sizes, f"{outermost.name} data movement", f"{outermost.name} traffic [Mbit]"
         )
@@ -194,6 +197,8 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
         traffic.plot(
             [], [], color="black", lw=1.2, dashes=_FLOOR, label=f"compulsory ({outermost.name})"
         )
+        if more:
+            traffic.plot([], [], "k:", label="all energy")
         handles, labels = traffic.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         of = "" if len(least) == len(shown) else f", {len(shown)} best of {len(least)} formats"
@@ -228,6 +233,12 @@ def plot_energy(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) ->
         for tensor, hatch in zip(TENSORS, ("", "////", "...."), strict=True)
         if level.column(f"{tensor}_energy_pj") in points
     ]
+    if more_than_movement(points):
+        points, layers = (
+            frame.assign(more_energy_pj=frame["all_energy_pj"] - frame["energy_pj"])
+            for frame in (points, layers)
+        )
+        segments.append(Segment("more_energy_pj", "beyond movement", GREEN))
     title = "energy by level and tensor"
     _plot_breakdown(points, layers, segments, title, "energy [µJ]", 1e6, path)
 

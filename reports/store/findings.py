@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import COLUMNS, Direction, energy_pj, level_column
+from bfpsim.mapping.energy import beyond_movement
 from bfpsim.mapping.nest import TENSORS, Tensor
+from bfpsim.search.buffers import constant_prices
 from bfpsim.search.store import Entry, StoreError, StoreReader
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
@@ -50,6 +52,7 @@ class Findings:
     axes: dotted paths at which the architectures differ
     best: of each network, in the order of the points
     others: points in the store that are not the sweep's
+    constant_prices: memories that are resized at a constant energy per bit
 
     The sums:
 
@@ -61,7 +64,8 @@ class Findings:
     - exact_bits, paper_bits: DRAM bits by the models, and edges_bits to bursts_bits: what each rung
       adds, from paper_bits to dram_bits; none of these if a layer was swept without models
     - energy_pj, by Eq. 8; dram_energy_pj, sram_energy_pj (of each level); and of every level and
-      tensor (`energy_column`): each the correctly rounded sum of its flows. compulsory_energy_pj
+      tensor (`energy_column`): each the correctly rounded sum of its flows. all_energy_pj: with
+      multiplications, leakage and DRAM background. compulsory_energy_pj
     """
 
     points: pd.DataFrame
@@ -70,6 +74,7 @@ class Findings:
     axes: tuple[str, ...]
     best: Mapping[str, Best]
     others: int
+    constant_prices: tuple[str, ...]
 
     @property
     def alike(self) -> int:
@@ -173,6 +178,8 @@ class _Meter:
             level: sum(own for key, own in bits.items() if key[0] == level) for level in levels
         }
         cycles = sum(layer.cycles for layer in layers)
+        every = [pj for level in levels for pj in of_level[level]]
+        rest = beyond_movement(self._arch, [layer.work for layer in layers])
         floors = {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS}
         return {
             "macs": sum(layer.macs for layer in layers),
@@ -189,7 +196,8 @@ class _Meter:
             **_models(layers),
             **{level_column(level, "energy_pj"): math.fsum(of_level[level]) for level in levels},
             **{energy_column(*key): math.fsum(pj) for key, pj in energies.items()},
-            "energy_pj": math.fsum(pj for level in levels for pj in of_level[level]),
+            "energy_pj": math.fsum(every),
+            "all_energy_pj": math.fsum([*every, *(part.energy_pj for part in rest)]),
             "compulsory_energy_pj": compulsory_pj(floors, self._arch),
         }
 
@@ -288,6 +296,7 @@ class _Reading:
             axes,
             _best(points, keys, store),
             others,
+            constant_prices(self._hardware),
         )
 
 

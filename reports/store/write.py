@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bfpsim.reports.levels import levels_in
+from bfpsim.reports.capacity import constant_price_text
+from bfpsim.reports.levels import levels_in, more_than_movement
 from bfpsim.reports.report import write_csv
 from bfpsim.reports.store.figures import draw_figures
 from bfpsim.reports.store.findings import Findings, read_findings
@@ -140,7 +141,7 @@ def _facts(findings: Findings, sweep: str | Path | None, accuracy: str | Path | 
 
 
 def _warnings(findings: Findings) -> list[str]:
-    """Sentences on what is not there."""
+    """Sentences on what is not there, and on what follows from the sweep's choices."""
     warnings = []
     if not len(findings.points):
         warnings.append("There is no result yet: no table of results and no figure can be shown.")
@@ -148,6 +149,8 @@ def _warnings(findings: Findings) -> list[str]:
     if len(states):
         counts = ", ".join(f"{count:,} {state}" for state, count in states.items())
         warnings.append(f"Points without a result: {counts}; listed below.")
+    if findings.constant_prices:
+        warnings.append(f"{constant_price_text(findings.constant_prices)}.")
     if findings.others:
         warnings.append(
             f"The store holds {findings.others:,} more points, of other sweeps or versions."
@@ -291,13 +294,16 @@ def _accuracy_columns(accuracies: pd.DataFrame) -> tuple[Column, ...]:
 def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
     outermost, *inner = levels_in(frame)
     energies = {level.column("energy_pj"): level.name for level in (outermost, *inner)}
+    totals = {"energy_pj": "energy"}
+    if more_than_movement(frame):
+        totals = {"all_energy_pj": "all energy", "energy_pj": "movement"}
     volumes = {
         outermost.column("bits"): outermost.name,
         **_FLOORS,
         **{level.column("bits"): level.name for level in inner},
     }
     return (
-        *_unit_columns(frame, {"energy_pj": "energy", **energies}, ENERGY),
+        *_unit_columns(frame, {**totals, **energies}, ENERGY),
         *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
         *(Column(name, f"{label} [%]", 0.01, 1) for name, label in _SHARES.items()),
         *_unit_columns(frame, volumes, BITS),

@@ -13,6 +13,7 @@ from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
 from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, ordered
+from bfpsim.mapping.energy import operand_bits
 from bfpsim.mapping.mapper import Model, find_mapping
 from bfpsim.mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
 from bfpsim.mapping.nest import TENSORS, Mapping, MappingError, Tensor
@@ -100,13 +101,15 @@ def _seen(arch: Arch, objective: Objective) -> Arch:
     Nor do the models of bits look at what the search for the fewest DRAM bits does not.
     """
     unseen = {
-        "dram": ("bandwidth", "latency", "energy"),
-        "energy": ("bandwidth", "latency"),
-        "latency": ("latency", "energy"),
+        "dram": ("bandwidth", "latency", "energy", "background"),
+        "energy": ("bandwidth", "latency", "background"),
+        "latency": ("latency", "energy", "background"),
     }[objective]
     dram = arch.dram.model_copy(update=dict.fromkeys(unseen, 0))
+    array = arch.pe_array.model_copy(update={"mac_energy": None})
     clock = arch.clock if objective == "latency" else 0
-    return arch.model_copy(update={"name": "any", "clock": clock, "dram": dram})
+    seen = {"name": "any", "clock": clock, "dram": dram, "pe_array": array}
+    return arch.model_copy(update=seen)
 
 
 def _record(result: LayerResult, ladder: bool) -> LayerRecord:
@@ -119,6 +122,7 @@ def _record(result: LayerResult, ladder: bool) -> LayerRecord:
         formats=str(result.formats),
         macs=layer.macs * times,
         passes=passes(result.arch.pe_array, result.formats),
+        operand_bits=operand_bits(result.formats),
         mapping=result.mapping,
         steps=result.steps,
         transfers=result.transfers,

@@ -15,6 +15,7 @@ from typing import Any
 from bfpsim.arch import Arch
 from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
+from bfpsim.mapping.energy import Energy, Work, energy_of
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import Tensor
 from bfpsim.sim.demand import Demand, Passed, demands
@@ -52,6 +53,7 @@ class LayerRecord:
     """One layer; all sums are over its repeats.
 
     passes: of a multiplication whose operands are wider than a multiplier's
+    operand_bits: of the wider significand
     steady_cycles, fill_cycles, port_cycles: what the PE array's cycles are made of, as in
         `LayerResult`
     stalls: cycles the PE array waited, by the tensor whose tile came last
@@ -64,6 +66,7 @@ class LayerRecord:
     formats: str
     macs: int
     passes: int
+    operand_bits: int
     mapping: Tiling
     steps: int
     transfers: int
@@ -81,6 +84,11 @@ class LayerRecord:
     def compute_cycles(self) -> int:
         """Cycles that the PE array is busy."""
         return self.steady_cycles + self.fill_cycles + self.port_cycles
+
+    @property
+    def work(self) -> Work:
+        """What the layer spends energy on."""
+        return Work(self.traffic, self.macs * self.passes, self.operand_bits, self.cycles)
 
 
 def utilisation_of(layers: Sequence[LayerRecord], arch: Arch) -> Utilisation:
@@ -125,6 +133,11 @@ class Record:
             for flow, bits in layer.traffic.items()
             if level in (None, flow.level)
         )
+
+    @property
+    def energy(self) -> Energy:
+        """What the energy of all layers is made of."""
+        return energy_of(self.arch, [layer.work for layer in self.layers])
 
     def cost(self, objective: Objective) -> float:
         """The sum of an objective over the layers: DRAM bits, pJ, or cycles."""

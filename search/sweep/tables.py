@@ -59,7 +59,8 @@ class Tables(NamedTuple):
           the models; and of each rung, from edges_bits to bursts_bits: what it adds, from
           paper_bits to dram_bits. Empty for a sweep without ladder
         - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by
-          Eq. 8; compulsory_energy_pj
+          Eq. 8; all_energy_pj: with multiplications, leakage and DRAM background;
+          compulsory_energy_pj
     layers: point, network, layer, formats, order, tile (and of each level inside SRAM: acc_order,
         acc_tile), steps, transfers, and the same columns
     traffic: point, network, layer, level, tensor, direction, kind, bits, energy_pj
@@ -158,7 +159,7 @@ def _sum_types(levels: Sequence[str]) -> dict[str, str]:
             *("paper_bits", *(_model_column("paper", own) for own in inside)),
             *(f"{rung}_bits" for rung in RUNGS),
             *(level_column(level, "energy_pj") for level in levels),
-            *("energy_pj", "compulsory_energy_pj", "seconds"),
+            *("energy_pj", "all_energy_pj", "compulsory_energy_pj", "seconds"),
         ),
     }
     shares = ("utilisation", "spatial_utilisation", "temporal_utilisation")
@@ -192,6 +193,7 @@ def sums(record: Record) -> dict[str, Any]:
         **_models([layer.models for layer in layers]),
         **{level_column(one, "energy_pj"): record.energy_pj(one) for one in (outer, *inside)},
         "energy_pj": record.energy_pj(),
+        "all_energy_pj": record.energy.all_pj,
         "compulsory_energy_pj": compulsory_pj(floors, arch),
         "seconds": float(record.cycles / arch.clock),
     }

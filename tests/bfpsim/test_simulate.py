@@ -59,7 +59,7 @@ def test_the_same_command_writes_the_same_bytes(capsys, tmp_path: Path) -> None:
         assert run(["simulate", "resnet18-fashion", *SMALL, "--out", str(out)]) == 0
         contents.append({file.name: file.read_bytes() for file in out.iterdir()})
     assert contents[0] == contents[1]
-    assert set(contents[0]) == {"traffic.csv", "layers.csv", "summary.json"}
+    assert set(contents[0]) == {"traffic.csv", "layers.csv", "energy.csv", "summary.json"}
 
 
 def test_images_run_through_the_network(capsys) -> None:

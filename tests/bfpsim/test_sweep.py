@@ -41,10 +41,23 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return code, captured.out, captured.err
 
 
+CONSTANT = (
+    "bfpsim: SRAM is resized at a constant energy per bit, so that the largest costs the least by "
+    "construction; a table prices it by size, such as energy: cacti-45nm\n"
+)
+
+
+def test_sizes_with_prices_of_their_own_need_no_warning(folder, capsys):
+    spec = folder / "sweep.yaml"
+    spec.write_text(spec.read_text() + "  sram.energy: [cacti-45nm]\n")
+    spec.write_text(spec.read_text().replace("[16 B, ", "["))
+    assert call(capsys, spec, "--workers", 1)[2] == ""
+
+
 def test_a_sweep_is_shown_and_then_looked_up_in_every_shape(folder, capsys):
     spec = folder / "sweep.yaml"
     code, out, error = call(capsys, spec, "--workers", 1)
-    assert (code, error) == (0, "")
+    assert (code, error) == (0, CONSTANT)
     assert "sweep" in out.splitlines()[0]
     lines = [line.split() for line in out.splitlines()]
     assert ["2", "tiny", "16", "KiB"] in [line[:4] for line in lines]

@@ -4,12 +4,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from bfpsim.arch import load_arch, shipped
+from bfpsim.arch import load_arch, replace_all, shipped
 from bfpsim.quant.formats import BFP, LayerFormats
-from bfpsim.reports.capacity import sweep_table
+from bfpsim.reports.capacity import constant_price_text, sweep_table
 from bfpsim.reports.tables import (
     arch_table,
     cycles_table,
+    energy_table,
     layers_frame,
     simulation_report,
     simulation_table,
@@ -150,10 +151,90 @@ def test_ports_without_a_limit_say_what_passes_them(validation, deep):
 
 
 def test_sweep_rows_and_floor(sweep):
-    rows = lines(sweep_table(sweep), 80)
+    table = sweep_table(sweep)
+    assert table.caption == constant_price_text(["SRAM"])
+    assert sweep_table(sweep.assign(energy="cacti-45nm")).caption is None
+    assert sweep_table(sweep.assign(read_pj=[0.1, 0.2, 0.3])).caption is None
+    assert sweep_table(sweep.iloc[:1]).caption is None
+    table.caption = None
+    rows = lines(table, 80)
     assert rows[2] == ["SRAM"] + ["[Mbit]"] * 4 + ["[mJ]"] * 3 + ["[M]"]
     assert [cells[:2] for cells in rows[-4:-1]] == [["2", "KiB"], ["4", "KiB"], ["8", "KiB"]]
     assert rows[-1][:2] == ["least", f"{sweep['compulsory_bits'][0] / 1e6:,.3f}"]
+
+
+def test_a_sweeps_energy_beyond_movement_has_a_column(sweep):
+    more = sweep.assign(all_energy_pj=sweep["energy_pj"] + 1e9)
+    rows = [" ".join(cells) for cells in lines(sweep_table(more), 120)]
+    assert "movement all cycles" in rows[1]
+    for row, pj in zip(rows[4:7], sweep["energy_pj"], strict=True):
+        assert f" {pj / 1e9:,.3f} {pj / 1e9 + 1:,.3f} " in row
+
+
+def priced(validation):
+    """The simulated network on a machine of the same times that prices everything."""
+    prices = {
+        "pe_array.mac_energy": {4: "0.1 pJ", 8: "0.2 pJ"},
+        "sram.leakage": "20 uW",
+        "dram.background": "50 mW",
+    }
+    arch = replace_all(validation.simulated.arch, prices)
+    layers = tuple(replace(own, arch=arch) for own in validation.simulated.layers)
+    return replace(validation.simulated, arch=arch, layers=layers)
+
+
+def test_every_part_of_the_energy_has_a_row_and_both_totals_stand_below(validation):
+    result = priced(validation)
+    rows = {" ".join(cells[:-2]): cells[-2:] for cells in lines(energy_table(result), 80)[2:]}
+    del rows[""]  # the line above the totals
+    by_way = result.traffic.groupby(["level", "direction"])["energy_pj"].sum()
+    cycles = sum(layer.cycles for layer in result.layers)
+    # 5-bit significands take the 8-bit multiplier's 0.2 pJ; a cycle is 2 ns.
+    macs = sum(layer.layer.macs for layer in result.layers)
+    expected = {f"movement {level} {way}": pj for (level, way), pj in by_way.items()} | {
+        "macs PE array": 0.2 * macs,
+        "leakage SRAM": 20e-6 * 2e-9 * 1e12 * cycles,
+        "background DRAM": 50e-3 * 2e-9 * 1e12 * cycles,
+        "movement (Eq. 8)": by_way.sum(),
+    }
+    every = sum(list(expected.values())[:-1])
+    assert result.energy.all_pj == pytest.approx(every, rel=1e-12)
+    assert rows == {
+        name: [f"{pj / 1e6:,.1f}", f"{100 * pj / every:.1f}"]
+        for name, pj in {**expected, "all": every}.items()
+    }
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_all_energy_stands_beside_movement_where_more_is_priced(validation, width):
+    result = priced(validation)
+    report = simulation_report(result, BFP8, width=width)
+    assert report.summary["all_energy_pj"] == result.energy.all_pj
+    assert report.summary["energy_pj"] == validation.simulated.energy_pj
+    rows = [" ".join(cells) for cells in lines(report.table, width)]
+    assert any(row.startswith("Energy of tiny on ideal-16k") for row in rows)
+    total = next(row for row in rows if row.startswith("total"))
+    assert f" {result.energy_pj / 1e6:,.1f} {result.energy.all_pj / 1e6:,.1f} " in total
+    frame = report.frames["layers"]
+    for layer, both in zip(result.layers, frame["all_energy_pj"], strict=True):
+        assert both == layer.energy.all_pj > layer.energy_pj
+    assert report.frames["energy"]["energy_pj"].iloc[-1] == result.energy.all_pj
+
+
+def test_where_only_movement_is_priced_the_terminal_shows_no_more(validation):
+    report = simulation_report(validation.simulated, BFP8, width=200)
+    rows = [" ".join(cells) for cells in lines(report.table, 200)]
+    assert not any("Energy of" in row or " all " in row for row in rows)
+    assert report.summary["all_energy_pj"] == report.summary["energy_pj"]
+
+
+def test_areas_stand_where_a_table_is_named():
+    edge = load_arch("ideal-64k")
+    named = replace_all(edge, {"name": "named", "sram.energy": "cacti-45nm"})
+    rows = [" ".join(cells) for cells in lines(arch_table([edge, named]), 160)]
+    assert any("[mm²]" in row for row in rows)
+    assert " 0.188 " in next(row for row in rows if row.startswith("named"))
+    assert "mm²" not in " ".join(" ".join(cells) for cells in lines(arch_table([edge]), 160))
 
 
 def test_every_shipped_architecture_has_a_row():

@@ -181,7 +181,7 @@ def test_without_models_there_is_no_figure_of_them(findings, tmp_path):
     bare = type(findings)(
         findings.points.drop(columns=models),
         findings.layers.drop(columns=models),
-        *(findings.gaps, findings.axes, findings.best, findings.others),
+        *(findings.gaps, findings.axes, findings.best, findings.others, ()),
     )
     parts = list(draw_figures(bare, None, tmp_path, lambda _: None))
     assert [path.name.rpartition("-")[2] for _, paths in parts for path in paths] == [

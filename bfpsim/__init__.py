@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from bfpsim.reports.sweep import sweep_report
     from bfpsim.reports.tables import (
         cycles_table,
+        energy_table,
         simulation_report,
         simulation_table,
         traffic_table,
@@ -154,8 +155,8 @@ _HOME = {
     "bfpsim.reports.store.write": "write_report",
     "bfpsim.reports.sweep": "sweep_report",
     "bfpsim.reports.tables": (
-        "cycles_table simulation_report simulation_table traffic_table validation_report "
-        "validation_table"
+        "cycles_table energy_table simulation_report simulation_table traffic_table "
+        "validation_report validation_table"
     ),
     "bfpsim.reports.trace": "write_trace",
     "bfpsim.reports.workload": (
@@ -243,6 +244,7 @@ __all__ = [
     "dequantize",
     "dump_arch",
     "energy_report",
+    "energy_table",
     "find_mapping",
     "fine_tune",
     "formats_report",

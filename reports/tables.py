@@ -121,7 +121,7 @@ def energy_table(result: LayerResult | NetworkResult) -> Table:
 
     def add(names: Sequence[str], pj: float, style: str = "") -> None:
         share = f"{100 * pj / energy.all_pj:.1f}" if energy.all_pj else "-"
-        table.add_row(*names, f"{pj / 1e6:,.1f}", share, style=style)
+        table.add_row(*names, f"{pj / 1e6:,.3f}", share, style=style)
 
     for part in energy.parts:
         add((part.part, part.where, part.direction), part.energy_pj)

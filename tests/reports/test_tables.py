@@ -200,7 +200,7 @@ def test_every_part_of_the_energy_has_a_row_and_both_totals_stand_below(validati
     every = sum(list(expected.values())[:-1])
     assert result.energy.all_pj == pytest.approx(every, rel=1e-12)
     assert rows == {
-        name: [f"{pj / 1e6:,.1f}", f"{100 * pj / every:.1f}"]
+        name: [f"{pj / 1e6:,.3f}", f"{100 * pj / every:.1f}"]
         for name, pj in {**expected, "all": every}.items()
     }
 

@@ -7,7 +7,6 @@ smallest; where tiles cut blocks, or padding is clipped, there may be more.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +30,9 @@ from bfpsim.mapping.closed.exact import (
 )
 from bfpsim.mapping.closed.grid import Grid, leaves_of
 from bfpsim.mapping.closed.leaves import Vector
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
-
-Objective = Literal["dram", "energy", "latency"]
 
 
 def grid_of(

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective, grid_of
+from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.energy import written
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
+from bfpsim.mapping.objective import Objective
 from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer

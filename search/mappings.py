@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bfpsim.arch import Arch
-    from bfpsim.mapping.candidates import Objective
     from bfpsim.mapping.mapper import Model
     from bfpsim.mapping.nest import Mapping
+    from bfpsim.mapping.objective import Objective
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.workloads import Network
 

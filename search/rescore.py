@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.mapper import Model, best_mappings
 from bfpsim.mapping.nest import Mapping
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.result import LayerResult
 from bfpsim.sim.simulate import simulate

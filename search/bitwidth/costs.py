@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
+from bfpsim.mapping.objective import Objective
 from bfpsim.mapping.room import fits
 from bfpsim.quant.formats import TENSORS, Format, LayerFormats
 from bfpsim.search.bitwidth.dominance import undominated

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
-from bfpsim.mapping.candidates import Objective, candidate_sizes
+from bfpsim.mapping.candidates import candidate_sizes
 from bfpsim.mapping.closed import paper
 from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.leaves import Values, Vector
@@ -20,6 +20,7 @@ from bfpsim.mapping.energy import written
 from bfpsim.mapping.mapper import orders
 from bfpsim.mapping.models import full_counts, stored
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Tensor, make_nest
+from bfpsim.mapping.objective import Objective
 from bfpsim.mapping.room import fits
 from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.search.bitwidth.costs import Costs

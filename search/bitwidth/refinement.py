@@ -17,11 +17,11 @@ from itertools import product
 from math import isclose
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.bitwidth.allocation import SAME, Allocation
 from bfpsim.search.bitwidth.costs import Costs

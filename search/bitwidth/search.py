@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import numpy as np
 
 from bfpsim.arch import Arch, dump_arch
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats, candidates
 from bfpsim.search.bitwidth.allocation import (
     Allocation,

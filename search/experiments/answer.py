@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import candidates
 from bfpsim.search.bitwidth.problem import Losses, no_losses
 from bfpsim.search.bitwidth.search import Cost, Proposal, SearchResult, search_formats

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, ordered
 from bfpsim.mapping.energy import operand_bits
 from bfpsim.mapping.mapper import Model, find_mapping
 from bfpsim.mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
 from bfpsim.mapping.nest import TENSORS, Mapping, MappingError, Tensor
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.point import Point, program
 from bfpsim.search.sweep.record import LayerRecord, Models, Record

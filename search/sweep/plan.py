@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from bfpsim.arch import Arch, ArchError, load_arch, replace_all
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.mapper import Model
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, parse_format
 from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.spec import Loc, Setting, Source, Spec, SweepError

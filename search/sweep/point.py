@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.mapper import Model
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.store import code_digest
 from bfpsim.workloads import ConvLayer, Network

@@ -13,13 +13,13 @@ from fractions import Fraction
 from typing import Any
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.energy import Energy, Work, energy_of
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import Tensor
 from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.utilisation import Utilisation
+from bfpsim.mapping.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.mapper import Model
+from bfpsim.mapping.objective import Objective
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

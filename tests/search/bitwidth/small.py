@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import Objective
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import BFP
 from bfpsim.search.bitwidth.problem import Problem
 from bfpsim.search.bitwidth.space import Space

@@ -30,28 +30,38 @@ from bfpsim.mapping.closed.exact import (
 )
 from bfpsim.mapping.closed.grid import Grid, leaves_of
 from bfpsim.mapping.closed.leaves import Vector
+from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
 
 def grid_of(
-    layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective = "dram"
+    layer: ConvLayer,
+    arch: Arch,
+    formats: LayerFormats,
+    objective: Objective = "dram",
+    constraints: Constraints = FREE,
 ) -> Grid:
     """The grid of all tile sizes that can be part of a best mapping for an objective."""
-    return Grid(layer, arch, formats, candidate_sizes(layer, arch, [formats], objective))
+    sizes = candidate_sizes(layer, arch, [formats], objective, constraints)
+    return Grid(layer, arch, formats, sizes)
 
 
 def candidate_sizes(
-    layer: ConvLayer, arch: Arch, formats: Sequence[LayerFormats], objective: Objective
+    layer: ConvLayer,
+    arch: Arch,
+    formats: Sequence[LayerFormats],
+    objective: Objective,
+    constraints: Constraints = FREE,
 ) -> dict[str, Vector]:
-    """Tile sizes that no other size of their dimension makes superfluous, ascending.
+    """Tile sizes that no other allowed size of their dimension makes superfluous, ascending.
 
     formats: a size is superfluous if it is so in all of these, and so in every mixture of them
     objective: "dram" ignores what the PE array costs; where its axes fuse several of N, P and Q,
         the other objectives keep every size of those.
     """
-    every = {dim: np.arange(1, layer.dims[dim] + 1) for dim in "NGKCPQ"}
+    every = constraints.sizes(layer)
     array_counts = objective != "dram"
     costs = [_Costs(layer, arch, each, every, array_counts) for each in formats]
     found = {}

@@ -13,6 +13,7 @@ from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.energy import written
+from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.objective import Objective
@@ -59,9 +60,10 @@ def find_mapping(
     *,
     objective: Objective = "dram",
     model: Model = "exact",
+    constraints: Constraints = FREE,
 ) -> Mapping:
     """The best legal mapping; the first of `best_mappings`."""
-    return best_mappings(layer, arch, formats, 1, objective, model)[0].mapping
+    return best_mappings(layer, arch, formats, 1, objective, model, constraints)[0].mapping
 
 
 def best_mappings(
@@ -71,12 +73,14 @@ def best_mappings(
     count: int,
     objective: Objective = "dram",
     model: Model = "exact",
+    constraints: Constraints = FREE,
 ) -> list[Choice]:
     """The best legal mapping, and the `count` - 1 next ones of the candidates, best first.
 
     objective: "dram" bits; "energy" of DRAM and SRAM by Eq. 8; "latency", the cycles that no
         schedule beats: the PE array busy, or the DRAM channel busy, whichever is more
     model: "exact" counts payload; "full" counts whole bursts too, as the simulator does
+    constraints: what the mapping must keep to; all that is said here is of what they allow
 
     With "exact" the first is the least over all legal mappings: every order and every tile size
     (see `orders` and `mapping.candidates`). With "full" it is the least over the same candidates,
@@ -85,7 +89,8 @@ def best_mappings(
 
     Ties: fewest tile steps, then the order's place in `orders`, then the largest tiles, those of C
     first, then of K, Q, P, G and N.
-    Raises MappingError if no mapping is legal: which buffer is short, and by how many bits.
+    Raises MappingError if no mapping is legal: which buffer is short, and by how many bits; or
+    which constraint leaves nothing.
     """
     if objective not in ("dram", "energy", "latency"):
         raise ValueError(f"objective={objective!r}; allowed: dram, energy, latency")
@@ -94,7 +99,7 @@ def best_mappings(
     if count < 1:
         raise ValueError(f"count={count}; allowed: a whole number from 1")
     kept = stored(layer, arch)
-    candidates = _Candidates(kept, arch, formats, objective)
+    candidates = _Candidates(kept, arch, formats, objective, constraints)
     if model == "exact" or arch.dram.burst == 1:
         return [Choice(m, cost) for m, cost, _ in candidates.ascending(count)]
     paddings = _Paddings(arch, formats)
@@ -122,14 +127,19 @@ class _Candidates:
     """All legal tilings under all `orders`, in the order of their exact cost."""
 
     def __init__(
-        self, layer: ConvLayer, arch: Arch, formats: LayerFormats, objective: Objective
+        self,
+        layer: ConvLayer,
+        arch: Arch,
+        formats: LayerFormats,
+        objective: Objective,
+        constraints: Constraints,
     ) -> None:
         self._dims, self._arch, self._objective = layer.dims, arch, objective
-        self._orders = orders(layer)
-        self._grid = grid = grid_of(layer, arch, formats, objective)
+        self._orders = constraints.orders(orders(layer))
+        self._grid = grid = grid_of(layer, arch, formats, objective, constraints)
         legal = grid.legal()
         if not legal.any():
-            raise MappingError(grid.shortage())
+            raise MappingError(constraints.shortage(grid, layer, formats))
         self._places = np.argwhere(legal)
         self._steps = np.broadcast_to(grid.steps, legal.shape)[legal]
         outer = [grid.outer_bits(order) for order in self._orders]

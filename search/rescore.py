@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.mapper import Model, best_mappings
 from bfpsim.mapping.nest import Mapping
 from bfpsim.mapping.objective import Objective
@@ -47,19 +48,21 @@ def find_mapping(
     objective: Objective = "dram",
     model: Model = "exact",
     rescore: int | None = None,
+    constraints: Constraints = FREE,
 ) -> Mapping:
     """The best legal mapping of a layer.
 
     objective: least "dram" bits, "energy" (Eq. 8), or "latency"
     model: "exact", to a proven optimum, or "full", which counts whole bursts
     rescore: simulate that many of the model's best and take the one with the least simulated cost
+    constraints: what the mapping must keep to: the best of those that do
 
     Raises MappingError if no mapping is legal: which buffer is short, by how many bits, and the
-    smallest capacity that would do.
+    smallest capacity that would do; or which constraint leaves nothing.
     """
     if rescore is None:
-        return best_mappings(layer, arch, formats, 1, objective, model)[0].mapping
-    return rescored(layer, arch, formats, rescore, objective, model).chosen
+        return best_mappings(layer, arch, formats, 1, objective, model, constraints)[0].mapping
+    return rescored(layer, arch, formats, rescore, objective, model, constraints).chosen
 
 
 def rescored(
@@ -69,9 +72,10 @@ def rescored(
     count: int,
     objective: Objective = "dram",
     model: Model = "exact",
+    constraints: Constraints = FREE,
 ) -> Rescored:
     """Simulate the model's `count` best mappings; ties go to the model's order."""
-    found = best_mappings(layer, arch, formats, count, objective, model)
+    found = best_mappings(layer, arch, formats, count, objective, model, constraints)
     costs = [
         simulated_cost(simulate(layer, arch, one.mapping, formats), objective) for one in found
     ]

@@ -94,7 +94,7 @@ class Constraints:
                 f"{layer.name}: every O tile cuts a block of {formats.O.block_size} channels "
                 f"({formats.O}) under {self}; allowed: tiles that end on multiples of it"
             )
-        return f"{grid.shortage()}, or other constraints than {self}"
+        return f"{grid.shortage()} (under {self})"
 
 
 FREE = Constraints()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch, ArchError, dump_arch, load_arch
+    from bfpsim.mapping.constraints import Constraints
+    from bfpsim.mapping.file import load_mappings, save_mappings
     from bfpsim.mapping.models import predict
     from bfpsim.mapping.nest import Mapping, MappingError
     from bfpsim.quant.formats import (
@@ -88,7 +90,7 @@ if TYPE_CHECKING:
     from bfpsim.search.experiments.formats import study_formats, study_sensitivity
     from bfpsim.search.experiments.inference import run_images
     from bfpsim.search.experiments.mantissa import study_mantissa, study_tolerance, study_weights
-    from bfpsim.search.mappings import map_network
+    from bfpsim.search.mappings import map_network, mappings_of
     from bfpsim.search.phases import progress_lines
     from bfpsim.search.rescore import find_mapping, rescored
     from bfpsim.search.solvers import compare_solvers
@@ -127,6 +129,8 @@ if not isdir(join(__path__[0], "arch")):
 
 _HOME = {
     "bfpsim.arch": "Arch ArchError dump_arch load_arch",
+    "bfpsim.mapping.constraints": "Constraints",
+    "bfpsim.mapping.file": "load_mappings save_mappings",
     "bfpsim.mapping.models": "predict",
     "bfpsim.mapping.nest": "Mapping MappingError",
     "bfpsim.quant.formats": (
@@ -175,7 +179,7 @@ _HOME = {
     "bfpsim.search.experiments.formats": "study_formats study_sensitivity",
     "bfpsim.search.experiments.inference": "run_images",
     "bfpsim.search.experiments.mantissa": "study_mantissa study_tolerance study_weights",
-    "bfpsim.search.mappings": "map_network",
+    "bfpsim.search.mappings": "map_network mappings_of",
     "bfpsim.search.phases": "progress_lines",
     "bfpsim.search.rescore": "find_mapping rescored",
     "bfpsim.search.solvers": "compare_solvers",
@@ -204,6 +208,7 @@ __all__ = [
     "ArchError",
     "Classifier",
     "Codings",
+    "Constraints",
     "ConvLayer",
     "CostBudget",
     "FormatError",
@@ -252,6 +257,7 @@ __all__ = [
     "infer",
     "kinds_frame",
     "load_arch",
+    "load_mappings",
     "load_module",
     "load_weights",
     "load_with_weights",
@@ -260,6 +266,7 @@ __all__ = [
     "mantissa_report",
     "map_network",
     "mapping_report",
+    "mappings_of",
     "measure_sensitivity",
     "normalise",
     "pack",
@@ -282,6 +289,7 @@ __all__ = [
     "rescored",
     "run_images",
     "run_inference",
+    "save_mappings",
     "save_weights",
     "save_workload",
     "search_network",

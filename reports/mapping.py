@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from bfpsim.mapping.file import save_mappings
 from bfpsim.reports.levels import OUTERMOST
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
+from bfpsim.search.mappings import mappings_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from rich.table import Table
 
+_EMPTY = {"order": "-", "tile": "whole", "inner": "whole"}
 _UNITS = {"dram": ("Mbit", 1e6), "energy": ("µJ", 1e6), "latency": ("Mcycles", 1e6)}
 
 
@@ -20,10 +26,12 @@ def mapping_table(frame: pd.DataFrame) -> Table:
     first = frame.iloc[0]
     unit, scale = _UNITS[first["objective"]]
     rescored = "regret" in frame
+    under = f" under {first['constraints']}" if "constraints" in frame else ""
+    texts = [name for name in ("order", "tile", "inner") if name in frame]
     table = make_table(
         f"Mappings of {first['network']} in {first['formats']} on {first['arch']}, "
-        f"least {first['objective']} [{unit}]",
-        *("layer", "order", "tile"),
+        f"least {first['objective']}{under} [{unit}]",
+        *("layer", *texts),
         gap=1,
     )
     numbers(table, "layers", f"{first['model']}\nmodel")
@@ -31,18 +39,29 @@ def mapping_table(frame: pd.DataFrame) -> Table:
         numbers(table, "simulated", "model's\nchoice", "regret\n[%]", "rank")
     costs = ("cost", "simulated_cost", "trusted_cost")
     for row in frame.to_dict(orient="records"):
-        cells = [row["layer"], row["order"] or "-", row["tile"] or "whole", str(row["layers"])]
+        cells = [row["layer"], *(row[name] or _EMPTY[name] for name in texts), str(row["layers"])]
         cells += [f"{row[name] / scale:,.3f}" for name in costs if name in row]
         if rescored:
             cells += [f"{100 * row['regret']:.1f}", str(row["rank"])]
         table.add_row(*cells)
     table.add_section()
     sums = [(frame[name] * frame["layers"]).sum() for name in costs if name in frame]
-    total = ["total", "", "", str(frame["layers"].sum()), *(f"{s / scale:,.3f}" for s in sums)]
+    total = ["total", *("" for _ in texts), str(frame["layers"].sum())]
+    total += [f"{s / scale:,.3f}" for s in sums]
     if rescored:
         total += [f"{100 * (sums[2] / sums[1] - 1):.1f}", ""]
     table.add_row(*total, style="bold")
     return table
+
+
+def write_mappings(frame: pd.DataFrame, path: Path) -> None:
+    """Write the mappings of `map_network` to a file for `load_mappings`."""
+    first = frame.iloc[0]
+    comment = (
+        f"Mappings of {first['network']} in {first['formats']} on {first['arch']}, "
+        f"least {first['objective']} ({first['model']})"
+    )
+    save_mappings(path, mappings_of(frame), comment)
 
 
 def regret_line(frame: pd.DataFrame) -> str:
@@ -84,13 +103,19 @@ def solver_table(frame: pd.DataFrame) -> Table:
 
 
 def mapping_report(frame: pd.DataFrame) -> Report:
-    """The report of `map_network`: its table, and the regret if the simulator chose."""
-    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats", "objective")}
+    """The report of `map_network`: its table, and the regret if the simulator chose.
+
+    Its files have the mappings as `load_mappings` reads them.
+    """
+    keys = ("network", "arch", "formats", "objective", "constraints")
+    summary = {key: frame[key].iloc[0] for key in keys if key in frame}
     notes: tuple[str, ...] = ()
     if "regret" in frame:
         summary["regret"] = regret_line(frame)
         notes = ("regret",)
-    return Report(mapping_table(frame), {"mappings": frame}, summary, notes)
+    files = {"mappings.yaml": partial(write_mappings, frame)}
+    texts = frame.drop(columns=["mapping", "names"])
+    return Report(mapping_table(frame), {"mappings": texts}, summary, notes, files=files)
 
 
 def solver_report(frame: pd.DataFrame) -> Report:

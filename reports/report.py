@@ -27,6 +27,7 @@ class Report:
     summary: totals by name
     notes: names in the summary that a terminal shows below the table
     figures: what draws a PNG, by file name
+    files: what writes another file, by file name
     """
 
     table: RenderableType
@@ -34,6 +35,7 @@ class Report:
     summary: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     figures: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
     @property
     def lines(self) -> list[str]:
@@ -50,7 +52,7 @@ class Report:
         return json.dumps(_plain_values(self.summary) | records, indent=2)
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write every table as NAME.csv, every figure as NAME.png, and summary.json.
+        """Write every table as NAME.csv, every figure as NAME.png, other files, and summary.json.
 
         The folder is made if it does not exist; files of the same names are replaced. Equal
         results make equal bytes. Raises OSError if a file cannot be written.
@@ -64,6 +66,9 @@ class Report:
         for name, draw in self.figures.items():
             files.append(out / f"{name}.png")
             draw(files[-1])
+        for name, write in self.files.items():
+            files.append(out / name)
+            write(files[-1])
         files.append(out / "summary.json")
         write_atomic(files[-1], json.dumps(_plain_values(self.summary), indent=2) + "\n")
         return files

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.search.rescore import rescored
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from bfpsim.mapping.nest import Mapping
     from bfpsim.mapping.objective import Objective
     from bfpsim.quant.formats import LayerFormats
-    from bfpsim.workloads import Network
+    from bfpsim.workloads import ConvLayer, Network
 
 
 def map_network(
@@ -27,22 +29,29 @@ def map_network(
     model: Model = "exact",
     rescore: int | None = None,
     progress: Callable[[str], None] | None = None,
+    constraints: Constraints = FREE,
 ) -> pd.DataFrame:
     """Search every distinct layer once; one row each.
 
     rescore: simulate that many of the model's best, and choose by the simulated cost
     progress: called with each layer's name when it is done
+    constraints: what every layer's mapping must keep to
 
     Columns: network, arch, formats, layer, layers (how many are equal to it), objective, model,
-    order, tile, cost (by the model: DRAM bits, pJ or cycles). With `rescore` too: simulated_cost,
-    rank (the chosen mapping's place in the model's order), trusted_order, trusted_tile,
-    trusted_cost (the model's first choice, simulated) and regret (trusted_cost / simulated_cost
-    - 1).
+    order, tile, mapping (the `Mapping` itself), names (of the layers that are equal, by their place
+    in the network), cost (by the model: DRAM bits, pJ or cycles). With
+    levels inside SRAM too: inner, as `--inner` spells it. With `rescore` too: simulated_cost, rank
+    (the chosen mapping's place in the model's order), trusted_order, trusted_tile, trusted_cost
+    (the model's first choice, simulated) and regret (trusted_cost / simulated_cost - 1). With
+    constraints too: constraints.
 
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
     import pandas as pd
 
+    names: dict[ConvLayer, dict[int, str]] = {}
+    for place, layer in enumerate(network.layers):
+        names.setdefault(replace(layer, name="layer"), {})[place] = layer.name
     records = []
     for layer, count in network.unique_layers:
         record: dict[str, object] = {
@@ -54,13 +63,15 @@ def map_network(
             "objective": objective,
             "model": model,
         }
+        if constraints != FREE:
+            record["constraints"] = str(constraints)
         if rescore is None:
-            (found,) = best_mappings(layer, arch, formats, 1, objective, model)
-            record |= {**_spelled("", found.mapping), "cost": found.cost}
+            (found,) = best_mappings(layer, arch, formats, 1, objective, model, constraints)
+            record |= {**_chosen(found.mapping, arch), "cost": found.cost}
         else:
-            chosen = rescored(layer, arch, formats, rescore, objective, model)
+            chosen = rescored(layer, arch, formats, rescore, objective, model, constraints)
             record |= {
-                **_spelled("", chosen.chosen),
+                **_chosen(chosen.chosen, arch),
                 "cost": chosen.predicted,
                 "simulated_cost": chosen.cost,
                 "rank": chosen.rank,
@@ -68,12 +79,34 @@ def map_network(
                 "trusted_cost": chosen.trusted_cost,
                 "regret": chosen.regret,
             }
-        records.append(record)
+        records.append(record | {"names": names[replace(layer, name="layer")]})
         if progress is not None:
             progress(layer.name)
     return pd.DataFrame.from_records(records)
 
 
+def mappings_of(frame: pd.DataFrame) -> dict[str, Mapping]:
+    """The mapping of every layer, by name, from the table of `map_network`."""
+    placed = {
+        place: (name, row["mapping"])
+        for row in frame.to_dict(orient="records")
+        for place, name in row["names"].items()
+    }
+    return dict(placed[place] for place in sorted(placed))
+
+
+def _chosen(mapping: Mapping, arch: Arch) -> dict[str, object]:
+    record: dict[str, object] = {**_spelled("", mapping)}
+    if arch.inner:
+        record["inner"] = " ".join(
+            f"{level}:{own.order}:{_sizes(own, ',')}" for level, own in mapping.inner.items()
+        )
+    return record | {"mapping": mapping}
+
+
 def _spelled(prefix: str, mapping: Mapping) -> dict[str, str]:
-    tile = " ".join(f"{dim}={size}" for dim, size in mapping.tile.items())
-    return {f"{prefix}order": mapping.order, f"{prefix}tile": tile}
+    return {f"{prefix}order": mapping.order, f"{prefix}tile": _sizes(mapping, " ")}
+
+
+def _sizes(mapping: Mapping, between: str) -> str:
+    return between.join(f"{dim}={size}" for dim, size in mapping.tile.items())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from bfpsim.arch import Arch
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.nest import Mapping as Tiling
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.quant.formats.quantize import quantize_activation, quantize_weight, top_exponent
 from bfpsim.sim.host import Values, apply, by_head, by_sample, check_runnable, infer
@@ -81,6 +82,8 @@ def run_inference(
     tops: dict[str, Tops] | None = None,
     mappings: Mapping[str, Tiling] | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
 ) -> Inference:
     """Run images (N, H, W, channels) through the network, its layers on the accelerator.
 
@@ -88,7 +91,7 @@ def run_inference(
     and quantises to the next layer's I format; the second operand of a product of activations to
     its W format.
     tops: from `calibrate`; None calibrates on these images
-    mappings: by layer name, for the batch; missing ones are found
+    mappings: by layer name, for the batch; missing ones are the mapper's for the `objective`
 
     Raises MappingError, FormatError as `simulate`, and WorkloadError as `check_runnable`.
     """
@@ -111,7 +114,7 @@ def run_inference(
         if mapping is None:
             key = replace(layer, name="layer"), chosen
             if key not in found:
-                found[key] = find_mapping(layer, arch, chosen, model="full")
+                found[key] = find_mapping(layer, arch, chosen, objective=objective, model="full")
             mapping = found[key]
         top = tops[layer.name]
         runs = []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from bfpsim.arch import Arch
+    from bfpsim.mapping.objective import Objective
     from bfpsim.quant.formats.blocks import Shape
     from bfpsim.quant.formats.quantize import Quantized
     from bfpsim.sim.functional import Data
@@ -59,14 +60,17 @@ def simulate_network(
     formats: LayerFormats | Mapping[str, LayerFormats],
     mappings: Mapping[str, Tiling] | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
 ) -> NetworkResult:
     """Run every layer of a network, sizes only.
 
     Layers that are equal but for their names (with equal formats and mappings) run once.
     formats: for all layers, or by layer name
-    mappings: by layer name; layers without one get the mapping that moves the fewest
-        DRAM bits, bursts included
+    mappings: by layer name; layers without one get the mapper's
     progress: called with each layer's name when it is done
+    objective: what the mapper makes least, bursts included: "dram" bits, or another as in
+        `find_mapping`
 
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
@@ -81,7 +85,9 @@ def simulate_network(
             mapping = mappings[layer.name]
         else:
             if key not in found:
-                found[key] = find_mapping(layer, arch, layer_formats, model="full")
+                found[key] = find_mapping(
+                    layer, arch, layer_formats, objective=objective, model="full"
+                )
             mapping = found[key]
         run = (*key, mapping)
         if run not in known:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bfpsim.arch import Arch
+    from bfpsim.mapping.objective import Objective
     from bfpsim.workloads import Network
 
 RUNGS = tuple(effect.value for effect in Effect)
@@ -190,12 +191,14 @@ def validate(
     formats: LayerFormats | Mapping[str, LayerFormats],
     mappings: Mapping[str, Tiling] | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
 ) -> Validation:
     """Simulate a network and check the paper's and the exact models against the counts.
 
     Arguments and errors as `simulate_network`.
     """
-    simulated = simulate_network(network, arch, formats, mappings, progress)
+    simulated = simulate_network(network, arch, formats, mappings, progress, objective=objective)
     known: dict[object, LayerValidation] = {}
     layers = []
     for result in simulated.layers:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from bfpsim.mapping.objective import Objective
+
 if TYPE_CHECKING:
     from bfpsim.arch import Arch
-    from bfpsim.mapping.nest import Mapping
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.workloads import Network, Node
 
@@ -46,6 +47,7 @@ FormatName = Annotated[
     ),
 ]
 LayerName = Annotated[str | None, typer.Option(help="Only this layer.")]
+ObjectiveName = Annotated[Objective, typer.Option("--objective", help="What is to be least.")]
 
 
 class UsageError(ValueError):
@@ -139,24 +141,15 @@ def shapes(options: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     return sizes_of or None
 
 
-def select(
-    network: Network, layer: str | None, order: str | None, tile: str | None
-) -> tuple[Network, dict[str, Mapping] | None]:
-    """The network, or one layer of it as a network, and the mapping given for it."""
+def select(network: Network, layer: str | None) -> Network:
+    """The network, or one layer of it as a network."""
     if layer is None:
-        if order or tile:
-            raise UsageError("--order and --tile need --layer")
-        return network, None
+        return network
     chosen = {node.name: node for node in network.nodes if node.layer is not None}.get(layer)
     if chosen is None:
         names = ", ".join(item.name for item in network.layers)
         raise UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
-    single = _single(network, chosen)
-    if order is None and tile is None:
-        return single, None
-    from bfpsim.mapping.nest import Mapping
-
-    return single, {layer: Mapping(order or "", _tiles(tile))}
+    return _single(network, chosen)
 
 
 def _single(network: Network, node: Node) -> Network:
@@ -169,13 +162,14 @@ def _single(network: Network, node: Node) -> Network:
     return Network(network.name, (*sources, node))
 
 
-def _tiles(text: str | None) -> dict[str, int]:
+def tile_sizes(option: str, text: str | None) -> dict[str, int]:
+    """Dimension -> size, of an option such as K=16,C=64; none without it."""
     sizes = {}
     for part in (text or "").split(",") if text else ():
         dim, equals, size = part.partition("=")
         if not equals or not re.fullmatch("[0-9]{1,18}", size.strip()):
-            raise UsageError(f"--tile part {part!r}; allowed: DIM=SIZE, such as K=16")
+            raise UsageError(f"{option} part {part!r}; allowed: DIM=SIZE, such as K=16")
         if dim.strip() in sizes:
-            raise UsageError(f"--tile names {dim.strip()} twice; allowed: once")
+            raise UsageError(f"{option} names {dim.strip()} twice; allowed: once")
         sizes[dim.strip()] = int(size)
     return sizes

@@ -28,11 +28,15 @@ class Output:
     ] = None
 
     def check(self) -> None:
-        """Raise UsageError, before the work, for several outputs, or --out of a file."""
+        """Raise UsageError, before the work, for several outputs, or a place that takes none."""
         if self.as_json + self.as_csv + (self.out is not None) > 1:
             raise UsageError("--json, --csv and --out exclude each other; give one")
         if self.out is not None:
-            check_folder(self.out)
+            self.check_place(self.out)
+
+    def check_place(self, out: Path) -> None:
+        """Raise UsageError if --out is a file."""
+        check_folder(out)
 
     def emit(self, report: Report) -> None:
         """Print a report, or write its files."""

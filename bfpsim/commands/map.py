@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -12,10 +14,13 @@ from bfpsim.commands.arguments import (
     FormatName,
     LayerName,
     NetworkName,
+    ObjectiveName,
     ShapeOption,
     UsageError,
+    check_writable,
     load,
     select,
+    tile_sizes,
     with_groups,
 )
 from bfpsim.commands.emit import Output
@@ -33,6 +38,34 @@ class Solver(StrEnum):
     RELAXED = "relaxed"
 
 
+@dataclass(frozen=True)
+class MappingOutput(Output):
+    """Options that say where the mappings go."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write the tables, and mappings.yaml for --mappings of other commands, into this "
+            "folder; if the name ends in .yaml, the mappings alone into that file.",
+        ),
+    ] = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file of mappings, where --out names one."""
+        named = self.out is not None and self.out.suffix in (".yaml", ".yml")
+        return self.out if named else None
+
+    def check_place(self, out: Path) -> None:
+        """Raise UsageError if no file could be written there, or in there."""
+        if self.file is None:
+            super().check_place(out)
+        else:
+            check_writable("--out", out)
+
+
 @with_groups
 def map_layers(
     network: NetworkName,
@@ -41,13 +74,23 @@ def map_layers(
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     layer: LayerName = None,
-    objective: Annotated[
-        Literal["dram", "energy", "latency"], typer.Option(help="What is to be least.")
-    ] = "dram",
+    objective: ObjectiveName = "dram",
     model: Annotated[
         Literal["exact", "full"],
         typer.Option(help="Price mappings by payload (exact) or by whole bursts (full)."),
     ] = "exact",
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="Constraint: loop order, outer to inner; a dimension that it lacks is not cut."
+        ),
+    ] = None,
+    tile: Annotated[
+        str | None, typer.Option(help="Constraint: tile sizes, e.g. K=16,P=1; others are free.")
+    ] = None,
+    max_tile: Annotated[
+        str | None, typer.Option(help="Constraint: largest tile sizes, e.g. K=32,C=64.")
+    ] = None,
     rescore: Annotated[
         int | None,
         typer.Option(min=1, help="Simulate this many of the model's best, take the least."),
@@ -64,34 +107,41 @@ def map_layers(
     curve: Annotated[
         bool, typer.Option("--curve", help="Least DRAM traffic at every SRAM capacity instead.")
     ] = False,
-    output: Output,
+    output: MappingOutput,
 ) -> None:
     """Find the best mapping of every layer: proven least by the exact model.
 
-    With --rescore the simulator has the last word, and the table says what trusting the model
-    would have cost. With --solver, the same problem by enumeration, as an integer program for SCIP,
-    and as the paper relaxes it. With --curve, and --out, the staircase as CSV and PNG.
+    With --order, --tile and --max-tile it is the least of those that keep to them. With --rescore
+    the simulator has the last word, and the table says what trusting the model would have cost.
+    With --solver, the same problem by enumeration, as an integer program for SCIP, and as the paper
+    relaxes it. With --curve, and --out, the staircase as CSV and PNG.
     """
     output.check()
     plain = rescore is None and objective == "dram" and model == "exact"
+    plain = plain and order is None and tile is None and max_tile is None
     if curve and (solver or not plain):
         raise UsageError(
             "--curve is of DRAM payload over all tilings; leave out --rescore, --objective, "
-            "--model and --solver"
+            "--model, --order, --tile, --max-tile and --solver"
         )
     if solver and not plain:
         raise UsageError(
-            "--solver minimises DRAM payload; leave out --rescore, --objective and --model"
+            "--solver minimises DRAM payload over all tilings; leave out --rescore, --objective, "
+            "--model, --order, --tile and --max-tile"
+        )
+    if output.file is not None and (curve or solver):
+        raise UsageError(
+            f"--out {output.file} is of mappings, --curve and --solver are not; allowed: a folder"
         )
     spec, net, formats = load(arch, network, format, shape)
-    net, _ = select(net, layer, None, None)
+    net = select(net, layer)
     if curve:
         from bfpsim.reports.capacity import curve_report
         from bfpsim.search.curve import traffic_curves
 
         output.emit(curve_report(traffic_curves(net, spec, formats)))
         return
-    from bfpsim.reports.mapping import mapping_report, solver_report
+    from bfpsim.reports.mapping import mapping_report, solver_report, write_mappings
 
     if solver:
         from bfpsim.search.solvers import compare_solvers
@@ -101,8 +151,14 @@ def map_layers(
             frame = compare_solvers(net, spec, formats, methods, seconds, step)
         output.emit(solver_report(frame))
         return
+    from bfpsim.mapping.constraints import Constraints
     from bfpsim.search.mappings import map_network
 
+    constraints = Constraints(order, tile_sizes("--tile", tile), tile_sizes("--max-tile", max_tile))
     with progress(f"mapping {net.name} on {spec.name}", len(net.unique_layers)) as step:
-        frame = map_network(net, spec, formats, objective, model, rescore, step)
-    output.emit(mapping_report(frame))
+        frame = map_network(net, spec, formats, objective, model, rescore, step, constraints)
+    if output.file is None:
+        output.emit(mapping_report(frame))
+    else:
+        write_mappings(frame, output.file)
+        print(f"wrote {output.file}")

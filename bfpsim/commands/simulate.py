@@ -16,14 +16,15 @@ from bfpsim.commands.arguments import (
     UsageError,
     check_writable,
     load,
-    select,
     with_groups,
 )
 from bfpsim.commands.emit import Output, complain, terminal_width
+from bfpsim.commands.mappings import MappingOptions
 from bfpsim.commands.progress import progress
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch
+    from bfpsim.mapping.objective import Objective
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.search.experiments.inference import ImageRun
     from bfpsim.sim.result import NetworkResult
@@ -37,15 +38,7 @@ def simulate(
     arch: ArchName = "ideal-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Only this layer; needed for --order and --tile.")
-    ] = None,
-    order: Annotated[
-        str | None, typer.Option(help="Loop order between tiles, outer to inner, e.g. KPQC.")
-    ] = None,
-    tile: Annotated[
-        str | None, typer.Option(help="Tile sizes, e.g. K=16,C=64; others are whole.")
-    ] = None,
+    choice: MappingOptions,
     images: Annotated[
         str | None,
         typer.Option(
@@ -70,27 +63,33 @@ def simulate(
 ) -> None:
     """Run a network, or one layer, on the event-driven accelerator.
 
-    Layers without a given mapping run under the one that moves the fewest DRAM bits. With
-    --images the packed data itself moves, and predictions are compared with float inference.
+    Without given mappings every layer runs under the one that moves the fewest DRAM bits, or is the
+    least by --objective. With --images the packed data itself moves, and predictions are compared
+    with float inference.
     """
     output.check()
+    choice.check()
     _check_trace(trace)
     spec, net, formats = load(arch, network, format, shape)
-    if images is not None and (layer or order or tile):
-        raise UsageError("--images runs the whole network; leave out --layer, --order, --tile")
+    if images is not None and (choice.layer or choice.mappings):
+        raise UsageError(
+            "--images runs the whole network, all images at once, under mappings of its own; leave "
+            "out --layer and --mappings"
+        )
     if images is None and (weights or labels):
         raise UsageError("--weights and --labels need --images")
     from bfpsim.reports.tables import simulation_report
     from bfpsim.sim.simulate import simulate_network
 
+    objective = choice.objective or "dram"
     if images is not None:
-        run = _run_images(spec, net, formats, images, weights, labels, count)
+        run = _run_images(spec, net, formats, objective, images, weights, labels, count)
         output.emit(simulation_report(run.result, formats, run, terminal_width()))
         _write_trace(run.result, trace)
         return
-    net, mappings = select(net, layer, order, tile)
+    net, mappings = choice.choose(net, spec)
     with progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as step:
-        result = simulate_network(net, spec, formats, mappings, step)
+        result = simulate_network(net, spec, formats, mappings, step, objective=objective)
     output.emit(simulation_report(result, formats, width=terminal_width()))
     _write_trace(result, trace)
 
@@ -99,6 +98,7 @@ def _run_images(
     spec: Arch,
     net: Network,
     formats: LayerFormats,
+    objective: Objective,
     images: str,
     weights: str | None,
     labels: str | None,
@@ -110,7 +110,8 @@ def _run_images(
     own = shipped_weights(net.name) if weights is None else load_weights(weights, net)
     chosen = read_images(net, images, labels, count)
     with progress(f"running {count} images on {spec.name}", len(net.layers)) as step:
-        return run_images(net, spec, formats, own, normalise(chosen.pixels), chosen.labels, step)
+        pixels = normalise(chosen.pixels)
+        return run_images(net, spec, formats, own, pixels, chosen.labels, step, objective=objective)
 
 
 def _check_trace(path: Path | None) -> None:

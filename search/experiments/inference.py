@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.inference import float_predictions, run_inference
 from bfpsim.sim.result import NetworkResult
@@ -39,17 +40,22 @@ def run_images(
     images: NDArray[np.floating],
     labels: NDArray[np.integer] | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
 ) -> ImageRun:
     """Run images through a network whose packed data moves, and compare with float inference.
 
     images: (N, H, W, channels), normalised; labels: (N,)
     progress: called with each layer's name when it is done
+    objective: what the layers' mappings are the least of
 
     Raises as `run_inference`.
     """
     import pandas as pd
 
-    inference = run_inference(network, arch, formats, weights, images, progress=progress)
+    inference = run_inference(
+        network, arch, formats, weights, images, progress=progress, objective=objective
+    )
     classes = pd.DataFrame({"image": range(len(images)), "simulated": inference.predictions})
     classes["float"] = float_predictions(network, weights, images)
     if labels is not None:

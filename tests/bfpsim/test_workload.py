@@ -193,7 +193,7 @@ def test_other_commands_take_any_source(capsys, tmp_path: Path, imported, comman
 
 def test_a_selected_layer_is_what_it_is_in_its_network() -> None:
     for name in ("q", "scores"):
-        single, _ = select(attention(), name, None, None)
+        single = select(attention(), name)
         (node,) = (node for node in attention().nodes if node.name == name)
         assert single.nodes[-1] == node
         assert [source.op for source in single.nodes[:-1]] == ["input"]

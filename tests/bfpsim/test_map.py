@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from bfpsim.arch import load_arch
 from bfpsim.commands.app import run
+from bfpsim.mapping.file import load_mappings
+from bfpsim.workloads import load_workload
 
 SMALL = ["--layer", "fc"]
 
@@ -45,6 +48,19 @@ def test_map_curve_writes_a_table_and_a_figure(capsys, tmp_path: Path) -> None:
         (["--rescore", "0"], "--rescore"),
         (["--objective", "beauty"], "--objective"),
         (["--curve", "--arch", "ideal-64k-split"], "has a buffer per tensor"),
+        (["--curve", "--max-tile", "K=2"], "--curve is of DRAM payload"),
+        (["--solver", "scip", "--order", "K"], "--solver minimises DRAM payload"),
+        (["--tile", "K=11"], "fc: tile K=11; allowed: 1..10"),
+        (["--tile", "K=0"], "tile K=0; allowed: a whole number from 1"),
+        (["--tile", "K"], "--tile part 'K'; allowed: DIM=SIZE, such as K=16"),
+        (["--max-tile", "K=2,K=2"], "--max-tile names K twice; allowed: once"),
+        (["--max-tile", "R=2"], "names dimension 'R'; allowed: N, G, K, C, P, Q"),
+        (["--order", "KK"], "order='KK' repeats a dimension; allowed: each once"),
+        (["--order", "K", "--tile", "C=4"], "order='K' lacks C, which has 32 tiles"),
+        (["--max-tile", "K=9"], "fc: every O tile cuts a block of 16 channels"),
+        (["--curve", "--out", "m.yaml"], "--out m.yaml is of mappings, --curve and --solver"),
+        (["--out", "nowhere/m.yaml"], "nowhere is no folder; allowed: an existing one"),
+        (["--out", "m.yaml", "--json"], "--json, --csv and --out exclude each other"),
     ],
 )
 def test_map_refuses(capsys, options: list[str], expected: str) -> None:
@@ -65,3 +81,44 @@ def test_map_compares_solvers(capsys) -> None:
         capsys, "map", "resnet18-fashion", *SMALL, *options[:2], "--objective", "energy"
     )
     assert (code, error.count("\n")) == (2, 1)
+
+
+def test_mappings_go_to_a_file_or_a_folder_for_other_commands(capsys, tmp_path: Path) -> None:
+    file, folder = tmp_path / "m.yaml", tmp_path / "out"
+    command = ["map", "resnet18-fashion", "--max-tile", "K=32", "--out"]
+    code, text, _ = call(capsys, *command, str(file))
+    assert (code, text) == (0, f"wrote {file}\n")
+    code, text, _ = call(capsys, *command, str(folder))
+    assert (code, text) == (0, f"wrote mappings.csv, mappings.yaml, summary.json to {folder}\n")
+    assert (folder / "mappings.yaml").read_bytes() == file.read_bytes()
+    assert file.read_text().startswith(
+        "# Mappings of resnet18-fashion in bfp8e3b16 on ideal-64k, least dram (exact)\n"
+    )
+    network = load_workload("resnet18-fashion")
+    mappings = load_mappings(file, network, load_arch("ideal-64k"))
+    assert list(mappings) == [layer.name for layer in network.layers]
+    assert all(mappings[layer.name].tile.get("K", layer.K) <= 32 for layer in network.layers)
+
+
+def test_the_mappings_of_map_are_those_that_simulate_runs(capsys, tmp_path: Path) -> None:
+    """With bursts, the mapper's mappings from a file are what `simulate` finds by itself."""
+    file = tmp_path / "m.yaml"
+    assert run(["map", "resnet18-fashion", "--model", "full", "--out", str(file)]) == 0
+    capsys.readouterr()
+    simulate = ["simulate", "resnet18-fashion", "--json"]
+    _, found, _ = call(capsys, *simulate)
+    code, given, _ = call(capsys, *simulate, "--mappings", str(file))
+    assert (code, given) == (0, found)
+
+
+def test_constraints_are_kept_to_and_said(capsys) -> None:
+    options = ["--order", "CK", "--tile", "C=64", "--max-tile", "K=32", "--json"]
+    code, text, _ = call(capsys, "map", "resnet18", "--layer", "layer4.0.conv2", *options)
+    report = json.loads(text)
+    assert code == 0
+    assert report["constraints"] == "order CK, tile C=64, max_tile K=32"
+    (row,) = report["mappings"]
+    assert (row["order"], row["tile"]) == ("CK", "K=32 C=64")
+    assert "mapping" not in row
+    _, text, _ = call(capsys, "map", "resnet18", "--layer", "layer4.0.conv2", *options[:2])
+    assert "under order CK" in " ".join(text.split())

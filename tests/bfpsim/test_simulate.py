@@ -17,6 +17,7 @@ from tests.idx_file import idx_bytes
 
 FASHION = ["simulate", "resnet18-fashion"]
 SMALL = ["--layer", "fc"]
+SPLIT = ["--arch", "ideal-64k-split", "--format", "plain8"]
 FC = ["simulate", "resnet18-fashion", "--layer", "fc", "--json"]
 
 
@@ -50,6 +51,94 @@ def test_simulate_takes_a_mapping_and_three_formats(capsys) -> None:
     assert code == 0
     assert report["formats"] == "I=bfp8e3b16 W=bfp16e5b16 O=plain32"
     assert (report["layers"][0]["order"], report["layers"][0]["tile"]) == ("KC", "K=16 C=32")
+
+
+@pytest.mark.parametrize("command", ["simulate", "validate"])
+def test_mappings_of_a_file_are_run(capsys, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("layer4.0.conv2: {order: KC, tile: {K: 16, C: 32}}\nfc: {}\n")
+    layer = [command, "resnet18-fashion", "--layer", "layer4.0.conv2", "--json"]
+    code, given, _ = call(capsys, *layer, "--mappings", str(file))
+    _, spelled, _ = call(capsys, *layer, "--order", "KC", "--tile", "K=16,C=32")
+    assert (code, given) == (0, spelled)
+    _, found, _ = call(capsys, *layer)
+    assert given != found
+
+
+@pytest.mark.parametrize("command", ["simulate", "validate"])
+def test_the_objective_is_the_mappers(capsys, command: str) -> None:
+    """On one layer: fewest bits, and least energy, which moves more of them."""
+    layer = [command, "resnet18-fashion", "--layer", "layer4.0.downsample", *SPLIT]
+    dram, energy = (
+        json.loads(call(capsys, *layer, "--json", *objective)[1])
+        for objective in ((), ("--objective", "energy"))
+    )
+    if command == "simulate":
+        assert dram["dram_bits"] < energy["dram_bits"]
+        assert dram["energy_pj"] > energy["energy_pj"]
+    else:
+        assert dram["validation"] != energy["validation"]
+        assert energy["agrees"]
+
+
+@pytest.mark.parametrize("command", ["simulate", "validate"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--order", "K"], "--order, --tile and --inner need --layer"),
+        (["--inner", "acc:K:K=1"], "--order, --tile and --inner need --layer"),
+        (
+            ["--layer", "fc", "--tile", "K=2", "--mappings", "m.yaml"],
+            "--mappings and --order, --tile, --inner exclude each other",
+        ),
+        (["--mappings", "m.yaml", "--objective", "dram"], "--objective is of mappings that are"),
+        (["--layer", "fc", "--order", "K", "--objective", "dram"], "--objective is of mappings"),
+        (["--objective", "beauty"], "'beauty' is not one of 'dram', 'energy', 'latency'"),
+        (
+            ["--layer", "fc", "--inner", "acc:K"],
+            "--inner 'acc:K'; allowed: LEVEL:ORDER:TILE, such as acc:PQ:P=4,Q=56",
+        ),
+        (["--layer", "fc", "--inner", ":K:K=1"], "--inner ':K:K=1'; allowed: LEVEL:ORDER:TILE"),
+        (
+            ["--layer", "fc", "--inner", "acc:K:K=1", "--inner", "acc:C:C=1"],
+            "--inner names 'acc' twice; allowed: once",
+        ),
+        (["--layer", "fc", "--inner", "acc:K:K"], "--inner acc: part 'K'; allowed: DIM=SIZE"),
+        (["--layer", "fc", "--inner", "acc:K:K=1"], "fc: inner names level 'acc'; allowed: none"),
+        (["--mappings", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
+        (["--mappings", "m.yaml"], "m.yaml: lacks conv1, layer1.0.conv1, "),
+        (["--mappings", "big.yaml", "--layer", "fc"], "fc: tiles of C: C64 take "),
+        (
+            ["--mappings", "bad.yaml"],
+            "bad.yaml:2: 'conv2' is no layer of resnet18-fashion (did",
+        ),
+    ],
+)
+def test_mappings_that_are_none_are_refused(
+    capsys, tmp_path: Path, monkeypatch, command: str, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.yaml").write_text("fc: {}\n")
+    Path("bad.yaml").write_text("fc: {}\nconv2: {}\n")
+    Path("big.yaml").write_text("fc: {order: C, tile: {C: 64}}\n")
+    arch = arch_file(tmp_path, "64 KiB", "128 B")
+    code, out, error = call(capsys, command, "resnet18-fashion", *options, "--arch", arch)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert message in error
+
+
+def test_images_run_under_mappings_of_their_own(capsys, tmp_path: Path) -> None:
+    images = [*FASHION, "--images", "shipped", "--count", "1"]
+    for options in (["--mappings", "m.yaml"], ["--layer", "fc"]):
+        code, _, error = call(capsys, *images, *options)
+        assert (code, error.count("\n")) == (2, 1)
+        assert "--images runs the whole network" in error
+    reports = [
+        json.loads(call(capsys, *images, *SPLIT, "--json", "--objective", name)[1])
+        for name in ("dram", "energy")
+    ]
+    assert reports[0]["dram_bits"] < reports[1]["dram_bits"]
+    assert [report["equal_to_float"] for report in reports] == [1, 1]
 
 
 def test_the_same_command_writes_the_same_bytes(capsys, tmp_path: Path) -> None:

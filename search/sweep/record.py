@@ -17,9 +17,9 @@ from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.energy import Energy, Work, energy_of
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import Tensor
+from bfpsim.mapping.objective import Objective
 from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.utilisation import Utilisation
-from bfpsim.mapping.objective import Objective
 
 
 @dataclass(frozen=True, slots=True)

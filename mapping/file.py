@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.nest import Mapping, MappingError, make_nest
+from bfpsim.mapping.nest import EVERY_DIM, Mapping, MappingError, make_nest
 from bfpsim.workloads import Network
 from bfpsim.workloads.files.atomic import write_atomic
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # ruamel is imported where a file is read or written
 _LARGEST_FILE = 1 << 20  # bytes: some 10,000 layers
 _DEEPEST = 8  # nested collections: a mapping has 5
 _WIDEST = 1 << 30  # columns: a layer is one line, however long
+_DIMS = ", ".join(EVERY_DIM)
 _MOST_NAMES = 8  # layers that a message lists
 
 
@@ -105,7 +106,7 @@ def load_mappings(
                 f"{file}:{part.line}: {reprlib.repr(name)} is no layer of {network.name}{hint}; "
                 f"allowed: {_shown(by_name)}"
             )
-        found[name] = _mapping(file, (name,), part, ("order", "tile", "inner"))
+        found[name] = _mapping(file, (name,), part, levels)
         try:
             make_nest(layer, found[name], levels)
         except MappingError as error:
@@ -125,45 +126,61 @@ def _shown(names: Collection[str]) -> str:
     return first if len(names) <= _MOST_NAMES else f"{first}, ... ({len(names)} in all)"
 
 
-def _mapping(file: str, at: tuple[str, ...], part: _Part, allowed: Collection[str]) -> Mapping:
+def _mapping(
+    file: str, at: tuple[str, ...], part: _Part, levels: Collection[str] | None
+) -> Mapping:
+    """A mapping; `levels` are those inside, None if it is of one of them."""
+    allowed = ("order", "tile") if levels is None else ("order", "tile", "inner")
     entries = _entries(file, at, part, f"{', '.join(allowed)}; {{}} cuts nothing")
     for key, own in entries.items():
         if key not in allowed:
             wrong = f"unknown key {reprlib.repr(key)}; allowed keys: {', '.join(allowed)}"
             raise _error(file, at, own.line, wrong)
-    order = ""
-    if "order" in entries:
-        value = entries["order"].value
-        if not isinstance(value, str):
-            wrong = "keys and values are refused; allowed: dimensions such as KPQC"
-            raise _error(file, (*at, "order"), entries["order"].line, wrong)
-        order = value
+    order = _order(file, (*at, "order"), entries["order"]) if "order" in entries else ""
     tile = dict(_sizes(file, (*at, "tile"), entries["tile"])) if "tile" in entries else {}
     inner = {}
-    if "inner" in entries:
+    if levels is not None and "inner" in entries:
         where = (*at, "inner")
         for level, own in _entries(file, where, entries["inner"], "names of levels").items():
-            inner[level] = _mapping(file, (*where, level), own, ("order", "tile"))
+            if level not in levels:
+                names = ", ".join(levels) or "none"
+                wrong = f"unknown level {reprlib.repr(level)}; allowed: {names}"
+                raise _error(file, where, own.line, wrong)
+            inner[level] = _mapping(file, (*where, level), own, None)
     try:
         return Mapping(order, tile, inner)
     except MappingError as error:
         raise _error(file, at, part.line, str(error)) from None
 
 
+def _order(file: str, at: tuple[str, ...], part: _Part) -> str:
+    if not isinstance(part.value, str) or not re.fullmatch(f"[{EVERY_DIM}]{{0,8}}", part.value):
+        wrong = f"{_quoted(part)} is refused; allowed: {_DIMS}, each once"
+        raise _error(file, at, part.line, wrong)
+    return part.value
+
+
 def _sizes(file: str, at: tuple[str, ...], part: _Part) -> Iterator[tuple[str, int]]:
     for dim, own in _entries(file, at, part, "sizes such as {K: 16, P: 1}").items():
+        if dim not in set(EVERY_DIM):
+            wrong = f"unknown dimension {reprlib.repr(dim)}; allowed: {_DIMS}"
+            raise _error(file, at, own.line, wrong)
         if not isinstance(own.value, str) or not re.fullmatch("[1-9][0-9]{0,17}", own.value):
-            shown = own.value if isinstance(own.value, str) else {}
-            wrong = f"{reprlib.repr(shown)} is refused; allowed: a whole number from 1"
+            wrong = f"{_quoted(own)} is refused; allowed: a whole number from 1"
             raise _error(file, (*at, dim), own.line, wrong)
         yield dim, int(own.value)
 
 
 def _entries(file: str, at: tuple[str, ...], part: _Part, allowed: str) -> dict[str, _Part]:
     if isinstance(part.value, str):
-        shown = reprlib.repr(part.value) if part.value else "nothing"
-        raise _error(file, at, part.line, f"{shown} is refused; allowed: {allowed}")
+        raise _error(file, at, part.line, f"{_quoted(part)} is refused; allowed: {allowed}")
     return part.value
+
+
+def _quoted(part: _Part) -> str:
+    if isinstance(part.value, dict):
+        return "a part with keys of its own"
+    return reprlib.repr(part.value) if part.value else "nothing"
 
 
 def _read(file: str, path: str | Path) -> _Part:
@@ -244,5 +261,5 @@ def _line(event: Event) -> int:
 
 
 def _error(file: str, at: tuple[str, ...], line: int, wrong: str) -> MappingError:
-    where = f"{'.'.join(at)}: " if at else ""
-    return MappingError(f"{file}:{line}: {where}{wrong}")
+    where = ".".join(key if key.isprintable() else reprlib.repr(key) for key in at)
+    return MappingError(": ".join(filter(None, (f"{file}:{line}", where, wrong))))

@@ -143,9 +143,12 @@ def test_some_layers_are_enough_where_only_they_run(tmp_path: Path) -> None:
         ),
         (
             "conv:\n  order: {K: 1}",
-            ":2: conv.order: keys and values are refused; allowed: dimensions such as KPQC",
+            ":2: conv.order: a part with keys of its own is refused; allowed: N, G, K,",
         ),
-        ("conv:\n  order: KX", ":1: conv: order='KX' names dimension 'X'; allowed: N, G, K, C, P,"),
+        (
+            "conv: {order: KX}",
+            ":1: conv.order: 'KX' is refused; allowed: N, G, K, C, P, Q, R, S, each once",
+        ),
         ("conv:\n  order: KK", ":1: conv: order='KK' repeats a dimension; allowed: each once"),
         ("conv: {tile: 4}", ":1: conv.tile: '4' is refused; allowed: sizes such as {K: 16, P: 1}"),
         (
@@ -157,15 +160,33 @@ def test_some_layers_are_enough_where_only_they_run(tmp_path: Path) -> None:
         ("conv: {tile: {K: 2.0}}", ":1: conv.tile.K: '2.0' is refused; allowed: a whole number"),
         ("conv: {tile: {K: 0x4}}", ":1: conv.tile.K: '0x4' is refused; allowed: a whole number"),
         ("conv: {tile: {K: ٣}}", ":1: conv.tile.K: '٣' is refused; allowed: a whole number"),
-        ("conv: {tile: {K: {}}}", ":1: conv.tile.K: {} is refused; allowed: a whole number from 1"),
-        ("conv: {tile: {K: }}", ":1: conv.tile.K: '' is refused; allowed: a whole number from 1"),
-        ("conv: {tile: {Z: 1}}", ":1: conv: tile={'Z': 1} names dimension 'Z'; allowed: N, G, K,"),
+        (
+            "conv: {tile: {K: {}}}",
+            ":1: conv.tile.K: a part with keys of its own is refused; allowed:",
+        ),
+        (
+            "conv: {tile: {K: }}",
+            ":1: conv.tile.K: nothing is refused; allowed: a whole number from 1",
+        ),
+        (
+            "conv: {tile: {Z: 1}}",
+            ":1: conv.tile: unknown dimension 'Z'; allowed: N, G, K, C, P, Q, R,",
+        ),
         ("conv: {order: K, tile: {K: 9}}", ":1: conv: tile K=9; allowed: 1..8"),
         ("conv: {order: R, tile: {R: 1}}", ":1: conv: R: R1 names dimension 'R'; allowed: N, G,"),
         ("fc: {}\nconv: {tile: {K: 4}}", ":2: conv: order='' lacks K, which has 2 tiles; allowed:"),
+        (
+            'conv: {tile: {"": 1}}',
+            ":1: conv.tile: unknown dimension ''; allowed: N, G, K, C, P, Q,",
+        ),
+        ("conv: {tile: {NG: 1}}", ":1: conv.tile: unknown dimension 'NG'; allowed: N, G, K, C, P"),
+        (
+            'conv: {inner: {"a\\nb": {tile: {}}}}',
+            ":1: conv.inner: unknown level 'a\\nb'; allowed: acc",
+        ),
         ("conv: {inner: [acc]}", ":1: a list is refused; allowed: keys and values"),
         ("conv: {inner: acc}", ":1: conv.inner: 'acc' is refused; allowed: names of levels"),
-        ("conv: {inner: {reg: {}}}", ":1: conv: inner names level 'reg'; allowed: acc"),
+        ("conv: {inner: {reg: {}}}", ":1: conv.inner: unknown level 'reg'; allowed: acc"),
         (
             "conv: {inner: {acc: {inner: {}}}}",
             ":1: conv.inner.acc: unknown key 'inner'; allowed keys: order, tile",

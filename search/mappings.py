@@ -38,12 +38,12 @@ def map_network(
     constraints: what every layer's mapping must keep to
 
     Columns: network, arch, formats, layer, layers (how many are equal to it), objective, model,
-    order, tile, mapping (the `Mapping` itself), names (of the layers that are equal, by their place
-    in the network), cost (by the model: DRAM bits, pJ or cycles). With
-    levels inside SRAM too: inner, as `--inner` spells it. With `rescore` too: simulated_cost, rank
-    (the chosen mapping's place in the model's order), trusted_order, trusted_tile, trusted_cost
-    (the model's first choice, simulated) and regret (trusted_cost / simulated_cost - 1). With
-    constraints too: constraints.
+    order, tile, cost (by the model: DRAM bits, pJ or cycles), mapping (the `Mapping` itself), names
+    (of the layers that are equal, by their place in the network). With `rescore` too:
+    simulated_cost, rank (the chosen mapping's place in the model's order), trusted_order,
+    trusted_tile, trusted_cost (the model's first choice, simulated) and regret (trusted_cost /
+    simulated_cost - 1). On an architecture with levels inside SRAM too: inner and trusted_inner, as
+    LEVEL:ORDER:TILE. With constraints too: constraints.
 
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
@@ -67,19 +67,22 @@ def map_network(
             record["constraints"] = str(constraints)
         if rescore is None:
             (found,) = best_mappings(layer, arch, formats, 1, objective, model, constraints)
-            record |= {**_chosen(found.mapping, arch), "cost": found.cost}
+            mapping = found.mapping
+            record |= {**_spelled("", mapping, arch), "cost": found.cost}
         else:
             chosen = rescored(layer, arch, formats, rescore, objective, model, constraints)
+            mapping = chosen.chosen
             record |= {
-                **_chosen(chosen.chosen, arch),
+                **_spelled("", mapping, arch),
                 "cost": chosen.predicted,
                 "simulated_cost": chosen.cost,
                 "rank": chosen.rank,
-                **_spelled("trusted_", chosen.trusted),
+                **_spelled("trusted_", chosen.trusted, arch),
                 "trusted_cost": chosen.trusted_cost,
                 "regret": chosen.regret,
             }
-        records.append(record | {"names": names[replace(layer, name="layer")]})
+        record |= {"mapping": mapping, "names": names[replace(layer, name="layer")]}
+        records.append(record)
         if progress is not None:
             progress(layer.name)
     return pd.DataFrame.from_records(records)
@@ -95,17 +98,16 @@ def mappings_of(frame: pd.DataFrame) -> dict[str, Mapping]:
     return dict(placed[place] for place in sorted(placed))
 
 
-def _chosen(mapping: Mapping, arch: Arch) -> dict[str, object]:
-    record: dict[str, object] = {**_spelled("", mapping)}
+def _spelled(prefix: str, mapping: Mapping, arch: Arch) -> dict[str, object]:
+    spelled: dict[str, object] = {
+        f"{prefix}order": mapping.order,
+        f"{prefix}tile": _sizes(mapping, " "),
+    }
     if arch.inner:
-        record["inner"] = " ".join(
-            f"{level}:{own.order}:{_sizes(own, ',')}" for level, own in mapping.inner.items()
-        )
-    return record | {"mapping": mapping}
-
-
-def _spelled(prefix: str, mapping: Mapping) -> dict[str, str]:
-    return {f"{prefix}order": mapping.order, f"{prefix}tile": _sizes(mapping, " ")}
+        cuts = mapping.inner.items()
+        inner = " ".join(f"{level}:{own.order}:{_sizes(own, ',')}" for level, own in cuts)
+        spelled[f"{prefix}inner"] = inner
+    return spelled
 
 
 def _sizes(mapping: Mapping, between: str) -> str:

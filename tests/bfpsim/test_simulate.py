@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bfpsim.arch import Arch, dump_arch, load_arch
 from bfpsim.commands.app import run
 from bfpsim.reports import trace
 from tests.bfpsim.test_arch import arch_file
@@ -63,6 +64,26 @@ def test_mappings_of_a_file_are_run(capsys, tmp_path: Path, command: str) -> Non
     assert (code, given) == (0, spelled)
     _, found, _ = call(capsys, *layer)
     assert given != found
+
+
+def test_inner_mappings_are_spelled_as_in_a_file(capsys, tmp_path: Path) -> None:
+    level = {"name": "acc", "tensors": ["O"], "capacity": "16 KiB", "width": "512 bit"}
+    spec = load_arch("ideal-64k").model_dump() | {"levels": [level]}
+    arch = tmp_path / "acc.yaml"
+    arch.write_text(dump_arch(Arch.model_validate(spec)))
+    layer = [*FASHION, "--layer", "layer4.0.conv2", "--arch", str(arch), "--json"]
+    outer = ["--order", "K", "--tile", "K=64"]
+    inner = ["--inner", "acc:RKC:R=1,K=16,C=32"]
+    file = tmp_path / "m.yaml"
+    file.write_text(
+        "layer4.0.conv2:\n"
+        "  {order: K, tile: {K: 64}, inner: {acc: {order: RKC, tile: {R: 1, K: 16, C: 32}}}}\n"
+    )
+    code, spelled, _ = call(capsys, *layer, *outer, *inner)
+    _, given, _ = call(capsys, *layer, "--mappings", str(file))
+    _, whole, _ = call(capsys, *layer, *outer)
+    assert (code, given) == (0, spelled)
+    assert whole != spelled
 
 
 @pytest.mark.parametrize("command", ["simulate", "validate"])

@@ -66,12 +66,14 @@ def test_mappings_of_a_file_are_run(capsys, tmp_path: Path, command: str) -> Non
     assert given != found
 
 
-def test_inner_mappings_are_spelled_as_in_a_file(capsys, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["simulate", "validate"])
+def test_inner_mappings_are_spelled_as_in_a_file(capsys, tmp_path: Path, command: str) -> None:
     level = {"name": "acc", "tensors": ["O"], "capacity": "16 KiB", "width": "512 bit"}
     spec = load_arch("ideal-64k").model_dump() | {"levels": [level]}
     arch = tmp_path / "acc.yaml"
     arch.write_text(dump_arch(Arch.model_validate(spec)))
-    layer = [*FASHION, "--layer", "layer4.0.conv2", "--arch", str(arch), "--json"]
+    layer = [command, "resnet18-fashion", "--layer", "layer4.0.conv2", "--arch", str(arch)]
+    layer += ["--json"]
     outer = ["--order", "K", "--tile", "K=64"]
     inner = ["--inner", "acc:RKC:R=1,K=16,C=32"]
     file = tmp_path / "m.yaml"

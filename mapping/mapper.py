@@ -12,8 +12,8 @@ from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import times
-from bfpsim.mapping.energy import written
 from bfpsim.mapping.constraints import FREE, Constraints
+from bfpsim.mapping.energy import written
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.objective import Objective

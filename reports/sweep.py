@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from bfpsim.search.sweep.point import Point
     from bfpsim.mapping.objective import Objective
+    from bfpsim.search.sweep.point import Point
     from bfpsim.search.sweep.results import Results
 
 _ROWS = 40

@@ -33,6 +33,9 @@ Stationary = Literal["weight", "output", "input"]
 LEVEL_NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
 """What a level between SRAM and array may be called."""
 
+REGISTERS = "registers"
+"""The name of the level in the PEs."""
+
 _TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
 
 # Each tensor depends on the whole of an axis or on none of it: I and O on N P Q, I and W on
@@ -333,6 +336,30 @@ class Axis(Section):
     four of K at once."""
 
 
+class Register(Buffer):
+    """A tensor's registers in every PE. They have no ports to limit: each PE has its own."""
+
+    energy: BufferEnergy = 0.0
+    """Per bit read or written [pJ/bit], or a table by capacity; nothing unless it is given."""
+
+    @model_validator(mode="after")
+    def _without_ports(self) -> Self:
+        if self.ports != Ports():
+            raise ValueError("ports of registers; allowed: none, because each PE has its own")
+        return self
+
+
+class Registers(Section):
+    """What every PE has of its own: registers for an operand each, and for sums."""
+
+    input: Register
+    """Holds I."""
+    weight: Register
+    """Holds W."""
+    output: Register
+    """Holds partial sums of O."""
+
+
 class PEArray(Section):
     """The array of multiply-accumulate units: rows and cols, or any number of axes."""
 
@@ -361,6 +388,8 @@ class PEArray(Section):
     fill: Literal["none", "each_fold", "overlapped"] = "none"
     """What filling and draining the array costs: nothing; skew, drain and preload at every load of
     what is stationary; or these once a tile, hidden behind the load before."""
+    registers: Registers | None = None
+    """In every PE, below the axes: the innermost level, called 'registers' in mappings."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -389,6 +418,12 @@ class PEArray(Section):
                 f"mac_energy up to {self.mac_energy[-1][0]} bit with mac_bits={self.mac_bits}; "
                 f"allowed: a last width from {self.mac_bits}"
             )
+        for name, dim in parts:
+            if self.registers is not None and "C" in dim and len(dim) > 1:
+                raise ValueError(
+                    f"{name} '{dim}' beside registers; allowed: C on an axis of its own, so that "
+                    "PEs hold blocks of channels"
+                )
         if self.accumulator == "fp32" and self.accumulator_bits != 32:
             raise ValueError(
                 f"accumulator_bits={self.accumulator_bits} with accumulator 'fp32'; allowed: 32"
@@ -451,6 +486,7 @@ class Level:
     buffers: what each tensor lies in; none off chip
     memories: its name: the level's, or one per tensor
     read_pj, write_pj: energy per bit [pJ/bit]
+    copies: how often each buffer is there: once, or in every PE
     """
 
     name: str
@@ -458,6 +494,7 @@ class Level:
     memories: Mapping[Tensor, str]
     read_pj: Mapping[Tensor, float]
     write_pj: Mapping[Tensor, float]
+    copies: int = 1
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -528,7 +565,7 @@ class Arch(Section):
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The memory hierarchy, outermost first: `dram:`, `sram:`, and what `levels:` lists."""
+        """The memory hierarchy, outermost first: `dram:`, `sram:`, what `levels:` lists, registers."""
         names: dict[Tensor, str] = dict.fromkeys(_TENSORS, "DRAM")
         dram = self.dram
         read, write = (dict.fromkeys(_TENSORS, pj) for pj in (dram.read_pj, dram.write_pj))
@@ -541,10 +578,17 @@ class Arch(Section):
         for own in self.inner:
             held = dict.fromkeys(own.tensors, own)
             parts.append((own.name, held, dict.fromkeys(own.tensors, own.name)))
+        own_pe = self.pe_array.registers
+        if own_pe is not None:
+            files: dict[Tensor, Buffer] = {
+                "I": own_pe.input, "W": own_pe.weight, "O": own_pe.output
+            }  # fmt: skip
+            parts.append((REGISTERS, files, {tensor: f"{REGISTERS} {tensor}" for tensor in files}))
         for name, buffers, memories in parts:
             read = {tensor: buffer.read_pj for tensor, buffer in buffers.items()}
             write = {tensor: buffer.write_pj for tensor, buffer in buffers.items()}
-            levels.append(Level(name, buffers, memories, read, write))
+            copies = self.pe_array.size if name == REGISTERS else 1
+            levels.append(Level(name, buffers, memories, read, write, copies))
         return tuple(levels)
 
     @property
@@ -573,6 +617,11 @@ class Arch(Section):
     def holder(self, tensor: Tensor) -> Level:
         """The innermost level that holds a tensor: the array's own."""
         return next(level for level in reversed(self.levels) if level.holds(tensor))
+
+    @property
+    def registers(self) -> Level | None:
+        """The level in the PEs, if they have registers: the innermost one."""
+        return None if self.pe_array.registers is None else self.levels[-1]
 
     @property
     def accumulators(self) -> Level | None:

@@ -7,6 +7,7 @@ stationary the array streams; what a load costs beyond that is the array's `fill
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -31,9 +32,13 @@ class Lanes(NamedTuple):
     dim: str
     size: int
 
-    def folds(self, sizes: Sizes) -> int:
+    def folds(self, sizes: Mapping[str, Any]) -> Any:
         """Times they must be filled to cover the dimension."""
         return -(-prod(sizes[d] for d in self.dim) // self.size)
+
+    def in_use(self, sizes: Mapping[str, Any]) -> Any:
+        """How many of them have something to do."""
+        return np.minimum(self.size, prod(sizes[d] for d in self.dim))
 
 
 def lanes_of(array: PEArray, extents: Sizes) -> tuple[Lanes, ...]:

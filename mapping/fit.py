@@ -8,7 +8,7 @@ from bfpsim.arch import Arch
 from bfpsim.mapping.closed.leaves import Leaves
 from bfpsim.mapping.closed.levels import held_bits
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, make_nest
-from bfpsim.mapping.room import claims, inner_claim
+from bfpsim.mapping.room import claims, inner_claims
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
@@ -82,7 +82,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     Raises MappingError if the mapping does not suit the layer, an O tile cuts a block, or the
     resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
-    nest = make_nest(layer, mapping, [level.name for level in arch.inner])
+    nest = make_nest(layer, mapping, [level.name for level in arch.levels[2:]])
     _check_but_sram(nest, arch, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
@@ -127,16 +127,20 @@ def _check_inner_levels(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
                 )
     for place, level in enumerate(arch.levels[2:], start=2):
         room = held_bits(nest, place, arch, formats)
-        claim = inner_claim(level, room)
-        if claim.taken > claim.usable:
-            tile = nest.inner[place - 2].tile
-            sizes = " ".join(f"{dim}{size}" for dim, size in tile.items())
-            taken = " + ".join(f"{tensor} {bits}" for tensor, bits in room.items())
-            raise MappingError(
-                f"{name}: tiles at {level.name} ({sizes}) take {taken} bit; allowed: "
-                f"{claim.usable} bit in {arch.name}, so cut them with inner "
-                f"{level.name!r}"
-            )
+        for claim in inner_claims(level, room):
+            if claim.taken > claim.usable:
+                tile = nest.inner[place - 2].tile
+                sizes = " ".join(f"{dim}{size}" for dim, size in tile.items())
+                held = {t: bits for t, bits in room.items() if level.memories[t] == claim.buffer}
+                taken = " + ".join(f"{tensor} {bits}" for tensor, bits in held.items())
+                where = "tiles"
+                if level is arch.registers:
+                    where = "shares of a PE in tiles"
+                raise MappingError(
+                    f"{name}: {where} at {level.name} ({sizes}) take {taken} bit; allowed: "
+                    f"{claim.usable} bit in {arch.name}, so cut them with inner "
+                    f"{level.name!r}"
+                )
 
 
 def _what_fits(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> str:
@@ -165,7 +169,7 @@ def _fits(
     }
     smaller = Mapping(order, mapping.tile | {dim: size}, cut)
     try:
-        nest = make_nest(layer, smaller, [level.name for level in arch.inner])
+        nest = make_nest(layer, smaller, [level.name for level in arch.levels[2:]])
         _check_but_sram(nest, arch, formats)
     except MappingError:
         return False

@@ -36,10 +36,16 @@ def claims(arch: Arch, room: Mapping[Tensor, Any]) -> list[Claim]:
     return [Claim(tensor, room[tensor], arch.usable_bits(tensor)) for tensor in TENSORS]
 
 
-def inner_claim(level: Level, room: Mapping[Tensor, int]) -> Claim:
-    """The claim on a level inside SRAM, whose tensors share it."""
-    buffer = next(iter(level.buffers.values()))
-    return Claim(level.name, sum(room[tensor] for tensor in level.buffers), buffer.usable_bits)
+def inner_claims(level: Level, room: Mapping[Tensor, Any]) -> list[Claim]:
+    """A claim per memory of a level inside SRAM: one that its tensors share, or one for each.
+
+    room: of the largest tile of each tensor; in registers, of the fullest PE's share of it
+    """
+    taken: dict[str, Any] = {}
+    for tensor, memory in level.memories.items():
+        taken[memory] = taken.get(memory, 0) + room[tensor]
+    usable = {level.memories[tensor]: own.usable_bits for tensor, own in level.buffers.items()}
+    return [Claim(memory, bits, usable[memory]) for memory, bits in taken.items()]
 
 
 def fits(arch: Arch, room: Mapping[Tensor, Any]) -> NDArray[np.bool_]:

@@ -66,11 +66,23 @@ class Window(NamedTuple):
         """Per tap, how many outputs of a range read a stored row with it, not padding."""
         counts = []
         for tap in range(self.taps):
-            offset = tap * self.dilation - self.before  # input index = output * stride + offset
-            first = max(outputs[0], -(offset // self.stride))
-            end = min(outputs[1], (self.extent - 1 - offset) // self.stride + 1)
-            counts.append(max(0, end - first))
+            first, end = self._users(tap)
+            counts.append(max(0, min(outputs[1], end) - max(outputs[0], first)))
         return tuple(counts)
+
+    def pairs(self, low: Any, high: Any, first: Any, end: Any) -> Any:
+        """How many outputs low .. high and taps first .. end read a stored row; of arrays."""
+        count: Any = 0
+        for tap in range(self.taps):
+            begin, stop = self._users(tap)
+            users = np.maximum(np.minimum(high, stop) - np.maximum(low, begin), 0)
+            count = count + users * ((first <= tap) & (tap < end))
+        return count
+
+    def _users(self, tap: int) -> Interval:
+        """The outputs, of any number, that read a stored row with a tap."""
+        offset = tap * self.dilation - self.before  # input index = output * stride + offset
+        return -(offset // self.stride), (self.extent - 1 - offset) // self.stride + 1
 
     def lines(self, outputs: int) -> int:
         """Stored rows that some of the first so many outputs read: not those strided over."""

@@ -23,6 +23,8 @@ from bfpsim.mapping.closed.array import (
     input_reads,
     weight_reads,
 )
+from bfpsim.mapping.closed.grid import whole_number
+from bfpsim.mapping.closed.registers import RegisterTiles
 from bfpsim.mapping.closed.traffic import leaves_of_nest, moved_cells
 from bfpsim.mapping.counts import Counts, Direction, Kind
 from bfpsim.mapping.nest import TENSORS, Nest, Tensor
@@ -37,6 +39,9 @@ def inner_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> tuple[Counts,
     counts = Counts()
     outside: dict[Tensor, Level] = dict.fromkeys(TENSORS, arch.levels[1])
     for level, own in zip(arch.levels[2:], nest.inner, strict=True):
+        if level is arch.registers:
+            _add_registers(counts, outside, level, own, arch, formats)
+            break
         for tensor in level.memories:
             if tensor == "O":
                 _add_outputs(counts, outside[tensor], level, own, arch, formats)
@@ -45,7 +50,8 @@ def inner_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> tuple[Counts,
             outside[tensor] = level
     inner = nest.innermost
     leaves = leaves_of_nest(inner)
-    _add_array(counts, outside, inner, leaves, arch, formats)
+    if arch.registers is None:
+        _add_array(counts, outside, inner, leaves, arch, formats)
     busy = busy_cycles(nest.layer, arch.pe_array, leaves, passes(arch.pe_array, formats))
     return counts, _value(busy.loads) + _value(busy.tiles) * busy.fill
 
@@ -72,9 +78,14 @@ def tile_bits(
 ) -> dict[Tensor, int]:
     """What the largest tile of each tensor takes at a level, given the level's own nest [bit].
 
+    In registers, what the fullest PE's share of it does.
+
     sums: whether unfinished sums of O lie there
     """
     leaves, held = leaves_of_nest(nest), {}
+    if level is arch.registers:
+        tiles = RegisterTiles(nest.layer, arch, formats, leaves, whole_number)
+        return {tensor: int(tiles.share(tensor)) for tensor in level.memories}
     for tensor in level.memories:
         cell = exact.Cell.of(formats.of(tensor))
         sizes = exact.tile_sizes(tensor, nest.layer, leaves, cell)
@@ -129,6 +140,41 @@ def _add_outputs(
     counts.add(level.name, "O", "read", "psum", spilled)
     counts.add(level.name, "O", "read", "mantissa", mantissas)
     counts.add(level.name, "O", "read", "exponent", codes)
+
+
+def _add_registers(
+    counts: Counts,
+    outside: Mapping[Tensor, Level],
+    level: Level,
+    nest: Nest,
+    arch: Arch,
+    formats: LayerFormats,
+) -> None:
+    """What the registers take in, in all PEs, and give away; what multiply-accumulates do there."""
+    layer, order, width = nest.layer, nest.order, arch.pe_array.accumulator_bits
+    tiles = RegisterTiles(layer, arch, formats, leaves_of_nest(nest), whole_number)
+    operands: tuple[tuple[Tensor, int], ...] = (("I", tiles.inputs), ("W", layer.macs))
+    for tensor, reads in operands:
+        fmt, cell = formats.of(tensor), exact.Cell.of(formats.of(tensor))
+        mantissas = int(tiles.written(tensor, order, code=False)) * fmt.mantissa_bits
+        fetched = int(tiles.fetched(tensor, order, cell.mantissas))
+        counts.add(outside[tensor].name, tensor, "read", "mantissa", fetched)
+        counts.add(level.name, tensor, "write", "mantissa", mantissas)
+        counts.add(level.name, tensor, "read", "mantissa", reads * fmt.mantissa_bits)
+        if fmt.exponent_bits:
+            codes = int(tiles.written(tensor, order, code=True)) * fmt.exponent_bits
+            fetched = int(tiles.fetched(tensor, order, cell.codes))
+            counts.add(outside[tensor].name, tensor, "read", "exponent", fetched)
+            counts.add(level.name, tensor, "write", "exponent", codes)
+            counts.add(level.name, tensor, "read", "exponent", codes)
+    _add_outputs(counts, outside["O"], level, nest, arch, formats)
+    visited, summed = int(tiles.visited(order)), int(tiles.summed(order))
+    # PEs that share a sum give it away apart. A PE's first sum of a visit finds none there, but
+    # where it came back.
+    back = visited - prod(layer.output_shape)
+    counts.add(level.name, "O", "read", "psum", (summed - visited) * width)
+    counts.add(level.name, "O", "read", "psum", (layer.macs - summed + back) * width)
+    counts.add(level.name, "O", "write", "psum", layer.macs * width)
 
 
 def _add_array(
@@ -189,6 +235,8 @@ def paper_inner_counts(nest: Nest, arch: Arch, formats: LayerFormats) -> Counts:
             _add_paper(counts, outside, tensor, elements, nest, formats)
             holders[tensor] = (level, own)
     elements_of = paper.array_elements(paper.of_nest(nest.innermost), arch.pe_array)
+    if arch.registers is not None:  # each multiply-accumulate takes its operands from there
+        elements_of = dict.fromkeys(elements_of, nest.layer.macs)
     for tensor, (level, _) in holders.items():
         _add_paper(counts, level, tensor, elements_of[tensor], nest, formats)
     return counts

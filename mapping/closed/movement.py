@@ -12,7 +12,7 @@ that the tensor does not depend on repeat all that changes inside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import mul
@@ -56,6 +56,17 @@ class Repeats(Generic[T]):
     again: Sequence[T]
 
 
+@dataclass(frozen=True, eq=False)
+class Copies(Generic[T]):
+    """PEs that hold the same elements, along dimensions that the tensor does not depend on.
+
+    many: by how many loops of each dimension stand outside, summed over how these go round
+    """
+
+    dims: str
+    many: Mapping[Depth, T]
+
+
 def moved(order: str, axes: Sequence[Axis[T]], repeats: Mapping[str, Repeats[T]]) -> T:
     """What becomes resident over a nest: of every change, all but what stays of the tile before.
 
@@ -68,6 +79,21 @@ def moved(order: str, axes: Sequence[Axis[T]], repeats: Mapping[str, Repeats[T]]
     total: T = _product(axis.single[(0,) * len(axis.dims)] for axis in axes)
     for change, outside in _changes(order, axes):
         total = total + _product([change, *_rounds(repeats, outside)])
+    return total
+
+
+def multicast(order: str, axes: Sequence[Axis[T]], copies: Sequence[Copies[T]]) -> T:
+    """What becomes resident over a nest in all PEs that hold it.
+
+    copies: of all dimensions that belong to no axis
+    """
+
+    def times(outside: Mapping[str, int]) -> list[T]:
+        return [own.many[tuple(outside.get(d, 0) for d in own.dims)] for own in copies]
+
+    total = _product([*(axis.single[(0,) * len(axis.dims)] for axis in axes), *times({})])
+    for change, outside in _changes(order, axes):
+        total = total + _product([change, *times(outside)])
     return total
 
 
@@ -105,6 +131,33 @@ def coincidences(
 
     The last two axes are the windows of rows and of columns.
     """
+
+    def times(dim: str, outside: Mapping[str, int]) -> list[T]:
+        factors = _rounds({d: own for d, own in repeats.items() if d != dim}, outside)
+        return [*factors, repeats[dim].again[outside[dim]]] if dim in repeats else factors
+
+    return _coincidences(order, axes, repeats, times)
+
+
+def multicast_coincidences(order: str, axes: Sequence[Axis[T]], copies: Copies[T]) -> T | None:
+    """The same in all PEs that hold them, along the one dimension that belongs to no axis."""
+
+    def times(dim: str, outside: Mapping[str, int]) -> list[T]:
+        depth = outside.get(copies.dims, 0)
+        if dim != copies.dims:
+            return [copies.many[depth,]]
+        return [copies.many[depth + 1,] - copies.many[depth,]]  # type: ignore[operator]
+
+    return _coincidences(order, axes, copies.dims, times)
+
+
+def _coincidences(
+    order: str,
+    axes: Sequence[Axis[T]],
+    idle: Collection[str],
+    times: Callable[[str, Mapping[str, int]], list[T]],
+) -> T | None:
+    """idle: dimensions that belong to no axis; times: what multiplies when a loop advances"""
     rows, cols = axes[-2:]
     if not (rows.same or cols.same):
         return None
@@ -113,15 +166,12 @@ def coincidences(
     for dim in order:
         at_rows, at_cols = _depth(rows, outside), _depth(cols, outside)
         moves_rows, moves_cols = dim in rows.dims, dim in cols.dims
-        if moves_rows or moves_cols or dim in repeats:
+        if moves_rows or moves_cols or dim in idle:
             equal: Any = _same(rows, dim, at_rows) * _same(cols, dim, at_cols)
             if not (moves_rows or moves_cols):  # equal ranges are no change
                 equal = equal - rows.single[at_rows] * cols.single[at_cols]  # type: ignore[operator]
             others = [axis.single[_depth(axis, outside)] for axis in axes[:-2]]
-            times = _rounds({d: r for d, r in repeats.items() if d != dim}, outside)
-            if dim in repeats:
-                times.append(repeats[dim].again[outside[dim]])
-            term = _product([equal, *others, *times])
+            term = _product([equal, *others, *times(dim, outside)])
             total = term if total is None else total + term
         outside[dim] += 1
     return total

@@ -100,12 +100,9 @@ def array_traffic(
     channels = sizes["G"] * sizes["C"]
     weights = channels * sizes["K"] * sizes["R"] * sizes["S"]
     weight_reads = weight_codes(layer, tile, array, formats.W)
-    stream = prod(sizes[d] for d in streamed(array)) * passes(array, formats)
-    loads = prod(own.folds(sizes) for own in lanes)
-    loads *= prod(sizes[d] for d in timed if d not in streamed(array))
+    cycles = tile_cycles(layer, tile, array, formats)
     return ArrayTraffic(
-        steady=loads * stream,
-        cycles=loads * int(load_cycles(array, stream)) + tile_fill(array),
+        *cycles,
         input_mantissa=images * channels * sum(rows) * sum(cols) * formats.I.mantissa_bits,
         input_exponent=images * codes * formats.I.exponent_bits,
         weight_mantissa=repeats("W") * weights * formats.W.mantissa_bits,
@@ -113,6 +110,22 @@ def array_traffic(
         output_elements=prod(sizes[d] for d in RELEVANT["O"]),
         reduction_folds=reduction_folds(array, sizes, layer.dims),
     )
+
+
+class TileCycles(NamedTuple):
+    """Cycles of a tile: that lanes multiply, and with what filling and draining adds."""
+
+    steady: int
+    cycles: int
+
+
+def tile_cycles(layer: ConvLayer, tile: Tile, array: PEArray, formats: LayerFormats) -> TileCycles:
+    """Cycles of one tile: of as many loads of what is stationary as there are."""
+    sizes, timed = tile.sizes, in_time(array)
+    stream = prod(sizes[d] for d in streamed(array)) * passes(array, formats)
+    loads = prod(own.folds(sizes) for own in lanes_of(array, layer.dims))
+    loads *= prod(sizes[d] for d in timed if d not in streamed(array))
+    return TileCycles(loads * stream, loads * int(load_cycles(array, stream)) + tile_fill(array))
 
 
 def input_codes(

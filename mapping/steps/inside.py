@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
 from bfpsim.mapping.counts import Direction, Flow, Kind
 from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, TENSORS, Nest, Tensor
-from bfpsim.mapping.steps.array import ArrayTraffic, Tile, array_traffic
+from bfpsim.mapping.registers import on_lanes
+from bfpsim.mapping.steps.array import Tile, array_traffic, tile_cycles
+from bfpsim.mapping.steps.copies import copies, input_copies, weight_copies
 from bfpsim.mapping.steps.tiles import (
     Ranges,
     Turns,
@@ -32,7 +35,8 @@ from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import LayerFormats, PartialSums
 
 if TYPE_CHECKING:
-    from bfpsim.arch import Arch, Level
+    from bfpsim.arch import Arch, Level, PEArray
+    from bfpsim.workloads import ConvLayer
 
 Port = tuple[str, Direction]
 """The reads, or the writes, of a memory by its name."""
@@ -64,7 +68,10 @@ def inside(
     """
     first = unrolled(nest.innermost, len(nest.loops)).begins
     ledger = _Ledger(arch, nest.innermost.steps)
-    steady, computing = _array(nest.innermost, arch, formats, ledger)
+    if arch.registers is None:
+        steady, computing = _array(nest.innermost, arch, formats, ledger)
+    else:
+        steady, computing = _lanes(nest.innermost, arch, formats, ledger)
     outside: dict[Tensor, Level] = dict.fromkeys(TENSORS, arch.levels[1])
     for level, own in zip(arch.levels[2:], nest.inner, strict=True):
         starts = np.append(unrolled(nest.innermost, len(own.loops)).begins, nest.innermost.steps)
@@ -154,11 +161,7 @@ def _array(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tu
         if dim in ranges.cut:
             resumes |= ranges[dim].low > 0
             finishes &= ranges[dim].high == nest.extents[dim]
-    tiles, which = _kinds(nest, ranges, arch, formats)
-    each = {
-        name: np.array(own, np.int64)[which]
-        for name, own in zip(ArrayTraffic._fields, zip(*tiles, strict=True), strict=True)
-    }
+    each = _each(nest, ranges, array_traffic, arch, formats)
 
     def move(tensor: Tensor, direction: Direction, kind: Kind, bits: Vector) -> None:
         ledger.move(arch.holder(tensor), tensor, direction, kind, slice(None), bits)
@@ -181,10 +184,41 @@ def _array(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tu
     return each["steady"], each["cycles"]
 
 
-def _kinds(
-    nest: Nest, ranges: Turns, arch: Arch, formats: LayerFormats
-) -> tuple[list[ArrayTraffic], Vector]:
-    """The traffic of the array's distinct tiles, and which of them each is."""
+def _lanes(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tuple[Vector, Vector]:
+    """Count what every multiply-accumulate reads and writes in its PE's registers; cycles."""
+    ranges, level = unrolled(nest, len(nest.loops)), arch.levels[-1]
+    length = {dim: ranges[dim].lengths for dim in EVERY_DIM}
+    rows, cols = (
+        Window.of(nest.layer, out).pairs(*ranges[out], *ranges[taps]) for out, taps in ("PR", "QS")
+    )
+    products = prod(length[dim] for dim in EVERY_DIM)
+    inputs = prod(length[dim] for dim in "NGKC") * rows * cols  # none of padding
+    width, every = arch.pe_array.accumulator_bits, slice(None)
+    ledger.move(level, "I", "read", "mantissa", every, inputs * formats.I.mantissa_bits)
+    ledger.move(level, "W", "read", "mantissa", every, products * formats.W.mantissa_bits)
+    ledger.move(level, "O", "write", "psum", every, products * width)
+    # A PE's first sum of a visit finds another one only where it came back.
+    outputs, reads = output_tiles(nest), products.copy()
+    elements, _ = box_bits(outputs.resident, PartialSums(1))
+    reads[outputs.visits.begins] -= elements * (
+        copies(outputs.visits, nest, arch, "O") - outputs.resumed
+    )
+    ledger.move(level, "O", "read", "psum", every, reads * width)
+    each = _each(nest, ranges, tile_cycles, arch, formats)
+    return each["steady"], each["cycles"]
+
+
+Of = TypeVar("Of", bound=NamedTuple)
+
+
+def _each(
+    nest: Nest,
+    ranges: Turns,
+    count: Callable[[ConvLayer, Tile, PEArray, LayerFormats], Of],
+    arch: Arch,
+    formats: LayerFormats,
+) -> dict[str, Vector]:
+    """What some count of the array's tiles gives, by field; alike tiles are counted once."""
     # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
     columns = [
         np.asarray(ranges[dim].lengths if dim == "N" else ranges[dim].low)
@@ -199,7 +233,11 @@ def _kinds(
         firsts, which = distinct(columns)
     edges = (zip(*(own[firsts].tolist() for own in ranges[dim]), strict=True) for dim in EVERY_DIM)
     tiles = [Tile(*tile) for tile in zip(*edges, strict=True)]
-    return [array_traffic(nest.layer, tile, arch.pe_array, formats) for tile in tiles], which
+    counts = [count(nest.layer, tile, arch.pe_array, formats) for tile in tiles]
+    return {
+        name: np.array(own, np.int64)[which]
+        for name, own in zip(counts[0]._fields, zip(*counts, strict=True), strict=True)
+    }
 
 
 def _alike(ranges: Ranges, uses: Callable[[tuple[int, int]], tuple[int, ...]]) -> Vector:
@@ -236,18 +274,22 @@ class _Boundary:
 
 def _fetches(boundary: _Boundary, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> None:
     """Count what a level takes in of I or W."""
-    tensor, nest = boundary.tensor, boundary.nest
-    fmt = formats.of(tensor)
+    tensor, nest, level = boundary.tensor, boundary.nest, boundary.level
+    fmt, in_pes = formats.of(tensor), level is arch.registers
     if tensor == "I":
-        inputs = input_tiles(nest, arch.dma.halo)
+        inputs = input_tiles(nest, arch.dma.halo, on_lanes(arch.pe_array) if in_pes else ())
         visits, each = inputs.visits, box_bits(inputs.fetched, fmt)
+        written = input_copies(inputs, nest, arch, fmt) if in_pes else each
     else:
         weights = weight_tiles(nest)
         visits, each = weights.visits, weight_bits(weights, fmt, nest.layer.C == 1)
+        written = weight_copies(weights, nest, arch, fmt) if in_pes else each
     at = boundary.starts[visits.begins]
-    for kind, bits in zip(STORED, each, strict=True):
+    for kind, bits, inside in zip(STORED, each, written, strict=True):
         ledger.move(boundary.outside, tensor, "read", kind, at, bits, boundary.waits)
-        ledger.move(boundary.level, tensor, "write", kind, at, bits, boundary.waits)
+        ledger.move(level, tensor, "write", kind, at, inside, boundary.waits)
+    if in_pes:  # a code is read once, when it comes
+        ledger.move(level, tensor, "read", "exponent", at, written[1])
 
 
 def _results_and_sums(
@@ -267,6 +309,8 @@ def _results_and_sums(
     for kind, bits in zip(STORED, results, strict=True):
         ledger.move(outside, "O", "write", kind, last, bits * outputs.finished, waits)
     if level is arch.accumulators:  # accumulators hold sums, finished or not
+        if level is arch.registers:  # every PE that added to a sum has its own
+            sums = sums * copies(outputs.visits, boundary.nest, arch, "O")
         ledger.move(level, "O", "read", "psum", last, sums, waits)
         return
     ledger.move(level, "O", "read", "psum", last, sums * ~outputs.finished, waits)

@@ -186,8 +186,10 @@ class OutputTiles:
     finished: Mask
 
 
-def input_tiles(nest: Nest, halo: Halo) -> InputTiles:
+def input_tiles(nest: Nest, halo: Halo, apart: Sequence[str] = ()) -> InputTiles:
     """Tiles of I.
+
+    apart: windows (PR of rows, QS of columns) of which nothing stays if a range of theirs changes
 
     If exactly one of I's ranges changed, it is P, Q, R or S, and begins where the old one ended,
     the overlap with the resident box stays (`sliding`); every other change fetches the box whole. A
@@ -203,7 +205,7 @@ def input_tiles(nest: Nest, halo: Halo) -> InputTiles:
     resident = Boxes(ranges["N"], h, w, channels)
     changed = {dim: _changed(own) for dim, own in ranges.cut.items() if dim in RELEVANT["I"]}
     still = ~(_changed(h) | _changed(w))
-    for dim in "NGC":
+    for dim in "NGC" + "".join(apart):
         if dim in changed:
             still &= ~changed[dim]
     still[:1] = False  # the first tile has none before it
@@ -211,6 +213,8 @@ def input_tiles(nest: Nest, halo: Halo) -> InputTiles:
     if halo == "sliding" and changed:
         alone = np.sum(list(changed.values()), axis=0) == 1
         for edge, own, dims in (("h", h, "PR"), ("w", w, "QS")):
+            if dims in apart:
+                continue
             slides = np.zeros(len(visits), bool)
             for dim in dims:
                 if dim in changed:

@@ -565,7 +565,7 @@ class Arch(Section):
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The memory hierarchy, outermost first: `dram:`, `sram:`, what `levels:` lists, registers."""
+        """The hierarchy, outermost first: `dram:`, `sram:`, what `levels:` lists, registers."""
         names: dict[Tensor, str] = dict.fromkeys(_TENSORS, "DRAM")
         dram = self.dram
         read, write = (dict.fromkeys(_TENSORS, pj) for pj in (dram.read_pj, dram.write_pj))

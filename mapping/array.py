@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from bfpsim.quant.formats import LayerFormats
 
 Sizes = dict[str, int]
 """Extent of every loop dimension, R and S included."""
+
+T = TypeVar("T")
+"""A whole number, or an array of them."""
 
 STATIONARY: dict[str, Tensor] = {"weight": "W", "input": "I", "output": "O"}
 
@@ -32,9 +35,11 @@ class Lanes(NamedTuple):
     dim: str
     size: int
 
-    def folds(self, sizes: Mapping[str, Any]) -> Any:
-        """Times they must be filled to cover the dimension."""
-        return -(-prod(sizes[d] for d in self.dim) // self.size)
+    def folds(self, sizes: Mapping[str, T]) -> T:
+        """Times they must be filled to cover the dimension; of arrays, too."""
+        indices: Any = prod(sizes[d] for d in self.dim)
+        folds: T = -(-indices // self.size)
+        return folds
 
     def in_use(self, sizes: Mapping[str, Any]) -> Any:
         """How many of them have something to do."""

@@ -136,7 +136,10 @@ class RegisterTiles:
         return self._known[tensor, code]
 
     def _windows(self, apart: Mapping[str, Vector]) -> list[Axis[Any]]:
-        """The windows of rows and columns; apart: sizes of those on lanes, of which nothing stays."""
+        """The windows of rows and columns.
+
+        apart: sizes of those on lanes, of which nothing stays
+        """
         return [
             exact.disjoint(dims, self._leaves, apart[dims], self._lift)
             if dims in apart

@@ -191,8 +191,9 @@ def _lanes(nest: Nest, arch: Arch, formats: LayerFormats, ledger: _Ledger) -> tu
     rows, cols = (
         Window.of(nest.layer, out).pairs(*ranges[out], *ranges[taps]) for out, taps in ("PR", "QS")
     )
-    products = prod(length[dim] for dim in EVERY_DIM)
-    inputs = prod(length[dim] for dim in "NGKC") * rows * cols  # none of padding
+    one = np.ones(nest.steps, np.int64)
+    products = prod((length[dim] for dim in EVERY_DIM), start=one)
+    inputs = prod((length[dim] for dim in "NGKC"), start=one) * rows * cols  # none of padding
     width, every = arch.pe_array.accumulator_bits, slice(None)
     ledger.move(level, "I", "read", "mantissa", every, inputs * formats.I.mantissa_bits)
     ledger.move(level, "W", "read", "mantissa", every, products * formats.W.mantissa_bits)

@@ -23,8 +23,9 @@ from bfpsim.mapping.candidates import undominated
 from bfpsim.mapping.closed import exact
 from bfpsim.mapping.closed.array import axis_sums
 from bfpsim.mapping.closed.leaves import Leaves, Vector
-from bfpsim.mapping.closed.level_grid import LevelGrid, on_axes
+from bfpsim.mapping.closed.level_grid import LevelGrid, RegisterGrid, on_axes
 from bfpsim.mapping.closed.levels import tile_bits
+from bfpsim.mapping.closed.registers import RegisterTiles
 from bfpsim.mapping.counts import Direction
 from bfpsim.mapping.nest import (
     EVERY_DIM,
@@ -36,7 +37,7 @@ from bfpsim.mapping.nest import (
     Tensor,
     join,
 )
-from bfpsim.mapping.room import claims, inner_claim
+from bfpsim.mapping.room import claims, inner_claims
 from bfpsim.mapping.steps.inside import inside
 from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import ActivationLayout, LayerFormats
@@ -301,9 +302,12 @@ class InnerMapper:
         level = self._arch.levels[place]
         for taps in ("", "RS"):  # cut only where nothing fits otherwise
             cut = {dim for tensor in level.memories for dim in RELEVANT[tensor]}
+            cut -= {d for axis in self._arch.pe_array.axes if axis.over for d in axis.dim}
             dims = "".join(d for d in EVERY_DIM if d in cut and (d not in "RS" or d in taps))
-            sizes = {d: self._sizes(nests[-1], d, d in dims) for d in EVERY_DIM}
-            grid = LevelGrid(nests[-1], self._arch, self._formats, sizes)
+            in_pes = level is self._arch.registers
+            sizes = {d: self._sizes(nests[-1], d, d in dims, in_pes) for d in EVERY_DIM}
+            grid_of = RegisterGrid if in_pes else LevelGrid
+            grid = grid_of(nests[-1], self._arch, self._formats, sizes)
             costs = np.stack([self._costs(grid, order, nests, place, aim) for order in _ORDERS])
             if np.isfinite(costs).any():
                 break
@@ -336,8 +340,9 @@ class InnerMapper:
         arch, level = self._arch, self._arch.levels[place]
         accumulates = level is arch.accumulators
         held = {t: grid.held(t, accumulates and t == "O") for t in level.memories}
-        claim = inner_claim(level, held)
-        legal = np.asarray(claim.taken) <= claim.usable
+        legal: Any = True
+        for claim in inner_claims(level, held):
+            legal = legal & (np.asarray(claim.taken) <= claim.usable)
         if level.holds("O") or (place == self._last and arch.accumulators is None):
             legal = legal & grid.whole_blocks
         if level.holds("O"):
@@ -345,7 +350,7 @@ class InnerMapper:
             legal = legal & self._has_room(nests, self._outside("O", place), sums)
         moved, busy = self._moves(grid, order, place), 0
         if place == self._last:
-            moved, busy = [*moved, *self._array_moves(grid)], grid.busy_cycles
+            moved, busy = [*moved, *self._array_moves(grid, order)], grid.busy_cycles
             if arch.accumulators is None:
                 legal = legal & self._has_room(nests, 1, grid.contributions > 1)
         cost = np.broadcast_to(aim.price(moved, busy), grid.shape)
@@ -362,16 +367,17 @@ class InnerMapper:
             holder = arch.levels[self._outside(tensor, place)]
             waits = not level.buffers[tensor].double_buffered
             if tensor != "O":
-                bits = grid.fetched(tensor, order)
                 moved += [
-                    _Moved(holder, tensor, "read", bits, waits),
-                    _Moved(level, tensor, "write", bits, waits),
+                    _Moved(holder, tensor, "read", grid.fetched(tensor, order), waits),
+                    _Moved(level, tensor, "write", grid.written(tensor, order), waits),
                 ]
                 continue
             width, elements = arch.pe_array.accumulator_bits, prod(grid.layer.output_shape)
             visited, results = grid.visited(order), self._result_bits(grid)
             spilled = (visited - elements) * width
-            leaving = visited * width if level is arch.accumulators else spilled + results
+            leaving = spilled + results
+            if level is arch.accumulators:
+                leaving = grid.summed(order) * width
             moved += [
                 _Moved(holder, "O", "read", spilled, waits),
                 _Moved(level, "O", "write", spilled, waits),
@@ -380,8 +386,28 @@ class InnerMapper:
             ]
         return moved
 
-    def _array_moves(self, grid: LevelGrid) -> list[_Moved]:
+    def _array_moves(self, grid: LevelGrid, order: str) -> list[_Moved]:
         """What the array reads and writes at the innermost holders."""
+        if isinstance(grid, RegisterGrid):
+            return self._lane_moves(grid, order)
+        return self._fold_moves(grid)
+
+    def _lane_moves(self, grid: RegisterGrid, order: str) -> list[_Moved]:
+        """What multiply-accumulates read and write at the registers."""
+        level, formats, layer = self._arch.levels[-1], self._formats, grid.layer
+        width, elements = self._arch.pe_array.accumulator_bits, prod(layer.output_shape)
+        first = grid.summed(order) - (grid.visited(order) - elements)  # sums that find none there
+        inputs = grid.inputs * formats.I.mantissa_bits + grid.codes("I", order)
+        weights = layer.macs * formats.W.mantissa_bits + grid.codes("W", order)
+        return [
+            _Moved(level, "I", "read", inputs),
+            _Moved(level, "W", "read", weights),
+            _Moved(level, "O", "read", (layer.macs - first) * width),
+            _Moved(level, "O", "write", layer.macs * width),
+        ]
+
+    def _fold_moves(self, grid: LevelGrid) -> list[_Moved]:
+        """What folds read and write there."""
         arch, level = self._arch, self._arch.holder("O")
         moved = [_Moved(arch.holder(t), t, "read", bits) for t, bits in grid.array_reads.items()]
         sums = prod(grid.layer.output_shape) * arch.pe_array.accumulator_bits
@@ -391,13 +417,13 @@ class InnerMapper:
         again = (grid.contributions - 1) * sums
         return [*moved, _Moved(level, "O", "read", again), _Moved(level, "O", "write", written)]
 
-    def _sizes(self, outside: Nest, dim: str, cut: bool) -> Vector:
+    def _sizes(self, outside: Nest, dim: str, cut: bool, in_pes: bool) -> Vector:
         """Tile sizes of a dimension, or that of the tile outside alone."""
         if not cut:
             return np.array([outside.tile[dim]])
-        key = (outside.layer, dim, *(outside.cuts(d) for d in dim + _PARTNERS[dim]))
+        key = (outside.layer, dim, in_pes, *(outside.cuts(d) for d in dim + _PARTNERS[dim]))
         if key not in self._known_sizes:
-            sizes = _undominated_sizes(outside, dim, self._arch, self._formats)
+            sizes = _undominated_sizes(outside, dim, self._arch, self._formats, in_pes)
             self._known_sizes[key] = sizes
         return self._known_sizes[key]
 
@@ -418,7 +444,7 @@ def _room(nest: Nest, place: int, arch: Arch, formats: LayerFormats, sums: bool)
     """Whether the tiles of a nest fit its level."""
     level = arch.levels[place]
     held = tile_bits(nest, level, arch, formats, sums)
-    wanted = claims(arch, held) if place == 1 else [inner_claim(level, held)]
+    wanted = claims(arch, held) if place == 1 else inner_claims(level, held)
     return all(claim.taken <= claim.usable for claim in wanted)
 
 
@@ -462,8 +488,13 @@ _PARTNERS = {
 """The dimensions whose cuts matter to which sizes of a dimension are superfluous."""
 
 
-def _undominated_sizes(outside: Nest, dim: str, arch: Arch, formats: LayerFormats) -> Vector:
-    """Tile sizes of a dimension at a boundary that no other size makes superfluous."""
+def _undominated_sizes(
+    outside: Nest, dim: str, arch: Arch, formats: LayerFormats, in_pes: bool
+) -> Vector:
+    """Tile sizes of a dimension at a boundary that no other size makes superfluous.
+
+    in_pes: whether the tiles are those of registers
+    """
     layer, sizes = outside.layer, np.arange(1, outside.tile[dim] + 1)
     if dim in "NPQ" and any(dim in axis.dim and len(axis.dim) > 1 for axis in arch.pe_array.axes):
         return sizes
@@ -485,6 +516,9 @@ def _undominated_sizes(outside: Nest, dim: str, arch: Arch, formats: LayerFormat
                 columns += [
                     each(axis, leaves, of).reshape(-1) for each in (exact.totals, exact.largest)
                 ]
+    if in_pes:
+        tiles = RegisterTiles(layer, arch, formats, leaves, lambda _, table: table.reshape(-1))
+        columns += [np.broadcast_to(own, sizes.shape) for own in tiles.growing(dim)]
     trips = leaves[dim].rounds(-1)
     return sizes[undominated(trips, np.stack(columns, axis=1))]
 

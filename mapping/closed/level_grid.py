@@ -30,6 +30,7 @@ from bfpsim.mapping.closed.array import (
 )
 from bfpsim.mapping.closed.leaves import Leaves, Vector
 from bfpsim.mapping.closed.movement import Axis, Repeats, coincidences, moved
+from bfpsim.mapping.closed.registers import RegisterTiles
 from bfpsim.mapping.nest import EVERY_DIM, Nest, Tensor
 from bfpsim.quant.formats import LayerFormats
 
@@ -72,6 +73,14 @@ class LevelGrid:
         bits = moved(loops, axes, self._idle[tensor])
         spared = coincidences(loops, axes, self._idle[tensor]) if tensor == "I" else None
         return bits if spared is None else bits - spared
+
+    def written(self, tensor: Tensor, order: str) -> Any:
+        """What of I or W is written there [bit]."""
+        return self.fetched(tensor, order)
+
+    def summed(self, order: str) -> Any:
+        """Sums of O that the level lets go of, if it is the accumulators'."""
+        return self.visited(order)
 
     def visited(self, order: str) -> Any:
         """Elements of O over all visits of its tiles, the boundary's loops in some order."""
@@ -176,6 +185,47 @@ class LevelGrid:
             tensor: {d: exact.repeats(d, self._leaves[d], on_axes) for d in dims}
             for tensor, dims in exact.IDLE.items()
         }
+
+
+class RegisterGrid(LevelGrid):
+    """All combinations of tile sizes at the registers; their tiles are those of the whole array."""
+
+    def fetched(self, tensor: Tensor, order: str) -> Any:
+        """What comes from outside of I or W, once for all PEs [bit]."""
+        cell = exact.Cell.of(self._formats.of(tensor))
+        return self._registers.fetched(tensor, self._outside.order + order, cell)
+
+    def written(self, tensor: Tensor, order: str) -> Any:
+        """What of I or W is written in all PEs [bit]."""
+        return self._copied(tensor, order, code=False) + self.codes(tensor, order)
+
+    def codes(self, tensor: Tensor, order: str) -> Any:
+        """Of that, the exponents: each is read once [bit]."""
+        return self._copied(tensor, order, code=True)
+
+    def summed(self, order: str) -> Any:
+        """Sums of O that PEs let go of, each their own."""
+        return self._registers.summed(self._outside.order + order)
+
+    def held(self, tensor: Tensor, sums: bool) -> Any:
+        """What the fullest PE holds of the largest tile [bit]."""
+        return self._registers.share(tensor)
+
+    @property
+    def inputs(self) -> int:
+        """Multiply-accumulates that read an input: all but those of padding."""
+        return self._registers.inputs
+
+    def _copied(self, tensor: Tensor, order: str, code: bool) -> Any:
+        fmt = self._formats.of(tensor)
+        width = fmt.exponent_bits if code else fmt.mantissa_bits
+        if not width:
+            return 0
+        return self._registers.written(tensor, self._outside.order + order, code) * width
+
+    @cached_property
+    def _registers(self) -> RegisterTiles:
+        return RegisterTiles(self.layer, self._arch, self._formats, self._leaves, on_axes)
 
 
 def on_axes(dims: str, table: NDArray[Any]) -> Any:

@@ -24,7 +24,7 @@ from bfpsim.mapping.closed.movement import (
     multicast,
     multicast_coincidences,
 )
-from bfpsim.mapping.nest import TENSORS, Tensor
+from bfpsim.mapping.nest import RELEVANT, TENSORS, Tensor
 from bfpsim.mapping.registers import (
     beside,
     code_holders,
@@ -109,6 +109,29 @@ class RegisterTiles:
         for dim in "PQ":
             uses *= sum(Window.of(layer, dim).uses((0, layer.dims[dim])))
         return layer.N * layer.G * layer.K * layer.C * uses
+
+    def growing(self, dim: str) -> list[Any]:
+        """All tables with a dimension on their axes: what moves and room grow with them."""
+        tables = []
+        for tensor in TENSORS:
+            cell = exact.ELEMENTS if tensor == "O" else exact.Cell.of(self._formats.of(tensor))
+            axes = list(self._outside(tensor, cell))
+            if tensor != "O":
+                kinds = (False, True) if self._formats.of(tensor).exponent_bits else (False,)
+                axes += [axis for code in kinds for axis in self._inside(tensor, code)]
+            for axis in axes:
+                if dim in axis.dims:
+                    tables += [*axis.single.values(), *axis.fresh.values()]
+                    tables += [
+                        -table if advancing else axis.single[depth] - table
+                        for (advancing, depth), table in axis.same.items()
+                    ]
+            for own in self._copies[tensor]:
+                if dim in own.dims:
+                    tables += own.many.values()
+            if dim in RELEVANT[tensor]:
+                tables.append(self.share(tensor))
+        return tables
 
     def _outside(self, tensor: Tensor, cell: exact.Cell) -> list[Axis[Any]]:
         """The axes of what moves outside; of I, windows on lanes do not overlap."""

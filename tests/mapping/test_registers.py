@@ -2,20 +2,25 @@
 
 import random
 from collections.abc import Iterator
+from math import prod
 
+import numpy as np
 import pytest
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.closed.level_grid import RegisterGrid
 from bfpsim.mapping.closed.levels import held_bits, inner_counts
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.fit import check, check_output_blocks
-from bfpsim.mapping.nest import EVERY_DIM, Mapping, MappingError, Nest, make_nest
+from bfpsim.mapping.inner import InnerMapper
+from bfpsim.mapping.nest import EVERY_DIM, TENSORS, Mapping, MappingError, Nest, make_nest
 from bfpsim.mapping.steps.inside import inside
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_formats, random_layer, random_mapping
 from tests.long import often
 from tests.mapping.register_oracle import run_registers, tiles_of
+from tests.mapping.test_inner import inside_pj, ways
 
 DATAFLOWS = ("weight", "output", "input")
 
@@ -151,3 +156,76 @@ def test_a_mapping_is_legal_if_the_fullest_pe_has_room(seed: int) -> None:
 
 def rng_of(seed: int) -> random.Random:
     return random.Random(seed)
+
+
+@pytest.mark.parametrize("seed", often(12, range(300)))
+def test_the_grid_is_every_tiling_by_itself(seed: int) -> None:
+    rng = rng_of(seed)
+    for layer, arch, mapping, formats, nest in points(2000 + seed, 4):
+        if len(arch.levels) > 3:
+            continue
+        sizes = {
+            dim: np.array(sorted(rng.sample(range(1, most + 1), rng.randint(1, min(3, most)))))
+            for dim, most in nest.tile.items()
+        }
+        grid = RegisterGrid(nest, arch, formats, sizes)
+        order, what = "".join(rng.sample(EVERY_DIM, len(EVERY_DIM))), (layer, arch, formats)
+        width, elements = arch.pe_array.accumulator_bits, int(np.prod(layer.output_shape))
+        for _ in range(4):
+            place = tuple(rng.randrange(n) for n in grid.shape)
+
+            def at(values: object, place: tuple[int, ...] = place, grid=grid) -> int:  # type: ignore[no-untyped-def]
+                return int(np.broadcast_to(values, grid.shape)[place])
+
+            inner = Mapping(order, grid.tile(place))
+            one = make_nest(
+                layer, Mapping(mapping.order, mapping.tile, {"registers": inner}), ["registers"]
+            )
+            counts, cycles = inner_counts(one, arch, formats)
+            room = held_bits(one, 2, arch, formats)
+            for tensor in TENSORS:
+                assert room[tensor] == at(grid.held(tensor, True)), what
+            for tensor in ("I", "W"):
+                fetched = counts.total("SRAM", tensor, "read")
+                assert fetched == at(grid.fetched(tensor, order)), what
+                written = counts.total("registers", tensor, "write")
+                assert written == at(grid.written(tensor, order)), what
+                codes = counts.total("registers", tensor, "read", "exponent")
+                assert codes == at(grid.codes(tensor, order)), what
+            back = at(grid.visited(order)) - elements
+            assert counts.total("registers", "O", "write") == (layer.macs + back) * width, what
+            reads = counts.total("registers", "I", "read", "mantissa")
+            assert reads == grid.inputs * formats.I.mantissa_bits
+            assert cycles == at(grid.busy_cycles)
+
+
+@pytest.mark.parametrize("seed", often(12, range(300)))
+def test_registers_are_cut_at_the_least_energy(seed: int) -> None:
+    """The least of every tile size and every order, R and S cut too where nothing else fits."""
+    rng = rng_of(seed)
+    while True:
+        layer, formats, arch = random_layer(rng, 3), random_formats(rng), random_machine(rng)
+        if prod(layer.dims.values()) <= 60 and len(arch.levels) == 3:
+            break
+    data = arch.model_dump(by_alias=True)
+    for file in data["pe_array"]["registers"].values():
+        file["capacity"] = f"{rng.choice([16, 40, 80, 160, 320])} bit"
+    arch = Arch.model_validate(data)
+    outer = random_mapping(rng, layer, formats)
+    every, whole = [], []
+    for inner in ways(make_nest(layer, outer)):
+        try:
+            own = Mapping(outer.order, outer.tile, {"registers": inner})
+            nest = check(layer, arch, own, formats)
+        except MappingError:
+            continue
+        every.append(inside_pj(nest, arch, formats))
+        if not set(inner.tile) & {"R", "S"}:
+            whole.append(every[-1])
+    got = InnerMapper(arch, formats).best(make_nest(layer, outer))
+    if got is None:
+        assert not every
+        return
+    own = Mapping(outer.order, outer.tile, got.mappings)
+    assert inside_pj(check(layer, arch, own, formats), arch, formats) == pytest.approx(got.cost)
+    assert got.cost == pytest.approx(min(whole or every)), (layer, arch, outer, formats)

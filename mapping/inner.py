@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch, Level
+from bfpsim.mapping.array import lanes_of
 from bfpsim.mapping.candidates import undominated
 from bfpsim.mapping.closed import exact
 from bfpsim.mapping.closed.array import axis_sums
@@ -496,7 +497,8 @@ def _undominated_sizes(
     in_pes: whether the tiles are those of registers
     """
     layer, sizes = outside.layer, np.arange(1, outside.tile[dim] + 1)
-    if dim in "NPQ" and any(dim in axis.dim and len(axis.dim) > 1 for axis in arch.pe_array.axes):
+    if dim in "NPQ" and any(len(own.dim) > 1 for own in lanes_of(arch.pe_array, layer.dims)
+                            if dim in own.dim):  # fmt: skip
         return sizes
     leaves = {
         d: Leaves.of_sizes(

@@ -230,14 +230,25 @@ class InnerMapper:
         return best
 
     def _options(self, nests: tuple[Nest, ...], aim: _Aim) -> Iterator[_Option]:
-        """Choices at the next level, each once, the least bound first; of ties the fewest tiles."""
+        """Choices at the next level, each once, the least bound first.
+
+        Of ties, at the last level those of the fewest cycles, or if these count, of the least
+        energy; then the fewest tiles.
+        """
         place = len(nests) + 1
         grid, costs = self._priced(nests, place, aim)
         bounds = self._with_insides(costs, nests, place, grid, aim, "")
         tiles = np.broadcast_to(grid.tiles, grid.shape).ravel()
         flat = bounds.ravel()
         legal = np.flatnonzero(np.isfinite(flat))
-        ranked = legal[np.lexsort((tiles[legal % tiles.size], flat[legal]))].tolist()
+        keys = [tiles[legal % tiles.size], flat[legal]]
+        if place == self._last and isinstance(aim, _Energy):
+            busy = np.broadcast_to(grid.busy_cycles, grid.shape).ravel()
+            keys.insert(1, busy[legal % busy.size])
+        elif place == self._last:
+            energy = [self._costs(grid, order, nests, place, _Energy(0.0)) for order in _ORDERS]
+            keys.insert(1, np.stack(energy).ravel()[legal])
+        ranked = legal[np.lexsort(keys)].tolist()
         sharper: dict[object, Any] = {}
         waiting: list[tuple[float, int, Mapping]] = []
         seen: set[Mapping] = set()

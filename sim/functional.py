@@ -8,6 +8,7 @@ from bfpsim.arch import Arch
 from bfpsim.mapping.array import reduction_folds
 from bfpsim.mapping.counts import KINDS, Counts, Direction, Flow
 from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, TENSORS, Nest, Tensor
+from bfpsim.mapping.registers import on_lanes
 from bfpsim.mapping.steps.array import Tile
 from bfpsim.mapping.steps.tiles import (
     ActivationBox,
@@ -66,7 +67,8 @@ class Data:
             name, starts = level.name, _starts(nest.innermost, own)
             if level.holds("I"):
                 outer_i = self._inputs[-1] if self._inputs else packed_input
-                tiles_i = input_tiles(own, arch.dma.halo)
+                apart = on_lanes(arch.pe_array) if level is arch.registers else ()
+                tiles_i = input_tiles(own, arch.dma.halo, apart)
                 self._inputs.append(Inputs(name, tiles_i, starts, outer_i))
             if level.holds("W"):
                 outer_w = self._weights[-1] if self._weights else packed_weight
@@ -79,6 +81,7 @@ class Data:
         self._by_dma: _Tiles = (self._inputs[0], self._weights[0], self._outputs[0])
         self._inner: _Tiles = (*self._inputs[1:], *self._weights[1:], *self._outputs[1:])
         self._first = _starts(nest.innermost, nest).tolist()
+        self._in_pes = None if arch.registers is None else arch.registers.name
         self._makes_results = arch.accumulators is None
         self._array = _ArrayTiles(nest.innermost, arch)
         self.accumulator_width = 1
@@ -127,7 +130,10 @@ class Data:
 
     def copies(self, flow: Flow) -> bool:
         """Whether the bits of a flow on chip are copied here. What the array reads of I and W is
-        not: it reads an element as often as its dataflow demands."""
+        not: it reads an element as often as its dataflow demands. Neither is what each PE has in
+        its registers: they are one memory here."""
+        if flow.level == self._in_pes:
+            return False
         levels = self._levels[flow.tensor]
         read_by_array = flow.tensor != "O" and flow.direction == "read"
         return flow.level in (levels[:-1] if read_by_array else levels)
@@ -174,6 +180,8 @@ class Data:
         holder.take(box, part)
 
     def _count(self, level: str, tensor: Tensor, direction: Direction, moved: Moved) -> None:
+        if level == self._in_pes:
+            return
         for kind, bits in zip(KINDS, moved, strict=True):
             self.inside.add(level, tensor, direction, kind, bits)
 

@@ -99,6 +99,9 @@ class _Aim(Protocol):
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         """The least cost with what moves at one more level, and busy cycles of the array."""
 
+    def tie(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        """What decides between equal costs: the other aim's."""
+
     def spent(self, moved: Sequence[_Moved]) -> _Aim:
         """With one more level decided."""
 
@@ -115,6 +118,9 @@ class _Energy:
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         return sum((own.pj for own in moved), start=self.pj)
+
+    def tie(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        return busy
 
     def spent(self, moved: Sequence[_Moved]) -> _Energy:
         return _Energy(self.price(moved, 0))
@@ -137,6 +143,9 @@ class _Cycles:
         along, waited = self._ports(moved)
         waiting = reduce(np.maximum, waited.values(), 0.0)
         return reduce(np.maximum, along.values(), busy) + waiting
+
+    def tie(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        return _Energy(0.0).price(moved, busy)
 
     def spent(self, moved: Sequence[_Moved]) -> _Cycles:
         return _Cycles(*self._ports(moved))
@@ -236,18 +245,12 @@ class InnerMapper:
         energy; then the fewest tiles.
         """
         place = len(nests) + 1
-        grid, costs = self._priced(nests, place, aim)
+        grid, costs, ties = self._priced(nests, place, aim)
         bounds = self._with_insides(costs, nests, place, grid, aim, "")
         tiles = np.broadcast_to(grid.tiles, grid.shape).ravel()
         flat = bounds.ravel()
         legal = np.flatnonzero(np.isfinite(flat))
-        keys = [tiles[legal % tiles.size], flat[legal]]
-        if place == self._last and isinstance(aim, _Energy):
-            busy = np.broadcast_to(grid.busy_cycles, grid.shape).ravel()
-            keys.insert(1, busy[legal % busy.size])
-        elif place == self._last:
-            energy = [self._costs(grid, order, nests, place, _Energy(0.0)) for order in _ORDERS]
-            keys.insert(1, np.stack(energy).ravel()[legal])
+        keys = (tiles[legal % tiles.size], ties.ravel()[legal], flat[legal])
         ranked = legal[np.lexsort(keys)].tolist()
         sharper: dict[object, Any] = {}
         waiting: list[tuple[float, int, Mapping]] = []
@@ -306,8 +309,10 @@ class InnerMapper:
 
     def _priced(
         self, nests: tuple[Nest, ...], place: int, aim: _Aim
-    ) -> tuple[LevelGrid, NDArray[np.float64]]:
-        """Tile sizes of a level, and by order the cost with it; infinite where illegal.
+    ) -> tuple[LevelGrid, NDArray[np.float64], NDArray[np.float64]]:
+        """Tile sizes of a level, and by order the cost with it and what decides between ties.
+
+        Costs are infinite where illegal.
 
         The levels between the decided ones and this one are left whole.
         """
@@ -320,10 +325,11 @@ class InnerMapper:
             sizes = {d: self._sizes(nests[-1], d, d in dims, in_pes) for d in EVERY_DIM}
             grid_of = RegisterGrid if in_pes else LevelGrid
             grid = grid_of(nests[-1], self._arch, self._formats, sizes)
-            costs = np.stack([self._costs(grid, order, nests, place, aim) for order in _ORDERS])
+            priced = [self._costs(grid, order, nests, place, aim) for order in _ORDERS]
+            costs, ties = (np.stack(own) for own in zip(*priced, strict=True))
             if np.isfinite(costs).any():
                 break
-        return grid, costs
+        return grid, costs, ties
 
     def _least(
         self, nests: tuple[Nest, ...], place: int, grid: LevelGrid, aim: _Aim, without: str
@@ -332,7 +338,7 @@ class InnerMapper:
 
         without: dimensions that are cut outside already
         """
-        inner, costs = self._priced(nests, place, aim.nothing())
+        inner, costs, _ = self._priced(nests, place, aim.nothing())
         least = costs.min(axis=0)
         for axis, dim in enumerate(EVERY_DIM):
             if dim in without:
@@ -347,8 +353,8 @@ class InnerMapper:
 
     def _costs(
         self, grid: LevelGrid, order: str, nests: tuple[Nest, ...], place: int, aim: _Aim
-    ) -> NDArray[np.float64]:
-        """The cost with a level, and with the array if it is the last."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The cost with a level, and with the array if it is the last; what decides ties."""
         arch, level = self._arch, self._arch.levels[place]
         accumulates = level is arch.accumulators
         held = {t: grid.held(t, accumulates and t == "O") for t in level.memories}
@@ -366,7 +372,8 @@ class InnerMapper:
             if arch.accumulators is None:
                 legal = legal & self._has_room(nests, 1, grid.contributions > 1)
         cost = np.broadcast_to(aim.price(moved, busy), grid.shape)
-        return np.where(np.broadcast_to(legal, grid.shape), cost, np.inf)
+        ties = np.broadcast_to(aim.tie(moved, busy), grid.shape)
+        return np.where(np.broadcast_to(legal, grid.shape), cost, np.inf), ties
 
     def _outside(self, tensor: Tensor, place: int) -> int:
         """The place of the next level outside that holds a tensor."""

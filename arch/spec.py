@@ -543,7 +543,7 @@ class Arch(Section):
     @field_validator("inner")
     @classmethod
     def _names_apart(cls, inner: tuple[InnerLevel, ...]) -> tuple[InnerLevel, ...]:
-        taken = ["DRAM", "SRAM", "array", "dram", "sram", "all", "compulsory", *_TENSORS]
+        taken = ["DRAM", "SRAM", REGISTERS, "array", "dram", "sram", "all", "compulsory", *_TENSORS]
         for level in inner:
             if level.name in taken:
                 raise ValueError(

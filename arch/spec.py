@@ -601,11 +601,19 @@ class Arch(Section):
         }
 
     @property
+    def copies(self) -> dict[str, int]:
+        """How often each of these memories is there: registers in every PE."""
+        return {name: level.copies for level in self.levels for name in level.memories.values()}
+
+    @property
     def area_mm2(self) -> float | None:
         """Area of the memories that a table prices; None where it prices none [mm2]."""
-        areas = [memory.area_mm2 for memory in self.memories.values()]
-        known = [area for area in areas if area is not None]
-        return math.fsum(known) if known else None
+        areas = [
+            memory.area_mm2 * self.copies[name]
+            for name, memory in self.memories.items()
+            if memory.area_mm2 is not None
+        ]
+        return math.fsum(areas) if areas else None
 
     @property
     def prices_more(self) -> bool:

@@ -109,7 +109,8 @@ def _rest(arch: Arch, layers: Sequence[Work]) -> Iterator[Part]:
     seconds = sum(layer.cycles for layer in layers) / arch.clock
     for name, memory in arch.memories.items():
         if memory.leakage is not None:
-            yield Part("leakage", name, "", float(memory.leakage_w * seconds * _PJ_PER_J))
+            joules = memory.leakage_w * arch.copies[name] * seconds
+            yield Part("leakage", name, "", float(joules * _PJ_PER_J))
     if arch.dram.background is not None:
         outermost = arch.levels[0].name
         yield Part("background", outermost, "", float(arch.dram.background * seconds * _PJ_PER_J))

@@ -254,13 +254,13 @@ def test_replace_refuses_in_one_line(path: str, value: object, message: str) -> 
             "name: acc",
             "name: spad",
             "deep.yaml:8: levels: a level is called 'spad'; allowed: a name of its own, none of "
-            "DRAM, SRAM, array, dram, sram, all, compulsory, I, W, O, spad",
+            "DRAM, SRAM, registers, array, dram, sram, all, compulsory, I, W, O, spad",
         ),
         (
             "name: acc",
             "name: SRAM",
             "deep.yaml:8: levels: a level is called 'SRAM'; allowed: a name of its own, none of "
-            "DRAM, SRAM, array, dram, sram, all, compulsory, I, W, O, spad",
+            "DRAM, SRAM, registers, array, dram, sram, all, compulsory, I, W, O, spad",
         ),
         (
             "name: acc",

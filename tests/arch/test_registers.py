@@ -3,6 +3,8 @@
 import pytest
 
 from bfpsim.arch import Arch, ArchError, dump_arch, parse_arch, replace
+from bfpsim.mapping.counts import Counts
+from bfpsim.mapping.energy import Work, energy_of
 
 EYERISS = """
 name: eyeriss
@@ -48,6 +50,18 @@ def test_without_them_there_is_no_such_level() -> None:
     arch = parse_arch(EYERISS[: EYERISS.index("  registers:")], "eyeriss.yaml")
     assert arch.registers is None
     assert [level.copies for level in arch.levels] == [1, 1, 1]
+
+
+def test_each_pe_leaks_and_takes_its_area() -> None:
+    arch = replace(eyeriss(), "pe_array.registers.weight.leakage", "1 uW")
+    work = Work(Counts(), 0, 16, 200_000_000)  # a second
+    (leakage,) = (part for part in energy_of(arch, [work]).parts if part.part == "leakage")
+    assert (leakage.where, leakage.energy_pj) == ("registers W", 168 * 10**6)
+    table = replace(eyeriss(), "pe_array.registers.weight",
+                    {"capacity": "1 KiB", "width": "32 bit", "energy": "cacti-65nm"})  # fmt: skip
+    each = table.levels[-1].buffers["W"].area_mm2
+    assert each is not None
+    assert table.area_mm2 == pytest.approx(168 * each)
 
 
 def test_a_file_comes_back() -> None:

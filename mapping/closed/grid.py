@@ -228,7 +228,7 @@ class Grid:
         spilled = self.spilled_elements(order) * width
         energy = self.fetched("I", order) * write["I"] + self.fetched("W", order) * write["W"]
         energy = energy + spilled * (read["O"] + write["O"]) + self.results_bits * read["O"]
-        if arch.inner:
+        if len(arch.levels) > 2:
             return energy
         energy = energy + (
             self._lift("GC", self.input_reads.bits(formats.I)) * self.input_passes * read["I"]

@@ -205,7 +205,7 @@ def burst_costs(
     room: dict[Tensor, Values] = {t: np.empty(shape) for t in TENSORS}
     whole, busy = np.empty(shape, bool), np.empty(len(mappings))
     for column, mapping in enumerate(mappings):
-        nest = make_nest(kept, mapping, [level.name for level in arch.inner])
+        nest = make_nest(kept, mapping, [level.name for level in arch.levels[2:]])
         for row, fmt in enumerate(formats):
             uniform = LayerFormats.uniform(fmt)
             counts, cycles = full_counts(nest, arch, uniform)

@@ -50,6 +50,8 @@ def demands(arch: Arch, layers: Sequence[Passed]) -> list[Demand]:
     """
     found = []
     for level in arch.levels[1:]:
+        if level is arch.registers:  # every PE has its own
+            continue
         for memory in dict.fromkeys(level.memories.values()):
             tensors = [tensor for tensor, name in level.memories.items() if name == memory]
             buffer = level.buffers[tensors[0]]

@@ -20,7 +20,7 @@ from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_formats, random_layer, random_mapping
 from tests.long import often
 from tests.mapping.register_oracle import run_registers, tiles_of
-from tests.mapping.test_inner import inside_pj, ways
+from tests.mapping.test_inner import inside_nests, inside_pj, ways
 
 DATAFLOWS = ("weight", "output", "input")
 
@@ -229,3 +229,45 @@ def test_registers_are_cut_at_the_least_energy(seed: int) -> None:
     own = Mapping(outer.order, outer.tile, got.mappings)
     assert inside_pj(check(layer, arch, own, formats), arch, formats) == pytest.approx(got.cost)
     assert got.cost == pytest.approx(min(whole or every)), (layer, arch, outer, formats)
+
+
+@pytest.mark.parametrize("seed", often(10, range(200)))
+def test_a_buffer_and_registers_are_cut_together(seed: int) -> None:
+    """No other way to cut both, R and S whole, goes below the bound, nor below what is chosen."""
+    rng = rng_of(seed)
+    while True:
+        layer, formats, arch = random_layer(rng, 3), random_formats(rng), random_machine(rng)
+        if prod(layer.dims.values()) <= 24:
+            break
+    data = arch.model_dump(by_alias=True)
+    data["levels"] = [
+        {
+            "name": "buf",
+            "tensors": rng.choice([["O"], ["I"], ["W"], ["I", "W"], ["I", "W", "O"]]),
+            "capacity": f"{rng.choice([80, 160, 320, 640])} bit",
+            "energy": "0.06 pJ/bit",
+        }
+    ]
+    for file in data["pe_array"]["registers"].values():
+        file["capacity"] = f"{rng.choice([16, 40, 80, 160])} bit"
+    arch = Arch.model_validate(data)
+    outer = random_mapping(rng, layer, formats)
+    outer = Mapping(outer.order, {d: s for d, s in outer.tile.items() if d not in "GK"})
+    every = []
+    for mapping in inside_nests(outer, layer, ["buf", "registers"]):
+        if any(set(own.tile) & {"R", "S"} for own in mapping.inner.values()):
+            continue
+        try:
+            nest = check(layer, arch, mapping, formats)
+        except MappingError:
+            continue
+        every.append(inside_pj(nest, arch, formats))
+    got = InnerMapper(arch, formats).best(make_nest(layer, outer))
+    if got is None or any(set(own.tile) & {"R", "S"} for own in got.mappings.values()):
+        assert not every
+        return
+    mapping = Mapping(outer.order, outer.tile, got.mappings)
+    assert inside_pj(check(layer, arch, mapping, formats), arch, formats) == pytest.approx(got.cost)
+    what = layer, arch, outer, formats
+    assert got.bound <= min(every) * (1 + 1e-9), what
+    assert got.cost == pytest.approx(min(every)), what

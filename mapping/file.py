@@ -95,7 +95,7 @@ def load_mappings(
     """
     file = str(path)
     by_name = {layer.name: layer for layer in network.layers}
-    levels = [level.name for level in arch.inner]
+    levels = [level.name for level in arch.levels[2:]]
     found = {}
     for name, part in _entries(file, (), _read(file, path), "layers").items():
         layer = by_name.get(name)

@@ -103,7 +103,7 @@ def _spelled(prefix: str, mapping: Mapping, arch: Arch) -> dict[str, object]:
         f"{prefix}order": mapping.order,
         f"{prefix}tile": _sizes(mapping, " "),
     }
-    if arch.inner:
+    if arch.levels[2:]:
         cuts = mapping.inner.items()
         inner = " ".join(f"{level}:{own.order}:{_sizes(own, ',')}" for level, own in cuts)
         spelled[f"{prefix}inner"] = inner

@@ -317,7 +317,7 @@ def _layer_labels(layer: LayerRecord, record: Record) -> _Row:
         "network": record.network,
         "layer": layer.layer,
         "formats": layer.formats,
-        **mapping_columns(layer.mapping, [own.name for own in record.arch.inner]),
+        **mapping_columns(layer.mapping, [own.name for own in record.arch.levels[2:]]),
         "steps": layer.steps,
         "transfers": layer.transfers,
     }

@@ -274,7 +274,7 @@ def _layer_row(place: int, record: Record, layer: LayerRecord) -> dict[str, Any]
         "network": record.network,
         "layer": layer.layer,
         "formats": layer.formats,
-        **mapping_columns(layer.mapping, [own.name for own in record.arch.inner]),
+        **mapping_columns(layer.mapping, [own.name for own in record.arch.levels[2:]]),
         "steps": layer.steps,
         "transfers": layer.transfers,
         **sums(replace(record, layers=(layer,))),

@@ -63,3 +63,4 @@ def test_eyeriss_keeps_as_many_pes_busy_as_published() -> None:
     # 55 rows are 3 folds of 14 and one of 13; the chip runs 11 x 14 PEs all the time.
     assert table.PEs.tolist() == [154, 135, 156, 156, 156]
     assert abs(table.ms_simulated.sum() / table.ms.sum() - 1) < 0.15
+    assert abs(table.MB_simulated.sum() / table.MB.sum() - 1) < 0.15

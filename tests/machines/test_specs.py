@@ -40,8 +40,11 @@ CASES = {
         ),
         16 * 8 * 4 * 9 + 4 * ((2048 + 512) // 16 - 64) + 2 * (2048 // 16 - 64),
     ),
-    # 3 rows of a filter take 3 of 12 PEs, so 4 filters at once; 8 of 14 columns.
-    "eyeriss-v1": (Mapping(), 16 * 64 * 3 * 8),
+    # 3 rows of a filter take 3 of 12 PEs, so 4 channels at once; 8 of 14 columns.
+    "eyeriss-v1": (
+        Mapping(inner={"registers": Mapping("KCQ", {"K": 16, "C": 16, "Q": 1})}),
+        64 * 16 * 3 * 8,
+    ),
 }
 
 

@@ -25,7 +25,7 @@ HIERARCHIES = (
     {"acc": "O"},
     {"ibuf": "I"},
     {"wbuf": "W"},
-    {"all": "IWO"},
+    {"every": "IWO"},
     {"operands": "IW", "acc": "O"},
     {"middle": "O", "acc": "O"},
     {"outer": "IWO", "inner": "IWO"},

@@ -118,6 +118,22 @@ def load_cycles(array: PEArray, streaming: Any) -> Any:
     return streaming
 
 
+def computing_cycles(
+    array: PEArray, formats: LayerFormats, extents: Sizes, sizes: Any
+) -> tuple[Any, Any]:
+    """Cycles that lanes multiply in a tile, and those with filling and draining [cycle].
+
+    As many loads of what is stationary as there are, each streaming all that passes it.
+
+    extents: of the layer; sizes: of the tile by dimension, whole numbers or arrays
+    """
+    dims = streamed(array)
+    stream = prod(sizes[d] for d in dims) * passes(array, formats)
+    loads = prod(own.folds(sizes) for own in lanes_of(array, extents))
+    loads *= prod(sizes[d] for d in in_time(array) if d not in dims)
+    return loads * stream, loads * load_cycles(array, stream) + tile_fill(array)
+
+
 def tile_fill(array: PEArray) -> int:
     """Cycles that every tile adds once: what no other load hides [cycle]."""
     return array.axes[0].size + skew(array) if array.fill == "overlapped" else 0

@@ -1,22 +1,27 @@
 """The mapper: every tiling and every way of reuse, priced at once, to a proven optimum."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
+from bfpsim.mapping import timed
 from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.closed.exact import recurs
-from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.energy import written
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.objective import Objective
+from bfpsim.mapping.runs import run_of
 from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
@@ -47,10 +52,31 @@ def orders(layer: ConvLayer) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A mapping and what it costs: DRAM bits, pJ (Eq. 8) or cycles, by objective."""
+    """A mapping and what it costs: DRAM bits, pJ (Eq. 8), cycles or pJ x cycles, by objective.
+
+    bound: no mapping of the candidates that stand behind it costs less
+    """
 
     mapping: Mapping
     cost: float
+    bound: float
+
+    @property
+    def proven(self) -> bool:
+        """Whether the cost is the least."""
+        return self.bound >= self.cost
+
+
+class Point(NamedTuple):
+    """A mapping on the front of DRAM bits (bursts included) and cycles.
+
+    proven: whether no candidate has fewer of one and as few of the other
+    """
+
+    mapping: Mapping
+    dram_bits: int
+    cycles: int
+    proven: bool
 
 
 def find_mapping(
@@ -77,43 +103,108 @@ def best_mappings(
 ) -> list[Choice]:
     """The best legal mapping, and the `count` - 1 next ones of the candidates, best first.
 
-    objective: "dram" bits; "energy" of DRAM and SRAM by Eq. 8; "latency", the cycles that no
-        schedule beats: the PE array busy, or the DRAM channel busy, whichever is more
-    model: "exact" counts payload; "full" counts whole bursts too, as the simulator does
+    objective: "dram" bits; "energy" of movement by Eq. 8; "latency", the cycles of a run; "edp",
+        movement energy x cycles
+    model: "exact" counts payload; "full" counts whole bursts too, as the simulator does. Latency
+        and edp are the simulator's in both
     constraints: what the mapping must keep to; all that is said here is of what they allow
 
-    With "exact" the first is the least over all legal mappings: every order and every tile size
-    (see `orders` and `mapping.candidates`). With "full" it is the least over the same candidates,
-    tried in the order of their exact cost until that alone exceeds the best found; a size left out
-    for equal payload may pad less.
+    "dram" and "energy" with "exact": the first is the least over all legal mappings, every order
+    and every tile size (see `orders` and `mapping.candidates`). With "full" it is the least over
+    the same candidates, tried in the order of their exact cost until that alone exceeds the best
+    found; a size left out for equal payload may pad less, so its bound is the exact cost.
+    "latency" and "edp": the least over all tile sizes under `orders`, or the best of
+    `mapping.timed.MOST_RUNS`, with the bound that is left.
 
-    Ties: fewest tile steps, then the order's place in `orders`, then the largest tiles, those of C
-    first, then of K, Q, P, G and N.
+    Ties: of "dram" and "energy" fewest cycles (among the first `_TIES`), of the others fewest bits,
+    then least energy. Then fewest tile steps, the order's place in `orders`, the largest tiles,
+    those of C first, then of K, Q, P, G and N.
     Raises MappingError if no mapping is legal: which buffer is short, and by how many bits; or
     which constraint leaves nothing.
     """
-    if objective not in ("dram", "energy", "latency"):
-        raise ValueError(f"objective={objective!r}; allowed: dram, energy, latency")
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective={objective!r}; allowed: {', '.join(get_args(Objective))}")
     if model not in ("exact", "full"):
         raise ValueError(f"model={model!r}; allowed: exact, full")
     if count < 1:
         raise ValueError(f"count={count}; allowed: a whole number from 1")
     kept = stored(layer, arch)
+    if objective in ("latency", "edp"):
+        aim = timed.latency if objective == "latency" else timed.edp
+        free = constraints.orders(orders(kept))
+        timetable = timed.Timetable(kept, arch, formats, free, constraints)
+        found, bound = timetable.best(aim, count)
+        return [Choice(m, cost[0], min(cost[0], bound)) for cost, m in found]
     candidates = _Candidates(kept, arch, formats, objective, constraints)
     if model == "exact" or arch.dram.burst == 1:
-        return [Choice(m, cost) for m, cost, _ in candidates.ascending(count)]
+        best = _least(candidates, count)
+    else:
+        best = _least_padded(candidates, kept, arch, formats, count)
+    return _faster_first(best, kept, arch, formats)[:count]
+
+
+def front(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, constraints: Constraints = FREE
+) -> list[Point]:
+    """The mappings of which none has fewer DRAM bits (bursts included) and fewer cycles.
+
+    From the fewest cycles to the fewest bits, of all tile sizes under `orders`.
+    Raises MappingError as `best_mappings` does.
+    """
+    kept = stored(layer, arch)
+    free = constraints.orders(orders(kept))
+    timetable = timed.Timetable(kept, arch, formats, free, constraints)
+    least = best_mappings(layer, arch, formats, 1, "dram", "full", constraints)[0].mapping
+    return [Point(*own) for own in timetable.front(least)]
+
+
+_TIES = 16
+"""Mappings of equal cost of which the fastest is looked for."""
+
+
+def _least(candidates: _Candidates, count: int) -> list[Choice]:
+    """The best by exact cost, and some more if they tie with the last."""
+    best: list[Choice] = []
+    for mapping, cost, _ in candidates.ascending(count + _TIES):
+        if len(best) >= count and cost > best[-1].cost:
+            break
+        best.append(Choice(mapping, cost, cost))
+    return best
+
+
+def _least_padded(
+    candidates: _Candidates, kept: ConvLayer, arch: Arch, formats: LayerFormats, count: int
+) -> list[Choice]:
+    """The best by cost with bursts, and some more if they tie with the last."""
     paddings = _Paddings(arch, formats)
     best: list[Choice] = []
+    bound = math.inf
     for mapping, cost, padded in candidates.ascending(None):
-        if len(best) == count and cost >= best[-1].cost:
+        bound = min(bound, cost)
+        limit = best[count - 1].cost if len(best) >= count else math.inf
+        if cost > limit or (cost == limit and len(best) == count + _TIES):
             break
-        limit = best[-1].cost if len(best) == count else float("inf")
-        total = padded(*paddings.of(make_nest(kept, mapping), padded, limit))
-        if total < limit:
-            best.append(Choice(mapping, total))
+        above = math.nextafter(limit, math.inf)
+        total = padded(*paddings.of(make_nest(kept, mapping), padded, above))
+        if total <= limit:
+            best.append(Choice(mapping, total, bound))
             best.sort(key=lambda found: found.cost)
-            del best[count:]
+            least = best[min(count, len(best)) - 1].cost
+            best = [one for one in best if one.cost <= least][: count + _TIES]
     return best
+
+
+def _faster_first(
+    choices: list[Choice], kept: ConvLayer, arch: Arch, formats: LayerFormats
+) -> list[Choice]:
+    """Choices in ascending order, of equal cost the faster first."""
+    ordered: list[Choice] = []
+    for _, tied in groupby(choices, key=lambda own: own.cost):
+        group = list(tied)
+        if len(group) > 1:
+            group.sort(key=lambda own: run_of(kept, arch, own.mapping, formats).cycles)
+        ordered += group
+    return ordered
 
 
 _BATCH = 4096
@@ -144,19 +235,16 @@ class _Candidates:
         self._steps = np.broadcast_to(grid.steps, legal.shape)[legal]
         outer = [grid.outer_bits(order) for order in self._orders]
         self._outer = np.concatenate([sum(bits.values())[legal] for bits in outer])
-        self._rest: NDArray[Any] = np.zeros(0)  # energy of the level inside, or busy cycles
+        self._rest: NDArray[Any] = np.zeros(0)  # energy of the level inside
         if objective == "energy":
             self._rest = np.concatenate([self._inner_pj(bits)[legal] for bits in outer])
-        elif objective == "latency":
-            cycles = np.broadcast_to(grid.compute_cycles, legal.shape)[legal]
-            self._rest = np.tile(cycles, len(self._orders))
 
     def ascending(self, count: int | None) -> Iterator[tuple[Mapping, float, Padded]]:
         """(mapping, exact cost, cost with padding), best first, each mapping once."""
         cost = self._costs()
         tilings = len(self._places)
         seen: set[Mapping] = set()
-        for chosen in _batches(cost, _BATCH if count is None else count * len(self._orders)):
+        for chosen in timed.batches(cost, _BATCH if count is None else count * len(self._orders)):
             rank, place = np.divmod(chosen, tilings)
             # Of ties, tiles that are large where neighbours in DRAM are: channels, columns, rows.
             large = [-self._places[place, DIMS.index(dim)] for dim in "NGPQKC"]
@@ -172,32 +260,17 @@ class _Candidates:
     def _costs(self) -> NDArray[Any]:
         if self._objective == "dram":
             return self._outer
-        if self._objective == "energy":
-            energy: NDArray[Any] = self._outer * self._arch.dram.read_pj + self._rest
-            return energy
-        cycles: NDArray[Any] = np.maximum(self._rest, self._channel_cycles(self._outer))
-        return cycles
+        energy: NDArray[Any] = self._outer * self._arch.dram.read_pj + self._rest
+        return energy
 
     def _cost(self, index: int, padding: int, writes: int) -> float:
         bits = int(self._outer[index]) + padding
         if self._objective == "dram":
             return bits
-        if self._objective == "energy":
-            dram = self._arch.levels[0]
-            return float(dram.pj("O", bits, writes) + self._rest[index])
-        rate = self._arch.dram_bits_per_cycle
-        return max(int(self._rest[index]), -(-bits * rate.denominator // rate.numerator))
+        return float(self._arch.levels[0].pj("O", bits, writes) + self._rest[index])
 
     def _padded(self, index: int) -> Padded:
         return lambda padding, writes: self._cost(index, padding, writes)
-
-    def _channel_cycles(self, bits: Vector) -> Vector:
-        rate = self._arch.dram_bits_per_cycle
-        exact: NDArray[Any] = bits
-        if int(bits.max()) * rate.denominator >= 1 << 63:  # whole numbers of any length
-            exact = bits.astype(object)
-        cycles: Vector = (-(-exact * rate.denominator // rate.numerator)).astype(np.int64)
-        return cycles
 
     def _inner_pj(self, outer: dict[Tensor, Any]) -> NDArray[np.float64]:
         """Energy of the level inside, and what writing to the one outside costs above reading."""
@@ -213,20 +286,6 @@ class _Candidates:
         sizes = dict(zip(DIMS, self._grid.tile(self._places[place]), strict=True))
         tile = {d: size for d, size in sizes.items() if size < self._dims[d]}
         return Mapping("".join(d for d in self._orders[rank] if d in tile), tile)
-
-
-def _batches(cost: NDArray[Any], size: int) -> Iterator[NDArray[np.intp]]:
-    """Indices of the least costs, then of the next ones, eight times as many each time."""
-    left = np.arange(cost.size)
-    while left.size:
-        if size < left.size:
-            limit = np.partition(cost[left], size - 1)[size - 1]
-            near = cost[left] <= limit  # ties of the last one too
-            yield left[near]
-            left, size = left[~near], size * 8
-        else:
-            yield left
-            return
 
 
 class _Paddings:

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Objective = Literal["dram", "energy", "latency"]
-"""DRAM bits; pJ by Eq. 8; or cycles."""
+Objective = Literal["dram", "energy", "latency", "edp"]
+"""DRAM bits; pJ by Eq. 8; cycles; or the product of the last two."""

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _EMPTY = {"order": "-", "tile": "whole", "inner": "whole"}
-_UNITS = {"dram": ("Mbit", 1e6), "energy": ("µJ", 1e6), "latency": ("Mcycles", 1e6)}
+_UNITS = {
+    "dram": ("Mbit", 1e6),
+    "energy": ("µJ", 1e6),
+    "latency": ("Mcycles", 1e6),
+    "edp": ("J x cycles", 1e12),
+}
 
 
 def mapping_table(frame: pd.DataFrame) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 _ROWS = 40
 _ALIKE = ("arch", "formats", "objective", "model")  # shown where they differ
-# What each objective minimises: its column, and the unit that it is shown in.
+# What each objective minimises: the columns whose product it is, and the unit that it is shown in.
 _COST = {
-    "dram": ("dram_bits", "Mbit", 1e6),
-    "energy": ("energy_pj", "mJ", 1e9),
-    "latency": ("cycles", "M cycles", 1e6),
+    "dram": (("dram_bits",), "Mbit", 1e6),
+    "energy": (("energy_pj",), "mJ", 1e9),
+    "latency": (("cycles",), "M cycles", 1e6),
+    "edp": (("energy_pj", "cycles"), "J x cycles", 1e12),
 }
 # Columns of figures, and their units: of three decimals one bit is seen in kbit.
 _SHOWN = {
@@ -96,7 +98,10 @@ def _cheapest(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The points that cost least by their objective, cheapest first, and what they are of."""
     import pandas as pd
 
-    costs = [row[_COST[row["objective"]][0]] for row in frame.to_dict(orient="records")]
+    costs = [
+        prod(row[column] for column in _COST[row["objective"]][0])
+        for row in frame.to_dict(orient="records")
+    ]
     priced = frame.assign(cost=pd.array(costs, "Float64"))
     groups = [own for _, own in priced.groupby(["network", "objective"], sort=False)]
     most = max(1, _ROWS // len(groups))

@@ -52,8 +52,8 @@ def find_mapping(
 ) -> Mapping:
     """The best legal mapping of a layer.
 
-    objective: least "dram" bits, "energy" (Eq. 8), or "latency"
-    model: "exact", to a proven optimum, or "full", which counts whole bursts
+    objective: least "dram" bits, "energy" (Eq. 8), "latency" or "edp" (energy x cycles)
+    model: "exact", to a proven optimum, or "full", which counts whole bursts; cycles always do
     rescore: simulate that many of the model's best and take the one with the least simulated cost
     constraints: what the mapping must keep to: the best of those that do
 
@@ -92,9 +92,11 @@ def rescored(
 
 
 def simulated_cost(result: LayerResult, objective: Objective) -> float:
-    """What a simulation says of an objective: DRAM bits, pJ, or cycles."""
+    """What a simulation says of an objective: DRAM bits, pJ, cycles, or pJ x cycles."""
     if objective == "dram":
         return int(result.counts.total(result.arch.levels[0].name))
     if objective == "energy":
         return result.energy_pj
+    if objective == "edp":
+        return result.energy_pj * result.cycles
     return result.cycles

@@ -100,7 +100,7 @@ class Accelerator:
             + [("stalled", tensor) for tensor in TENSORS]
             + [(*transfer, kind) for transfer in _TRANSFERS for kind in KINDS]
         )
-        self._channel = Channel(env, arch.dram_bits_per_cycle)
+        self._channel = Channel(env, arch)
         names = arch.levels[1].memories
         self._memories = {
             name: Memory(name, arch.buffer(tensor).capacity) for tensor, name in names.items()
@@ -210,7 +210,7 @@ class Accelerator:
         counters = self._counters
         counters.add_all((tensor, direction, KINDS[0]), moved)
         bits = moved.payload + moved.burst
-        start, end = self._channel.request(bits)
+        start, end = self._channel.request(moved.payload, moved.burst)
         now = int(self._env.now)
         # The latency trails the channel: it delays what is read, and holds up nothing behind it.
         done = end + self._arch.dram_latency_cycles if direction == "read" else end

@@ -1,23 +1,24 @@
-"""The DRAM channel: one FIFO server of bits."""
-
-from fractions import Fraction
+"""The DRAM channel: one FIFO server of transfers."""
 
 import simpy
 
+from bfpsim.arch import Arch
+from bfpsim.mapping.channel import channel_cycles
+
 
 class Channel:
-    """Serves transfers in the order they arrive, each for ceil(bits / bits_per_cycle) cycles.
+    """Serves transfers in the order they arrive.
 
     Because service is first come first served, the end of a transfer is known when it is
     requested, and one event per transfer is enough.
 
     env: the simulation
-    bits_per_cycle: bandwidth
+    arch: DRAM's bandwidth and the DMA engines' width say how long a transfer takes
     """
 
-    def __init__(self, env: simpy.Environment, bits_per_cycle: Fraction) -> None:
+    def __init__(self, env: simpy.Environment, arch: Arch) -> None:
         self._env = env
-        self._rate = bits_per_cycle
+        self._arch = arch
         self._free_at = 0
 
     @property
@@ -25,9 +26,11 @@ class Channel:
         """Cycles until what was requested so far has been served."""
         return max(0, self._free_at - int(self._env.now))
 
-    def request(self, bits: int) -> tuple[int, int]:
-        """Enqueue a transfer; the cycles at which it gets the channel and leaves it."""
+    def request(self, payload: int, padding: int = 0) -> tuple[int, int]:
+        """Enqueue a transfer; the cycles at which it gets the channel and leaves it.
+
+        payload, padding: bits without burst padding, and the padding
+        """
         start = max(int(self._env.now), self._free_at)
-        cycles = -(-bits * self._rate.denominator // self._rate.numerator)
-        self._free_at = start + cycles
+        self._free_at = start + channel_cycles(self._arch, payload, padding)
         return start, self._free_at

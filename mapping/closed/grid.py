@@ -203,12 +203,27 @@ class Grid:
 
     def fetched(self, tensor: Tensor, order: str) -> Any:
         """What is fetched of I or W under a loop order [bit]."""
-        order, axes = self._loops(order), self._axes[tensor]
-        idle = {d: self._repeats[d] for d in exact.IDLE[tensor]}
-        if tensor == "W":
-            return once(axes) + again(order, axes, idle)
+        if tensor == "I":
+            return self._fetched_inputs(order, self._axes["I"])
+        axes = self._axes["W"]
+        return once(axes) + again(self._loops(order), axes, self._idle("W"))
+
+    def fetched_inputs(self, order: str, pixel: Vector) -> Any:
+        """What is fetched of I under a loop order, given what each pixel of a tile takes.
+
+        pixel: by the leaves of G and of C, (G, C)
+        """
+        own = exact.disjoint("GC", self._leaves, pixel, self._lift)
+        axes = [own if axis.dims == "GC" else axis for axis in self._axes["I"]]
+        return self._fetched_inputs(order, axes)
+
+    def _fetched_inputs(self, order: str, axes: list[Axis[Any]]) -> Any:
+        order, idle = self._loops(order), self._idle("I")
         bits, spared = moved(order, axes, idle), coincidences(order, axes, idle)
         return bits if spared is None else bits - spared
+
+    def _idle(self, tensor: Tensor) -> dict[str, Repeats[Any]]:
+        return {d: self._repeats[d] for d in exact.IDLE[tensor]}
 
     def spilled_elements(self, order: str) -> Any:
         """Sums of O that leave unfinished, and come back, under a loop order."""

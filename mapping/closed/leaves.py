@@ -56,6 +56,12 @@ class Leaves:
             starts = [*(first[start] for start in starts), number]
         return cls(low, high, tuple(starts))
 
+    def edge(self, end: int) -> Leaves:
+        """Of each size the first leaf alone (0), or the last (1)."""
+        alone = self.groups(0)[end]
+        number = np.arange(len(alone))
+        return Leaves(self.low[alone], self.high[alone], (number,) * len(self.starts))
+
     @property
     def loops(self) -> int:
         """Loops over the dimension."""

@@ -23,13 +23,10 @@ from bfpsim.mapping.array import (
     STATIONARY,
     Lanes,
     Sizes,
+    computing_cycles,
     in_time,
     lanes_of,
-    load_cycles,
-    passes,
     reduction_folds,
-    streamed,
-    tile_fill,
 )
 from bfpsim.mapping.nest import EVERY_DIM, RELEVANT, Tensor
 from bfpsim.mapping.steps.tiles import channel_intervals
@@ -120,12 +117,9 @@ class TileCycles(NamedTuple):
 
 
 def tile_cycles(layer: ConvLayer, tile: Tile, array: PEArray, formats: LayerFormats) -> TileCycles:
-    """Cycles of one tile: of as many loads of what is stationary as there are."""
-    sizes, timed = tile.sizes, in_time(array)
-    stream = prod(sizes[d] for d in streamed(array)) * passes(array, formats)
-    loads = prod(own.folds(sizes) for own in lanes_of(array, layer.dims))
-    loads *= prod(sizes[d] for d in timed if d not in streamed(array))
-    return TileCycles(loads * stream, loads * int(load_cycles(array, stream)) + tile_fill(array))
+    """Cycles of one tile."""
+    steady, cycles = computing_cycles(array, formats, layer.dims, tile.sizes)
+    return TileCycles(steady, int(cycles))
 
 
 def input_codes(

@@ -177,7 +177,7 @@ def _spans(nest: Nest, dim: str) -> list[Interval]:
 
 def _partition_padding(layout: Layout, part: Intervals, place: PixelRanges, burst: int) -> int:
     """Burst padding of boxes that together hold every pixel once [bit]; none is empty."""
-    inside = _inside(layout, part, burst)
+    inside = record_padding(layout, part, burst)
     rounds, left = divmod(prod(layout.grid), len(inside))
     total = rounds * int(inside.sum()) + int(inside[:left].sum())
     if _joined(layout, part):
@@ -274,8 +274,8 @@ def _ends(layout: Layout, part: Intervals, burst: int) -> tuple[tuple[int, int],
     )  # fmt: skip
 
 
-def _inside(layout: Layout, part: Intervals, burst: int) -> Vector:
-    """Padding inside each of the first pixels, until their places within a burst repeat."""
+def record_padding(layout: Layout, part: Intervals, burst: int) -> Vector:
+    """Padding inside each of the first pixels (filters), until their places in a burst repeat."""
     bits = layout.record_bits
     first = np.arange(burst // gcd(bits, burst)) * bits
     return _padded(first, _ends(layout, part, burst), burst)

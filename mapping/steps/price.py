@@ -103,6 +103,15 @@ class Streams:
 
 def streams_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Streams:
     """Price the tiles of every tensor, and the steps."""
+    visits, stays = stays_of(nest, arch, formats)
+    steps, flows = _steps(visits, stays, nest, arch, formats)
+    return Streams(stays, steps, flows)
+
+
+def stays_of(
+    nest: Nest, arch: Arch, formats: LayerFormats
+) -> tuple[dict[Tensor, Visits], dict[Tensor, Priced[Stay]]]:
+    """The tiles of every tensor, and their prices."""
     inputs, weights, outputs = (
         input_tiles(nest, arch.dma.halo),
         weight_tiles(nest),
@@ -116,13 +125,7 @@ def streams_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Streams:
         "W": _weight_stays(weights, nest, arch, formats),
         "O": _output_stays(outputs, result, nest, arch),
     }
-    visits: dict[Tensor, Visits] = {
-        "I": inputs.visits,
-        "W": weights.visits,
-        "O": outputs.visits,
-    }
-    steps, flows = _steps(visits, stays, nest, arch, formats)
-    return Streams(stays, steps, flows)
+    return {"I": inputs.visits, "W": weights.visits, "O": outputs.visits}, stays
 
 
 def _input_stays(tiles: InputTiles, nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:

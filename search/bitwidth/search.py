@@ -235,6 +235,8 @@ def search_formats(
     Raises MappingError if a layer has no legal mapping in any format, InfeasibleError for a budget
     that nothing meets.
     """
+    if objective == "edp":
+        raise ValueError("objective='edp'; allowed: dram, energy, latency")
     tell = progress or (lambda _: None)
     search = _Search(space, arch, losses, target, objective, run, stages, tell, between)
     deciding = (space, dump_arch(arch), losses.tolist(), target, objective, between)

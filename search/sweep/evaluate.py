@@ -100,16 +100,10 @@ def _seen(arch: Arch, objective: Objective) -> Arch:
 
     Nor do the models of bits look at what the search for the fewest DRAM bits does not.
     """
-    unseen = {
-        "dram": ("bandwidth", "latency", "energy", "background"),
-        "energy": ("bandwidth", "latency", "background"),
-        "latency": ("latency", "energy", "background"),
-    }[objective]
+    unseen = ("energy", "background") if objective == "dram" else ("background",)
     dram = arch.dram.model_copy(update=dict.fromkeys(unseen, 0))
     array = arch.pe_array.model_copy(update={"mac_energy": None})
-    clock = arch.clock if objective == "latency" else 0
-    seen = {"name": "any", "clock": clock, "dram": dram, "pe_array": array}
-    return arch.model_copy(update=seen)
+    return arch.model_copy(update={"name": "any", "dram": dram, "pe_array": array})
 
 
 def _record(result: LayerResult, ladder: bool) -> LayerRecord:

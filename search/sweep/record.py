@@ -140,9 +140,11 @@ class Record:
         return energy_of(self.arch, [layer.work for layer in self.layers])
 
     def cost(self, objective: Objective) -> float:
-        """The sum of an objective over the layers: DRAM bits, pJ, or cycles."""
+        """Of an objective: DRAM bits, pJ or cycles of all layers, or the product of the two."""
         if objective == "dram":
             return self.bits(self.arch.levels[0].name)
+        if objective == "edp":
+            return self.energy_pj() * self.cycles
         return self.energy_pj() if objective == "energy" else self.cycles
 
     def to_json(self) -> str:

@@ -1,13 +1,12 @@
 """Time as stories that end in one exact log, and laws that every run obeys."""
 
 import random
-from fractions import Fraction
 from itertools import pairwise
 
 import pytest
 import simpy
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, replace
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.sim.accelerator import Accelerator
@@ -15,7 +14,7 @@ from bfpsim.sim.buffer import Memory, TileBuffer
 from bfpsim.sim.channel import Channel
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
-from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.generate import make_arch, random_arch, random_formats, random_layer, random_mapping
 from tests.long import often
 
 
@@ -113,7 +112,7 @@ def test_a_wide_mantissa_takes_more_passes() -> None:
 
 def test_the_channel_serves_in_order_and_rounds_each_transfer_up() -> None:
     env = simpy.Environment()
-    channel = Channel(env, Fraction(512, 5))  # 102.4 bit per cycle
+    channel = Channel(env, make_arch())  # 102.4 bit per cycle
     assert channel.request(1) == (0, 1)
     assert channel.request(103) == (1, 3)
     assert channel.request(1024) == (3, 13)
@@ -121,9 +120,18 @@ def test_the_channel_serves_in_order_and_rounds_each_transfer_up() -> None:
     assert channel.request(1025) == (20, 31)
 
 
+def test_the_narrower_of_dram_and_dma_sets_the_pace() -> None:
+    """Bursts are rounded out in DRAM alone; the payload passes the DMA engine."""
+    env = simpy.Environment()
+    channel = Channel(env, replace(make_arch(), "dma.width", "64 bit"))
+    assert channel.request(128) == (0, 2)
+    assert channel.request(129) == (2, 5)
+    assert channel.request(64, padding=448) == (5, 10)  # 5 bursts' cycles, one of payload
+
+
 def test_the_backlog_is_what_the_channel_has_yet_to_serve() -> None:
     env = simpy.Environment()
-    channel = Channel(env, Fraction(100))
+    channel = Channel(env, make_arch(bandwidth="6.25 GB/s"))  # 100 bit per cycle
     assert channel.backlog == 0
     channel.request(1000)
     channel.request(1)

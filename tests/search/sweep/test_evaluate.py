@@ -136,7 +136,7 @@ def test_an_attempt_says_why_there_is_no_record(point):
 
     # A defect is an outcome too, with its type; the others are still evaluated.
     outcome = attempt(replace(point, objective="speed"), program())
-    assert outcome.error.startswith("KeyError: 'speed'")
+    assert outcome.error.startswith("ValueError: objective='speed'")
 
 
 def test_an_attempt_reports_the_cost_of_its_objective(point):

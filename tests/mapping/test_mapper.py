@@ -10,6 +10,7 @@ from bfpsim.arch import load_arch, replace
 from bfpsim.mapping import timed
 from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.closed.levels import inner_counts
+from bfpsim.mapping.constraints import Constraints
 from bfpsim.mapping.counts import energy_pj
 from bfpsim.mapping.fit import check, footprint
 from bfpsim.mapping.mapper import ORDERS, best_mappings, find_mapping, front, orders
@@ -156,6 +157,28 @@ def test_no_mapping_at_all_is_simulated_faster(seed: int) -> None:
     for point in points:
         result = every[point.mapping]
         assert (point.cycles, point.dram_bits) == (result.cycles, result.counts.total("DRAM"))
+
+
+@pytest.mark.parametrize("seed", often(4, range(660, 690)))
+def test_constraints_hold_where_cycles_count(seed: int) -> None:
+    """The fastest of all mappings in the order, and of no larger tiles than allowed."""
+    layer, arch, formats = small_case(seed, "1 bit")
+    every = simulated(layer, arch, formats)
+    order = "".join(random.Random(seed).sample(DIMS, 6))
+    most = {d: max(1, layer.dims[d] - 1) for d in "KQ"}
+    allowed = {
+        mapping: result.cycles
+        for mapping, result in every.items()
+        if [d for d in order if d in mapping.order] == list(mapping.order)
+        and all(mapping.tile.get(d, layer.dims[d]) <= size for d, size in most.items())
+    }
+    limits = Constraints(order, max_tile=most)
+    if not allowed:
+        with pytest.raises(MappingError):
+            best_mappings(layer, arch, formats, 1, "latency", constraints=limits)
+        return
+    (found,) = best_mappings(layer, arch, formats, 1, "latency", constraints=limits)
+    assert found.cost == allowed[found.mapping] == min(allowed.values())
 
 
 @pytest.mark.parametrize("seed", often(6, range(700, 730)))

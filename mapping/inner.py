@@ -37,6 +37,7 @@ from bfpsim.mapping.nest import (
     Nest,
     Tensor,
     join,
+    make_nest,
 )
 from bfpsim.mapping.room import claims, inner_claims
 from bfpsim.mapping.steps.inside import inside
@@ -185,13 +186,16 @@ class _Option(NamedTuple):
 class InnerMapper:
     """The mapper inside SRAM, of layers as stored; it remembers what nests have in common.
 
-    `nests` are those of the levels from SRAM inwards that are decided.
+    roomy: as if SRAM had room for everything
     """
 
-    def __init__(self, arch: Arch, formats: LayerFormats) -> None:
+    # In its methods `nests` are those of the levels from SRAM inwards that are decided.
+
+    def __init__(self, arch: Arch, formats: LayerFormats, *, roomy: bool = False) -> None:
         self._arch, self._formats = arch, formats
         self._last = len(arch.levels) - 1
         self._known_sizes: dict[object, Vector] = {}
+        self._roomy = roomy
 
     def best(self, outside: Nest, objective: Objective = "energy") -> Inner | None:
         """The best way to cut the levels inside SRAM; None if no tile fits.
@@ -202,6 +206,19 @@ class InnerMapper:
         """
         aim: _Aim = _Energy(0.0) if objective == "energy" else _Cycles({}, {})
         return self._best((outside,), aim)
+
+    def least(self, layer: ConvLayer, objective: Objective) -> float:
+        """What no mapping of a layer goes below inside SRAM, were SRAM large enough for it."""
+        roomy = InnerMapper(self._arch, self._formats, roomy=True)
+        found = roomy.best(make_nest(layer, Mapping()), objective)
+        return 0.0 if found is None else found.bound
+
+    def whole(self, layer: ConvLayer, mapping: Mapping, objective: Objective) -> Mapping | None:
+        """A mapping of the outermost boundary with the best insides; None if nothing fits there."""
+        if self._last == 1:
+            return mapping
+        found = self.best(make_nest(layer, mapping), objective)
+        return None if found is None else replace(mapping, inner=found.mappings)
 
     def _best(self, nests: tuple[Nest, ...], aim: _Aim) -> Inner | None:
         """The best way to cut the levels that are left."""
@@ -451,8 +468,8 @@ class InnerMapper:
 
     def _has_room(self, nests: tuple[Nest, ...], place: int, sums: Any) -> Any:
         """Whether a level outside has room for its tiles, where sums of O lie there or not."""
-        if place > len(nests):
-            return True  # not decided yet
+        if place > len(nests) or (place == 1 and self._roomy):
+            return True  # not decided yet, or large enough
         without, unfinished = (
             _room(nests[place - 1], place, self._arch, self._formats, own) for own in (False, True)
         )

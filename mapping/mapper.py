@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -18,6 +18,7 @@ from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.energy import written
+from bfpsim.mapping.inner import InnerMapper
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.objective import Objective
@@ -136,6 +137,8 @@ def best_mappings(
         found, bound = timetable.best(aim, count)
         return [Choice(m, cost[0], min(cost[0], bound)) for cost, m in found]
     candidates = _Candidates(kept, arch, formats, objective, constraints)
+    if len(arch.levels) > 2:
+        return _least_inside(candidates, kept, arch, formats, count, objective, model)
     if model == "exact" or arch.dram.burst == 1:
         best = _least(candidates, count)
     else:
@@ -194,6 +197,46 @@ def _least_padded(
     return best
 
 
+def _least_inside(
+    candidates: _Candidates,
+    kept: ConvLayer,
+    arch: Arch,
+    formats: LayerFormats,
+    count: int,
+    objective: Objective,
+    model: Model,
+) -> list[Choice]:
+    """The best on a machine with levels inside SRAM, each with its best insides.
+
+    Candidates are tried in the order of a bound: their own cost, of energy with the least that the
+    insides of any mapping cost.
+    """
+    paddings, inner = _Paddings(arch, formats), InnerMapper(arch, formats)
+    floor = inner.least(kept, "energy") if objective == "energy" else 0.0
+    best: list[Choice] = []
+    for mapping, cost, padded in candidates.ascending(None):
+        limit = best[-1].cost if len(best) == count else math.inf
+        if cost + floor >= limit:
+            break
+        nest, total = make_nest(kept, mapping), cost
+        if model == "full" and arch.dram.burst > 1:
+            total = padded(*paddings.of(nest, padded, limit))
+            if total + floor >= limit:
+                continue
+        insides = inner.best(nest)
+        if insides is None:
+            continue
+        if objective == "energy":
+            total += insides.cost
+        whole = replace(mapping, inner=insides.mappings)
+        best.append(Choice(whole, total, cost + floor))
+        best.sort(key=lambda found: found.cost)
+        del best[count:]
+    if not best:
+        raise MappingError(f"{kept.name}: no tile fits the levels inside SRAM of {arch.name}")
+    return best
+
+
 def _faster_first(
     choices: list[Choice], kept: ConvLayer, arch: Arch, formats: LayerFormats
 ) -> list[Choice]:
@@ -228,16 +271,19 @@ class _Candidates:
         self._dims, self._arch, self._objective = layer.dims, arch, objective
         self._orders = constraints.orders(orders(layer))
         self._grid = grid = grid_of(layer, arch, formats, objective, constraints)
-        legal = grid.legal()
+        by_order = [grid.legal(order) for order in self._orders]
+        legal = np.logical_or.reduce(by_order)
         if not legal.any():
             raise MappingError(constraints.shortage(grid, layer, formats))
         self._places = np.argwhere(legal)
+        self._illegal = ~np.concatenate([own[legal] for own in by_order])
         self._steps = np.broadcast_to(grid.steps, legal.shape)[legal]
         outer = [grid.outer_bits(order) for order in self._orders]
         self._outer = np.concatenate([sum(bits.values())[legal] for bits in outer])
         self._rest: NDArray[Any] = np.zeros(0)  # energy of the level inside
         if objective == "energy":
-            self._rest = np.concatenate([self._inner_pj(bits)[legal] for bits in outer])
+            each = zip(self._orders, outer, strict=True)
+            self._rest = np.concatenate([self._inner_pj(*own)[legal] for own in each])
 
     def ascending(self, count: int | None) -> Iterator[tuple[Mapping, float, Padded]]:
         """(mapping, exact cost, cost with padding), best first, each mapping once."""
@@ -250,6 +296,8 @@ class _Candidates:
             large = [-self._places[place, DIMS.index(dim)] for dim in "NGPQKC"]
             preference = np.lexsort((*large, rank, self._steps[place], cost[chosen]))
             for index in chosen[preference]:
+                if self._illegal[index]:
+                    return
                 mapping = self._mapping(*divmod(int(index), tilings))
                 if mapping not in seen:  # equal mappings arise from several orders
                     seen.add(mapping)
@@ -258,10 +306,10 @@ class _Candidates:
                         return
 
     def _costs(self) -> NDArray[Any]:
-        if self._objective == "dram":
-            return self._outer
-        energy: NDArray[Any] = self._outer * self._arch.dram.read_pj + self._rest
-        return energy
+        costs: NDArray[Any] = self._outer
+        if self._objective == "energy":
+            costs = self._outer * self._arch.dram.read_pj + self._rest
+        return np.where(self._illegal, np.inf, costs) if self._illegal.any() else costs
 
     def _cost(self, index: int, padding: int, writes: int) -> float:
         bits = int(self._outer[index]) + padding
@@ -272,9 +320,18 @@ class _Candidates:
     def _padded(self, index: int) -> Padded:
         return lambda padding, writes: self._cost(index, padding, writes)
 
-    def _inner_pj(self, outer: dict[Tensor, Any]) -> NDArray[np.float64]:
-        """Energy of the level inside, and what writing to the one outside costs above reading."""
-        dram, sram = self._arch.levels
+    def _inner_pj(self, order: str, outer: dict[Tensor, Any]) -> NDArray[np.float64]:
+        """Energy of SRAM, and what writing to DRAM costs above reading.
+
+        Of SRAM that is DMA's side alone, where levels inside stand between it and the array.
+        """
+        dram, sram, *inside_sram = self._arch.levels
+        if inside_sram:
+            spilled = self._grid.spilled_elements(order) * self._arch.pe_array.accumulator_bits
+            above: NDArray[np.float64] = np.zeros(1) + dram.pj(
+                "O", 0, spilled + self._grid.results_bits
+            )
+            return above + self._grid.buffer_pj(order)
         inner = self._grid.inner_bits(outer)
         outside, inside = written(outer, inner, self._grid.results_bits)
         energy: NDArray[np.float64] = np.zeros(1) + dram.pj("O", 0, outside["O"])

@@ -21,7 +21,7 @@ MACHINES = ("ideal-64k", "ideal-64k-double", "ideal-64k-split", "ideal-16k")
 def main() -> None:
     """Print a table per network and machine."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", nargs="*", default=["resnet18", "mobilenetv2"])
+    parser.add_argument("--networks", nargs="*", default=["resnet18", "mobilenetv2-eca"])
     parser.add_argument("--machines", nargs="*", default=MACHINES)
     parser.add_argument("--format", default="bfp8")
     given = parser.parse_args()

@@ -244,7 +244,7 @@ def _faster_first(
     ordered: list[Choice] = []
     for _, tied in groupby(choices, key=lambda own: own.cost):
         group = list(tied)
-        if len(group) > 1:
+        if len(group) > 1 and len(arch.levels) == 2:  # further inside, tiles are yet to be chosen
             group.sort(key=lambda own: run_of(kept, arch, own.mapping, formats).cycles)
         ordered += group
     return ordered

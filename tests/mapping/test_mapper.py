@@ -221,7 +221,7 @@ def test_the_front_from_few_bits_to_few_cycles() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["ideal-64k", "ideal-64k-double", "ideal-64k-split", "ideal-16k"])
-@pytest.mark.parametrize("network", ["resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("network", ["resnet18", "mobilenetv2-eca"])
 def test_no_objective_beats_latency_in_cycles(network: str, name: str) -> None:
     arch, formats = load_arch(name), LayerFormats.uniform(BFP(8, 3, 16))
     for layer, _ in load_workload(network).unique_layers:

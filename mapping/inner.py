@@ -183,6 +183,18 @@ class _Option(NamedTuple):
     aim: _Aim
 
 
+class _Priced(NamedTuple):
+    """Tile sizes of a level, orders, and by both the cost and what decides between equal ones.
+
+    costs: infinite where illegal
+    """
+
+    grid: LevelGrid
+    orders: list[str]
+    costs: NDArray[np.float64]
+    ties: NDArray[np.float64]
+
+
 class InnerMapper:
     """The mapper inside SRAM, of layers as stored; it remembers what nests have in common.
 
@@ -195,6 +207,7 @@ class InnerMapper:
         self._arch, self._formats = arch, formats
         self._last = len(arch.levels) - 1
         self._known_sizes: dict[object, Vector] = {}
+        self._known_rooms: dict[object, tuple[bool, ...]] = {}
         self._roomy = roomy
 
     def best(self, outside: Nest, objective: Objective = "energy") -> Inner | None:
@@ -262,7 +275,7 @@ class InnerMapper:
         energy; then the fewest tiles.
         """
         place = len(nests) + 1
-        grid, costs, ties = self._priced(nests, place, aim)
+        grid, orders, costs, ties = self._priced(nests, place, aim)
         bounds = self._with_insides(costs, nests, place, grid, aim, "")
         tiles = np.broadcast_to(grid.tiles, grid.shape).ravel()
         flat = bounds.ravel()
@@ -278,7 +291,7 @@ class InnerMapper:
                 yield self._option(nests, grid, mapping, bound, aim)
             way, *place_at = (int(i) for i in np.unravel_index(index, costs.shape))
             tile = grid.tile(tuple(place_at))
-            mapping = Mapping("".join(dim for dim in _ORDERS[way] if dim in tile), tile)
+            mapping = Mapping("".join(dim for dim in orders[way] if dim in tile), tile)
             if mapping in seen:
                 continue
             seen.add(mapping)
@@ -324,12 +337,8 @@ class InnerMapper:
             costs = aim.inside(costs, self._least(nests, inner, grid, aim, without))
         return costs
 
-    def _priced(
-        self, nests: tuple[Nest, ...], place: int, aim: _Aim
-    ) -> tuple[LevelGrid, NDArray[np.float64], NDArray[np.float64]]:
-        """Tile sizes of a level, and by order the cost with it and what decides between ties.
-
-        Costs are infinite where illegal.
+    def _priced(self, nests: tuple[Nest, ...], place: int, aim: _Aim) -> _Priced:
+        """Tile sizes of a level under every way of reuse, and the cost with each.
 
         The levels between the decided ones and this one are left whole.
         """
@@ -342,11 +351,37 @@ class InnerMapper:
             sizes = {d: self._sizes(nests[-1], d, d in dims, in_pes) for d in EVERY_DIM}
             grid_of = RegisterGrid if in_pes else LevelGrid
             grid = grid_of(nests[-1], self._arch, self._formats, sizes)
-            priced = [self._costs(grid, order, nests, place, aim) for order in _ORDERS]
+            legal, orders = self._legal(grid, nests, place), self._ways(grid, place)
+            priced = [self._costs(grid, order, legal, nests, place, aim) for order in orders]
             costs, ties = (np.stack(own) for own in zip(*priced, strict=True))
             if np.isfinite(costs).any():
                 break
-        return grid, costs, ties
+        return _Priced(grid, orders, costs, ties)
+
+    def _ways(self, grid: LevelGrid, place: int) -> list[str]:
+        """The orders that differ in the loops that there are."""
+        several = [dim for dim in EVERY_DIM if len(grid.sizes[dim]) > 1]
+        level = self._arch.levels[place]
+        if place == self._last and not level.holds("I"):
+            turning = [d for d in several for t in level.memories if d not in RELEVANT[t]]
+            if not turning:  # every turn of every loop brings a tile that was not there before
+                return [_ORDERS[0]]
+        ways = {"".join(d for d in order if d in several): order for order in reversed(_ORDERS)}
+        return [order for order in _ORDERS if order in ways.values()]
+
+    def _legal(self, grid: LevelGrid, nests: tuple[Nest, ...], place: int) -> Any:
+        """Where tiles fit a level and end on blocks, whatever the order."""
+        arch, level = self._arch, self._arch.levels[place]
+        accumulates = level is arch.accumulators
+        held = {t: grid.held(t, accumulates and t == "O") for t in level.memories}
+        legal: Any = True
+        for claim in inner_claims(level, held):
+            legal = legal & (np.asarray(claim.taken) <= claim.usable)
+        if level.holds("O") or (place == self._last and arch.accumulators is None):
+            legal = legal & grid.whole_blocks
+        if place == self._last and arch.accumulators is None:
+            legal = legal & self._has_room(nests, 1, grid.contributions > 1)
+        return legal
 
     def _least(
         self, nests: tuple[Nest, ...], place: int, grid: LevelGrid, aim: _Aim, without: str
@@ -355,7 +390,7 @@ class InnerMapper:
 
         without: dimensions that are cut outside already
         """
-        inner, costs, _ = self._priced(nests, place, aim.nothing())
+        inner, _, costs, _ = self._priced(nests, place, aim.nothing())
         least = costs.min(axis=0)
         for axis, dim in enumerate(EVERY_DIM):
             if dim in without:
@@ -369,25 +404,21 @@ class InnerMapper:
         return np.asarray(least)
 
     def _costs(
-        self, grid: LevelGrid, order: str, nests: tuple[Nest, ...], place: int, aim: _Aim
+        self,
+        grid: LevelGrid,
+        order: str,
+        legal: Any,
+        nests: tuple[Nest, ...],
+        place: int,
+        aim: _Aim,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The cost with a level, and with the array if it is the last; what decides ties."""
-        arch, level = self._arch, self._arch.levels[place]
-        accumulates = level is arch.accumulators
-        held = {t: grid.held(t, accumulates and t == "O") for t in level.memories}
-        legal: Any = True
-        for claim in inner_claims(level, held):
-            legal = legal & (np.asarray(claim.taken) <= claim.usable)
-        if level.holds("O") or (place == self._last and arch.accumulators is None):
-            legal = legal & grid.whole_blocks
-        if level.holds("O"):
+        if self._arch.levels[place].holds("O"):
             sums = _sums_go_outside(nests[-1], grid, order)
             legal = legal & self._has_room(nests, self._outside("O", place), sums)
         moved, busy = self._moves(grid, order, place), 0
         if place == self._last:
             moved, busy = [*moved, *self._array_moves(grid, order)], grid.busy_cycles
-            if arch.accumulators is None:
-                legal = legal & self._has_room(nests, 1, grid.contributions > 1)
         cost = np.broadcast_to(aim.price(moved, busy), grid.shape)
         ties = np.broadcast_to(aim.tie(moved, busy), grid.shape)
         return np.where(np.broadcast_to(legal, grid.shape), cost, np.inf), ties
@@ -470,9 +501,13 @@ class InnerMapper:
         """Whether a level outside has room for its tiles, where sums of O lie there or not."""
         if place > len(nests) or (place == 1 and self._roomy):
             return True  # not decided yet, or large enough
-        without, unfinished = (
-            _room(nests[place - 1], place, self._arch, self._formats, own) for own in (False, True)
-        )
+        nest = nests[place - 1]
+        key = (nest.layer, nest.loops, place)
+        if key not in self._known_rooms:
+            self._known_rooms[key] = tuple(
+                _room(nest, place, self._arch, self._formats, own) for own in (False, True)
+            )
+        without, unfinished = self._known_rooms[key]
         return np.where(sums, unfinished, without)
 
 

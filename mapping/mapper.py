@@ -226,10 +226,11 @@ def _least_inside(
         insides = inner.best(nest)
         if insides is None:
             continue
+        bound = cost  # a tile size left out for equal payload may pad less
         if objective == "energy":
             total += insides.cost
-        whole = replace(mapping, inner=insides.mappings)
-        best.append(Choice(whole, total, cost + floor))
+            bound += insides.bound if model == "exact" else floor
+        best.append(Choice(replace(mapping, inner=insides.mappings), total, bound))
         best.sort(key=lambda found: found.cost)
         del best[count:]
     if not best:
@@ -328,10 +329,8 @@ class _Candidates:
         dram, sram, *inside_sram = self._arch.levels
         if inside_sram:
             spilled = self._grid.spilled_elements(order) * self._arch.pe_array.accumulator_bits
-            above: NDArray[np.float64] = np.zeros(1) + dram.pj(
-                "O", 0, spilled + self._grid.results_bits
-            )
-            return above + self._grid.buffer_pj(order)
+            above = dram.pj("O", 0, spilled + self._grid.results_bits)
+            return np.asarray(above + self._grid.buffer_pj(order))
         inner = self._grid.inner_bits(outer)
         outside, inside = written(outer, inner, self._grid.results_bits)
         energy: NDArray[np.float64] = np.zeros(1) + dram.pj("O", 0, outside["O"])

@@ -48,8 +48,8 @@ from bfpsim.workloads import ConvLayer
 _TRIED = 64
 """Choices at a level whose insides are solved, at the most."""
 
-_PRICED = 4
-"""Choices at the last level that are priced step by step, where cycles count."""
+_TRIED_FOR_CYCLES = 6
+"""Likewise where cycles count, whose bounds are nearly alike."""
 
 _ORDERS = ("GKNPQCRS", "GNCRSQPK", "GNCRSPQK", "GKCRSNQP", "GKCRSNPQ")
 """The ways of reuse of `mapping.mapper.ORDERS`; R and S stand with C, the other reduction."""
@@ -95,7 +95,13 @@ class _Moved(NamedTuple):
 
 
 class _Aim(Protocol):
-    """What the decided levels cost, and how that of others comes on top."""
+    """What the decided levels cost, and how that of others comes on top.
+
+    tried: choices at a level whose insides are solved, at the most
+    """
+
+    @property
+    def tried(self) -> int: ...
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         """The least cost with what moves at one more level, and busy cycles of the array."""
@@ -116,6 +122,10 @@ class _Aim(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Energy:
     pj: float
+
+    @property
+    def tried(self) -> int:
+        return _TRIED
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         return sum((own.pj for own in moved), start=self.pj)
@@ -139,6 +149,10 @@ class _Cycles:
 
     along: dict[_Port, float]
     waited: dict[_Port, float]
+
+    @property
+    def tried(self) -> int:
+        return _TRIED_FOR_CYCLES
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         along, waited = self._ports(moved)
@@ -214,8 +228,8 @@ class InnerMapper:
         """The best way to cut the levels inside SRAM; None if no tile fits.
 
         outside: the outermost boundary's nest
-        objective: "energy" is the least of all tile sizes and ways of reuse; of "latency" the few
-            ways with the least bound are priced step by step
+        objective: "energy", or "latency": cycles if every port were as busy at every step; the
+            steps of SRAM last that long at least
         """
         aim: _Aim = _Energy(0.0) if objective == "energy" else _Cycles({}, {})
         return self._best((outside,), aim)
@@ -227,20 +241,36 @@ class InnerMapper:
         return 0.0 if found is None else found.bound
 
     def whole(self, layer: ConvLayer, mapping: Mapping, objective: Objective) -> Mapping | None:
-        """A mapping of the outermost boundary with the best insides; None if nothing fits there."""
-        if self._last == 1:
-            return mapping
-        found = self.best(make_nest(layer, mapping), objective)
-        return None if found is None else replace(mapping, inner=found.mappings)
+        """A mapping of the outermost boundary with the best insides; None if nothing fits there.
+
+        objective: of "latency" the insides of the least bound and those of the least energy are
+            priced step by step, and the faster ones taken
+        """
+        nest = make_nest(layer, mapping)
+        found = self.best(nest, "energy")
+        if found is None:
+            return None
+        whole = replace(mapping, inner=found.mappings)
+        if objective == "energy":
+            return whole
+        fast = self.best(nest, "latency")
+        other = whole if fast is None else replace(mapping, inner=fast.mappings)
+        return min((whole, other), key=lambda own: self._cycles(layer, own))
+
+    def _cycles(self, layer: ConvLayer, mapping: Mapping) -> int:
+        """How long all steps of SRAM last together."""
+        names = [level.name for level in self._arch.levels[2:]]
+        nest = make_nest(layer, mapping, names)
+        return int(inside(nest, self._arch, self._formats).lasting.sum())
 
     def _best(self, nests: tuple[Nest, ...], aim: _Aim) -> Inner | None:
         """The best way to cut the levels that are left."""
         place = len(nests) + 1
-        if place == self._last:
-            return self._innermost(nests, aim)
         name, best, bound = self._arch.levels[place].name, None, np.inf
         for tried, option in enumerate(self._options(nests, aim)):
-            if best is not None and (option.bound >= best.cost or tried == _TRIED):
+            if place == self._last:
+                return Inner({name: option.mapping}, option.bound, option.bound)
+            if best is not None and (option.bound >= best.cost or tried == aim.tried):
                 bound = min(bound, option.bound)
                 break
             inside = self._best((*nests, _joined(nests[-1], option.mapping)), option.aim)
@@ -251,22 +281,6 @@ class InnerMapper:
         if best is None:
             return None
         return Inner(best.mappings, best.cost, min(bound, best.cost))
-
-    def _innermost(self, nests: tuple[Nest, ...], aim: _Aim) -> Inner | None:
-        """The best way to cut the last level."""
-        name, best, bound = self._arch.levels[self._last].name, None, np.inf
-        for tried, option in enumerate(self._options(nests, aim)):
-            bound = min(bound, option.bound)
-            if isinstance(aim, _Energy):
-                return Inner({name: option.mapping}, option.bound, bound)
-            if best is not None and (option.bound >= best.cost or tried == _PRICED):
-                break
-            joined = _joined(nests[-1], option.mapping)
-            nest = replace(nests[0], inner=(*nests[1:], joined))
-            cycles = float(inside(nest, self._arch, self._formats).lasting.sum())
-            if best is None or cycles < best.cost:
-                best = Inner({name: option.mapping}, cycles, bound)
-        return best
 
     def _options(self, nests: tuple[Nest, ...], aim: _Aim) -> Iterator[_Option]:
         """Choices at the next level, each once, the least bound first.

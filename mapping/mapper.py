@@ -134,7 +134,13 @@ def best_mappings(
         aim = timed.latency if objective == "latency" else timed.edp
         free = constraints.orders(orders(kept))
         timetable = timed.Timetable(kept, arch, formats, free, constraints)
-        found, bound = timetable.best(aim, count)
+        first: list[Mapping] = []
+        if len(arch.levels) > 2:  # few mappings are run, so never slower than these
+            first = [
+                best_mappings(layer, arch, formats, 1, other, "full", constraints)[0].mapping
+                for other in ("dram", "energy")
+            ]
+        found, bound = timetable.best(aim, count, first)
         return [Choice(m, cost[0], min(cost[0], bound)) for cost, m in found]
     candidates = _Candidates(kept, arch, formats, objective, constraints)
     if len(arch.levels) > 2:

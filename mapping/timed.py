@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 from math import prod
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from bfpsim.mapping.closed.exact import whole_blocks
 from bfpsim.mapping.closed.grid import Grid, Sizes
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.constraints import FREE, Constraints
+from bfpsim.mapping.inner import InnerMapper
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
 from bfpsim.mapping.padded import LeastPadding
 from bfpsim.mapping.runs import Run, run_of
@@ -32,6 +34,9 @@ from bfpsim.workloads import ConvLayer
 
 MOST_RUNS = 8000
 """Runs after which the best so far is taken, and the gap to the bound is left open."""
+
+MOST_RUNS_INSIDE = 24
+"""Likewise on machines with levels inside SRAM, where each run looks for the best insides."""
 
 _POINTS = 1 << 20
 """Tilings whose bounds are worked out at once."""
@@ -57,6 +62,12 @@ class Bound(NamedTuple):
     pj: Any
 
 
+_NEVER = 1 << 62
+"""Cycles of a tiling that is not legal under an order."""
+
+NOTHING = Bound(0, 0, 0.0)
+"""What no level inside SRAM costs."""
+
 Aim = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
 """Cost and tie-breaks of cycles, bits and energy; each grows with all three."""
 
@@ -79,6 +90,7 @@ def _product(cycles: Any, bits: Any, pj: Any) -> tuple[Any, Any, Any]:
 class Tilings:
     """Legal tilings of a grid under some orders, one order after the other, and their bounds.
 
+    least_inside: what the levels inside SRAM cost at least, under any of them
     steps: of each; bound: of each
     """
 
@@ -90,21 +102,24 @@ class Tilings:
         orders: Sequence[str],
         edges: Edges,
         padding: Callable[[Grid, str], dict[Tensor, Any]],
+        least_inside: Bound,
     ) -> None:
         self._dims, self._orders = layer.dims, orders
         self._grid = grid
-        legal = grid.legal()
+        by_order = [grid.legal(order) for order in orders]
+        legal = np.logical_or.reduce(by_order)
         self.places = np.argwhere(legal)
         if not len(self.places):
             return
         bounds = []
-        for order in orders:
+        for order, own in zip(orders, by_order, strict=True):
             payload, padded = grid.outer_bits(order), padding(grid, order)
             bits = sum(payload.values()) + sum(padded.values())
+            cycles = least_cycles(layer, arch, grid, order, payload, padded, edges)
             each = (
-                least_cycles(layer, arch, grid, order, payload, padded, edges),
+                np.where(own, np.maximum(cycles, least_inside.cycles), _NEVER),
                 bits,
-                _least_pj(grid, arch, bits, order),
+                _least_pj(grid, arch, bits, order) + least_inside.pj,
             )
             bounds.append([np.broadcast_to(own, legal.shape)[legal] for own in each])
         self.bound = Bound(*(np.concatenate(own) for own in zip(*bounds, strict=True)))
@@ -166,28 +181,47 @@ class Timetable:
         self._allowed = constraints.sizes(layer)
         sizes = candidate_sizes(layer, arch, [formats], "latency", constraints)
         self._padding = LeastPadding(layer, arch, formats)
+        self._inner = InnerMapper(arch, formats) if len(arch.levels) > 2 else None
+        self._inside = NOTHING
+        if self._inner is not None:
+            cycles, pj = (self._inner.least(layer, each) for each in ("latency", "energy"))
+            self._inside = Bound(int(cycles), 0, pj * (1 - _ROUNDING))
         grid, ends = Grid(*self._of, sizes), Edges.of_classes(*self._of, sizes)
-        self._classes = Tilings(layer, arch, grid, orders, ends, self._padding.of_classes)
+        self._classes = Tilings(
+            layer, arch, grid, orders, ends, self._padding.of_classes, self._inside
+        )
         if not len(self._classes):
             raise MappingError(constraints.shortage(grid, layer, formats))
-        self._runs: dict[Mapping, Run] = {}
+        self._runs: dict[Mapping, tuple[Mapping, Run] | None] = {}
+
+    @property
+    def _most_runs(self) -> int:
+        return MOST_RUNS if self._inner is None else MOST_RUNS_INSIDE
 
     @property
     def runs(self) -> int:
         """How many mappings were run."""
         return len(self._runs)
 
-    def run(self, mapping: Mapping) -> Run:
-        """What the simulator reports of a mapping."""
+    def run(self, mapping: Mapping) -> tuple[Mapping, Run] | None:
+        """What the simulator reports of a mapping with the best insides; None if none fit."""
         if mapping not in self._runs:
             layer, arch, formats = self._of
-            self._runs[mapping] = run_of(layer, arch, mapping, formats)
+            whole: Mapping | None = mapping
+            if self._inner is not None:
+                whole = self._inner.whole(layer, mapping, "latency")
+            self._runs[mapping] = (
+                None if whole is None else (whole, run_of(layer, arch, whole, formats))
+            )
         return self._runs[mapping]
 
-    def best(self, aim: Aim, count: int) -> tuple[list[tuple[Any, Mapping]], Any]:
+    def best(
+        self, aim: Aim, count: int, known_first: Sequence[Mapping] = ()
+    ) -> tuple[list[tuple[Any, Mapping]], Any]:
         """The best runs as (cost and tie-breaks, mapping), and a bound of the cost of all others.
 
         Of equal runs the first in the order of bounds stays.
+        known_first: whole mappings to begin with
         """
         found: list[tuple[Any, Mapping]] = []
         known: set[Mapping] = set()
@@ -198,17 +232,23 @@ class Timetable:
             if mapping in known:
                 return
             known.add(mapping)
-            own = self.run(mapping)
+            ran = self.run(mapping)
+            if ran is None:
+                return
+            whole, own = ran
             floor = aim(own.cycles, own.dram_bits, 0 if aim is latency else own.energy_pj)
             if limit is not None and floor >= limit:
                 return
-            found.append((aim(own.cycles, own.dram_bits, own.energy_pj), mapping))
+            found.append((aim(own.cycles, own.dram_bits, own.energy_pj), whole))
             found.sort(key=lambda one: one[0])
             del found[count:]
             if len(found) == count:
                 limit = found[-1][0]
 
-        for at in self._promising(aim):
+        for mapping in known_first:
+            self._runs[mapping] = (mapping, run_of(*self._of[:2], mapping, self._of[2]))
+            run(mapping)
+        for at in self._promising(aim)[: self._most_runs]:
             run(self._classes.mapping(at))
         classes = self._ascending(self._classes, aim)
         opened: set[tuple[object, ...]] = set()
@@ -221,7 +261,7 @@ class Timetable:
             least = points[0][0] if of_point else of_class[0]  # type: ignore[index]
             if limit is not None and least >= limit:
                 return found, limit[0]
-            if len(known) >= MOST_RUNS:
+            if len(known) >= self._most_runs and found:
                 return found, least[0]
             if of_point:
                 run(heappop(points)[2])
@@ -239,6 +279,8 @@ class Timetable:
                 for cost, place in self._below(tilings, aim, limit):
                     heappush(points, (cost, number, tilings.mapping(place)))
                     number += 1
+        if not found:
+            raise MappingError(self._of[0].name + ": no tile fits the levels inside SRAM")
         return found, found[-1][0][0]
 
     def front(self, least: Mapping) -> list[tuple[Mapping, int, int, bool]]:
@@ -259,11 +301,12 @@ class Timetable:
 
         def run(mapping: Mapping) -> None:
             tried.add(mapping)
-            own = self.run(mapping)
-            if beaten(own.cycles, own.dram_bits):
+            ran = self.run(replace(mapping, inner={}))
+            if ran is None or beaten(ran[1].cycles, ran[1].dram_bits):
                 return
+            whole, own = ran
             found[:] = [one for one in found if one[0] < own.cycles or one[1] < own.dram_bits]
-            insort(found, (own.cycles, own.dram_bits, mapping), key=lambda one: one[:2])
+            insort(found, (own.cycles, own.dram_bits, whole), key=lambda one: one[:2])
 
         for mapping in (least, self.best(latency, 1)[0][0][1]):
             run(mapping)
@@ -282,7 +325,7 @@ class Timetable:
                     own = tilings.bound.cycles[place], tilings.bound.bits[place]
                     if beaten(*own):
                         continue
-                    if len(tried) >= MOST_RUNS:
+                    if len(tried) >= self._most_runs:
                         proven = False
                         continue
                     mapping = tilings.mapping(place)
@@ -323,7 +366,7 @@ class Timetable:
         layer, arch, _ = self._of
         for part in _parts(sizes):
             grid, ends = Grid(*self._of, part), Edges.of(*self._of, part)
-            tilings = Tilings(layer, arch, grid, (order,), ends, self._padding.of)
+            tilings = Tilings(layer, arch, grid, (order,), ends, self._padding.of, self._inside)
             if len(tilings):
                 yield tilings
 

@@ -48,7 +48,7 @@ from bfpsim.workloads import ConvLayer
 _TRIED = 64
 """Choices at a level whose insides are solved, at the most."""
 
-_TRIED_FOR_CYCLES = 6
+_FEW_TRIED = 6
 """Likewise where cycles count, whose bounds are nearly alike."""
 
 _ORDERS = ("GKNPQCRS", "GNCRSQPK", "GNCRSPQK", "GKCRSNQP", "GKCRSNPQ")
@@ -95,13 +95,7 @@ class _Moved(NamedTuple):
 
 
 class _Aim(Protocol):
-    """What the decided levels cost, and how that of others comes on top.
-
-    tried: choices at a level whose insides are solved, at the most
-    """
-
-    @property
-    def tried(self) -> int: ...
+    """What the decided levels cost, and how that of others comes on top."""
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         """The least cost with what moves at one more level, and busy cycles of the array."""
@@ -122,10 +116,6 @@ class _Aim(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Energy:
     pj: float
-
-    @property
-    def tried(self) -> int:
-        return _TRIED
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         return sum((own.pj for own in moved), start=self.pj)
@@ -149,10 +139,6 @@ class _Cycles:
 
     along: dict[_Port, float]
     waited: dict[_Port, float]
-
-    @property
-    def tried(self) -> int:
-        return _TRIED_FOR_CYCLES
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
         along, waited = self._ports(moved)
@@ -224,15 +210,18 @@ class InnerMapper:
         self._known_rooms: dict[object, tuple[bool, ...]] = {}
         self._roomy = roomy
 
-    def best(self, outside: Nest, objective: Objective = "energy") -> Inner | None:
+    def best(
+        self, outside: Nest, objective: Objective = "energy", most: int = _TRIED
+    ) -> Inner | None:
         """The best way to cut the levels inside SRAM; None if no tile fits.
 
         outside: the outermost boundary's nest
         objective: "energy", or "latency": cycles if every port were as busy at every step; the
             steps of SRAM last that long at least
+        most: choices at a level whose insides are solved
         """
         aim: _Aim = _Energy(0.0) if objective == "energy" else _Cycles({}, {})
-        return self._best((outside,), aim)
+        return self._best((outside,), aim, most)
 
     def least(self, layer: ConvLayer, objective: Objective) -> float:
         """What no mapping of a layer goes below inside SRAM, were SRAM large enough for it."""
@@ -247,13 +236,13 @@ class InnerMapper:
             priced step by step, and the faster ones taken
         """
         nest = make_nest(layer, mapping)
-        found = self.best(nest, "energy")
+        found = self.best(nest, "energy", _TRIED if objective == "energy" else _FEW_TRIED)
         if found is None:
             return None
         whole = replace(mapping, inner=found.mappings)
         if objective == "energy":
             return whole
-        fast = self.best(nest, "latency")
+        fast = self.best(nest, "latency", _FEW_TRIED)
         other = whole if fast is None else replace(mapping, inner=fast.mappings)
         return min((whole, other), key=lambda own: self._cycles(layer, own))
 
@@ -263,17 +252,18 @@ class InnerMapper:
         nest = make_nest(layer, mapping, names)
         return int(inside(nest, self._arch, self._formats).lasting.sum())
 
-    def _best(self, nests: tuple[Nest, ...], aim: _Aim) -> Inner | None:
+    def _best(self, nests: tuple[Nest, ...], aim: _Aim, most: int) -> Inner | None:
         """The best way to cut the levels that are left."""
         place = len(nests) + 1
         name, best, bound = self._arch.levels[place].name, None, np.inf
         for tried, option in enumerate(self._options(nests, aim)):
             if place == self._last:
                 return Inner({name: option.mapping}, option.bound, option.bound)
-            if best is not None and (option.bound >= best.cost or tried == aim.tried):
+            if best is not None and (option.bound >= best.cost or tried == most):
                 bound = min(bound, option.bound)
                 break
-            inside = self._best((*nests, _joined(nests[-1], option.mapping)), option.aim)
+            joined = _joined(nests[-1], option.mapping)
+            inside = self._best((*nests, joined), option.aim, most)
             if inside is not None:
                 bound = min(bound, inside.bound)
                 if best is None or inside.cost < best.cost:
@@ -395,6 +385,14 @@ class InnerMapper:
             legal = legal & grid.whole_blocks
         if place == self._last and arch.accumulators is None:
             legal = legal & self._has_room(nests, 1, grid.contributions > 1)
+        inside = arch.accumulators
+        if inside is not None and not level.holds("O"):
+            # Sums have to leave accumulators that do not hold the whole tile of O meanwhile.
+            cut: Any = np.full(1, any(dim in REDUCTION for dim in nests[-1].order))
+            for dim in REDUCTION:
+                cut = cut | on_axes(dim, grid.sizes[dim] < nests[-1].tile[dim])
+            whole = grid.held("O", True) <= inside.buffers["O"].usable_bits
+            legal = legal & (~cut | whole | self._has_room(nests, self._outside("O", place), True))
         return legal
 
     def _least(

@@ -36,7 +36,7 @@ def main() -> int:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
-    arch = bs.load_arch("ideal-64k")
+    arch = bs.load_arch("edge-64k")
     wrong = [*sweep_buffers(arch, out), *validate_models(arch, out), *run_trained(arch, out)]
     print(f"\nwrote sweep.csv, buffer_sweep.png, validation.csv, predictions.csv to {out}")
     for what in wrong:

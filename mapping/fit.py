@@ -76,6 +76,14 @@ def _channel_ranges(nest: Nest) -> list[tuple[int, int]]:
     ]
 
 
+def stored(layer: ConvLayer, arch: Arch) -> ConvLayer:
+    """The layer as stored off chip: with `padding: fetch`, padding is part of the tensor."""
+    if arch.dma.padding == "skip" or not any(layer.paddings):
+        return layer
+    top, bottom, left, right = layer.paddings
+    return replace(layer, padding=0, H=layer.height + top + bottom, W=layer.width + left + right)
+
+
 def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Nest:
     """The nest of a legal mapping.
 
@@ -101,6 +109,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
             f"{need.bits} bit, usable in {arch.name}: {usable}; {where}; "
             f"{_what_fits(layer, arch, mapping, formats)}"
         )
+    _check_inner_levels(nest, arch, formats)
     return nest
 
 
@@ -112,7 +121,6 @@ def _check_but_sram(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
             check_output_blocks(own, formats)
     if arch.accumulators is None:  # the array makes results of its own tiles
         check_output_blocks(nest.innermost, formats)
-    _check_inner_levels(nest, arch, formats)
 
 
 def _check_inner_levels(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
@@ -171,6 +179,7 @@ def _fits(
     try:
         nest = make_nest(layer, smaller, [level.name for level in arch.levels[2:]])
         _check_but_sram(nest, arch, formats)
+        _check_inner_levels(nest, arch, formats)
     except MappingError:
         return False
     return not shortage(footprint(nest, arch, formats), arch)

@@ -28,6 +28,7 @@ from bfpsim.mapping.closed.level_grid import LevelGrid, RegisterGrid, on_axes
 from bfpsim.mapping.closed.levels import tile_bits
 from bfpsim.mapping.closed.registers import RegisterTiles
 from bfpsim.mapping.counts import Direction
+from bfpsim.mapping.fit import stored
 from bfpsim.mapping.nest import (
     EVERY_DIM,
     REDUCTION,
@@ -181,6 +182,17 @@ class _Option(NamedTuple):
     mapping: Mapping
     bound: float
     aim: _Aim
+
+
+def with_insides(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Mapping:
+    """A mapping with the insides of least movement energy, if it says nothing of any.
+
+    Where none fit, the mapping as it is.
+    """
+    if mapping.inner or len(arch.levels) == 2:
+        return mapping
+    whole = InnerMapper(arch, formats).whole(stored(layer, arch), mapping, "energy")
+    return mapping if whole is None else whole
 
 
 class _Priced(NamedTuple):

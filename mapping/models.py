@@ -8,7 +8,6 @@ of them the model equals the simulator bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +24,8 @@ from bfpsim.mapping.closed.traffic import (
     times,
 )
 from bfpsim.mapping.counts import Counts, Direction, to_frame
-from bfpsim.mapping.fit import check
+from bfpsim.mapping.fit import check, stored
+from bfpsim.mapping.inner import with_insides
 from bfpsim.mapping.nest import Mapping, Nest, Tensor
 from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.mapping.window import Window
@@ -48,14 +48,6 @@ __all__ = [
     "predict",
     "stored",
 ]
-
-
-def stored(layer: ConvLayer, arch: Arch) -> ConvLayer:
-    """The layer as stored off chip: with `padding: fetch`, padding is part of the tensor."""
-    if arch.dma.padding == "skip" or not any(layer.paddings):
-        return layer
-    top, bottom, left, right = layer.paddings
-    return replace(layer, padding=0, H=layer.height + top + bottom, W=layer.width + left + right)
 
 
 def model_counts(
@@ -188,12 +180,16 @@ def predict(
         bursts; "full" with bursts, which equals the simulator bit for bit
     network: the name that the table shows
 
+    On a machine with levels inside SRAM a mapping that says nothing of them gets the insides of
+    least movement energy, as in `simulate`.
+
     Columns as `LayerResult.traffic`. The paper's bits may be fractions.
     Raises MappingError for a mapping that is not legal, ValueError for another model.
     """
     if model not in _EFFECTS:
         raise ValueError(f"model={model!r}; allowed: {', '.join(_EFFECTS)}")
-    counts = model_counts(layer, arch, mapping, formats, _EFFECTS[model])
+    whole = with_insides(layer, arch, mapping, formats)
+    counts = model_counts(layer, arch, whole, formats, _EFFECTS[model])
     return to_frame([(network, layer.name, counts)], arch)
 
 

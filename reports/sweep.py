@@ -98,10 +98,10 @@ def _cheapest(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The points that cost least by their objective, cheapest first, and what they are of."""
     import pandas as pd
 
-    costs = [
-        prod(row[column] for column in _COST[row["objective"]][0])
-        for row in frame.to_dict(orient="records")
-    ]
+    rows = frame.to_dict(orient="records")
+    factors = [[row[column] for column in _COST[row["objective"]][0]] for row in rows]
+    # A point that failed costs nothing that is known.
+    costs = [pd.NA if any(map(pd.isna, own)) else float(prod(own)) for own in factors]
     priced = frame.assign(cost=pd.array(costs, "Float64"))
     groups = [own for _, own in priced.groupby(["network", "objective"], sort=False)]
     most = max(1, _ROWS // len(groups))

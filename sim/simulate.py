@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bfpsim.mapping.fit import check
+from bfpsim.mapping.inner import with_insides
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import Mapping as Tiling
@@ -39,6 +40,8 @@ def simulate(
 ) -> LayerResult:
     """Run one layer on the event-driven accelerator.
 
+    mapping: on a machine with levels inside SRAM, one that says nothing of them (no `inner`) gets
+        the insides of least movement energy
     data: (inputs (N, H, W, channels), weights (filters, C, R, S)) for a functional run, floats or
         already `Quantized` in the formats of I and W. Without data the same transfers carry sizes
         only, and count the same.
@@ -47,6 +50,7 @@ def simulate(
 
     Raises MappingError for a mapping that is not legal, FormatError for data that does not suit.
     """
+    mapping = with_insides(layer, arch, mapping, formats)
     loaded = None
     if data is not None:
         loaded = _load(layer, arch, mapping, formats, data, output_top)

@@ -70,7 +70,7 @@ class MappingOutput(Output):
 def map_layers(
     network: NetworkName,
     *,
-    arch: ArchName = "ideal-64k",
+    arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     layer: LayerName = None,

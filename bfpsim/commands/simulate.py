@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def simulate(
     network: NetworkName,
     *,
-    arch: ArchName = "ideal-64k",
+    arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     choice: MappingOptions,

@@ -21,7 +21,7 @@ from bfpsim.commands.progress import progress
 def validate(
     network: NetworkName,
     *,
-    arch: ArchName = "ideal-64k",
+    arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     choice: MappingOptions,

@@ -43,7 +43,7 @@ def list_workloads(output: Output) -> None:
 def show(
     network: NetworkName,
     *,
-    arch: ArchName = "ideal-64k",
+    arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
     output: Output,

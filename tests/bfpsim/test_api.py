@@ -55,6 +55,12 @@ def classifier(module, images, name):
 
 @pytest.fixture(scope="module")
 def edge():
+    return bs.load_arch("edge-64k")
+
+
+@pytest.fixture
+def ideal():
+    """The machine of the search and of the paper's experiments."""
     return bs.load_arch("ideal-64k")
 
 
@@ -125,10 +131,10 @@ def test_mantissa_of_several(same, module, images, folder, name) -> None:
     same(bs.tolerance_report(study), "mantissa", name, other, "--data", folder / "data.npz")
 
 
-def test_search(same, classifier, edge, folder, name, tmp_path) -> None:
+def test_search(same, classifier, ideal, folder, name, tmp_path) -> None:
     data = ("--data", folder / "data.npz", "--workers", 1)
     known = {"table": tmp_path / "table.csv", "store": tmp_path / "stages"}
-    answer = bs.choose_formats(classifier, edge, loss_per_nat=0.4, **known)
+    answer = bs.choose_formats(classifier, ideal, loss_per_nat=0.4, **known)
     options = ("--nat", 0.4, "--sensitivity", known["table"], "--store", known["store"])
     same(bs.search_report(answer), "search", name, *data, *options)
 
@@ -141,11 +147,11 @@ def test_the_paper(same, classifier, edge, folder, name, tmp_path) -> None:
     same(bs.alpha_report(study), "reproduce", "alpha", name, *data)
 
 
-def test_the_papers_energies(same, edge, tmp_path) -> None:
+def test_the_papers_energies(same, ideal, tmp_path) -> None:
     build = bs.NetworkBuilder("tiny", (1, 9, 9, 8))
     build.linear("fc", build.conv("conv", "input", 8, (3, 3)), 16)
     bs.save_workload(build.network(), tmp_path / "tiny.yaml")
-    study = bs.reproduce_energy([build.network()], edge)
+    study = bs.reproduce_energy([build.network()], ideal)
     same(bs.energy_report(study), "reproduce", "energy", tmp_path / "tiny.yaml")
 
 

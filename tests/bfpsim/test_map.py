@@ -24,7 +24,16 @@ def test_map_prints_and_rescores(capsys) -> None:
     assert code == 0
     assert "Mappings of resnet18-fashion" in text
     code, text, _ = call(
-        capsys, "map", "resnet18", "--layer", "layer4.0.conv2", "--rescore", "5", "--json"
+        capsys,
+        "map",
+        "resnet18",
+        "--layer",
+        "layer4.0.conv2",
+        "--rescore",
+        "5",
+        "--json",
+        "--arch",
+        "ideal-64k",
     )
     report = json.loads(text)
     assert code == 0
@@ -92,10 +101,10 @@ def test_mappings_go_to_a_file_or_a_folder_for_other_commands(capsys, tmp_path: 
     assert (code, text) == (0, f"wrote mappings.csv, mappings.yaml, summary.json to {folder}\n")
     assert (folder / "mappings.yaml").read_bytes() == file.read_bytes()
     assert file.read_text().startswith(
-        "# Mappings of resnet18-fashion in bfp8e3b16 on ideal-64k, least dram (exact)\n"
+        "# Mappings of resnet18-fashion in bfp8e3b16 on edge-64k, least dram (exact)\n"
     )
     network = load_workload("resnet18-fashion")
-    mappings = load_mappings(file, network, load_arch("ideal-64k"))
+    mappings = load_mappings(file, network, load_arch("edge-64k"))
     assert list(mappings) == [layer.name for layer in network.layers]
     assert all(mappings[layer.name].tile.get("K", layer.K) <= 32 for layer in network.layers)
 

@@ -31,7 +31,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 def test_simulate_prints_a_table_json_and_csv_that_agree(capsys) -> None:
     code, table, _ = call(capsys, "simulate", "resnet18-fashion", *SMALL)
     assert code == 0
-    assert "resnet18-fashion on ideal-64k" in table
+    assert "resnet18-fashion on edge-64k" in table
     code, text, _ = call(capsys, "simulate", "resnet18-fashion", *SMALL, "--json")
     report = json.loads(text)
     assert code == 0

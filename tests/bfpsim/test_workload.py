@@ -70,7 +70,7 @@ def test_list_names_every_network_with_its_counts(capsys) -> None:
 def test_show_prints_tables_json_and_csv_that_agree(capsys) -> None:
     code, table, _ = call(capsys, "workload", "show", "resnet18-fashion")
     assert code == 0
-    for words in ("resnet18-fashion in bfp8e3b16 on ideal-64k", "By kind", "Not modelled", "relu"):
+    for words in ("resnet18-fashion in bfp8e3b16 on edge-64k", "By kind", "Not modelled", "relu"):
         assert words in table
     assert "ridge macs per bit: 2.5" in table
     code, text, _ = call(capsys, "workload", "show", "resnet18-fashion", "--json")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 
 from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.table import csv_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ class Report:
 
     def to_csv(self) -> str:
         """The main table, floats in full precision."""
-        return _csv(next(iter(self.frames.values())))
+        return csv_of(next(iter(self.frames.values())))
 
     def to_json(self) -> str:
         """The summary, and each table as a list of rows; null for what is no finite number."""
@@ -83,15 +84,11 @@ def together(*tables: RenderableType) -> RenderableType:
 
 
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    r"""Write a table without its index: '\n' line ends, floats in full precision.
+    """Write a table without its index, as `csv_of` spells it.
 
     Equal tables make equal bytes. Raises OSError as `write_atomic`.
     """
-    write_atomic(path, _csv(frame))
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
+    write_atomic(path, csv_of(frame))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

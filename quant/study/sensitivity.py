@@ -25,6 +25,7 @@ from bfpsim.quant.study.accuracy import logits_of
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode, Operand, sqnr_db
 from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.table import csv_of, original
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +60,7 @@ class Sensitivity:
     def save(self, path: str | Path) -> None:
         """Write the table as CSV behind a line of comment, whole or not at all; OSError."""
         about = {"network": self.network, "images": self.images, "accuracy": self.accuracy}
-        text = self.table.to_csv(index=False, lineterminator="\n")
-        write_atomic(path, f"{_HEADER}{json.dumps(about)}\n{text}")
+        write_atomic(path, f"{_HEADER}{json.dumps(about)}\n{csv_of(self.table)}")
 
     @classmethod
     def load(cls, path: str | Path) -> Sensitivity:

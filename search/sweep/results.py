@@ -15,6 +15,7 @@ from bfpsim.search.store import Store, StoreError
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import Record
 from bfpsim.search.sweep.tables import PointResult, Tables, axis_types, level_names, tables
+from bfpsim.workloads.files.table import csv_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def _write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:
 
 
 class _Csv:
-    """'\\n' line ends, floats in full precision."""
+    """As `csv_of` spells it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,7 +120,7 @@ class _Csv:
 
     def append(self, frame: pd.DataFrame) -> None:
         first = self._file.tell() == 0
-        frame.to_csv(self._file, index=False, header=first, lineterminator="\n")
+        self._file.write(csv_of(frame, header=first))
 
     def close(self) -> None:
         self._file.close()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bfpsim.commands.arguments import TrustOption
 from bfpsim.commands.emit import check_folder
 
 
@@ -30,6 +31,7 @@ def report(
             help="A CSV file with label, energy_pj and accuracy_loss, to draw one over the other.",
         ),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Show what a sweep found: tables, figures, and one page with both that works offline.
 
@@ -42,7 +44,9 @@ def report(
     from bfpsim.reports.store.write import write_report
 
     with Console(stderr=True).status("reading") as status:
-        made = write_report(store, out, sweep=sweep, accuracy=accuracy, progress=status.update)
+        made = write_report(
+            store, out, sweep=sweep, accuracy=accuracy, trust=trust, progress=status.update
+        )
     counts = {"points": made.points, "failed": made.failed, "missing": made.missing}
     listed = ", ".join(
         f"{count:,} {name}" for name, count in counts.items() if count or name == "points"

@@ -25,7 +25,7 @@ from bfpsim.quant.study.accuracy import logits_of
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode, Operand, sqnr_db
 from bfpsim.workloads.files.atomic import write_atomic
-from bfpsim.workloads.files.table import csv_of, original
+from bfpsim.workloads.files.table import csv_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -103,6 +103,8 @@ def read_findings(
     store: str | Path,
     sweep: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    trust: bool = False,
 ) -> Findings:
     """Read all points of a store, or those of one sweep.
 
@@ -110,6 +112,7 @@ def read_findings(
         depends on what they are, not on when they were simulated
     sweep: the sweep's YAML file, which knows what is missing and what the failed points were
     progress: called with a few words now and then
+    trust: whether the sweep's networks may be functions, as in `load_spec`
 
     Raises StoreError for a store that cannot be read, SweepError for a wrong sweep.
     """
@@ -117,7 +120,7 @@ def read_findings(
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "does not exist"
         raise StoreError(f"{path}: {wrong}; allowed: a file that `bfpsim sweep` wrote")
-    points = None if sweep is None else plan(load_spec(sweep))
+    points = None if sweep is None else plan(load_spec(sweep, trust=trust))
     reading = _Reading()
     with StoreReader(path) as opened:
         held = opened.keys(POINTS)

@@ -62,6 +62,7 @@ def write_report(
     *,
     sweep: str | Path | None = None,
     accuracy: str | Path | None = None,
+    trust: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> StoreReport:
     """Write what a store holds: points.csv, layers.csv, traffic.csv, figures, and report.html.
@@ -72,6 +73,7 @@ def write_report(
         missing is not known
     accuracy: a CSV file with the columns label, energy_pj [pJ] and accuracy_loss [share of the
         images], such as the choices of a search: adds the figure of accuracy against energy
+    trust: whether the sweep's networks may be functions, which are called, as in `load_spec`
     progress: called with a few words now and then
 
     Equal results make equal bytes. Raises StoreError, SweepError or AccuracyError for a file that
@@ -79,7 +81,7 @@ def write_report(
     """
     tell = progress or (lambda _: None)
     accuracies = None if accuracy is None else read_accuracies(accuracy)
-    findings = read_findings(store, sweep, progress)
+    findings = read_findings(store, sweep, progress, trust=trust)
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     tables = {

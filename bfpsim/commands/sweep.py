@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpsim.commands.arguments import TrustOption, UsageError, with_groups
-from bfpsim.commands.emit import Output, complain
+from bfpsim.commands.emit import Output, complain, say
 from bfpsim.commands.progress import sweep_progress
 
 
@@ -64,7 +64,7 @@ def sweep(
         raise typer.Exit(130) from None
     if output.out is not None:
         names = ", ".join(path.name for path in results.export(output.out))
-        print(f"wrote {names} to {output.out}")
+        say(f"wrote {names} to {output.out}")
     else:
         output.emit(sweep_report(results, spec.stem))
     for line in sweep_warnings(results.points):

@@ -17,16 +17,19 @@ from bfpsim.mapping.energy import beyond_movement
 from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.search.buffers import constant_prices
 from bfpsim.search.store import Entry, StoreError, StoreReader
+from bfpsim.search.sweep.check import RecordError
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import LayerRecord, Record, utilisation_of
 from bfpsim.search.sweep.spec import load_spec
 from bfpsim.search.sweep.tables import compulsory_pj, cycle_sums, mapping_columns, point_labels
 from bfpsim.sim.validate import RUNGS
+from bfpsim.workloads.files.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_LONGEST = 1_000  # characters of a reason
 _OFTEN = 500  # points between two reports of progress
 
 _Row = dict[str, Any]
@@ -240,16 +243,16 @@ class _Reading:
         if entry is None:
             gap = {"state": "missing", "reason": "not simulated yet"}
         elif entry.record is None:
-            gap = {"state": "failed", "reason": entry.error}
+            gap = {"state": "failed", "reason": visible(entry.error or "")[:_LONGEST]}
         else:
             try:
                 record = Record.from_json(entry.record)
-            except (LookupError, TypeError, ValueError):
-                gap = {"state": "unreadable", "reason": "no record of this version of bfpsim"}
+            except RecordError as error:
+                gap = {"state": "unreadable", "reason": str(error)}
             else:
                 self._take(key, row, record)
                 return
-        self._gaps.append(_Gap(row | gap | {"key": key}, hardware))
+        self._gaps.append(_Gap(row | gap | {"key": visible(key)[:_LONGEST]}, hardware))
 
     def _take(self, key: str, row: _Row, record: Record) -> None:
         arch, layers = record.arch, record.layers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
@@ -18,8 +19,10 @@ from bfpsim.mapping.energy import Energy, Work, energy_of
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import Tensor
 from bfpsim.mapping.objective import Objective
+from bfpsim.search.sweep.check import RecordError, check
 from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.utilisation import Utilisation
+from bfpsim.workloads.layer import check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +162,30 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """The record that `to_json` wrote."""
-        data = json.loads(text)
-        kinds = [_layer(kind) for kind in data["kinds"]]
-        layers = (replace(kinds[kind], layer=name) for name, kind in data["layers"])
-        return cls(data["network"], Arch.model_validate(data["arch"]), tuple(layers))
+        """The record that `to_json` wrote.
+
+        Raises RecordError for anything else.
+        """
+        try:
+            data = json.loads(text)
+            kinds = [_layer(kind) for kind in data["kinds"]]
+            names = [(name, kinds[kind]) for name, kind in data["layers"]]
+            arch, network = Arch.model_validate(data["arch"]), data["network"]
+            for kind in kinds:
+                check(kind, LayerRecord)
+            levels = {level.name for level in arch.levels}
+            if not names or any(flow.level not in levels for own in kinds for flow in own.traffic):
+                raise RecordError(f"levels are not those of {arch.name}")
+            for name in (network, *(name for name, _ in names)):
+                check_name("record of", name)
+            return cls(network, arch, tuple(replace(kind, layer=name) for name, kind in names))
+        except RecordError:
+            raise
+        except (
+            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+        ) as error:  # fmt: skip
+            wrong = " ".join(f"{type(error).__name__} {error}".split())
+            raise RecordError(f"no record of this version of bfpsim ({wrong[:200]})") from None
 
 
 def _plain(layer: LayerRecord) -> dict[str, Any]:
@@ -197,7 +219,14 @@ def _layer(data: dict[str, Any]) -> LayerRecord:
 
 def _models(data: dict[str, Any]) -> Models:
     fractions = {
-        name: {key: Fraction(bits) for key, bits in data[name].items()}
+        name: {key: _fraction(bits) for key, bits in data[name].items()}
         for name in ("paper_inside", "rungs")
     }
-    return Models(**data | fractions | {"paper": Fraction(data["paper"])})
+    return Models(**data | fractions | {"paper": _fraction(data["paper"])})
+
+
+def _fraction(text: str) -> Fraction:
+    """A fraction as `str` spells it; not 1e999999999, which fills the memory."""
+    if not re.fullmatch(r"-?[0-9]{1,400}(/[1-9][0-9]{0,399})?", text):
+        raise RecordError(f"{text[:40]!r} is no fraction")
+    return Fraction(text)

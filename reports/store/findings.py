@@ -246,12 +246,10 @@ class _Reading:
             gap = {"state": "failed", "reason": visible(entry.error or "")[:_LONGEST]}
         else:
             try:
-                record = Record.from_json(entry.record)
+                self._take(key, row, Record.from_json(entry.record))
+                return
             except RecordError as error:
                 gap = {"state": "unreadable", "reason": str(error)}
-            else:
-                self._take(key, row, record)
-                return
         self._gaps.append(_Gap(row | gap | {"key": visible(key)[:_LONGEST]}, hardware))
 
     def _take(self, key: str, row: _Row, record: Record) -> None:

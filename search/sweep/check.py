@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from bfpsim.mapping.counts import Counts, Flow
 from bfpsim.workloads.layer import check_text
 
-_LARGEST = 1 << 63  # of a count: tables hold 64-bit integers
+_LARGEST = 1 << 56  # of a count: tables hold sums of them in 64-bit integers
 
 
 class RecordError(ValueError):

@@ -16,12 +16,13 @@ from typing import Any
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.energy import Energy, Work, energy_of
+from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.mapping.nest import Mapping as Tiling
-from bfpsim.mapping.nest import Tensor
 from bfpsim.mapping.objective import Objective
 from bfpsim.search.sweep.check import RecordError, check
 from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.utilisation import Utilisation
+from bfpsim.sim.validate import RUNGS
 from bfpsim.workloads.layer import check_name
 
 
@@ -173,9 +174,9 @@ class Record:
             arch, network = Arch.model_validate(data["arch"]), data["network"]
             for kind in kinds:
                 check(kind, LayerRecord)
-            levels = {level.name for level in arch.levels}
-            if not names or any(flow.level not in levels for own in kinds for flow in own.traffic):
-                raise RecordError(f"levels are not those of {arch.name}")
+                _check_keys(kind, arch)
+            if not names:
+                raise RecordError("no layer")
             for name in (network, *(name for name, _ in names)):
                 check_name("record of", name)
             return cls(network, arch, tuple(replace(kind, layer=name) for name, kind in names))
@@ -186,6 +187,30 @@ class Record:
         ) as error:  # fmt: skip
             wrong = " ".join(f"{type(error).__name__} {error}".split())
             raise RecordError(f"no record of this version of bfpsim ({wrong[:200]})") from None
+
+
+def _check_keys(layer: LayerRecord, arch: Arch) -> None:
+    """Raise RecordError for other tensors, levels or rungs than there are, or no work at all."""
+    _, *inside = levels = [level.name for level in arch.levels]
+    expected: list[tuple[str, Mapping[Any, Any], Sequence[str]]] = [
+        ("stalls", layer.stalls, TENSORS),
+        ("compulsory", layer.compulsory, TENSORS),
+    ]
+    if layer.models is not None:
+        expected += [
+            ("exact_inside", layer.models.exact_inside, inside),
+            ("paper_inside", layer.models.paper_inside, inside),
+            ("rungs", layer.models.rungs, RUNGS),
+        ]
+    for name, held, keys in expected:
+        if {*held} != {*keys}:
+            raise RecordError(f"{name} of {sorted(map(str, held))[:8]}, not of {', '.join(keys)}")
+    if not {flow.level for flow in layer.traffic} <= {*levels}:
+        raise RecordError(f"traffic of levels that {arch.name} has not")
+    if not {*layer.mapping.inner} <= {*inside}:
+        raise RecordError(f"a mapping of levels that {arch.name} has not")
+    if 0 in (layer.macs, layer.passes, layer.operand_bits, layer.cycles, layer.steady_cycles):
+        raise RecordError("a layer without work")
 
 
 def _plain(layer: LayerRecord) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _root(file: str, text: str) -> Part:
         mark = error.problem_mark or error.context_mark
         wrong = _one_line(f"is not valid YAML: {error.context or ''} {error.problem or ''}")
         raise _error(file, mark.line + 1 if mark else 1, wrong) from None
-    except (YAMLError, ValueError) as error:  # ValueError: an escape of no character
+    except (YAMLError, ValueError, LookupError) as error:  # an escape of no character, %YAML 9.9
         raise WorkloadError(f"{file}: is not valid YAML: {_one_line(str(error))}") from None
     except RecursionError:
         raise WorkloadError(f"{file}: is nested too deep; allowed: a list of nodes") from None

@@ -43,7 +43,17 @@ _WORDS = (
         "!!bool x",
         "!!python/name:os",
     ),
-    *("!!binary x", "!!set {a}", "!!timestamp x", "<<: *a", "|", ">", "#", "%YAML 9.9\n---\n"),
+    *(
+        "!!binary x",
+        "!!set {a}",
+        "!!timestamp x",
+        "<<: *a",
+        "|",
+        ">",
+        "#",
+        "%YAML 9.9\n---\n",
+        "%YAML 1.9\n---\n",
+    ),
     *(
         "[[a]]: 1\n",
         "{a: 1}: 2\n",

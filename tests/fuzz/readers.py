@@ -126,7 +126,7 @@ def _texts(folder: Path) -> dict[str, Reader]:
         "label,energy_pj,accuracy_loss,bits\nbfp4,1e6,0.08,4\n'=b\",2e6,-0.01,8\nc,3,0,9\n"
     ]
     table = (
-        '# bfpsim sensitivity {"network": "Small", "images": 30, "accuracy": 0.5, "weights": "0a"}\n'
+        '# bfpsim sensitivity {"network": "Small", "images": 30, "accuracy": 0.5, "weights": "a"}\n'
         "layer,tensor,format,kl,sqnr_db,accuracy_loss,fisher,bits\n"
         "fc,I,bfp8e3b4,0.01,30.5,0.0,0.02,80\nfc,W,bfp8e3b4,0.01,inf,-0.1,0.02,640\n"
     )

@@ -80,7 +80,7 @@ def parse_arch(text: str, source: str) -> Arch:
 
     Raises ArchError: `source:line: key.path: what is wrong; what is allowed`.
     """
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
         check_plain(text)
@@ -93,7 +93,7 @@ def parse_arch(text: str, source: str) -> Arch:
         problem = (error.problem or "").partition(" with value")[0]
         wrong = "not valid YAML: " + _one_line(f"{error.context or ''} {problem}")
         raise _error(source, wrong, line=mark.line + 1 if mark else None) from None
-    except (YAMLError, ValueError) as error:  # ValueError: an impossible date or number
+    except Exception as error:  # an impossible date, a version: ruamel raises what it trips over
         raise _error(source, f"not valid YAML: {_one_line(error)}") from None
     if data is None:
         raise _error(source, f"empty; needed keys: {Arch.needed_keys()}")

@@ -74,8 +74,6 @@ def _alias_fault(anchor: str, open_anchors: list[str | None], by_alias: int) -> 
 def _fault(event: Event, depth: int, is_key: bool) -> str | None:
     from ruamel.yaml import events
 
-    if isinstance(event, events.DocumentStartEvent) and event.version not in (None, (1, 1), (1, 2)):
-        return f"%YAML {'.'.join(map(str, event.version))}; leave the line out"
     if isinstance(event, events.CollectionStartEvent):
         if depth == _DEEPEST:
             return f"nested too deep; at most {_DEEPEST} levels"

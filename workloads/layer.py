@@ -13,9 +13,9 @@ Shape = tuple[int, int, int, int]
 
 # Far above any network, and low enough for counts of bits in 64-bit integers and for arrays over
 # one dimension: a file of a few bytes can ask for any size.
-LARGEST_EXTENT = 1 << 27
+LARGEST_EXTENT = 1 << 22
 _LARGEST_WINDOW = 1 << 16  # rows or columns of a filter
-_LARGEST_TENSOR = 1 << 40  # elements
+_LARGEST_TENSOR = 1 << 36  # elements
 _LARGEST_WORK = 1 << 56  # multiply-accumulates
 _LONGEST_TEXT = 1_000  # characters of a name
 # Unicode categories that move a terminal's cursor, break lines, hide or reorder what stands there.

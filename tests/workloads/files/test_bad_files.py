@@ -74,7 +74,7 @@ def test_a_file_written_by_hand_is_the_network_it_says(tmp_path):
         ("padding: 1", "padding: [1, 1, 1]", "allowed: 1 or 2 or 4 whole numbers, each from 0"),
         ("padding: 1", "padding: {top: 1}", ":4: 'padding' holds too much; allowed: one value"),
         ("K: 8", "K: 99999999999", "tensor of 99999999999 x 4 x 3 x 3 elements; allowed: at most"),
-        ("padding: 1", "padding: 999999999", "padding=999999999 must be at most 134217728"),
+        ("padding: 1", "padding: 999999999", "padding=999999999 must be at most 4194304"),
         ("macs: 4", "macs: 4, repeats: 2", "key 'repeats' is refused"),
         ("name: conv1", 'name: "c\\e[31m"', ":4: layer 'c\\x1b[31m': holds the control character"),
         ("function: resize", 'function: "a\\u202e"', "holds the control character '\\u202e'"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
+from bfpsim.arch.plain_yaml import PlainYamlError, check_plain
 from bfpsim.arch.spec import LEVEL_NAME, AccessEnergy, Arch, Section, SplitSram, Sram
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
@@ -20,8 +21,6 @@ if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import ar
     from ruamel.yaml import YAML
 
 _LARGEST_FILE = 65_536  # bytes: a whole architecture takes one
-_LONGEST_SCALAR = 256  # characters: beyond this a number alone takes long to read
-_DEEPEST = 16  # nested collections: an architecture has 4
 
 # What an error's location has beside keys: which kind of value was taken to be meant.
 _KINDS: dict[int | str, type[Section] | None] = {
@@ -81,20 +80,20 @@ def parse_arch(text: str, source: str) -> Arch:
 
     Raises ArchError: `source:line: key.path: what is wrong; what is allowed`.
     """
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
-        _check_events(text, source)
+        check_plain(text)
         data = _yaml().load(text)
+    except PlainYamlError as error:
+        raise _error(source, str(error), line=error.line) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         # ruamel goes on to show the values of a duplicate key, half-built
         problem = (error.problem or "").partition(" with value")[0]
         wrong = "not valid YAML: " + _one_line(f"{error.context or ''} {problem}")
         raise _error(source, wrong, line=mark.line + 1 if mark else None) from None
-    except ArchError:
-        raise
-    except (YAMLError, ValueError) as error:  # ValueError: an impossible date or number
+    except Exception as error:  # an impossible date, a version: ruamel raises what it trips over
         raise _error(source, f"not valid YAML: {_one_line(error)}") from None
     if data is None:
         raise _error(source, f"empty; needed keys: {Arch.needed_keys()}")
@@ -195,29 +194,6 @@ def _yaml() -> "YAML":
     from ruamel.yaml import YAML
 
     return YAML(typ="safe", pure=True)  # pure: marks on errors, duplicate keys refused
-
-
-def _check_events(text: str, source: str) -> None:
-    """Refuse what no architecture needs and what can make a small file costly to build."""
-    from ruamel.yaml import events
-
-    depth = 0
-    for event in _yaml().parse(text):
-        wrong = None
-        if isinstance(event, events.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, events.CollectionEndEvent):
-            depth -= 1
-        if depth > _DEEPEST:
-            wrong = f"nested too deep; at most {_DEEPEST} levels"
-        elif isinstance(event, events.NodeEvent) and event.anchor is not None:
-            wrong = f"anchor or alias {reprlib.repr(event.anchor)}; write the value out"
-        elif getattr(event, "tag", None) is not None:
-            wrong = f"tag {reprlib.repr(str(event.tag))}; write the value without a tag"
-        elif isinstance(event, events.ScalarEvent) and len(event.value) > _LONGEST_SCALAR:
-            wrong = f"{reprlib.repr(event.value)} is too long; at most {_LONGEST_SCALAR} characters"
-        if wrong:
-            raise _error(source, wrong, line=event.start_mark.line + 1)
 
 
 def _validate(data: object, source: str, text: str | None = None) -> Arch:

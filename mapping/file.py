@@ -185,7 +185,7 @@ def _quoted(part: _Part) -> str:
 
 def _read(file: str, path: str | Path) -> _Part:
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
         with open(path, "rb") as opened:
@@ -207,7 +207,7 @@ def _read(file: str, path: str | Path) -> _Part:
         raise _error(file, (), mark.line + 1 if mark else 1, " ".join(wrong.split())) from None
     except MappingError:
         raise
-    except (YAMLError, ValueError) as error:  # ValueError: an escape of no character
+    except Exception as error:  # an escape of no character: ruamel raises what it trips over
         wrong = " ".join(str(error).split())
         raise MappingError(f"{file}: is not valid YAML: {wrong}") from None
 

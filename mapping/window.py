@@ -86,9 +86,15 @@ class Window(NamedTuple):
 
     def lines(self, outputs: int) -> int:
         """Stored rows that some of the first so many outputs read: not those strided over."""
-        read = {
-            output * self.stride + tap * self.dilation - self.before
-            for output in range(outputs)
-            for tap in range(self.taps)
-        }
-        return len(read & set(range(self.extent)))
+        # Output o reads row (o + q) * stride + r of each tap, whose offset is q * stride + r. Taps
+        # of one r read one range of quotients together, or several; the rows of two r differ.
+        q, r = np.divmod(np.arange(self.taps) * self.dilation - self.before, self.stride)
+        # Stored are the quotients in 0 .. end, where end * stride + r is the first row beyond.
+        end = -((r - self.extent) // self.stride)
+        low = np.clip(q, 0, end)
+        high = np.clip(q + outputs, low, end)
+        order = np.lexsort((low, r))
+        r, low, high = r[order], low[order], high[order]
+        # Within an r the ranges have one length, so they end in the order in which they begin.
+        reached = np.where(np.diff(r, prepend=-1) == 0, np.roll(high, 1), 0)
+        return int(np.maximum(high - np.maximum(low, reached), 0).sum())

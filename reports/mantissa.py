@@ -19,6 +19,7 @@ from bfpsim.reports.style import (
     drawing,
     make_table,
     numbers,
+    plain_powers,
     points_text,
     save,
 )
@@ -299,6 +300,7 @@ def plot_weights(
         right.set_xlabel("exponent floor(log2 |w|)")
         for axes in (left, right):
             axes.set_yscale("log")
+            plain_powers(axes.yaxis)
             axes.set_ylim(0.5)
             axes.set_ylabel("weights")
         figure.suptitle(title)
@@ -339,6 +341,7 @@ def _draw_drops(axes: Axes, frame: pd.DataFrame, names: list[str], label: str) -
     axes.set_xlabel(label)
     if (frame[["block_drop", "logits_drop"]] > 0).to_numpy().any():
         axes.set_yscale("log", nonpositive="mask")
+        plain_powers(axes.yaxis)
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
-from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.atomic import all_or_none, write_atomic
+from bfpsim.workloads.files.table import csv_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,7 @@ class Report:
 
     def to_csv(self) -> str:
         """The main table, floats in full precision."""
-        return _csv(next(iter(self.frames.values())))
+        return csv_of(next(iter(self.frames.values())))
 
     def to_json(self) -> str:
         """The summary, and each table as a list of rows; null for what is no finite number."""
@@ -54,24 +55,24 @@ class Report:
     def write(self, folder: str | Path) -> list[Path]:
         """Write every table as NAME.csv, every figure as NAME.png, other files, and summary.json.
 
-        The folder is made if it does not exist; files of the same names are replaced. Equal
-        results make equal bytes. Raises OSError if a file cannot be written.
+        The folder is made if it does not exist; files of the same names are replaced, all or none.
+        Equal results make equal bytes. Raises OSError if a file cannot be written.
         """
-        out = Path(folder)
-        out.mkdir(parents=True, exist_ok=True)
-        files = []
-        for name, frame in self.frames.items():
-            files.append(out / f"{name}.csv")
-            write_csv(frame, files[-1])
-        for name, draw in self.figures.items():
-            files.append(out / f"{name}.png")
-            draw(files[-1])
-        for name, write in self.files.items():
-            files.append(out / name)
-            write(files[-1])
-        files.append(out / "summary.json")
-        write_atomic(files[-1], json.dumps(_plain_values(self.summary), indent=2) + "\n")
-        return files
+        names = [
+            *(f"{name}.csv" for name in self.frames),
+            *(f"{name}.png" for name in self.figures),
+            *self.files,
+        ]
+        with all_or_none(folder) as out:
+            for name, frame in self.frames.items():
+                write_csv(frame, out / f"{name}.csv")
+            for name, draw in self.figures.items():
+                draw(out / f"{name}.png")
+            for name, write in self.files.items():
+                write(out / name)
+            text = json.dumps(_plain_values(self.summary), indent=2) + "\n"
+            write_atomic(out / "summary.json", text)
+        return [Path(folder) / name for name in (*names, "summary.json")]
 
     def __rich__(self) -> RenderableType:
         return Group(self.table, *self.lines)
@@ -83,15 +84,11 @@ def together(*tables: RenderableType) -> RenderableType:
 
 
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    r"""Write a table without its index: '\n' line ends, floats in full precision.
+    """Write a table without its index, as `csv_of` spells it.
 
     Equal tables make equal bytes. Raises OSError as `write_atomic`.
     """
-    write_atomic(path, _csv(frame))
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
+    write_atomic(path, csv_of(frame))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from bfpsim.reports.levels import OUTERMOST
 from bfpsim.reports.report import Report, together
-from bfpsim.reports.style import BLUE, GREY, ORANGE, VERMILION, drawing, make_table, numbers, save
+from bfpsim.reports.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILION,
+    drawing,
+    make_table,
+    numbers,
+    plain_powers,
+    save,
+)
 from bfpsim.reports.tables import bits_by_level, result_levels
 from bfpsim.reports.tradeoff import COLUMNS
 from bfpsim.search.bitwidth.search import Proposal, SearchResult
@@ -207,6 +217,7 @@ def plot_front(search: SearchResult, title: str, path: str | Path) -> None:
         axes.set_ylabel("predicted loss of top-1 [points]")
         if all(loss > 0 for _, loss in points):
             axes.set_yscale("log")
+            plain_powers(axes.yaxis)
         axes.set_title(title)
         axes.legend(loc="upper center")
         figure.draw_without_rendering()  # now places on the page are known

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bfpsim.workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
+    from rich.style import StyleType
 
 # Okabe and Ito's palette: distinct with any colour vision.
 BLUE, SKY, ORANGE, VERMILION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#777777"
@@ -38,6 +42,8 @@ _STYLE = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "hatch.linewidth": 0.8,
+    # Names may hold dollars. So axes need formatters that write no mathtext (`plain_powers`).
+    "text.parse_math": False,
 }
 
 Unit = tuple[float, str]
@@ -58,6 +64,18 @@ def drawing() -> Iterator[Figure]:
         yield Figure(figsize=_SIZE_INCHES, layout="constrained")
 
 
+def plain_powers(axis: Axis) -> None:
+    """Label the ticks of a logarithmic axis with plain numbers, where they would have labels."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain(labelOnlyBase=False))
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a PNG, whole or not at all; equal figures make equal bytes."""
     image = io.BytesIO()
@@ -65,9 +83,23 @@ def save(figure: Figure, path: str | Path) -> None:
     write_atomic(path, image.getvalue())
 
 
-def make_table(title: str, *columns: str, gap: int = 0) -> Table:
+class PlainTable(Table):
+    """A table whose cells are text as it stands: names may look like rich's markup."""
+
+    def add_row(
+        self,
+        *renderables: RenderableType | None,
+        style: StyleType | None = None,
+        end_section: bool = False,
+    ) -> None:
+        """Add a row; a cell with a look of its own is a `Text`."""
+        cells = (Text(cell) if isinstance(cell, str) else cell for cell in renderables)
+        super().add_row(*cells, style=style, end_section=end_section)
+
+
+def make_table(title: str, *columns: str, gap: int = 0) -> PlainTable:
     """A table of name columns, which fold where the terminal is narrow."""
-    made = Table(
+    made = PlainTable(
         title=escape(title),
         title_justify="left",
         title_style="bold",

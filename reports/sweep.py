@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from math import prod
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from bfpsim.reports.capacity import constant_price_text
 from bfpsim.reports.levels import OUTERMOST, more_than_movement
 from bfpsim.reports.report import Report
@@ -80,10 +78,10 @@ def points_table(frame: pd.DataFrame, title: str) -> Table:
     for row in frame.to_dict(orient="records"):
         failed = isinstance(row["error"], str)
         table.add_row(
-            *(escape(str(row[name])) for name in ("point", *labels)),
+            *(str(row[name]) for name in ("point", *labels)),
             *("" if failed else f"{row[name] / by:,.3f}" for name, by in scales.items()),
             "" if failed else f"{100 * row['utilisation']:.1f}",
-            escape(row["error"]) if failed else "",
+            row["error"] if failed else "",
         )
     return table
 

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -103,9 +102,10 @@ def simulation_table(result: NetworkResult, width: int = 120) -> Table:
         numbers(table, *(f"array\n{what}\n[%]" for what in ("busy", "used")))
     for layer in result.layers:
         cells = _simulation_cells((layer,), levels, layer.energy, wide)
-        name, mapping = escape(layer.layer.name), escape(str(layer.mapping))
+        name, mapping = layer.layer.name, str(layer.mapping)
         below = mapping.replace("; ", "\n ")  # a line for each level
-        table.add_row(*((name, mapping) if wide else (f"{name}\n [dim]{below}[/]",)), *cells)
+        short = Text.assemble(name, "\n ", (below, "dim"))
+        table.add_row(*((name, mapping) if wide else (short,)), *cells)
     table.add_section()
     total = _simulation_cells(result.layers, levels, result.energy, wide)
     table.add_row(*(("total", "") if wide else ("total",)), *total, style="bold")
@@ -170,7 +170,7 @@ def validation_table(validation: Validation, width: int = 120) -> Table:
     def add(row: LayerValidation, style: str = "") -> None:
         rungs = [sum(row.rungs[effect.value] for effect in group) for group in groups]
         table.add_row(
-            *(escape(row.layer), _mbit(row.paper), *map(_signed, rungs), _mbit(row.exact)),
+            *(row.layer, _mbit(row.paper), *map(_signed, rungs), _mbit(row.exact)),
             *(_signed(row.rungs[Effect.BURSTS.value]), _mbit(row.simulated)),
             f"{100 * float(row.paper / row.simulated - 1):+.1f}",
             _verdict(row.bits_agree),
@@ -204,7 +204,7 @@ def cycles_table(validation: Validation) -> Table:
             table.add_section()
         rungs = (ladder.rungs[name] for name in names)
         table.add_row(
-            *(escape(row.layer), f"{float(ladder.ideal):,.0f}"),
+            *(row.layer, f"{float(ladder.ideal):,.0f}"),
             *(f"{float(own):+,.0f}" if own else "-" for own in rungs),
             f"{ladder.simulated:,}",
             _verdict(ladder.agrees),
@@ -213,8 +213,8 @@ def cycles_table(validation: Validation) -> Table:
     return table
 
 
-def _verdict(agrees: bool) -> str:
-    return "[green]yes[/]" if agrees else "[bold red]NO[/]"
+def _verdict(agrees: bool) -> Text:
+    return Text("yes", "green") if agrees else Text("NO", "bold red")
 
 
 def arch_table(archs: Iterable[Arch]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ from bfpsim.reports.style import (
     points_text,
     save,
 )
+from bfpsim.workloads.files.text import quote
+from bfpsim.workloads.layer import WorkloadError, check_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +42,7 @@ _RANGES = {
     "energy_pj": (0.0, 1e300, "a number of pJ from 0"),
     "accuracy_loss": (-1.0, 1.0, "a share of the images, from -1 to 1, not percent"),
 }
+_LARGEST_FILE = 1 << 24  # bytes
 _NAMED = 12  # points of the front with a label
 
 
@@ -167,7 +172,7 @@ class AccuracyError(ValueError):
 
 
 def read_accuracies(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file with the columns label, energy_pj and accuracy_loss.
+    """Read a CSV file with the columns label, energy_pj and accuracy_loss; others stay as texts.
 
     accuracy_loss: share of the images, against the network in floats; below zero for a gain
 
@@ -175,29 +180,58 @@ def read_accuracies(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
-    except OSError as error:
-        raise AccuracyError(f"{path}: cannot be read: {error.strerror}; give a CSV file") from None
-    except ValueError as error:  # pandas' own errors, and text that is not UTF-8
-        wrong = " ".join(str(error).split())
-        raise AccuracyError(f"{path}: is no CSV file ({wrong})") from None
+    (_, header), *rows = _records(path)
     allowed = ", ".join(COLUMNS)
     for column in COLUMNS:
-        if column not in frame:
+        if column not in header:
             raise AccuracyError(f"{path}: has no column {column!r}; needed: {allowed}")
-    if frame.empty:
+    for column in header:
+        if header.count(column) > 1:
+            raise AccuracyError(f"{path}:1: column {quote(column)} stands twice; allowed: once")
+    if not rows:
         raise AccuracyError(f"{path}: has no row; needed: at least one, with {allowed}")
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise AccuracyError(
+                f"{path}:{line}: {len(cells)} cells; allowed: {len(header)}, as the header has"
+            )
+    frame = pd.DataFrame([cells for _, cells in rows], columns=header, dtype=str)
     for column, (least, most, what) in _RANGES.items():
         numbers = pd.to_numeric(frame[column], errors="coerce")
         wrong_rows = frame.index[~numbers.between(least, most)]
         if len(wrong_rows):
             row = wrong_rows[0]
             raise AccuracyError(
-                f"{path}:{row + 2}: {column}: {frame[column][row]!r}; allowed: {what}"
+                f"{path}:{rows[row][0]}: {column}: {quote(frame[column][row])}; allowed: {what}"
             )
-        frame[column] = numbers
+        frame[column] = numbers.astype(float)
     return frame
+
+
+def _records(path: str | Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with its last line; at least one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise AccuracyError(f"{path}: cannot be read: {error.strerror}; give a CSV file") from None
+    if len(data) > _LARGEST_FILE:
+        raise AccuracyError(f"{path}: is too long; allowed: at most {_LARGEST_FILE} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        records = [(reader.line_num, cells) for cells in reader if cells]
+        for line, cells in records:
+            for cell in cells:
+                check_text(f"{path}:{line}: cell", cell)
+    except WorkloadError as error:
+        raise AccuracyError(str(error)) from None
+    except (ValueError, csv.Error) as error:  # ValueError: no UTF-8
+        wrong = " ".join(str(error).split())
+        raise AccuracyError(f"{path}: is no CSV file ({wrong})") from None
+    if not records:
+        raise AccuracyError(f"{path}: is empty; needed: {', '.join(COLUMNS)}")
+    return records
 
 
 def unbeaten(frame: pd.DataFrame) -> pd.DataFrame:

@@ -167,7 +167,7 @@ def workload_table(frame: pd.DataFrame, title: str, width: int = 200) -> Table:
     table.add_column("bound by", no_wrap=True, vertical="bottom")
     for row in frame.to_dict(orient="records"):
         table.add_row(
-            escape(row["layer"]) + ("*" if row["unverified"] else ""),
+            row["layer"] + ("*" if row["unverified"] else ""),
             row["kind"],
             *(str(row[dim]) for dim in dims),
             _millions(row["macs"]),
@@ -208,7 +208,7 @@ def host_table(frame: pd.DataFrame) -> Table:
     for row in frame.to_dict(orient="records"):
         none = ("?", "?") if "." in row["function"] else ("-", "-")
         table.add_row(
-            escape(row["function"]),
+            row["function"],
             *(f"{row['nodes']:,}", f"{row['output_elements']:,}"),
             *((_millions(row["macs"]), f"{100 * row['macs_share']:.2f}") if row["macs"] else none),
         )
@@ -221,7 +221,7 @@ def catalog_table(frame: pd.DataFrame) -> Table:
     numbers(table, "MACs\n[M]", "host's\n[M]", "weights\n[M]")
     for row in frame.to_dict(orient="records"):
         table.add_row(
-            *(escape(row["network"]), row["input"], row["kinds"]),
+            *(row["network"], row["input"], row["kinds"]),
             *(_millions(row[name]) for name in ("macs", "host_macs", "weights")),
         )
     return table

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 _APPLICATION = 0x62667073  # "bfps", in the file's header: whose file it is
 _VERSION = 1  # of the table below
+_LONGEST = 1 << 26  # bytes of a result
 _PATIENCE = 60.0  # seconds to wait for another process's write
 
 # A row holds a result or the error of a failed attempt, never both and never neither.
@@ -62,6 +63,8 @@ class StoreReader:
             self._db = self._connect()
         try:
             with self._errors():
+                self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+                self._db.execute("PRAGMA trusted_schema = OFF")
                 self._open()
         except StoreError:
             self._db.close()
@@ -134,6 +137,10 @@ class StoreReader:
                 f"{self.path}: is a store of version {version}, and this bfpsim knows version "
                 f"{_VERSION}; allowed: the bfpsim that wrote it, or a new file"
             )
+        # A view in the table's place, or a trigger, could do anything when it is read or written.
+        schema = self._db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL").fetchall()
+        if [sql.strip() for (sql,) in schema] != [_TABLE.strip()]:
+            raise self._corrupt("its table is not the one that bfpsim makes")
 
     def _pragma(self, name: str) -> int:
         (value,) = self._db.execute(f"PRAGMA {name}").fetchone()
@@ -252,7 +259,12 @@ class Stages:
         else:
             entry = self._store.get(*key)
             record = None if entry is None else entry.record
-        return None if record is None else json.loads(record)
+        try:
+            return None if record is None else json.loads(record)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(
+                f"stage {stage}: is no result ({error}); allowed: a new file"
+            ) from None
 
     def put(self, stage: str, deciding: object, result: object) -> None:
         """Keep what a stage led to: anything that JSON can say."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,10 @@ from bfpsim.workloads.shipped import shipped_images
 
 # Third byte of the magic number -> big-endian element type.
 _ELEMENT_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MOST_AXES = 8
+_FURTHER = 1 << 16  # bytes behind the promised ones that are counted
+_SMALL = 1 << 28  # bytes that are unpacked whatever they come from
+_MOST_RATIO = 100  # of unpacked to packed bytes, beyond that
 _GZIP_MAGIC = b"\x1f\x8b"
 _IMAGE_SHAPE = (28, 28)
 _CLASSES = 10
@@ -79,30 +86,54 @@ def read_images(network: Network, images: str, labels: str | None, count: int) -
 def read_idx(path: str | Path) -> NDArray[Any]:
     """Return the array stored in an IDX file, in the machine's byte order.
 
-    Raises `WorkloadError`, naming the file, if it cannot be read, its gzip wrapping is corrupt, it
-    is not IDX, or it holds fewer or more bytes than its header promises.
+    Raises `WorkloadError`, naming the file, if it cannot be read, its gzip wrapping is corrupt or
+    holds far more than it weighs, it is not IDX, an extent is 0, or it holds fewer or more bytes
+    than its header promises.
     """
     path = Path(path)
-    data = _read(path)
-    if len(data) < 4 or data[:2] != b"\0\0":
-        raise WorkloadError(
-            f"{path}: not an IDX file: starts with {data[:4]!r}, must with two zeros"
-        )
-    code, ndim = data[2], data[3]
+    try:
+        with _opened(path) as (stream, most):
+            return _read_idx(path, stream, most)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise WorkloadError(f"{path}: corrupt gzip file: {error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, WorkloadError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WorkloadError(f"{path}: cannot be read: {reason}") from None
+
+
+def _read_idx(path: Path, stream: IO[bytes], most: int) -> NDArray[Any]:
+    start = stream.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0":
+        raise WorkloadError(f"{path}: not an IDX file: starts with {start!r}, must with two zeros")
+    code, ndim = start[2], start[3]
     if code not in _ELEMENT_TYPES:
         known = ", ".join(f"0x{known:02x}" for known in _ELEMENT_TYPES)
         raise WorkloadError(f"{path}: IDX type code 0x{code:02x} must be one of {known}")
-    start = 4 + 4 * ndim
-    if ndim == 0 or len(data) < start:
+    extents = stream.read(4 * ndim)
+    if ndim == 0 or len(extents) < 4 * ndim:
         raise WorkloadError(f"{path}: IDX header of {ndim} dimensions is empty or cut short")
-    shape = tuple(int(extent) for extent in np.frombuffer(data, ">u4", ndim, offset=4))
+    shape = tuple(int(extent) for extent in np.frombuffer(extents, ">u4"))
+    if ndim > _MOST_AXES or 0 in shape:
+        raise WorkloadError(
+            f"{path}: IDX shape {shape[:8]}; allowed: at most {_MOST_AXES} extents, each from 1"
+        )
     dtype = np.dtype(_ELEMENT_TYPES[code])
     promised = math.prod(shape) * dtype.itemsize
-    if len(data) - start != promised:
+    data = stream.read(min(promised, most) + 1)
+    if len(data) > most:
         raise WorkloadError(
-            f"{path}: {len(data) - start} bytes of data, must be {promised} for shape {shape}"
+            f"{path}: unpacks to more than {most} bytes; allowed: {_SMALL}, or {_MOST_RATIO} times "
+            "the file's size"
         )
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    if len(data) != promised:
+        held = len(data) + len(stream.read(_FURTHER))
+        more = "at least " if held == len(data) + _FURTHER else ""
+        raise WorkloadError(
+            f"{path}: {more}{held} bytes of data, must be {promised} for shape {shape}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def read_fashion_mnist(folder: str | Path) -> FashionMnist:
@@ -140,14 +171,23 @@ def _existing(folder: Path, name: str) -> Path:
     raise WorkloadError(f"{folder}: has neither {name} nor {name}.gz")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WorkloadError(f"{path}: cannot be read: {error.strerror}") from None
-    if path.suffix != ".gz" and not data.startswith(_GZIP_MAGIC):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise WorkloadError(f"{path}: corrupt gzip file: {error}") from None
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """A file's content, out of its gzip wrapping if it has one, and how many bytes that may be."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        magic = file.read(len(_GZIP_MAGIC))
+        file.seek(0)
+        if path.suffix != ".gz" and magic != _GZIP_MAGIC:
+            yield file, size
+        else:
+            with gzip.open(file) as unpacked:
+                yield cast(IO[bytes], unpacked), most_unpacked(size)
+
+
+def most_unpacked(packed: int) -> int:
+    """Return how many bytes may come out of so many compressed ones.
+
+    Images have seldom a tenth of their size; deflate's limit is a thousandth, which fills a memory.
+    """
+    return max(_SMALL, _MOST_RATIO * packed)

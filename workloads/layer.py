@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -9,6 +10,16 @@ from typing import cast
 
 Pair = tuple[int, int]
 Shape = tuple[int, int, int, int]
+
+# Far above any network, and low enough for counts of bits in 64-bit integers and for arrays over
+# one dimension: a file of a few bytes can ask for any size.
+LARGEST_EXTENT = 1 << 22
+_LARGEST_WINDOW = 1 << 16  # rows or columns of a filter
+_LARGEST_TENSOR = 1 << 36  # elements
+_LARGEST_WORK = 1 << 56  # multiply-accumulates
+_LONGEST_TEXT = 1_000  # characters of a name
+# Unicode categories that move a terminal's cursor, break lines, hide or reorder what stands there.
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class WorkloadError(ValueError):
@@ -28,8 +39,9 @@ class ConvLayer:
     Every spelling is normalised on construction, so equal layers compare and hash equal. Read the
     normalised values from `strides`, `dilations`, `paddings`, `height` and `width`.
 
-    Raises `WorkloadError` for an empty name, a value that is not an int in range, a kernel that
-    exceeds the padded input, or an H (W) that does not give P (Q).
+    Raises `WorkloadError` for a name that is empty or holds control characters, a value that is not
+    an int in range, sizes beyond what can be counted here, a kernel that exceeds the padded input,
+    or an H (W) that does not give P (Q).
     """
 
     name: str
@@ -48,8 +60,7 @@ class ConvLayer:
     W: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise WorkloadError(f"layer {self.name!r}: name must be a non-empty string")
+        check_name("layer", self.name)
         owner = f"layer {self.name!r}"
         for field in ("N", "G", "K", "C", "P", "Q", "R", "S"):
             self._normalise(field, integer(owner, field, getattr(self, field)))
@@ -59,6 +70,7 @@ class ConvLayer:
         self._normalise("padding", (top, bottom, left, right))
         self._settle_extent("H", "P", "R", self.strides[0], (top, bottom), self.dilations[0])
         self._settle_extent("W", "Q", "S", self.strides[1], (left, right), self.dilations[1])
+        self._check_sizes(owner)
 
     @classmethod
     def on_input(
@@ -213,8 +225,65 @@ class ConvLayer:
             )
         self._normalise(stored, extent)
 
+    def _check_sizes(self, owner: str) -> None:
+        for shape in (self.input_shape, self.weight_shape, self.output_shape):
+            check_shape(owner, shape)
+        if max(self.R, self.S) > _LARGEST_WINDOW:
+            raise WorkloadError(
+                f"{owner}: a filter of {self.R} x {self.S}; allowed: at most {_LARGEST_WINDOW} each"
+            )
+        check_work(owner, self.macs)
+
     def _normalise(self, field: str, value: object) -> None:
         object.__setattr__(self, field, value)
+
+
+def check_name(kind: str, name: object) -> None:
+    """Raise `WorkloadError` unless a name is text that is not empty, printable, and not too long.
+
+    ``kind`` says what bears the name.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise WorkloadError(f"{kind} {name!r}: name must be a non-empty string")
+    check_text(kind, name)
+
+
+def check_text(kind: str, text: str) -> None:
+    """Raise `WorkloadError` for control characters, or text beyond a name's length."""
+    if len(text) > _LONGEST_TEXT:
+        raise WorkloadError(
+            f"{kind} {text[:40]!r}...: {len(text)} characters; allowed: at most {_LONGEST_TEXT}"
+        )
+    control = next((one for one in text if is_control(one)), None) if text else None
+    if control is not None:
+        raise WorkloadError(
+            f"{kind} {text!r}: holds the control character {control!r}; allowed: printable text"
+        )
+
+
+def is_control(character: str) -> bool:
+    """Return whether a character acts on a terminal or on its neighbours, and shows nothing."""
+    return not character.isprintable() and unicodedata.category(character) in _CONTROLS
+
+
+def check_shape(owner: str, shape: Sequence[int]) -> None:
+    """Raise `WorkloadError` for sizes beyond what can be counted here."""
+    elements = 1
+    for extent in shape:
+        elements *= extent
+        if extent > LARGEST_EXTENT or elements > _LARGEST_TENSOR:
+            raise WorkloadError(
+                f"{owner}: a tensor of {' x '.join(map(str, shape))} elements; allowed: at most "
+                f"{LARGEST_EXTENT} along an axis and {_LARGEST_TENSOR} in all"
+            )
+
+
+def check_work(owner: str, macs: int) -> None:
+    """Raise `WorkloadError` for more multiply-accumulates than can be counted here."""
+    if macs > _LARGEST_WORK:
+        raise WorkloadError(
+            f"{owner}: {macs} multiply-accumulates; allowed: at most {_LARGEST_WORK}"
+        )
 
 
 def span(taps: int, dilation: int) -> int:
@@ -230,11 +299,13 @@ def output_extent(extent: int, taps: int, stride: int, pads: Pair, dilation: int
     return (extent + sum(pads) - span(taps, dilation)) // stride + 1
 
 
-def integer(owner: str, field: str, value: object, least: int = 1) -> int:
-    """Return ``value`` as an int >= ``least``, or raise `WorkloadError` naming owner and field."""
+def integer(owner: str, field: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """Return ``value`` as an int in range, or raise `WorkloadError` naming owner and field."""
     # bool is an Integral, but K=True is a slip of the caller's, not a size.
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise WorkloadError(f"{owner}: {field}={value!r} must be an int >= {least}")
+    if most is not None and int(value) > most:
+        raise WorkloadError(f"{owner}: {field}={value!r} must be at most {most}")
     return int(value)
 
 
@@ -243,12 +314,15 @@ def pair(owner: str, field: str, value: object, least: int = 1) -> Pair:
     items = value if isinstance(value, Sequence) else (value, value)
     if len(items) != 2:
         raise WorkloadError(f"{owner}: {field}={value!r} must be an int or (rows, columns)")
-    return integer(owner, field, items[0], least), integer(owner, field, items[1], least)
+    rows, columns = (integer(owner, field, item, least, LARGEST_EXTENT) for item in items)
+    return rows, columns
 
 
 def _four_sides(owner: str, padding: object) -> Shape:
     if isinstance(padding, Sequence) and len(padding) == 4:
-        top, bottom, left, right = (integer(owner, "padding", side, 0) for side in padding)
+        top, bottom, left, right = (
+            integer(owner, "padding", side, 0, LARGEST_EXTENT) for side in padding
+        )
         return top, bottom, left, right
     if isinstance(padding, Sequence) and len(padding) != 2:
         raise WorkloadError(

@@ -63,6 +63,13 @@ def load_with_weights(
         return network, {}
 
 
+def runs_code(source: object) -> bool:
+    """Return whether loading ``source`` calls a function that it names."""
+    if not isinstance(source, str | Path):
+        return False
+    return Path(source).suffix.lower() not in (*_TEXT_FILES, ".onnx") and ":" in str(source)
+
+
 def save_workload(network: Network, path: str | Path) -> None:
     """Write a network as a ``.yaml``, ``.yml`` or ``.csv`` file that `load_workload` reads back.
 
@@ -97,7 +104,7 @@ def _import(source: str | Path | Module, shapes: Shapes | None) -> Imported | No
         from bfpsim.workloads.importers.onnx.model import import_onnx
 
         return import_onnx(text, shapes)
-    if suffix not in _TEXT_FILES and ":" in text:
+    if runs_code(source):
         from bfpsim.workloads.importers.torch.module import import_module_function
 
         return import_module_function(text, shapes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError
+from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError, check_name
 from bfpsim.workloads.node import Node, node_shape
 
 
@@ -22,8 +22,7 @@ class Network:
     _shapes: dict[str, Shape] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise WorkloadError(f"network {self.name!r}: name must be a non-empty string")
+        check_name("network", self.name)
         object.__setattr__(self, "nodes", tuple(self.nodes))
         if not self.nodes:
             raise WorkloadError(f"network {self.name!r}: must have at least one node")

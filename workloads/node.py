@@ -12,6 +12,10 @@ from bfpsim.workloads.layer import (
     Pair,
     Shape,
     WorkloadError,
+    check_name,
+    check_shape,
+    check_text,
+    check_work,
     integer,
     output_extent,
     pair,
@@ -156,9 +160,10 @@ def node_shape(network: str, node: Node, shapes: dict[str, Shape]) -> Shape:
     Raises `WorkloadError` if the name is empty or taken, an input is no node before this one, an
     attribute is missing or belongs to another operation, or shapes do not agree.
     """
+    check_name(f"network {network!r}: node", node.name)
     owner = f"network {network!r}: node {node.name!r}"
-    if not isinstance(node.name, str) or not node.name.strip():
-        raise WorkloadError(f"{owner}: name must be a non-empty string")
+    for text in (node.function, node.unverified):
+        check_text(f"{owner}: text", text)
     if node.name in shapes:
         raise WorkloadError(f"{owner}: name is taken by an earlier node")
     if node.op not in _INPUT_COUNTS:
@@ -217,6 +222,7 @@ def _four(owner: str, field: str, shape: Sequence[int]) -> Shape:
     if len(shape) != 4:
         raise WorkloadError(f"{owner}: {field}={shape!r} must be (N, H, W, C)")
     N, H, W, C = (integer(owner, field, extent) for extent in shape)
+    check_shape(f"{owner}: {field}", (N, H, W, C))
     return N, H, W, C
 
 
@@ -253,6 +259,7 @@ def _product_shape(owner: str, node: Node, layer: ConvLayer, inputs: list[Shape]
                 f"{owner}: input {source!r} has shape {shape}, must have the elements of "
                 f"{node.repeats} times {wanted}"
             )
+    check_work(owner, node.repeats * layer.macs)
     samples = inputs[0][0]
     if node.repeats % samples:
         raise WorkloadError(

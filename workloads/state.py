@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bfpsim.workloads.files.text import quote
+from bfpsim.workloads.images import most_unpacked
 from bfpsim.workloads.layer import WorkloadError
 
 # Where training scripts keep the state dict in a file that holds more.
 _INSIDE = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
-_PARALLEL = "module."  # what DataParallel puts before every name
+# What torch.compile and DataParallel put before every name, the outer one first.
+_WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
+_NEITHER = "is no safetensors file and no state dict of torch.save"
+_ALLOWED = "what torch.save(module.state_dict(), FILE) writes"
 
 
 def load_into(module: nn.Module, path: str | Path) -> None:
     """Load a safetensors file, or what ``torch.save`` wrote of a state dict, into a module.
 
     A state dict may stand under one of the usual keys (``state_dict``, ``model``, ...), and its
-    names behind ``module.``. Nothing but tensors is unpickled.
+    names behind ``module.`` or ``_orig_mod.``. Nothing but tensors is unpickled.
 
     Raises WorkloadError, naming the file, if it cannot be read, tensors are missing, are not the
-    module's, have another shape, or hold NaN or infinity; the module is then as it was.
+    module's, have another shape or no plain values, or hold NaN or infinity; the module is then as
+    it was.
     """
     state = _read(Path(path))
-    if state and all(name.startswith(_PARALLEL) for name in state):
-        state = {name[len(_PARALLEL) :]: tensor for name, tensor in state.items()}
     tensors = module.state_dict()
+    for prefix in _WRAPPERS:
+        other = state.keys() != tensors.keys()
+        if state and other and all(name.startswith(prefix) for name in state):
+            state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
     faults = {
         "missing": tensors.keys() - state.keys(),
         "not its own": state.keys() - tensors.keys(),
     }
     for fault, names in faults.items():
         if names:
-            some = ", ".join(sorted(names)[:8]) + (", ..." if len(names) > 8 else "")
+            some = ", ".join(map(_shown, sorted(names)[:8])) + (", ..." if len(names) > 8 else "")
             raise WorkloadError(
                 f"{path}: {len(names)} tensors {fault} for {type(module).__name__}: {some}; "
                 f"allowed: exactly its {len(tensors)}"
@@ -50,6 +58,12 @@ def load_into(module: nn.Module, path: str | Path) -> None:
             raise WorkloadError(
                 f"{path}: tensor {name!r} is {tuple(own.shape)}; allowed: {tuple(tensor.shape)}"
             )
+        if own.layout != torch.strided or own.device.type != "cpu" or own.is_quantized:
+            raise WorkloadError(f"{path}: tensor {name!r} is not dense; allowed: plain values")
+        if own.is_complex() and not tensor.is_complex():
+            raise WorkloadError(
+                f"{path}: tensor {name!r} is {own.dtype}; allowed: {tensor.dtype}, or real numbers"
+            )
         if own.is_floating_point() and not own.isfinite().all():
             bad = int((~own.isfinite()).sum())
             raise WorkloadError(
@@ -58,23 +72,32 @@ def load_into(module: nn.Module, path: str | Path) -> None:
     module.load_state_dict(state)
 
 
+def _shown(name: str) -> str:
+    shown = quote(name)
+    return name if shown == f"'{name}'" else shown
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     content: Any
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
+            _check_unpacked(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except WorkloadError:
+        raise
     except OSError as error:
         raise WorkloadError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (
-        SafetensorError, RuntimeError, ValueError, EOFError, KeyError,
-        pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise WorkloadError(
-            f"{path}: is no safetensors file and no state dict of torch.save: {first}"
-        ) from None
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to load the file with weights_only=False, which runs its code.
+        other = re.search(r"GLOBAL ([\w.]+)", str(error))
+        holds = f"holds {other[1]}, which is no tensor" if other else "holds more than tensors"
+        raise WorkloadError(f"{path}: {_NEITHER}: {holds}; allowed: {_ALLOWED}") from None
+    except Exception as error:  # whatever torch trips over in damaged bytes
+        first = next(iter(str(error).splitlines()), "")
+        wrong = "" if "weights_only" in first else f": {type(error).__name__} {first}".rstrip()
+        raise WorkloadError(f"{path}: {_NEITHER}{wrong}; allowed: {_ALLOWED}") from None
     for key in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -86,3 +109,13 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path}: holds {type(content).__name__}; allowed: a state dict, name to tensor"
         )
     return dict(content)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it weighs; torch packs nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as packed:
+        unpacked = sum(member.file_size for member in packed.infolist())
+    if unpacked > most_unpacked(path.stat().st_size):
+        raise WorkloadError(f"{path}: unpacks to {unpacked} bytes; allowed: what torch.save wrote")

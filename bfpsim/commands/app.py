@@ -92,6 +92,13 @@ def run(arguments: list[str]) -> int:
     except (MemoryError, OverflowError) as error:
         complain(f"sizes beyond what can be counted here: {error}; allowed: smaller ones")
         return 2
+    except UnicodeEncodeError as error:
+        lacking = error.object[error.start : error.start + 1]
+        complain(
+            f"the output's encoding, {error.encoding}, has no {lacking!r}; allowed: utf-8 "
+            "(PYTHONIOENCODING=utf-8), or files by --out"
+        )
+        return 2
     except ValueError as error:
         if not isinstance(error, _bad_input()):
             raise

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.emit import complain, print_table
+from bfpsim.commands.emit import complain, print_table, say
 
 arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
 
@@ -50,9 +50,9 @@ def check(
             bad += 1
             complain(str(error))
         else:
-            print(f"{file}: valid ({spec.name})")
+            say(f"{file}: valid ({spec.name})")
             for line in demand_text(full_array(spec), "in a cycle of all lanes"):
-                print(f"{file}: {line}")
+                say(f"{file}: {line}")
     if bad:
         raise typer.Exit(2)
 

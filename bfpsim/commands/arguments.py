@@ -46,6 +46,12 @@ FormatName = Annotated[
         "or three, for I,W,O, joined by commas.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Let the file's networks be module:function or file.py:function: it runs."
+    ),
+]
 LayerName = Annotated[str | None, typer.Option(help="Only this layer.")]
 ObjectiveName = Annotated[Objective, typer.Option("--objective", help="What is to be least.")]
 

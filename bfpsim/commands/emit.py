@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bfpsim.reports.report import Report
 
 
+_LONGEST = 10_000  # characters of a message
+
+
 @dataclass(frozen=True)
 class Output:
     """Options that say where a report goes."""
@@ -46,11 +49,11 @@ class Output:
             sys.stdout.write(report.to_csv())
         elif self.out is not None:
             files = ", ".join(path.name for path in report.write(self.out))
-            print(f"wrote {files} to {self.out}")
+            say(f"wrote {files} to {self.out}")
         else:
             print_table(report.table)
             for line in report.lines:
-                print(line)
+                say(line)
 
 
 def check_folder(out: Path) -> None:
@@ -59,16 +62,40 @@ def check_folder(out: Path) -> None:
         raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
 
 
+def shown(text: str) -> str:
+    """Return text with its control characters as escapes, lines as they are."""
+    if text.isprintable():  # as nearly all is: nothing to load
+        return text
+    from bfpsim.workloads.files.text import visible
+
+    return visible(text)
+
+
 def complain(message: str) -> None:
     """Print one line on stderr."""
-    print(f"bfpsim: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    print(f"bfpsim: {shown(line)}", file=sys.stderr)
+
+
+def say(line: str) -> None:
+    """Print one line on stdout."""
+    print(shown(line))
 
 
 def print_table(table: RenderableType) -> None:
     """Print a table at the terminal's width, or at 200 columns where there is no terminal."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
-    Console(width=terminal_width()).print(table)
+    console = Console(width=terminal_width())
+    # Names come from files: what acts on a terminal is shown, not done.
+    parts = (
+        part if part.control else Segment(shown(part.text), part.style)
+        for part in console.render(table)
+    )
+    console.print(Segments(list(parts)), end="")
 
 
 def terminal_width() -> int:

@@ -23,7 +23,7 @@ from bfpsim.commands.arguments import (
     tile_sizes,
     with_groups,
 )
-from bfpsim.commands.emit import Output
+from bfpsim.commands.emit import Output, say
 from bfpsim.commands.progress import progress
 
 if TYPE_CHECKING:
@@ -161,4 +161,4 @@ def map_layers(
         output.emit(mapping_report(frame))
     else:
         write_mappings(frame, output.file)
-        print(f"wrote {output.file}")
+        say(f"wrote {output.file}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bfpsim.commands.emit import shown
+
 if TYPE_CHECKING:
     from bfpsim.search.sweep.run import Progress
 
@@ -16,23 +18,24 @@ def progress(title: str, steps: int | None) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
     elif steps is None:
-        with console.status(title) as status:
-            yield lambda step: status.update(f"{title}: {step}")
+        with console.status(Text(shown(title))) as status:
+            yield lambda step: status.update(Text(shown(f"{title}: {step}")))
     else:
         columns = (
-            TextColumn(title),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[at]}"),
+            TextColumn("{task.fields[at]}", markup=False),
         )
         with Bars(*columns, console=console, transient=True) as bars:
-            task = bars.add_task(title, total=steps, at="")
-            yield lambda step: bars.update(task, advance=1, at=step)
+            task = bars.add_task(shown(title), total=steps, at="")
+            yield lambda step: bars.update(task, advance=1, at=shown(step))
 
 
 @contextmanager
@@ -60,7 +63,7 @@ def sweep_progress(title: str) -> Iterator[Callable[[Progress], None]]:
                 )
             (task,) = bars.tasks
             rate = f"{task.speed:.2g}/s" if task.speed else ""
-            bars.update(task.id, completed=progress.done, rate=rate, note=_note(progress))
+            bars.update(task.id, completed=progress.done, rate=rate, note=shown(_note(progress)))
 
         yield show
 

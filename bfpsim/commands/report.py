@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.emit import check_folder
+from bfpsim.commands.arguments import TrustOption
+from bfpsim.commands.emit import check_folder, say
+from bfpsim.commands.progress import progress
 
 
 def report(
@@ -30,6 +32,7 @@ def report(
             help="A CSV file with label, energy_pj and accuracy_loss, to draw one over the other.",
         ),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Show what a sweep found: tables, figures, and one page with both that works offline.
 
@@ -37,14 +40,12 @@ def report(
     that is empty, running or failed in part is reported as far as it is, and what is missing said.
     """
     check_folder(out)
-    from rich.console import Console
-
     from bfpsim.reports.store.write import write_report
 
-    with Console(stderr=True).status("reading") as status:
-        made = write_report(store, out, sweep=sweep, accuracy=accuracy, progress=status.update)
+    with progress("report", None) as step:
+        made = write_report(store, out, sweep=sweep, accuracy=accuracy, trust=trust, progress=step)
     counts = {"points": made.points, "failed": made.failed, "missing": made.missing}
     listed = ", ".join(
         f"{count:,} {name}" for name, count in counts.items() if count or name == "points"
     )
-    print(f"wrote report.html and {len(made.files) - 1} tables and figures to {out}: {listed}")
+    say(f"wrote report.html and {len(made.files) - 1} tables and figures to {out}: {listed}")

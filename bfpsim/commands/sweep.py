@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.arguments import UsageError, with_groups
-from bfpsim.commands.emit import Output, complain
+from bfpsim.commands.arguments import TrustOption, UsageError, with_groups
+from bfpsim.commands.emit import Output, complain, say
 from bfpsim.commands.progress import sweep_progress
 
 
@@ -36,6 +36,7 @@ def sweep(
         typer.Option(metavar="ADDRESS", help="A Dask scheduler (tcp://...) in their place."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try failed points again.")] = False,
+    trust: TrustOption = False,
     output: Output,
 ) -> None:
     """Simulate every point of a sweep that the store does not hold yet.
@@ -50,7 +51,7 @@ def sweep(
     from bfpsim.search.sweep.run import sweep as run
     from bfpsim.search.sweep.spec import load_spec
 
-    wanted = load_spec(spec)
+    wanted = load_spec(spec, trust=trust)
     kept = store or spec.with_suffix(".sqlite")
     try:
         with sweep_progress(spec.stem) as progress:
@@ -63,7 +64,7 @@ def sweep(
         raise typer.Exit(130) from None
     if output.out is not None:
         names = ", ".join(path.name for path in results.export(output.out))
-        print(f"wrote {names} to {output.out}")
+        say(f"wrote {names} to {output.out}")
     else:
         output.emit(sweep_report(results, spec.stem))
     for line in sweep_warnings(results.points):

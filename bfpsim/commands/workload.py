@@ -17,7 +17,7 @@ from bfpsim.commands.arguments import (
     shapes,
     with_groups,
 )
-from bfpsim.commands.emit import Output, check_folder, print_table, terminal_width
+from bfpsim.commands.emit import Output, check_folder, print_table, say, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -88,10 +88,10 @@ def import_workload(
     print_table(catalog_table(catalog_frame([network])))
     if len(host := host_frame(network)):
         print_table(host_table(host))
-    print(f"wrote {', '.join(files)} to {out}")
+    say(f"wrote {', '.join(files)} to {out}")
     if missing:
         some = ", ".join(missing) if weights else "any layer"
-        print(f"no weights written: there are none of {some}")
+        say(f"no weights written: there are none of {some}")
 
 
 def _without(network: Network, weights: Container[str]) -> list[str]:

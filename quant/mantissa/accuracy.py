@@ -13,7 +13,7 @@ from bfpsim.quant.mantissa.minifloat import EXPONENT_BITS, MANTISSA_BITS, MiniFl
 from bfpsim.quant.mantissa.weights import check_weights, stored_weights
 from bfpsim.quant.study.accuracy import accuracy_loss, logits_of, top_k
 from bfpsim.quant.study.datasets import Dataset
-from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model, tensor_digest
+from bfpsim.quant.torch.model import Codings, QuantizedModel, tensor_digest, uncalibrated_model
 from bfpsim.quant.torch.operand import Mode
 
 if TYPE_CHECKING:
@@ -145,12 +145,12 @@ def measure_tolerance(
 
     Returns its rows behind the columns model (the name), family (the module's class), kind
     (``transformer`` if it multiplies activations with each other, else ``convolutional``) and
-    parameters (how many). Raises as `quantize_model`, `check_weights` and `measure_accuracy` do.
+    parameters (how many). Raises as `uncalibrated_model`, `check_weights` and `measure_accuracy`.
     """
     import pandas as pd
 
     some = dataset.batch(range(min(4, len(dataset)))).inputs
-    model = quantize_model(module, some, None, [], name=name)
+    model = uncalibrated_model(module, (some,), name)
     check_weights(name, stored_weights(model, some[:1]))
     formats = [MiniFloat(max(EXPONENT_BITS), m, rounding) for m in WIDTHS]
     frame = measure_accuracy(model, dataset, formats, activations, batch=batch, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from bfpsim.workloads.layer import WorkloadError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+_MOST_PIXELS = 1 << 26
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -49,6 +51,7 @@ class Fit:
         if self.resize is not None and self.resize != min(image.size):
             short = min(image.size)
             width, height = (self.resize * side // short for side in image.size)
+            _check_pixels((width, height))
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         if self.crop is None:
             return image
@@ -103,7 +106,11 @@ class ImageFolder:
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         """Read a file's pixels: uint8 (channels, H, W)."""
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+                opened = Image.open(path, formats=_FORMATS)
+            with opened as image:
+                _check_pixels(image.size)
                 if image.mode.startswith(("I", "F")):
                     raise WorkloadError(f"mode {image.mode}; allowed: 8 bits per channel")
                 fitted = self.fit.apply(image.convert(_MODES[self.channels]))
@@ -112,10 +119,18 @@ class ImageFolder:
         except UnidentifiedImageError:
             allowed = ", ".join(_FORMATS)
             raise WorkloadError(f"{path}: is no image; allowed: {allowed}") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # whatever decoders trip over in damaged bytes
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            raise WorkloadError(f"{path}: cannot be read: {reason}") from None
+            wrong = " ".join(str(reason).split()) or type(error).__name__
+            raise WorkloadError(f"{path}: cannot be read: {wrong}") from None
         return np.asarray(fitted).reshape(fitted.height, fitted.width, -1).transpose(2, 0, 1)
+
+
+def _check_pixels(size: tuple[int, int]) -> None:
+    """Raise WorkloadError for an image that would fill the memory, decoded or resized."""
+    width, height = size
+    if width * height > _MOST_PIXELS:
+        raise WorkloadError(f"{width}x{height} pixels; allowed: at most {_MOST_PIXELS} in all")
 
 
 def read_image_folder(

@@ -8,6 +8,8 @@ network at a swapped operand, `Fisher` makes the estimate.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -22,9 +24,11 @@ from torch.nn import functional as F  # noqa: N812
 from bfpsim.quant.formats import BFP, Format, FormatError
 from bfpsim.quant.formats.ties import OperandKey
 from bfpsim.quant.study.accuracy import logits_of
-from bfpsim.quant.torch.model import QuantizedModel
+from bfpsim.quant.torch.model import QuantizedModel, tensor_digest, weights_digest
 from bfpsim.quant.torch.operand import Mode, Operand, sqnr_db
 from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.table import csv_of, original
+from bfpsim.workloads.files.text import quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +40,7 @@ _NUMBERS = {
 }  # fmt: skip
 COLUMNS = ("layer", "tensor", "format", *_NUMBERS)
 _HEADER = "# bfpsim sensitivity "
+_LARGEST_FILE = 1 << 26  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +54,24 @@ class Sensitivity:
         image [bit]
     images: how many it was measured on
     accuracy: of the float network on them, top-1
+    weights, data: digests of the network's weights, and of the images with their labels; empty if
+        nobody knows them
     """
 
     table: pd.DataFrame
     network: str
     images: int
     accuracy: float
+    weights: str = ""
+    data: str = ""
 
     def save(self, path: str | Path) -> None:
         """Write the table as CSV behind a line of comment, whole or not at all; OSError."""
-        about = {"network": self.network, "images": self.images, "accuracy": self.accuracy}
-        text = self.table.to_csv(index=False, lineterminator="\n")
-        write_atomic(path, f"{_HEADER}{json.dumps(about)}\n{text}")
+        about = {
+            "network": self.network, "images": self.images, "accuracy": self.accuracy,
+            "weights": self.weights, "data": self.data,
+        }  # fmt: skip
+        write_atomic(path, f"{_HEADER}{json.dumps(about)}\n{csv_of(self.table)}")
 
     @classmethod
     def load(cls, path: str | Path) -> Sensitivity:
@@ -69,32 +80,51 @@ class Sensitivity:
         Raises FormatError, naming the file and of a bad cell its row (1 is the first below the
         columns' names) and column, if it is something else; OSError.
         """
-        import pandas as pd
-
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        try:
+            if len(content) > _LARGEST_FILE:
+                raise ValueError(f"is longer than {_LARGEST_FILE} bytes")
+            first, _, rows = content.decode("utf-8").partition("\n")
+            if not first.startswith(_HEADER):
+                raise ValueError(f"starts with {first[:40]!r}")
             try:
-                first = file.readline()
-                if not first.startswith(_HEADER):
-                    raise ValueError(f"starts with {first[:40]!r}")
-                match json.loads(first[len(_HEADER) :]):
-                    case {
-                        "network": str(network), "images": int(images),
-                        "accuracy": int() | float() as accuracy,
-                    } if images > 0 and 0 <= accuracy <= 1:  # fmt: skip
-                        pass
-                    case _:
-                        raise ValueError(f"header {first[len(_HEADER) :].strip()!r}")
-                # As text: names may be numbers, and what is no number is to be quoted.
-                table = pd.read_csv(file, dtype=str, keep_default_na=False)
-                if tuple(table.columns) != COLUMNS:
-                    raise ValueError(f"columns {list(table.columns)}")
-                for name in _NUMBERS:
-                    table[name] = [_number(x, row, name) for row, x in enumerate(table[name], 1)]
-                return cls(table, network, images, accuracy)
-            except ValueError as error:
-                raise FormatError(
-                    f"{path}: {error}; allowed: a table of `bfpsim quantize --sensitivity`"
-                ) from None
+                about = json.loads(first[len(_HEADER) :])
+            except RecursionError:
+                about = None
+            match about:
+                case {
+                    "network": str(network), "images": int(images),
+                    "accuracy": int() | float() as accuracy,
+                } if images > 0 and 0 <= accuracy <= 1:  # fmt: skip
+                    weights, data = (str(about.get(key, "")) for key in ("weights", "data"))
+                case _:
+                    raise ValueError(f"header {quote(first[len(_HEADER) :].strip())}")
+            return cls(_table(rows), network, images, accuracy, weights, data)
+        except (ValueError, csv.Error) as error:
+            wrong = " ".join(str(error).split())
+            raise FormatError(
+                f"{path}: {wrong}; allowed: a table of `bfpsim quantize --sensitivity`"
+            ) from None
+
+
+def _table(text: str) -> pd.DataFrame:
+    """The rows of a file; raises ValueError or csv.Error."""
+    import pandas as pd
+
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header, *rows = [cells for cells in reader if cells] or [[]]
+    if tuple(header) != COLUMNS:
+        raise ValueError(f"columns {quote(header)}")
+    for row, cells in enumerate(rows, 1):
+        if len(cells) != len(COLUMNS):
+            raise ValueError(f"row {row}: {len(cells)} cells, not {len(COLUMNS)}")
+    # As text: names may be numbers, and what is no number is to be quoted.
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
+    table["layer"] = [original(cell) for cell in table["layer"]]
+    for name in _NUMBERS:
+        table[name] = [_number(x, row, name) for row, x in enumerate(table[name], 1)]
+    return table
 
 
 def _number(cell: str, row: int, column: str) -> float:
@@ -102,10 +132,10 @@ def _number(cell: str, row: int, column: str) -> float:
     kind = _NUMBERS[column]
     try:
         number = int(cell) if kind == "a whole number" else float(cell)
-    except (ValueError, TypeError):  # no text at all: the row is too short
+    except ValueError:
         number = math.nan
     if math.isnan(number) or (math.isinf(number) and kind != "a number"):
-        raise ValueError(f"row {row}: {column} {cell!r} is not {kind}")
+        raise ValueError(f"row {row}: {column} {quote(cell)} is not {kind}")
     return number
 
 
@@ -168,7 +198,15 @@ def measure_sensitivity(
         )
         for (layer, tensor, fmt), total in sums.items()
     ]
-    return Sensitivity(pd.DataFrame(rows, columns=list(COLUMNS)), model.title, n, right / n)
+    return Sensitivity(
+        *(pd.DataFrame(rows, columns=list(COLUMNS)), model.title, n, right / n),
+        *(weights_digest(model), images_digest(inputs, labels)),
+    )
+
+
+def images_digest(inputs: Tensor, labels: Tensor) -> str:
+    """The digest of images and their classes, by which a table knows what it was measured on."""
+    return tensor_digest([("inputs", inputs), ("labels", labels)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,13 +189,22 @@ class QuantizedModel(nn.Module):
     def calibrate(self, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
         """Take E_top of every activation from the float network's values on these inputs.
 
-        Raises FormatError, naming the product, for values that are not finite.
+        Raises FormatError if there are none, as of a generator that is used up, and, naming the
+        product, for values that are not finite.
         """
+        some = iter(batches)
+        first = next((batch for batch in some if _samples(batch)), None)
+        if first is None:
+            raise FormatError(
+                f"calibration of {self.title}: there are no inputs; allowed: at least one batch "
+                "(a generator gives each only once)"
+            )
         for operand in self._operands.values():
             operand.top = None
         with self.in_mode(Mode.CALIBRATE), torch.no_grad():
-            for batch in batches:
-                self(*(batch if isinstance(batch, tuple) else (batch,)))
+            for batch in chain([first], some):
+                if _samples(batch):
+                    self(*(batch if isinstance(batch, tuple) else (batch,)))
         for operand in self._operands.values():
             if operand.top is None and not operand.stored:
                 operand.top = 0  # as of a tensor that is all zero
@@ -247,12 +256,23 @@ def quantize_model(
     multiply-accumulates, and as `QuantizedModel.choose` and `calibrate`.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    captured = capture(module, arguments)
-    title = name or type(module).__name__
-    _check_covered(captured, title)
-    model = QuantizedModel(captured, title, len(arguments[0]))
+    model = uncalibrated_model(module, arguments, name)
     model.choose(chosen, tied=tied)
     model.calibrate([arguments] if calibration is None else calibration)
+    return model
+
+
+def uncalibrated_model(
+    module: nn.Module, inputs: tuple[Tensor, ...], name: str | None = None
+) -> QuantizedModel:
+    """Return the module with operands in floats, and no E_top until `QuantizedModel.calibrate`.
+
+    Parameters and errors are those of `quantize_model`.
+    """
+    captured = capture(module, inputs)
+    title = name or type(module).__name__
+    _check_covered(captured, title)
+    model = QuantizedModel(captured, title, len(inputs[0]))
     model.set_mode(Mode.QUANTIZE)
     return model
 
@@ -271,6 +291,11 @@ def _check_covered(captured: Captured, title: str) -> None:
         )
     if not captured.sites:
         raise FormatError(f"module {title}: has no product to quantise; allowed: {_ALLOWED}")
+
+
+def _samples(batch: Tensor | tuple[Tensor, ...]) -> int:
+    """How many values a batch holds."""
+    return sum(tensor.numel() for tensor in (batch if isinstance(batch, tuple) else (batch,)))
 
 
 def _codings(chosen: Chosen) -> Codings:
@@ -385,6 +410,19 @@ def _operations(captured: Captured) -> list[Operation]:
 
 def _name(coding: Coding | None) -> str:
     return "float32" if coding is None else str(coding)
+
+
+def weights_digest(model: QuantizedModel) -> str:
+    """The digest of a model's weights, whatever its operands are stored in."""
+    own = {module for module in model.modules() if isinstance(module, Operand)}
+    return tensor_digest(
+        (f"{path}.{name}", tensor)
+        for path, module in model.named_modules()
+        if module not in own
+        for name, tensor in chain(
+            module.named_parameters(recurse=False), module.named_buffers(recurse=False)
+        )
+    )
 
 
 def tensor_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -25,6 +25,7 @@ from bfpsim.reports.style import (
     SKY,
     VERMILION,
     drawing,
+    plain_powers,
     save,
 )
 from bfpsim.reports.tradeoff import plot_tradeoff
@@ -327,6 +328,8 @@ def _scatter(axes: Axes, layers: pd.DataFrame) -> None:
     axes.plot(simulated, mbit["exact_bits"], "o", color=BLUE, ms=4, mfc="none", label="exact")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plain_powers(axes.xaxis)
+    plain_powers(axes.yaxis)
     axes.grid(True, axis="both")
     axes.set_title("every layer of every point")
     axes.set_xlabel("simulated, whole bursts [Mbit]")

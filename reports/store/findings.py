@@ -17,16 +17,19 @@ from bfpsim.mapping.energy import beyond_movement
 from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.search.buffers import constant_prices
 from bfpsim.search.store import Entry, StoreError, StoreReader
+from bfpsim.search.sweep.check import RecordError
 from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import LayerRecord, Record, utilisation_of
 from bfpsim.search.sweep.spec import load_spec
 from bfpsim.search.sweep.tables import compulsory_pj, cycle_sums, mapping_columns, point_labels
 from bfpsim.sim.validate import RUNGS
+from bfpsim.workloads.files.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_LONGEST = 1_000  # characters of a reason
 _OFTEN = 500  # points between two reports of progress
 
 _Row = dict[str, Any]
@@ -103,6 +106,8 @@ def read_findings(
     store: str | Path,
     sweep: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    trust: bool = False,
 ) -> Findings:
     """Read all points of a store, or those of one sweep.
 
@@ -110,6 +115,7 @@ def read_findings(
         depends on what they are, not on when they were simulated
     sweep: the sweep's YAML file, which knows what is missing and what the failed points were
     progress: called with a few words now and then
+    trust: whether the sweep's networks may be functions, as in `load_spec`
 
     Raises StoreError for a store that cannot be read, SweepError for a wrong sweep.
     """
@@ -117,7 +123,7 @@ def read_findings(
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "does not exist"
         raise StoreError(f"{path}: {wrong}; allowed: a file that `bfpsim sweep` wrote")
-    points = None if sweep is None else plan(load_spec(sweep))
+    points = None if sweep is None else plan(load_spec(sweep, trust=trust))
     reading = _Reading()
     with StoreReader(path) as opened:
         held = opened.keys(POINTS)
@@ -237,16 +243,14 @@ class _Reading:
         if entry is None:
             gap = {"state": "missing", "reason": "not simulated yet"}
         elif entry.record is None:
-            gap = {"state": "failed", "reason": entry.error}
+            gap = {"state": "failed", "reason": visible(entry.error or "")[:_LONGEST]}
         else:
             try:
-                record = Record.from_json(entry.record)
-            except (LookupError, TypeError, ValueError):
-                gap = {"state": "unreadable", "reason": "no record of this version of bfpsim"}
-            else:
-                self._take(key, row, record)
+                self._take(key, row, Record.from_json(entry.record))
                 return
-        self._gaps.append(_Gap(row | gap | {"key": key}, hardware))
+            except RecordError as error:
+                gap = {"state": "unreadable", "reason": str(error)}
+        self._gaps.append(_Gap(row | gap | {"key": visible(key)[:_LONGEST]}, hardware))
 
     def _take(self, key: str, row: _Row, record: Record) -> None:
         arch, layers = record.arch, record.layers

@@ -16,7 +16,7 @@ from bfpsim.reports.store.page import Column, PageTable, Section, render
 from bfpsim.reports.style import BITS, ENERGY, TIME, Unit, readable
 from bfpsim.reports.tables import demand_text
 from bfpsim.reports.tradeoff import read_accuracies, unbeaten
-from bfpsim.workloads.files.atomic import write_atomic
+from bfpsim.workloads.files.atomic import all_or_none, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,16 +62,18 @@ def write_report(
     *,
     sweep: str | Path | None = None,
     accuracy: str | Path | None = None,
+    trust: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> StoreReport:
     """Write what a store holds: points.csv, layers.csv, traffic.csv, figures, and report.html.
 
     store: a file that `bfpsim sweep` wrote, finished or not
-    folder: is made if it does not exist; files of the same names are replaced
+    folder: is made if it does not exist; files of the same names are replaced, all or none
     sweep: the sweep's YAML file; without it, all points of the store are taken, and which are
         missing is not known
     accuracy: a CSV file with the columns label, energy_pj [pJ] and accuracy_loss [share of the
         images], such as the choices of a search: adds the figure of accuracy against energy
+    trust: whether the sweep's networks may be functions, which are called, as in `load_spec`
     progress: called with a few words now and then
 
     Equal results make equal bytes. Raises StoreError, SweepError or AccuracyError for a file that
@@ -79,9 +81,7 @@ def write_report(
     """
     tell = progress or (lambda _: None)
     accuracies = None if accuracy is None else read_accuracies(accuracy)
-    findings = read_findings(store, sweep, progress)
-    out = Path(folder)
-    out.mkdir(parents=True, exist_ok=True)
+    findings = read_findings(store, sweep, progress, trust=trust)
     tables = {
         "points": findings.points,
         "layers": findings.layers,
@@ -92,27 +92,28 @@ def write_report(
         tables["accuracy"] = accuracies.assign(
             unbeaten=accuracies.index.isin(unbeaten(accuracies).index)
         )
-    files = []
-    for name, frame in tables.items():
-        tell(f"writing {name}.csv")
-        write_csv(frame, out / f"{name}.csv")
-        files.append(out / f"{name}.csv")
-    sections = []
-    for section, paths in draw_figures(findings, accuracies, out, tell):
-        sections.append(section)
-        files += paths
-    tell("writing report.html")
     states = findings.gaps["state"].value_counts()
-    page = render(
-        f"Sweep: {Path(store).name}",
-        _facts(findings, sweep, accuracy),
-        _warnings(findings),
-        _parts(_page_tables(findings, tables), sections),
-    )
-    write_atomic(out / "report.html", page)
-    files.append(out / "report.html")
+    names, sections = [], []
+    with all_or_none(folder) as out:
+        for name, frame in tables.items():
+            tell(f"writing {name}.csv")
+            write_csv(frame, out / f"{name}.csv")
+            names.append(f"{name}.csv")
+        for section, paths in draw_figures(findings, accuracies, out, tell):
+            sections.append(section)
+            names += [path.name for path in paths]
+        tell("writing report.html")
+        page = render(
+            f"Sweep: {Path(store).name}",
+            _facts(findings, sweep, accuracy),
+            _warnings(findings),
+            _parts(_page_tables(findings, tables), sections),
+        )
+        write_atomic(out / "report.html", page)
+        names.append("report.html")
     missing = int(states.get("missing", 0))
-    return StoreReport(tuple(files), len(findings.points), int(states.sum()) - missing, missing)
+    files = tuple(Path(folder) / name for name in names)
+    return StoreReport(files, len(findings.points), int(states.sum()) - missing, missing)
 
 
 def _parts(tables: list[PageTable], sections: list[Section]) -> list[Section | PageTable]:

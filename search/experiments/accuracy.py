@@ -11,9 +11,9 @@ from bfpsim.quant.formats import FormatError
 from bfpsim.quant.study.accuracy import top_k
 from bfpsim.quant.study.additivity import Additivity, check_additivity
 from bfpsim.quant.study.comparison import compare_formats
-from bfpsim.quant.study.datasets import Dataset, first
-from bfpsim.quant.study.sensitivity import Sensitivity
-from bfpsim.quant.torch.model import QuantizedModel
+from bfpsim.quant.study.datasets import Batch, Dataset
+from bfpsim.quant.study.sensitivity import Sensitivity, images_digest
+from bfpsim.quant.torch.model import QuantizedModel, weights_digest
 from bfpsim.quant.torch.operand import Mode
 from bfpsim.search.bitwidth.problem import Losses, make_losses
 from bfpsim.search.bitwidth.search import Proposal, SearchResult
@@ -75,7 +75,15 @@ def _sensitivity(
     space: Space, classifier: Classifier, table: str | Path | None, progress: Phases
 ) -> Sensitivity:
     if table is not None and Path(table).exists():
-        return Sensitivity.load(table)
+        known = Sensitivity.load(table)
+        own = weights_digest(classifier.model)
+        if known.weights != own:
+            weights = f"of weights {known.weights!r}" if known.weights else "that names no weights"
+            raise FormatError(
+                f"{table}: a table {weights}, for {classifier.name}, whose are {own!r}; allowed: "
+                "one measured on these weights, or a new file"
+            )
+        return known
     sensitivity = measure_on(classifier.model, classifier.sample, space.formats, progress)
     if table is not None:
         sensitivity.save(table)
@@ -91,8 +99,8 @@ def _loss_per_nat(
     that is lost loses no more, however large the divergence, and small losses drown in the noise
     of so many images.
     """
-    model, count = classifier.model, sensitivity.images
-    whole = first(classifier.sample, count).batch(range(count))
+    model = classifier.model
+    whole = _measured_images(classifier, sensitivity)
     mixed = check_additivity(model, sensitivity, *whole, choices=_CHOICES, progress=progress)
     mild = mixed.table["accuracy_loss"] <= _MILD
     slope = Additivity(mixed.table[mild]).slope("accuracy_loss", by="kl")
@@ -102,6 +110,21 @@ def _loss_per_nat(
             f"{len(whole[0])} images; allowed: more images, or a value above 0 of your own"
         )
     return slope
+
+
+def _measured_images(classifier: Classifier, sensitivity: Sensitivity) -> Batch:
+    """The images that a sensitivity was measured on: the sample's, or those of all."""
+    count = sensitivity.images
+    for images in (classifier.sample, classifier.images):
+        if len(images) >= count:
+            whole = images.batch(range(count))
+            if images_digest(*whole) == sensitivity.data:
+                return whole
+    raise FormatError(
+        f"sensitivity table of {sensitivity.network}: measured on {count} images "
+        f"{sensitivity.data!r}, which are not the first ones here; allowed: the same images, or a "
+        "loss per nat (--nat)"
+    )
 
 
 def confirm_choices(

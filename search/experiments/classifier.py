@@ -93,7 +93,7 @@ def quantize(
 ) -> QuantizedModel:
     """The module with every operand quantised; raises as `make_classifier`.
 
-    inputs: some images; calibration: those from which E_top is taken, none if none is needed
+    inputs: some images; calibration: those from which E_top is taken
     """
     model = quantize_model(module, inputs, None, calibration, name=name)
     with torch.no_grad():

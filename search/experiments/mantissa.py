@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from bfpsim.arch import Arch
@@ -35,8 +36,10 @@ from bfpsim.quant.mantissa.weights import (
     pooled,
     stored_weights,
 )
+from bfpsim.quant.study.accuracy import logits_of
 from bfpsim.quant.study.datasets import Dataset
-from bfpsim.search.experiments.classifier import module_network, quantize
+from bfpsim.quant.torch.model import uncalibrated_model
+from bfpsim.search.experiments.classifier import module_network
 from bfpsim.search.phases import Phases, silent
 from bfpsim.sim.simulate import simulate_network
 from bfpsim.workloads import LayerWeights, Network
@@ -161,8 +164,9 @@ def study_mantissa(
     """
     name = name or type(module).__name__
     some = images.batch(range(min(unit_images, len(images)))).inputs
-    # No E_top is needed, and so no calibration.
-    model = quantize(name, module, some[:4], [])
+    model = uncalibrated_model(module, (some[:4],), name)  # these formats have no E_top
+    with torch.no_grad():
+        logits_of(model, some[:4])
     weights = stored_weights(model, some[:1])
     check_weights(name, weights)
     formats = grid(rounding)

@@ -13,12 +13,14 @@ from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, parse_fo
 from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.spec import Loc, Setting, Source, Spec, SweepError
 from bfpsim.workloads import Network, WorkloadError, load_workload
+from bfpsim.workloads.load import runs_code
 
 T = TypeVar("T")
 N = TypeVar("N", Arch, Network)
 
 _CHOICES = ("arch", "network", "format", "objective", "model")
 """Axes that are no path into the architecture; the first three have no default."""
+_MOST_POINTS = 1_000_000
 
 
 def plan(spec: Spec) -> tuple[Point, ...]:
@@ -27,6 +29,8 @@ def plan(spec: Spec) -> tuple[Point, ...]:
     Raises SweepError for a setting, or a combination of settings, that makes no point: before
     anything runs.
     """
+    if (count := spec.count()) > _MOST_POINTS:
+        raise spec.source.error((), f"has {count} points; allowed: at most {_MOST_POINTS}")
     planner = _Planner(spec.source, spec.ladder)
     return tuple(planner.point(settings) for settings in spec.settings())
 
@@ -51,7 +55,7 @@ class _Planner:
             if axis not in chosen:
                 key = axis if axis == "arch" else f"{axis}s"
                 raise self._source.error((), f"{key} is missing; allowed: {key}, or an axis {axis}")
-        network = self._unique(chosen["network"], self._once(chosen["network"], _network))
+        network = self._unique(chosen["network"], self._once(chosen["network"], self._network))
         formats: LayerFormats = self._once(chosen["format"], _formats)
         hardware = [one for one in settings if one.axis not in _CHOICES]
         return Point(
@@ -63,6 +67,16 @@ class _Planner:
             self._ladder,
             tuple((one.axis, one.value) for one in hardware),
         )
+
+    def _network(self, value: Any) -> Network:
+        if not self._source.trusted and runs_code(value):
+            raise SweepError(
+                f"{value!r} would be run as it is loaded; allowed: a network's name or file, or "
+                "--trust"
+            )
+        network = value if isinstance(value, Network) else load_workload(value)
+        network.check_layers()
+        return network
 
     def _arch(self, base: Setting, hardware: Sequence[Setting]) -> Arch:
         """The base architecture with the settings made, those of one part of it at once.
@@ -117,12 +131,6 @@ def _load_arch(value: object) -> Arch:
     if not isinstance(value, str | Path):
         raise ArchError(f"{value!r} is no architecture; allowed: a shipped name or a YAML file")
     return load_arch(value)
-
-
-def _network(value: Any) -> Network:
-    network = value if isinstance(value, Network) else load_workload(value)
-    network.check_layers()
-    return network
 
 
 def _formats(value: object) -> LayerFormats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
@@ -15,11 +16,14 @@ from typing import Any
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Counts, Flow, Kind, energy_pj
 from bfpsim.mapping.energy import Energy, Work, energy_of
+from bfpsim.mapping.nest import TENSORS, Tensor
 from bfpsim.mapping.nest import Mapping as Tiling
-from bfpsim.mapping.nest import Tensor
 from bfpsim.mapping.objective import Objective
+from bfpsim.search.sweep.check import RecordError, check
 from bfpsim.sim.demand import Demand, Passed, demands
 from bfpsim.sim.utilisation import Utilisation
+from bfpsim.sim.validate import RUNGS
+from bfpsim.workloads.layer import check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +163,54 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """The record that `to_json` wrote."""
-        data = json.loads(text)
-        kinds = [_layer(kind) for kind in data["kinds"]]
-        layers = (replace(kinds[kind], layer=name) for name, kind in data["layers"])
-        return cls(data["network"], Arch.model_validate(data["arch"]), tuple(layers))
+        """The record that `to_json` wrote.
+
+        Raises RecordError for anything else.
+        """
+        try:
+            data = json.loads(text)
+            kinds = [_layer(kind) for kind in data["kinds"]]
+            names = [(name, kinds[kind]) for name, kind in data["layers"]]
+            arch, network = Arch.model_validate(data["arch"]), data["network"]
+            for kind in kinds:
+                check(kind, LayerRecord)
+                _check_keys(kind, arch)
+            if not names:
+                raise RecordError("no layer")
+            for name in (network, *(name for name, _ in names)):
+                check_name("record of", name)
+            return cls(network, arch, tuple(replace(kind, layer=name) for name, kind in names))
+        except RecordError:
+            raise
+        except (
+            LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+        ) as error:  # fmt: skip
+            wrong = " ".join(f"{type(error).__name__} {error}".split())
+            raise RecordError(f"no record of this version of bfpsim ({wrong[:200]})") from None
+
+
+def _check_keys(layer: LayerRecord, arch: Arch) -> None:
+    """Raise RecordError for other tensors, levels or rungs than there are, or no work at all."""
+    _, *inside = levels = [level.name for level in arch.levels]
+    expected: list[tuple[str, Mapping[Any, Any], Sequence[str]]] = [
+        ("stalls", layer.stalls, TENSORS),
+        ("compulsory", layer.compulsory, TENSORS),
+    ]
+    if layer.models is not None:
+        expected += [
+            ("exact_inside", layer.models.exact_inside, inside),
+            ("paper_inside", layer.models.paper_inside, inside),
+            ("rungs", layer.models.rungs, RUNGS),
+        ]
+    for name, held, keys in expected:
+        if {*held} != {*keys}:
+            raise RecordError(f"{name} of {sorted(map(str, held))[:8]}, not of {', '.join(keys)}")
+    if not {flow.level for flow in layer.traffic} <= {*levels}:
+        raise RecordError(f"traffic of levels that {arch.name} has not")
+    if not {*layer.mapping.inner} <= {*inside}:
+        raise RecordError(f"a mapping of levels that {arch.name} has not")
+    if 0 in (layer.macs, layer.passes, layer.operand_bits, layer.cycles, layer.steady_cycles):
+        raise RecordError("a layer without work")
 
 
 def _plain(layer: LayerRecord) -> dict[str, Any]:
@@ -197,7 +244,14 @@ def _layer(data: dict[str, Any]) -> LayerRecord:
 
 def _models(data: dict[str, Any]) -> Models:
     fractions = {
-        name: {key: Fraction(bits) for key, bits in data[name].items()}
+        name: {key: _fraction(bits) for key, bits in data[name].items()}
         for name in ("paper_inside", "rungs")
     }
-    return Models(**data | fractions | {"paper": Fraction(data["paper"])})
+    return Models(**data | fractions | {"paper": _fraction(data["paper"])})
+
+
+def _fraction(text: str) -> Fraction:
+    """A fraction as `str` spells it; not 1e999999999, which fills the memory."""
+    if not re.fullmatch(r"-?[0-9]{1,400}(/[1-9][0-9]{0,399})?", text):
+        raise RecordError(f"{text[:40]!r} is no fraction")
+    return Fraction(text)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bfpsim.search.store import Store, StoreError
+from bfpsim.search.sweep.check import RecordError
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import Record
 from bfpsim.search.sweep.tables import PointResult, Tables, axis_types, level_names, tables
+from bfpsim.workloads.files.table import csv_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ class Results:
     def __iter__(self) -> Iterator[PointResult]:
         """Every point with its record or its error.
 
-        Raises StoreError if the store lacks a point.
+        Raises StoreError if the store lacks a point, or has something else in its place.
         """
         with Store(self.store) as store:
             for place, point in enumerate(self.points):
@@ -46,7 +48,12 @@ class Results:
                         f"{self.store}: lacks point {place}; run the sweep again, with a new file "
                         "if that does not help"
                     )
-                record = None if entry.record is None else Record.from_json(entry.record)
+                try:
+                    record = None if entry.record is None else Record.from_json(entry.record)
+                except RecordError as error:
+                    raise StoreError(
+                        f"{self.store}: point {place}: {error}; run the sweep with a new file"
+                    ) from None
                 yield PointResult(place, point, record, entry.error)
 
     def tables(self) -> Tables:
@@ -111,7 +118,7 @@ def _write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:
 
 
 class _Csv:
-    """'\\n' line ends, floats in full precision."""
+    """As `csv_of` spells it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,7 +126,7 @@ class _Csv:
 
     def append(self, frame: pd.DataFrame) -> None:
         first = self._file.tell() == 0
-        frame.to_csv(self._file, index=False, header=first, lineterminator="\n")
+        self._file.write(csv_of(frame, header=first))
 
     def close(self) -> None:
         self._file.close()

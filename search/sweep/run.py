@@ -52,6 +52,7 @@ def sweep(
     workers: int | None = None,
     cluster: str | None = None,
     retry: bool = False,
+    trust: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Results:
     """Evaluate every point of a sweep that the store does not hold yet; keep each when it is done.
@@ -61,6 +62,7 @@ def sweep(
     workers: processes on this machine, by default one per core
     cluster: in their place, the address of a Dask scheduler: "tcp://127.0.0.1:8786"
     retry: evaluate again what failed
+    trust: whether networks of a file may be functions, as in `load_spec`
     progress: called after every few points, at least once a second
 
     A point that fails is kept with its error, and does not stop the others. Ctrl-C waits for what
@@ -74,7 +76,7 @@ def sweep(
         raise SweepError(f"workers={workers}; allowed: a whole number from 1")
     if workers is not None and cluster is not None:
         raise SweepError("workers and cluster exclude each other; allowed: one of them")
-    points = plan(spec if isinstance(spec, Spec) else load_spec(spec))
+    points = plan(spec if isinstance(spec, Spec) else load_spec(spec, trust=trust))
     with Store(store) as opened, _first_interrupt() as stop:
         ledger = Ledger(points, opened, retry, progress)
         try:

@@ -13,6 +13,7 @@ axes:
 from __future__ import annotations
 
 import difflib
+import math
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from bfpsim.arch.plain_yaml import PlainYamlError, check_plain
 from bfpsim.mapping.mapper import Model
 from bfpsim.mapping.objective import Objective
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+_LARGEST_FILE = 1 << 20  # bytes
+_BY_ALIAS = 10_000  # values that aliases may stand for
 
 Loc = tuple[int | str, ...]
 """Keys and places that lead to a value of the file."""
@@ -41,10 +46,16 @@ class SweepError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The file of a sweep: a name for messages, and what ruamel read, which knows lines."""
+    """Where a sweep comes from.
+
+    name: for messages
+    read: what ruamel read, which knows lines
+    trusted: whether networks may be functions, which are called
+    """
 
     name: str
     read: Any = None
+    trusted: bool = True
 
     def error(self, loc: Loc, wrong: object) -> SweepError:
         """The error of the value at `loc`: `file:line: key: what is wrong; what is allowed`."""
@@ -103,6 +114,15 @@ class Spec(BaseModel):
         """The file, for messages."""
         return self._source
 
+    def count(self) -> int:
+        """How many points there are."""
+        lengths = [len(values) for values in self.axes.values()]
+        if self.points is not None:
+            combinations = len(self.points)
+        else:
+            combinations = lengths[0] if self.kind == "zip" and lengths else math.prod(lengths)
+        return len(self.networks or "1") * len(self.formats or "1") * combinations
+
     def settings(self) -> Iterator[tuple[Setting, ...]]:
         """The settings of every point, in the order of the tables: the last axis runs fastest."""
         given = {"arch": [self.arch], "objective": [self.objective], "model": [self.model]}
@@ -154,37 +174,47 @@ def _wrong(key: str, wrong: str) -> PydanticCustomError:
     return PydanticCustomError("inconsistent", "{wrong}", {"key": key, "wrong": wrong})
 
 
-def load_spec(source: str | Path | Mapping[str, Any]) -> Spec:
+def load_spec(source: str | Path | Mapping[str, Any], *, trust: bool = False) -> Spec:
     """The sweep that a YAML file describes, or a mapping of the same keys.
+
+    trust: whether a file's networks may be module:function or file.py:function, which are run as
+        they are loaded; a mapping's may
 
     Raises SweepError: `file:line: key: what is wrong; what is allowed`.
     """
     if isinstance(source, Mapping):
         return _validate(dict(source), Source("sweep"))
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     name = str(source)
     try:
-        text = Path(source).read_text("utf-8-sig")
-        data = YAML(typ="safe", pure=True).load(text)
+        with open(source, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise SweepError(f"{name}: is too long; allowed: at most {_LARGEST_FILE} bytes")
+        text = data.decode("utf-8-sig")
+        check_plain(text, _BY_ALIAS)
+        content = YAML(typ="safe", pure=True).load(text)
         read = YAML(typ="rt", pure=True).load(text)
     except OSError as error:
         reason = error.strerror or error
         raise SweepError(f"{name}: cannot be read: {reason}; give a YAML file") from None
+    except SweepError:
+        raise
+    except PlainYamlError as error:
+        raise SweepError(f"{name}:{error.line}: {error}") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         problem = (error.problem or "").partition(" with value")[0]
         wrong = _one_line(f"{error.context or ''} {problem}")
         raise SweepError(f"{name}{line}: not valid YAML: {wrong}") from None
-    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, an impossible date
+    except Exception as error:  # no UTF-8, an impossible date: ruamel raises what it trips over
         raise SweepError(f"{name}: not valid YAML: {_one_line(error)}") from None
-    except RecursionError:
-        raise SweepError(f"{name}: nested too deep; allowed keys: {_key_names()}") from None
-    if not isinstance(data, dict):
+    if not isinstance(content, dict):
         raise SweepError(f"{name}: is no mapping; allowed keys: {_key_names()}")
-    return _validate(data, Source(name, read))
+    return _validate(content, Source(name, read, trust))
 
 
 def _validate(data: dict[str, Any], source: Source) -> Spec:

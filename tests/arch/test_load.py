@@ -220,6 +220,14 @@ def test_errors_name_file_line_key_fault_and_remedy(old: str, new: str, message:
         ("name: \x00", "tiny.yaml: not valid YAML: unacceptable character"),
         ("name: 2020-13-01", "tiny.yaml: not valid YAML: month must be in 1..12"),
         ("[" * 200, "tiny.yaml:1: nested too deep; at most 16 levels"),
+        ("name: x\n[[a]]: 1\n", "tiny.yaml:2: a key is a list or a mapping; write keys as text"),
+        ("name: x\n? {a: b}\n: 1\n", "tiny.yaml:2: a key is a list or a mapping"),
+        ("name: x\n*a : 1\n", "tiny.yaml:2: a key is the alias 'a'; write keys as text"),
+        (
+            "%YAML 1.9\n---\nname: x",
+            "tiny.yaml: not valid YAML: version minor part can only be 2 or 1",
+        ),
+        ("name: !!bool x", "tiny.yaml:1: tag 'tag:yaml.org,2002:bool'"),
     ],
 )
 def test_what_is_no_architecture_at_all(text: str, message: str) -> None:

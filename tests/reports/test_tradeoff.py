@@ -121,7 +121,7 @@ def test_other_columns_stay(tmp_path):
     path.write_text("label,accuracy_loss,energy_pj,bits\n007,-0.01,1e6,8\n")
     frame = read_accuracies(path)
     assert frame.to_dict(orient="records") == [
-        {"label": "007", "accuracy_loss": -0.01, "energy_pj": 1e6, "bits": 8}
+        {"label": "007", "accuracy_loss": -0.01, "energy_pj": 1e6, "bits": "8"}
     ]
 
 
@@ -130,7 +130,14 @@ def test_other_columns_stay(tmp_path):
     [
         ("label,energy_pj\na,1\n", "has no column 'accuracy_loss'; needed: label, energy_pj,"),
         ("label,energy_pj,accuracy_loss\n", "has no row; needed: at least one"),
-        ("", "is no CSV file"),
+        ("", "is empty; needed: label, energy_pj, accuracy_loss"),
+        ("label,energy_pj,accuracy_loss\nx,a,1e6,\n", ":2: 4 cells; allowed: 3, as the header has"),
+        ("label,energy_pj,accuracy_loss\nx,1e6,0,\n", ":2: 4 cells; allowed: 3, as the header has"),
+        ("label,energy_pj,accuracy_loss\nx,1e6\n", ":2: 2 cells; allowed: 3, as the header has"),
+        ("label,label,energy_pj,accuracy_loss\n,x,1,0\n", ":1: column 'label' stands twice"),
+        ("label,energy_pj,accuracy_loss\na\x1b[31m,1,0\n", ":2: cell 'a\\x1b[31m': holds the co"),
+        ('label,energy_pj,accuracy_loss\n"a,1,0\n', "is no CSV file (unexpected end of data)"),
+        (f"label,energy_pj,accuracy_loss\na,{9 * 600},0\n".replace("5400", "9" * 5000), ":2: cell"),
         ("label,energy_pj,accuracy_loss\na,1,0\nb,x,0\n", ":3: energy_pj: 'x'; allowed: a number"),
         ("label,energy_pj,accuracy_loss\na,-1,0\n", ":2: energy_pj: '-1'; allowed: a number of pJ"),
         ("label,energy_pj,accuracy_loss\na,1,5\n", ":2: accuracy_loss: '5'; allowed: a share of"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfpsim.search.store import Entry, Store, StoreError, StoreReader
+from bfpsim.search.store import Entry, Stages, Store, StoreError, StoreReader, _stage_key
 
 RESULTS = {f"key{n}": f"[{n * 1001}]" for n in range(40)}
 
@@ -258,3 +258,28 @@ def test_a_store_cut_short_names_itself_and_a_remedy(filled):
     os.truncate(filled, filled.stat().st_size // 2)
     with pytest.raises(StoreError, match=r"is corrupt .*\.recover` may save its rows"):
         contents(filled)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON results BEGIN DELETE FROM results; END",
+        "DROP TABLE results; CREATE VIEW results AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL "
+        "SELECT x + 1 FROM n) SELECT 'point' kind, x key, x record, NULL error, 0 checksum FROM n",
+        "CREATE TABLE more (a)",
+    ],
+)
+def test_a_schema_of_anothers_making_is_refused(filled, change):
+    with sqlite3.connect(filled) as db:
+        db.executescript(change)
+    db.close()
+    for kind in (Store, StoreReader):
+        with pytest.raises(StoreError, match="its table is not the one that bfpsim makes"):
+            kind(filled)
+
+
+def test_a_stage_that_is_no_json_is_refused(tmp_path):
+    with Store(tmp_path / "store") as store:
+        store.put("nat", _stage_key("x"), "[" * 100_000)
+        with pytest.raises(StoreError, match="stage nat: is no result"):
+            Stages(store).get("nat", "x")

@@ -12,7 +12,7 @@ from tests.idx_file import CODES, idx_bytes
 
 @given(
     array=st.sampled_from(sorted(CODES)).flatmap(
-        lambda code: hnp.arrays(code, hnp.array_shapes(max_dims=4, min_side=0, max_side=4))
+        lambda code: hnp.arrays(code, hnp.array_shapes(max_dims=4, min_side=1, max_side=4))
     ),
     zipped=st.booleans(),
 )
@@ -27,6 +27,8 @@ def test_reads_what_the_format_describes(tmp_path_factory, array, zipped):
 
 
 SAMPLE = idx_bytes(np.arange(6, dtype="i2").reshape(2, 3))
+_ROWS = bytes([0, 0, 8, 1]) + (1 << 30).to_bytes(4, "big")
+BOMB = gzip.compress(_ROWS + bytes(1 << 20), mtime=0) + 300 * gzip.compress(bytes(1 << 20))
 ZIPPED = gzip.compress(SAMPLE, mtime=0)
 
 
@@ -37,6 +39,14 @@ ZIPPED = gzip.compress(SAMPLE, mtime=0)
         ("a", b"\0\0\x08", "not an IDX file"),
         ("a", b"\x89PNG" + SAMPLE, "not an IDX file"),
         ("a", b"\0\0\x0a" + SAMPLE[3:], "type code 0x0a must be one of 0x08, 0x09"),
+        ("a", b"\0\0\x08\4" + bytes(4) + b"\xff" * 12, r"shape \(0, .*\); allowed: at most 8 ext"),
+        ("a", b"\0\0\x08\1" + bytes(4), r"shape \(0,\); allowed: at most 8 extents, each from 1"),
+        ("a", b"\0\0\x08\x09" + bytes([0, 0, 0, 1] * 9) + b"a", "allowed: at most 8 extents"),
+        (
+            "a.gz",
+            BOMB,
+            "unpacks to more than 268435456 bytes; allowed: 268435456, or 100 times",
+        ),
         ("a", b"\0\0\x08\0", "header of 0 dimensions"),
         ("a", SAMPLE[:11], "header of 2 dimensions is empty or cut short"),
         ("a", SAMPLE[:-1], r"11 bytes of data, must be 12 for shape \(2, 3\)"),

@@ -163,6 +163,29 @@ def test_a_layer_must_have_a_name(name):
         ConvLayer(**GOOD | {"name": name})
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\x9b", "\u202eb", "a\u2028", "\ud800"])
+def test_a_name_must_not_act_on_a_terminal(name):
+    with pytest.raises(WorkloadError, match="holds the control character") as caught:
+        ConvLayer(**GOOD | {"name": name})
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"N": 2**27 + 1},
+        {"K": 2**21, "C": 2**21},
+        {"N": 2**27, "K": 2**16, "C": 1},
+        {"R": 2**17, "padding": (2**17 - 1, 0, 0, 0)},
+        {"N": 2**20, "K": 2**20, "C": 2**17},
+    ],
+)
+def test_sizes_that_cannot_be_counted_are_refused(change):
+    with pytest.raises(WorkloadError, match=r"layer 'conv': .*; allowed: at most") as caught:
+        ConvLayer(**GOOD | {"P": 1, "Q": 1, "H": None, "W": None} | change)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

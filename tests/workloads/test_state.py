@@ -1,6 +1,7 @@
 """Users' checkpoints: every usual way to write one, and every way one can be wrong."""
 
 import re
+import zipfile
 
 import pytest
 import torch
@@ -106,3 +107,48 @@ def test_files_that_are_no_state_dict(tmp_path, kind, capsys) -> None:
     ):
         load_into(module(), path)
     assert capsys.readouterr().out == ""
+
+
+def test_no_message_advises_to_load_unsafely(tmp_path) -> None:
+    """A whole module, as `torch.save(module, ...)` writes it, holds classes beside tensors."""
+    path = tmp_path / "whole.pt"
+    for zipped in (True, False):
+        torch.save(module(), path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(WorkloadError) as caught:
+            load_into(module(), path)
+        assert str(caught.value) == (
+            f"{path}: is no safetensors file and no state dict of torch.save: holds "
+            "torch.nn.modules.container.Sequential, which is no tensor; allowed: what "
+            "torch.save(module.state_dict(), FILE) writes"
+        )
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."]
+)
+def test_names_of_wrapped_modules(tmp_path, prefix) -> None:
+    state = {f"{prefix}{name}": tensor for name, tensor in module(1).state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    loaded = module(0)
+    load_into(loaded, tmp_path / "w.pt")
+    assert equal(loaded, module(1))
+
+
+def test_a_packed_checkpoint_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bfpsim.workloads.images._SMALL", 1 << 20)
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a/data.pkl", b"\x80\x02}.")
+        packed.writestr("a/data/0", bytes(3 << 20))
+    with pytest.raises(WorkloadError, match="unpacks to 3145732 bytes; allowed: what torch"):
+        load_into(module(), path)
+
+
+def test_tensors_that_are_not_plain_are_refused(tmp_path) -> None:
+    path = tmp_path / "w.pt"
+    for change in (torch.Tensor.to_sparse, lambda t: t.to("meta"), lambda t: t.to(torch.complex64)):
+        state = module(1).state_dict()
+        state["0.weight"] = change(state["0.weight"])
+        torch.save(state, path)
+        with pytest.raises(WorkloadError, match=r"w\.pt: tensor '0\.weight' is"):
+            load_into(module(0), path)

@@ -1,7 +1,8 @@
 """A network as a CSV file: one row per node, every size written out, for spreadsheets.
 
 Lists of numbers are joined by ``x`` (1x224x224x3), the inputs' names by ``;``. What follows from
-other cells may be left blank.
+other cells may be left blank. A text that a spreadsheet would take for a formula has ``'`` before
+it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bfpsim.workloads.files.row import KEYS, Cell, Row, Value, all_values, network_of
+from bfpsim.workloads.files.table import inert, original
 from bfpsim.workloads.files.text import quote, read_text, write_text
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.network import Network
@@ -30,7 +32,8 @@ def write_csv(network: Network, path: str | Path) -> None:
     lines = [_line(HEADER, ",")]
     for node in network.nodes:
         values = all_values(node)
-        lines.append(_line([network.name, *(_cell(key, values.get(key, "")) for key in KEYS)], ","))
+        cells = (_cell(key, values.get(key, "")) for key in KEYS)
+        lines.append(_line([inert(network.name), *map(inert, cells)], ","))
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -54,7 +57,7 @@ def read_csv(path: str | Path) -> Network:
                 f"{file}:{line}: {len(record)} cells; allowed: {len(header)}, as the header has"
             )
         texts = {
-            key: text if key in _TEXTS else text.strip()
+            key: original(text) if key in _TEXTS else text.strip()
             for key, text in zip(header, record, strict=True)
         }
         named = texts.pop("network") or network

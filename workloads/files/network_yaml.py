@@ -89,7 +89,7 @@ def _safe(value: Value) -> Value:
 
 def _root(file: str, text: str) -> Part:
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
         # Composed, not constructed: scalars stay the text that they are, and know their lines.
@@ -98,10 +98,10 @@ def _root(file: str, text: str) -> Part:
         mark = error.problem_mark or error.context_mark
         wrong = _one_line(f"is not valid YAML: {error.context or ''} {error.problem or ''}")
         raise _error(file, mark.line + 1 if mark else 1, wrong) from None
-    except (YAMLError, ValueError) as error:  # ValueError: an escape of no character
-        raise WorkloadError(f"{file}: is not valid YAML: {_one_line(str(error))}") from None
     except RecursionError:
         raise WorkloadError(f"{file}: is nested too deep; allowed: a list of nodes") from None
+    except Exception as error:  # an escape of no character: ruamel raises what it trips over
+        raise WorkloadError(f"{file}: is not valid YAML: {_one_line(str(error))}") from None
     if root is None:
         raise WorkloadError(f"{file}: is empty; allowed: name and nodes")
     return root

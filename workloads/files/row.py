@@ -7,7 +7,7 @@ What follows from the nodes above may be left out, and must agree where it is gi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,7 +15,7 @@ from typing import cast
 
 from bfpsim.workloads.builder import NetworkBuilder
 from bfpsim.workloads.files.text import quote
-from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError
+from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, check_name
 from bfpsim.workloads.network import Network
 from bfpsim.workloads.node import LAYER_OPS, OPS, Node, Op, Pool
 
@@ -124,11 +124,16 @@ class Row:
         return f"{self.file}:{self.lines.get(key, self.line)}: node {quote(name)}"
 
 
-def network_of(name: str, rows: Iterable[Row]) -> Network:
-    """Return the network of these rows, each of which reads only rows above it.
+def network_of(name: str, rows: Sequence[Row]) -> Network:
+    """Return the network of these rows, at least one, each of which reads only rows above it.
 
-    Raises `WorkloadError`, naming file and line, for the first row that makes no node.
+    Raises `WorkloadError`, naming the file, for the name, and with the line for the first row that
+    makes no node.
     """
+    try:
+        check_name("network", name)
+    except WorkloadError as error:
+        raise WorkloadError(f"{rows[0].file}: {error}") from None
     build = NetworkBuilder(name)
     for row in rows:
         node = _node(row, build.shapes)

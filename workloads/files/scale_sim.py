@@ -85,16 +85,18 @@ def _sizes(place: str, columns: tuple[str, ...], cells: list[str]) -> tuple[int,
         )
     wanted = list(zip(columns[1:], cells[1:], strict=False))
     for column, cell in wanted:
-        if not re.fullmatch(r"0*[1-9][0-9]{0,17}", cell):
+        if not re.fullmatch(r"0{0,99}[1-9][0-9]{0,17}", cell):
             raise WorkloadError(
                 f"{place}: {column}: {quote(cell)} is refused; allowed: a whole number from 1"
             )
     for cell in cells[len(columns) :]:
         if re.fullmatch(r"[0-9]+\s*:\s*[0-9]+", cell) and len({*cell.split(":")}) > 1:
-            raise WorkloadError(f"{place}: sparsity {cell!r} is refused; allowed: 1:1, dense")
+            raise WorkloadError(f"{place}: sparsity {quote(cell)} is refused; allowed: 1:1, dense")
     batch = cells[len(columns)] if columns == _PRODUCTS and len(cells) > len(columns) else ""
-    if batch.isdigit() and int(batch) != 1:
-        raise WorkloadError(f"{place}: batch {batch!r} is refused; allowed: 1, or a row for each")
+    if re.fullmatch(r"[0-9]+", batch) and batch.lstrip("0") != "1":
+        raise WorkloadError(
+            f"{place}: batch {quote(batch)} is refused; allowed: 1, or a row for each"
+        )
     return tuple(int(cell) for _, cell in wanted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bfpsim.workloads.files.atomic import write_atomic
-from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.layer import WorkloadError, is_control
 
 _LONGEST = 120  # characters of a quoted value
 
@@ -46,3 +46,10 @@ def quote(value: object) -> str:
     """Return a value as an error shows it: in quotes, on one line, its middle left out if long."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}"
+
+
+def visible(text: str) -> str:
+    """Return text with its control characters as escapes such as ``\\x1b``, lines as they are."""
+    if text.isprintable():
+        return text
+    return "".join(repr(one)[1:-1] if is_control(one) and one != "\n" else one for one in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def _module(
     if network not in FAMILIES:
         allowed = ", ".join(FAMILIES)
         raise WorkloadError(f"{owner}: metadata network={network!r} must be one of {allowed}")
-    if not width.isdecimal():
+    if not re.fullmatch("[1-9][0-9]{0,4}", width):
         raise WorkloadError(f"{owner}: metadata width={width!r} must be a whole number")
     try:
         with torch.device("meta"):  # shapes only: all values come from the file

@@ -1,6 +1,7 @@
 """Images come out as their bytes say; a file that holds something else is named in one line."""
 
 import io
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -272,3 +273,24 @@ def test_a_damaged_npz_file_is_refused_or_whole(tmp_path, save):
             assert np.array_equal(got.pixels[:, 0], pixels)
             assert np.array_equal(got.labels, labels)
     assert refused > len(data)
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("bfpsim.workloads.images._SMALL", 1 << 20)
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("images.npy", bytes(3 << 20))
+        packed.writestr("labels.npy", b"")
+    wrong = f"{path}: 'images.npy' unpacks to 3145728 bytes; allowed: at most 1048576"
+    assert wrong in refusal(read_npz_dataset, path, AS_STORED)
+
+
+@pytest.mark.parametrize("header", ["{'descr': '|O'}", "(" * 500, "{'shape': (1 << 62,)}", "'" * 9])
+def test_a_header_that_is_none_is_refused(tmp_path, header):
+    path = tmp_path / "images.npz"
+    with zipfile.ZipFile(path, "w") as packed:
+        text = header.encode()
+        data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        packed.writestr("images.npy", data)
+        packed.writestr("labels.npy", data)
+    assert f"{path}: cannot be read as an .npz file: " in refusal(read_npz_dataset, path, AS_STORED)

@@ -271,3 +271,19 @@ def test_folders_that_are_no_dataset(tmp_path):
 )
 def test_sizes_that_do_not_fit(resize, crop, message):
     assert refusal(Fit, resize, crop) == message
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
+    """As its file says, and as it would be resized."""
+    one = io.BytesIO()
+    Image.new("1", (60_000, 2_000)).save(one, "PNG")  # 120,000,000 pixels in 15 kB
+    (tmp_path / "class").mkdir()
+    path = tmp_path / "class" / "a.png"
+    path.write_bytes(one.getvalue())
+    dataset = read_image_folder(tmp_path, AS_STORED, AS_IS)
+    assert refusal(dataset.batch, [0]) == (
+        f"{path}: 60000x2000 pixels; allowed: at most 67108864 in all"
+    )
+    Image.new("1", (60_000, 1)).save(path)
+    wide = read_image_folder(tmp_path, AS_STORED, Fit(256, 224))
+    assert "15360000x256 pixels; allowed: at most 67108864 in all" in refusal(wide.batch, [0])

@@ -580,3 +580,19 @@ def test_a_module_of_one_such_product_names_it(module: nn.Module, target: str) -
     inputs = (x, x.flip(0)) if isinstance(module, nn.Bilinear) else x
     with pytest.raises(FormatError, match=rf"\(aten\.{target}\) 100\.00%; allowed: Conv1d"):
         quantize_model(module, inputs)
+
+
+@pytest.mark.parametrize("used_up", [[], iter(()), [torch.zeros(0, 3, 8, 8)], ((),)])
+def test_calibration_by_nothing_is_an_error(used_up) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    module = nn.Conv2d(3, 4, 3)
+    with pytest.raises(
+        FormatError, match="calibration of Conv2d: there are no inputs; allowed: at"
+    ):
+        quantize_model(module, x, BFP(8, 3, 16), used_up)
+    model = quantize_model(module, x, BFP(8, 3, 16), iter([x, torch.zeros(0, 3, 8, 8)]))
+    tops = [operand.top for operand in model.operands.values()]
+    with pytest.raises(FormatError, match="there are no inputs"):
+        model.calibrate(used_up)
+    assert [operand.top for operand in model.operands.values()] == tops
+    assert tops == [o.top for o in quantize_model(module, x, BFP(8, 3, 16)).operands.values()]

@@ -13,7 +13,7 @@ from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.spec import load_spec
 from bfpsim.workloads import NetworkBuilder, save_workload
 
-NAME = "tiny & <b>co</b>"
+NAME = r"tiny & <b>co</b> [/x] $\frac{y$"
 
 
 def fill(path: Path, points: Iterable[Point]) -> Path:
@@ -32,7 +32,7 @@ def spec(tmp_path_factory) -> Path:
     """A sweep of 16 points, of which the 4 with 16 B have no legal mapping."""
     folder = tmp_path_factory.mktemp("spec")
     build = NetworkBuilder(NAME, input_shape=(1, 8, 8, 4))
-    x = build.conv("conv1", "input", 8, kernel=3, padding=1)
+    x = build.conv("=a$\\frac{x$", "input", 8, kernel=3, padding=1)
     x = build.conv("conv2", x, 12, kernel=3, padding=1, stride=2)
     build.conv("fc", build.avgpool("pool", x), 10, kernel=1)
     save_workload(build.network(), folder / "tiny.yaml")

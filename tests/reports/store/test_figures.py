@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bfpsim.reports.roofline import Roof, plot_achieved
 from bfpsim.reports.store.figures import (
@@ -35,6 +36,24 @@ def drawn(monkeypatch):
             f"bfpsim.reports.{module}.save", lambda figure, path: figures.append(figure)
         )
     return figures
+
+
+def test_names_are_no_formulas_of_mathtext(findings, tmp_path, monkeypatch):
+    """Nor do axes label their ticks with any, which would then stand there as it is spelled."""
+    texts = []
+
+    def savefig(figure, *where, **how):
+        figure.draw_without_rendering()
+        texts.extend(figure.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    for _ in draw_figures(findings, None, tmp_path, lambda _: None):
+        pass
+    assert not any(text.get_parse_math() for text in texts)
+    dollars = {text.get_text() for text in texts if "$" in text.get_text()}
+    assert "=a$\\frac{x$" in dollars
+    (network,) = findings.best
+    assert all("=a$\\frac{x$" in text or network in text for text in dollars)
 
 
 def lines(axes, label):

@@ -1,7 +1,9 @@
+import csv
 import os
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -37,8 +39,11 @@ def test_another_process_writes_the_same_bytes(report, store, spec, accuracy, tm
     assert first == second
     assert {*first} == {
         *("points.csv", "layers.csv", "traffic.csv", "gaps.csv", "accuracy.csv", "report.html"),
-        *(f"tiny-b-co-b-{what}.png" for what in ("capacity", "energy", "stalls", "roofline")),
-        *("tiny-b-co-b-models.png", "accuracy.png"),
+        *(
+            f"tiny-b-co-b-x-frac-y-{what}.png"
+            for what in ("capacity", "energy", "stalls", "roofline")
+        ),
+        *("tiny-b-co-b-x-frac-y-models.png", "accuracy.png"),
     }
 
 
@@ -97,6 +102,28 @@ def test_long_tables_stay_out_of_the_page(tmp_path, store, findings, monkeypatch
     write_report(store, tmp_path)
     assert f"layers.csv has all {len(findings.layers)} rows" in shown(tmp_path)
     assert len(pd.read_csv(tmp_path / "layers.csv")) == len(findings.layers)
+
+
+def test_a_report_that_fails_leaves_what_was_there(tmp_path, store, planned, monkeypatch):
+    fail = Mock(side_effect=ValueError("no figure"))
+    monkeypatch.setattr("bfpsim.reports.store.figures.plot_ladder", fail)
+    with pytest.raises(ValueError, match="no figure"):
+        write_report(fill(tmp_path / "store", planned[4:5]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "points.csv").write_text("of before")
+    with pytest.raises(ValueError, match="no figure"):
+        write_report(tmp_path / "store", tmp_path / "old")
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["points.csv"]
+    assert (tmp_path / "old" / "points.csv").read_text() == "of before"
+
+
+def test_a_spreadsheet_finds_no_formula_in_a_report(report):
+    for path in report.glob("*.csv"):
+        with path.open(newline="") as file:
+            cells = [cell for row in csv.reader(file) for cell in row]
+        assert [cell for cell in cells if re.match(r"[=@\t]|[+-](?![0-9])", cell)] == []
+    assert "'=a$\\frac{x$" in (report / "layers.csv").read_text()
 
 
 def test_progress_is_told(tmp_path, store, planned):

@@ -1,5 +1,7 @@
 """The search's choices on real images: losses measured, choices confirmed, choices trained."""
 
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +9,13 @@ import torch
 
 from bfpsim.quant.formats import FormatError, candidates
 from bfpsim.quant.study.comparison import compare_formats
+from bfpsim.quant.study.datasets import FASHION_MNIST, ArrayDataset
 from bfpsim.search.bitwidth.search import search_formats
 from bfpsim.search.bitwidth.space import make_space
 from bfpsim.search.bitwidth.target import Tradeoff
 from bfpsim.search.crew import workers
 from bfpsim.search.experiments.accuracy import confirm_choices, measure_losses, train_choice
+from bfpsim.search.experiments.classifier import make_classifier
 from bfpsim.search.store import Stages, open_stages
 from bfpsim.workloads import NetworkBuilder
 
@@ -41,6 +45,33 @@ def test_losses_are_read_where_they_were_written(classifier, space, kept) -> Non
     # A nat of one's own scales them.
     dear = measure_losses(space, classifier, table=path, per_nat=2 * losses.per_nat)
     assert np.allclose(dear.matrix, 2 * losses.matrix)
+
+
+def test_tables_of_other_weights_or_images_are_refused(
+    classifier, module, images, space, kept, tmp_path
+) -> None:
+    path = tmp_path / "table.csv"
+    measure_losses(space, classifier, table=path, per_nat=0.5)
+    other = deepcopy(module)
+    with torch.no_grad():
+        other[0].weight[0, 0, 0, 0] += 0.001
+    redrawn = make_classifier(other, images, name="net.py:make")
+    with pytest.raises(FormatError, match=rf"{path}: a table of weights '[0-9a-f]{{16}}', for net"):
+        measure_losses(space, redrawn, table=path, per_nat=0.5)
+    flipped = ArrayDataset(images.pixels[::-1], images.labels[::-1], FASHION_MNIST)
+    elsewhere = make_classifier(module, flipped, name="net.py:make")
+    measure_losses(space, elsewhere, table=path, per_nat=0.5)  # no image is run
+    with pytest.raises(
+        FormatError, match=r"60 images '[0-9a-f]{16}', which are not the first ones"
+    ):
+        measure_losses(space, elsewhere, table=path)
+    # A table on more images than E_top is taken from is measured on all.
+    fewer = make_classifier(module, images, name="net.py:make", sample=10)
+    assert measure_losses(space, fewer, table=path).images == 60
+    unnamed = path.read_text().replace('"weights"', '"was"')
+    path.write_text(unnamed)
+    with pytest.raises(FormatError, match=r"a table that names no weights, for net\.py:make"):
+        measure_losses(space, classifier, table=path)
 
 
 def test_another_network_is_refused(classifier) -> None:

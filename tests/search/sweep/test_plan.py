@@ -11,6 +11,12 @@ from bfpsim.workloads import Network, NetworkBuilder
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
 
 
+BOMB = "axes:\n- &a0 [0, 0, 0, 0, 0, 0, 0, 0]\n" + "".join(
+    f"- &a{n} [{', '.join(8 * [f'*a{n - 1}'])}]\n" for n in range(1, 30)
+)
+MANY = ", ".join(f"a{axis}: {[0] * 40}" for axis in range(4)) + f", b: {[0] * 655}"
+
+
 @pytest.fixture(scope="module")
 def network() -> Network:
     build = NetworkBuilder("tiny", input_shape=(1, 8, 8, 4))
@@ -212,6 +218,15 @@ HEAD = "arch: ideal-64k\nnetworks: [resnet18-fashion]\nformats: [bfp8]\n"
             "arch: edge-9\nnetworks: [resnet18-fashion]\nformats: [bfp8]",
             ":1: arch: 'edge-9' is neither a file nor a shipped architecture",
         ),
+        (HEAD + "[[a]]: 1\n", ":4: a key is a list or a mapping; write keys as text"),
+        (HEAD + "objective: !!bool x\n", ":4: tag 'tag:yaml.org,2002:bool'; write the value with"),
+        (HEAD + "axes: {a: &a [*a]}\n", ":4: anchor 'a' stands within itself; write the value ou"),
+        (HEAD + BOMB, ":9: aliases stand for too much; at most 10000 values in all"),
+        (HEAD + "axes: {" + MANY + "}\n", ": has 1676800000 points; allowed: at most 1000000"),
+        (
+            HEAD + "kind: " + "9" * 300,
+            ":4: '999999999999...9999999999999' is too long; at most 256",
+        ),
         ("arch: 3\nnetworks: [resnet18-fashion]\nformats: [bfp8]", ":1: arch: 3 is no architect"),
         ("arch: ideal-64k\nnetworks:\n- resnet19\nformats: [bfp8]", ":3: networks.0: "),
         (
@@ -236,9 +251,49 @@ def test_files_that_cannot_be_read(tmp_path):
     for name, message in (
         ("gone.yaml", "cannot be read: No such file"),
         ("latin.yaml", "not valid YAML: 'utf-8' codec can't decode"),
-        ("deep.yaml", "nested too deep"),
+        ("deep.yaml", "1: nested too deep; at most 16"),
     ):
-        with pytest.raises(SweepError, match=f"{name}: {message}"):
+        with pytest.raises(SweepError, match=f"{name}: ?{message}"):
             load_spec(tmp_path / name)
     with pytest.raises(SweepError, match="sweep: axis: unknown key"):
         load_spec({"axis": {}})
+
+
+CALLED = """
+from pathlib import Path
+
+Path("called").touch()
+
+
+def make():
+    import torch
+
+    return torch.nn.Conv2d(3, 4, 3)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "arch: ideal-64k\nnetworks: ['os:abort']\nformats: [bfp8]\n",
+        "arch: ideal-64k\nnetworks: ['made.py:make']\nformats: [bfp8]\n",
+        "arch: ideal-64k\nformats: [bfp8]\naxes: {network: ['made.py:make']}\n",
+        "arch: ideal-64k\nformats: [bfp8]\nkind: points\npoints: [{network: 'made:make'}]\n",
+    ],
+)
+def test_a_file_runs_no_code_that_it_names(points, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made.py").write_text(CALLED)
+    with pytest.raises(SweepError, match=r"' would be run as it is loaded; allowed: .* --trust$"):
+        points(text)
+    assert not (tmp_path / "called").exists()
+
+
+def test_who_trusts_a_file_lets_it_run_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made.py").write_text(CALLED.replace("(3, 4, 3)", "(3, 4, 'wrong')"))
+    path = tmp_path / "sweep.yaml"
+    path.write_text("arch: ideal-64k\nnetworks: ['made.py:make']\nformats: [bfp8]\n")
+    with pytest.raises(SweepError, match=r"networks\.0: workload 'made\.py:make'"):
+        plan(load_spec(path, trust=True))
+    assert (tmp_path / "called").exists()

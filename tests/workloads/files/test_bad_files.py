@@ -22,6 +22,12 @@ nodes:
   stride: 2
 - {name: up, op: host, inputs: [pool], function: resize, shape: [1, 8, 8, 8], macs: 4}
 """
+HUGE = """\
+name: huge
+nodes:
+- {name: i, op: input, shape: [1, 1, 1000000000, 1000000000]}
+- {name: c, op: linear, inputs: [i], K: 1000000000}
+"""
 RELU = "- {name: relu, op: relu, inputs: [conv1]}\n"
 
 
@@ -67,6 +73,14 @@ def test_a_file_written_by_hand_is_the_network_it_says(tmp_path):
         ("R: 3", "R: 30", ":4: layer 'conv1': H=8 must be at least 28"),
         ("padding: 1", "padding: [1, 1, 1]", "allowed: 1 or 2 or 4 whole numbers, each from 0"),
         ("padding: 1", "padding: {top: 1}", ":4: 'padding' holds too much; allowed: one value"),
+        ("K: 8", "K: 99999999999", "tensor of 99999999999 x 4 x 3 x 3 elements; allowed: at most"),
+        ("padding: 1", "padding: 999999999", "padding=999999999 must be at most 4194304"),
+        ("macs: 4", "macs: 4, repeats: 2", "key 'repeats' is refused"),
+        ("name: conv1", 'name: "c\\e[31m"', ":4: layer 'c\\x1b[31m': holds the control character"),
+        ("function: resize", 'function: "a\\u202e"', "holds the control character '\\u202e'"),
+        ("name: tiny", 'name: "t\\0"', ": network 't\\x00': holds the control character '\\x00'"),
+        ("name: conv1", "name: " + 2000 * "c", "cccc'...: 2000 characters; allowed: at most 1000"),
+        (YAML, HUGE, ":3: network 'huge': node 'i': input_shape: a tensor of 1 x 1 x 1000000000"),
         ("inputs: [image]", "inputs: [pool]", "inputs: ['pool'] is refused; allowed: names of"),
         ("inputs: [image]", "inputs: [conv1]", "inputs: ['conv1'] is refused"),
         ("inputs: [image]", "inputs: [imag]", "above this one (did you mean 'image'?)"),
@@ -96,6 +110,11 @@ def test_a_file_written_by_hand_is_the_network_it_says(tmp_path):
         (YAML[11:], "nodes: {a: 1}\n", ":2: nodes is refused"),
         (YAML[11:], "nodes: [conv]\n", ":2: 'conv' is refused; allowed: keys and values"),
         (YAML, "- 1\n", ":1: a list is refused; allowed: keys and values"),
+        (
+            "name: tiny",
+            "%YAML 1.9\n---\nname: tiny",
+            ": is not valid YAML: version minor part can only",
+        ),
         (YAML, "# nothing\n", ": is empty; allowed: name and nodes"),
         (YAML, " \n", ": is empty; allowed: a network"),
         (YAML, "", ": is empty"),
@@ -163,7 +182,10 @@ def text_of(rows: list[list[str]]) -> str:
         (0, "K", "k", ":1: column 'k' is refused; allowed: network, name, op, inputs"),
         (0, "K", "C", ":1: column 'C' stands twice"),
         (0, "op", "K", ":1: column 'K' stands twice"),
-        (4, "unverified", "a\nb", None),
+        (4, "unverified", "a\nb", "text 'a\\nb': holds the control character '\\n'; allowed: pri"),
+        (4, "name", "=1+1", None),
+        (4, "name", "u\x1b[31mp", "node 'u\\x1b[31mp': holds the control character '\\x1b'"),
+        (0, "K", "\x1b[31m", ":1: column '\\x1b[31m' is refused"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -47,9 +47,6 @@ def test_names_that_formats_give_a_meaning_come_back(tmp_path, suffix):
     """Each alone and inside others; the list grew from what writers of YAML and CSV lost."""
     odd = [
         "?b",
-        "a\x85b",
-        "x\x85",
-        "\0",
         "- a",
         "a: b",
         "#",
@@ -61,8 +58,8 @@ def test_names_that_formats_give_a_meaning_come_back(tmp_path, suffix):
         "!a",
         "|",
     ]
-    odd += ["%a", "@a", "`", "'", '"', "a;b", ";", "a,b", "\r", "a\rb", "\n", "\r\n", "\ta", " a "]
-    odd += ["\u2028", "\ufeff", "\x7f", "\U0001f600", "null", "~", "yes", "1", "0x1", "1e3", "<<"]
+    odd += ["%a", "@a", "`", "'", '"', "a;b", ";", "a,b", " a ", "=a", "'=a", "''+a", "-1", "'-1"]
+    odd += ["-", "+1e3", "@", "\u3000a", "\U0001f600", "null", "~", "yes", "1", "0x1", "1e3", "<<"]
     names = [f"{name}{mark}" for name in odd for mark in ("", "x") if f"{name}{mark}".strip()]
     nodes = [Node(name, "input", input_shape=(1, 1, 1, 1)) for name in names]
     nodes.append(Node("all", "concat", tuple(names)))
@@ -214,9 +211,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 
 def test_what_no_file_can_hold_is_refused(tmp_path):
-    image = Node("\ud800", "input", input_shape=(1, 1, 1, 1))
-    with pytest.raises(WorkloadError, match=r"net\.csv: cannot be written: .*surrogates"):
-        save_workload(Network("net", (image,)), tmp_path / "net.csv")
     with pytest.raises(WorkloadError, match=r"ending '\.txt' is refused; allowed: \.yaml, \.yml"):
         save_workload(product(), tmp_path / "net.txt")
     with pytest.raises(WorkloadError, match=r"cannot be written: No such file or directory"):

@@ -9,7 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bfpsim.arch import (
+    Arch,
     ArchError,
+    Ports,
     SplitSram,
     Sram,
     dump_arch,
@@ -42,28 +44,45 @@ def refusal(text: str) -> str:
 
 
 def test_shipped_names_lead_to_the_architectures_they_name() -> None:
-    assert len(shipped()) == 16
+    assert len(shipped()) == 9 + 9 + 7
     for name in shipped():
         assert load_arch(name).name == name
 
 
-def test_the_ideal_family_differs_in_capacity_alone() -> None:
-    reference = load_arch("ideal-64k")
+@pytest.mark.parametrize("family", ["edge", "ideal"])
+def test_a_family_differs_in_capacity_alone(family: str) -> None:
+    reference = load_arch(f"{family}-64k")
     for kib in (16, 32, 64, 128, 256, 512):
-        renamed = replace(reference, "name", f"ideal-{kib}k")
-        assert load_arch(f"ideal-{kib}k") == replace(renamed, "sram.capacity", f"{kib} KiB")
+        renamed = replace(reference, "name", f"{family}-{kib}k")
+        assert load_arch(f"{family}-{kib}k") == replace(renamed, "sram.capacity", f"{kib} KiB")
 
 
-def test_variants_differ_from_ideal_64k_as_their_names_say() -> None:
-    reference = load_arch("ideal-64k")
-    double = replace(load_arch("ideal-64k-double"), "sram.double_buffered", False)
-    assert replace(double, "name", "ideal-64k") == reference
-    im2col = load_arch("ideal-64k-im2col")
+@pytest.mark.parametrize("family", ["edge", "ideal"])
+def test_variants_differ_from_64k_as_their_names_say(family: str) -> None:
+    reference = load_arch(f"{family}-64k")
+    double = replace(load_arch(f"{family}-64k-double"), "sram.double_buffered", False)
+    assert replace(double, "name", reference.name) == reference
+    im2col = load_arch(f"{family}-64k-im2col")
+    assert im2col.pe_array.rows is not None
     assert im2col.pe_array.rows.dim == "CRS"
-    assert replace(replace(im2col, "pe_array.rows.dim", "C"), "name", "ideal-64k") == reference
-    split = load_arch("ideal-64k-split")
+    assert replace(replace(im2col, "pe_array.rows.dim", "C"), "name", reference.name) == reference
+    split = load_arch(f"{family}-64k-split")
     assert isinstance(split.sram, SplitSram)
     assert sum(split.buffer(tensor).capacity for tensor in "IWO") == reference.sram.capacity
+
+
+@pytest.mark.parametrize("size", ["16k", "64k", "512k", "64k-double", "64k-im2col", "64k-split"])
+def test_an_ideal_machine_is_the_edge_one_without_levels_ports_and_filling(size: str) -> None:
+    edge, ideal = load_arch(f"edge-{size}"), load_arch(f"ideal-{size}")
+    assert [level.name for level in edge.inner] == ["ibuf", "acc"][: 1 + ("split" not in size)]
+    assert edge.pe_array.fill == "overlapped"
+    for tensor in ("I", "W", "O"):
+        ports = edge.buffer(tensor).ports
+        assert (ports.read, ports.write) == (128, 128)
+        assert edge.buffer(tensor).model_copy(update={"ports": Ports()}) == ideal.buffer(tensor)
+    data = edge.model_dump() | {"name": ideal.name, "levels": [], "sram": ideal.sram.model_dump()}
+    data["pe_array"] |= {"fill": "none"}
+    assert Arch.model_validate(data) == ideal
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -2,6 +2,7 @@
 
 from bfpsim.arch.load import (
     ArchError,
+    ArchSource,
     dump_arch,
     json_schema,
     load_arch,
@@ -31,6 +32,7 @@ from bfpsim.arch.spec import (
 __all__ = [
     "Arch",
     "ArchError",
+    "ArchSource",
     "Axis",
     "Buffer",
     "Dma",

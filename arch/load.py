@@ -31,6 +31,10 @@ _KINDS: dict[int | str, type[Section] | None] = {
 }
 
 
+ArchSource = Arch | str | Path
+"""An architecture, or what stands for one: a shipped name, or the path of a YAML file."""
+
+
 class ArchError(ValueError):
     """An architecture that cannot be read or built; its message is one line."""
 
@@ -43,36 +47,43 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (len(name), name)))
 
 
-def load_arch(name_or_path: str | Path) -> Arch:
-    """The architecture of a shipped name such as 'ideal-64k', or of a YAML file.
+def load_arch(source: ArchSource) -> Arch:
+    """The architecture of a shipped name such as 'ideal-64k', or of a YAML file; itself of one.
 
     A str that is a shipped name means that spec, any other str or a Path a file. Raises
     ArchError if there is no such thing, or for whatever is wrong in it.
     """
-    if isinstance(name_or_path, str) and name_or_path in shipped():
-        spec = resources.files("bfpsim.arch").joinpath("specs", f"{name_or_path}.yaml")
-        return parse_arch(spec.read_text("utf-8"), f"{name_or_path}.yaml")
-    source = str(name_or_path)
+    if isinstance(source, Arch):
+        return source
+    if not isinstance(source, str | Path):
+        raise ArchError(
+            f"{reprlib.repr(source)} is no architecture; allowed: an Arch, a shipped name, the "
+            "path of a YAML file"
+        )
+    if isinstance(source, str) and source in shipped():
+        spec = resources.files("bfpsim.arch").joinpath("specs", f"{source}.yaml")
+        return parse_arch(spec.read_text("utf-8"), f"{source}.yaml")
+    path = str(source)
     try:
-        with open(name_or_path, "rb") as file:
+        with open(source, "rb") as file:
             data = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
-        nearest = _suggestion(Path(source).stem, shipped())
+        nearest = _suggestion(Path(path).stem, shipped())
         raise ArchError(
-            f"{source!r} is neither a file nor a shipped architecture{nearest}; "
+            f"{path!r} is neither a file nor a shipped architecture{nearest}; "
             f"shipped: {', '.join(shipped())}"
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ArchError(f"{source!r} cannot be read: {reason}; give a YAML file") from None
+        raise ArchError(f"{path!r} cannot be read: {reason}; give a YAML file") from None
     if len(data) > _LARGEST_FILE:
-        raise _error(source, f"longer than an architecture can be; at most {_LARGEST_FILE} bytes")
+        raise _error(path, f"longer than an architecture can be; at most {_LARGEST_FILE} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         wrong = f"byte {data[error.start]:#04x} at offset {error.start}"
-        raise _error(source, f"{wrong} is not UTF-8; write the file as UTF-8 text") from None
-    return parse_arch(text, source)
+        raise _error(path, f"{wrong} is not UTF-8; write the file as UTF-8 text") from None
+    return parse_arch(text, path)
 
 
 def parse_arch(text: str, source: str) -> Arch:
@@ -100,8 +111,9 @@ def parse_arch(text: str, source: str) -> Arch:
     return _validate(data, source, text)
 
 
-def dump_arch(arch: Arch) -> str:
+def dump_arch(arch: ArchSource) -> str:
     """YAML that `parse_arch` reads back to an equal architecture."""
+    arch = load_arch(arch)
     stream = io.StringIO()
     yaml = _yaml()
     yaml.default_flow_style = None  # innermost mappings on one line

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from bfpsim.arch import cacti, units
+from bfpsim.objects import refuse
 
 Tensor = Literal["I", "W", "O"]
 Stationary = Literal["weight", "output", "input"]
@@ -155,6 +156,9 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True
     )
+
+    if not TYPE_CHECKING:  # pydantic's checkers know that it is frozen
+        __setattr__ = __delattr__ = refuse
 
     @classmethod
     def needed_keys(cls) -> str:

@@ -9,8 +9,28 @@ from importlib import import_module
 from os.path import isdir, join
 from typing import TYPE_CHECKING, Any
 
+from bfpsim.extras import missing_extra
+
 if TYPE_CHECKING:
-    from bfpsim.arch import Arch, ArchError, dump_arch, load_arch
+    from bfpsim.arch import (
+        Arch,
+        ArchError,
+        Axis,
+        Buffer,
+        Dma,
+        Dram,
+        InnerLevel,
+        Level,
+        PEArray,
+        Ports,
+        Register,
+        Registers,
+        SplitSram,
+        Sram,
+        dump_arch,
+        load_arch,
+    )
+    from bfpsim.copies import replace
     from bfpsim.mapping.constraints import Constraints
     from bfpsim.mapping.file import load_mappings, save_mappings
     from bfpsim.mapping.models import predict
@@ -128,7 +148,11 @@ if not isdir(join(__path__[0], "arch")):
     )
 
 _HOME = {
-    "bfpsim.arch": "Arch ArchError dump_arch load_arch",
+    "bfpsim.arch": (
+        "Arch ArchError Axis Buffer Dma Dram InnerLevel Level PEArray Ports Register Registers "
+        "SplitSram Sram dump_arch load_arch"
+    ),
+    "bfpsim.copies": "replace",
     "bfpsim.mapping.constraints": "Constraints",
     "bfpsim.mapping.file": "load_mappings save_mappings",
     "bfpsim.mapping.models": "predict",
@@ -206,15 +230,21 @@ __all__ = [
     "Answer",
     "Arch",
     "ArchError",
+    "Axis",
+    "Buffer",
     "Classifier",
     "Codings",
     "Constraints",
     "ConvLayer",
     "CostBudget",
+    "Dma",
+    "Dram",
     "FormatError",
     "InfeasibleError",
+    "InnerLevel",
     "LayerFormats",
     "LayerResult",
+    "Level",
     "LossBudget",
     "Mapping",
     "MappingError",
@@ -223,13 +253,19 @@ __all__ = [
     "NetworkBuilder",
     "NetworkResult",
     "Normalisation",
+    "PEArray",
     "Plain",
+    "Ports",
     "QuantizedModel",
+    "Register",
+    "Registers",
     "Report",
     "Roof",
     "Rounding",
     "SearchResult",
     "Sensitivity",
+    "SplitSram",
+    "Sram",
     "StoreError",
     "SweepError",
     "TopK",
@@ -282,6 +318,7 @@ __all__ = [
     "read_idx_dataset",
     "read_image_folder",
     "read_npz_dataset",
+    "replace",
     "reproduce_ablation",
     "reproduce_accuracy",
     "reproduce_alpha",
@@ -334,7 +371,13 @@ def __getattr__(name: str) -> Any:
     """Import the module that defines a public name when the name is first used."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'bfpsim' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    try:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    except ModuleNotFoundError as error:
+        message = missing_extra(error, f"bfpsim.{name}")
+        if message is None:
+            raise
+        raise ImportError(message) from None
 
 
 def __dir__() -> list[str]:

@@ -9,10 +9,12 @@ import numpy as np
 from bfpsim.mapping.closed.grid import Grid
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.nest import DIMS, MappingError
+from bfpsim.objects import immutable
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
 
+@immutable
 @dataclass(frozen=True)
 class Constraints:
     """What the mapper may choose from; without any, from everything.

@@ -20,9 +20,9 @@ from collections.abc import Mapping as ByName
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bfpsim.arch import Arch
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.nest import EVERY_DIM, Mapping, MappingError, make_nest
-from bfpsim.workloads import Network
+from bfpsim.workloads import NetworkSource, load_workload
 from bfpsim.workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read or written
@@ -83,7 +83,10 @@ def _text(name: str) -> str:
 
 
 def load_mappings(
-    path: str | Path, network: Network, arch: Arch, layers: Collection[str] | None = None
+    path: str | Path,
+    network: NetworkSource,
+    arch: ArchSource,
+    layers: Collection[str] | None = None,
 ) -> dict[str, Mapping]:
     """The mappings of a YAML file, by layer name.
 
@@ -93,7 +96,7 @@ def load_mappings(
     what is allowed`: for what is no mapping of a layer of the network on the levels of the
     architecture, and if a layer lacks one.
     """
-    file = str(path)
+    file, network, arch = str(path), load_workload(network), load_arch(arch)
     by_name = {layer.name: layer for layer in network.layers}
     levels = [level.name for level in arch.levels[2:]]
     found = {}

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, ArchSource, load_arch
 from bfpsim.mapping.closed.levels import inner_counts, paper_inner_counts
 from bfpsim.mapping.closed.traffic import (
     EXACT,
@@ -26,11 +26,17 @@ from bfpsim.mapping.closed.traffic import (
 from bfpsim.mapping.counts import Counts, Direction, to_frame
 from bfpsim.mapping.fit import check, stored
 from bfpsim.mapping.inner import with_insides
-from bfpsim.mapping.nest import Mapping, Nest, Tensor
+from bfpsim.mapping.nest import Mapping, MappingError, Nest, Tensor
+from bfpsim.mapping.sources import (
+    FormatsSource,
+    MappingsSource,
+    formats_by_layer,
+    mappings_by_layer,
+)
 from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.mapping.window import Window
-from bfpsim.quant.formats import ActivationLayout, LayerFormats, WeightLayout
-from bfpsim.workloads import ConvLayer
+from bfpsim.quant.formats import ActivationLayout, LayerFormats, WeightLayout, layer_formats
+from bfpsim.workloads import ConvLayer, NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,10 +172,10 @@ def compulsory_counts(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> Co
 
 
 def predict(
-    layer: ConvLayer,
-    arch: Arch,
-    mapping: Mapping,
-    formats: LayerFormats,
+    layer: ConvLayer | NetworkSource,
+    arch: ArchSource,
+    mapping: Mapping | MappingsSource,
+    formats: FormatsSource,
     model: Literal["paper", "exact", "full"] = "exact",
     *,
     network: str = "",
@@ -178,6 +184,7 @@ def predict(
 
     model: "paper" is Eq. 2-6 of BitQ; "exact" the closed form of the movement rules without
         bursts; "full" with bursts, which equals the simulator bit for bit
+    layer: or a network, with mappings and formats as `simulate_network` takes them: all its layers
     network: the name that the table shows
 
     On a machine with levels inside SRAM a mapping that says nothing of them gets the insides of
@@ -188,9 +195,30 @@ def predict(
     """
     if model not in _EFFECTS:
         raise ValueError(f"model={model!r}; allowed: {', '.join(_EFFECTS)}")
-    whole = with_insides(layer, arch, mapping, formats)
-    counts = model_counts(layer, arch, whole, formats, _EFFECTS[model])
-    return to_frame([(network, layer.name, counts)], arch)
+    effects, arch = _EFFECTS[model], load_arch(arch)
+    if isinstance(layer, ConvLayer):
+        if not isinstance(mapping, Mapping):
+            raise MappingError(
+                f"mapping {mapping!r:.80} of the layer {layer.name!r}; allowed: a Mapping"
+            )
+        own_formats = layer_formats(formats)
+        mapping = with_insides(layer, arch, mapping, own_formats)
+        counts = model_counts(layer, arch, mapping, own_formats, effects)
+        return to_frame([(network, layer.name, counts)], arch)
+    whole = load_workload(layer)
+    given, chosen = mappings_by_layer(mapping, whole, arch), formats_by_layer(formats, whole)
+    rows = []
+    for own in whole.layers:
+        if own.name not in given:
+            raise MappingError(
+                f"mappings of {whole.name} lack {own.name!r}; allowed: one for each layer, as of "
+                "find_mapping(network, arch, formats)"
+            )
+        of_layer = chosen if isinstance(chosen, LayerFormats) else chosen[own.name]
+        full = with_insides(own, arch, given[own.name], of_layer)
+        counts = model_counts(own, arch, full, of_layer, effects)
+        rows.append((network or whole.name, own.name, counts.scaled(whole.repeats[own.name])))
+    return to_frame(rows, arch)
 
 
 _EFFECTS = {"paper": PAPER, "exact": EXACT, "full": FULL}

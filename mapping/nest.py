@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Literal
 
+from bfpsim.objects import immutable
 from bfpsim.workloads import ConvLayer
 
 DIMS = "NGKCPQ"
@@ -30,6 +31,7 @@ class MappingError(ValueError):
     """A mapping that does not suit its layer, architecture or formats."""
 
 
+@immutable
 @dataclass(frozen=True)
 class Mapping:
     """How a layer is cut into tiles, and in which order they run.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
+from bfpsim.objects import brief
 from bfpsim.workloads.files.atomic import all_or_none, write_atomic
 from bfpsim.workloads.files.table import csv_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Report:
     """Results as a command shows and writes them; `rich.print` shows them too.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from bfpsim.mapping.array import passes
+from bfpsim.objects import immutable
 from bfpsim.quant.formats import LayerFormats, parse_format
 from bfpsim.reports.levels import OUTERMOST
 from bfpsim.reports.style import (
@@ -54,6 +55,7 @@ _APART = 11.0  # of two numbers [pt]
 _CELLS = 4  # per octave, in each direction
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class Roof:
     """The limits of an architecture that works on operands of given formats.

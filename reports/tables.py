@@ -14,6 +14,7 @@ from bfpsim.mapping.counts import Counts, energy_pj, level_column, ordered
 from bfpsim.mapping.energy import ALL, MOVEMENT, Energy
 from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
+from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import make_table, numbers
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from bfpsim.arch import Arch
     from bfpsim.mapping.counts import Kind
-    from bfpsim.quant.formats import LayerFormats
+    from bfpsim.quant.formats import FormatSource
     from bfpsim.search.experiments.inference import ImageRun
     from bfpsim.sim.demand import Demand
     from bfpsim.sim.result import LayerResult
@@ -290,7 +291,7 @@ def bits_by_level(layers: Sequence[LayerResult], levels: Sequence[str]) -> dict[
 
 def simulation_report(
     result: NetworkResult,
-    formats: LayerFormats,
+    formats: FormatSource,
     images: ImageRun | None = None,
     width: int = 120,
 ) -> Report:
@@ -299,7 +300,7 @@ def simulation_report(
     images: the run that it is of; then predictions too, and how many are right
     width: terminal columns that the table may take
     """
-    found = result.demands
+    formats, found = layer_formats(formats), result.demands
     summary = {
         "network": result.network,
         "arch": result.arch.name,
@@ -335,7 +336,7 @@ def simulation_report(
     return Report(table, frames, summary | notes, tuple(notes))
 
 
-def validation_report(validation: Validation, formats: LayerFormats, width: int = 120) -> Report:
+def validation_report(validation: Validation, formats: FormatSource, width: int = 120) -> Report:
     """A validation: tables of bits and cycles, and whether models and simulation agree.
 
     width: terminal columns
@@ -343,7 +344,7 @@ def validation_report(validation: Validation, formats: LayerFormats, width: int 
     summary = {
         "network": validation.network,
         "arch": validation.simulated.arch.name,
-        "formats": str(formats),
+        "formats": str(layer_formats(formats)),
         "agrees": validation.agrees,
     }
     table = together(validation_table(validation, width), cycles_table(validation))

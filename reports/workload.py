@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.models import compulsory_counts, stored
+from bfpsim.quant.formats import FormatSource, layer_formats
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from bfpsim.reports.report import Report, together
 from bfpsim.reports.roofline import KINDS, Roof, plot_roofline
 from bfpsim.reports.style import make_table, numbers
-from bfpsim.workloads import ConvLayer, Network, Node
+from bfpsim.workloads import ConvLayer, Network, NetworkSource, Node, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ _SIZES = ("I_bits", "W_bits", "O_bits", "compulsory_bits")
 _WIDE, _MEDIUM = 140, 110  # terminal columns from which tensor sizes, and dimensions, are shown
 
 
-def workload_frame(network: Network, formats: LayerFormats, arch: Arch) -> pd.DataFrame:
+def workload_frame(network: NetworkSource, formats: FormatSource, arch: ArchSource) -> pd.DataFrame:
     """A row per layer: what it is, what its tensors take, and what the roofline allows it.
 
     Columns: network, layer, kind, N G K C P Q R S and stride of one run, repeats: how many there
@@ -39,6 +41,10 @@ def workload_frame(network: Network, formats: LayerFormats, arch: Arch) -> pd.Da
     of shapes that the paper leaves open.
     """
     import pandas as pd
+
+    network = load_workload(network)
+    formats = layer_formats(formats)
+    arch = load_arch(arch)
 
     roof = Roof.of(arch, formats)
     sizes = {
@@ -97,13 +103,15 @@ def kinds_frame(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def host_frame(network: Network) -> pd.DataFrame:
+def host_frame(network: NetworkSource) -> pd.DataFrame:
     """The host's work that nothing here models, by function: no time, no traffic, no energy.
 
     Columns: function (of a host node; of others, the operation), nodes, output_elements, macs:
     those left out, as far as they are known, macs_share: of all, the layers' and the host's.
     """
     import pandas as pd
+
+    network = load_workload(network)
 
     groups: dict[str, list[Node]] = {}
     for node in network.nodes:
@@ -227,19 +235,22 @@ def catalog_table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def catalog_report(networks: Iterable[Network]) -> Report:
+def catalog_report(networks: Iterable[NetworkSource]) -> Report:
     """Networks: layers by kind, MACs, weights, inputs."""
-    frame = catalog_frame(networks)
+    frame = catalog_frame(map(load_workload, networks))
     return Report(catalog_table(frame), {"workloads": frame}, {})
 
 
 def workload_report(
-    network: Network, arch: Arch, formats: LayerFormats, width: int = 200
+    network: NetworkSource, arch: ArchSource, formats: FormatSource, width: int = 200
 ) -> Report:
     """A network's layers, their sums by kind, what is not modelled, and the roofline.
 
     width: terminal columns that the table may take
     """
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
     title = f"{network.name} in {formats} on {arch.name}"
     roof = Roof.of(arch, formats)
     layers = workload_frame(network, formats, arch)

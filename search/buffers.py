@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bfpsim.arch import ArchError, replace
+from bfpsim.arch import ArchError, ArchSource, load_arch, replace
 from bfpsim.mapping.counts import level_column
 from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.sources import FormatsSource, formats_by_layer
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.evaluate import evaluate
 from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.tables import sums
+from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bfpsim.arch import Arch
-    from bfpsim.workloads import Network
 
 _BITS = ("dram_bits", "dram_payload_bits", "exact_bits", "paper_bits", "compulsory_bits")
 _TOTALS = ("energy_pj", "all_energy_pj", "compulsory_energy_pj")
@@ -25,9 +26,9 @@ _CYCLES = ("cycles", "compute_cycles", "stall_I_cycles", "stall_W_cycles", "stal
 
 
 def sweep_capacity(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats | Mapping[str, LayerFormats],
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
     capacities: Sequence[str],
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
@@ -55,6 +56,10 @@ def sweep_capacity(
     MappingError, naming capacity and layer, if a layer has no legal mapping.
     """
     import pandas as pd
+
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = formats_by_layer(formats, network)
 
     if not arch.shared:
         raise ArchError(

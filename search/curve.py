@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bfpsim.arch import ArchError
+from bfpsim.arch import ArchError, ArchSource, load_arch
 from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.mapper import orders
 from bfpsim.mapping.models import compulsory_counts, stored
+from bfpsim.quant.formats import FormatSource, layer_formats
+from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from bfpsim.arch import Arch
     from bfpsim.quant.formats import LayerFormats
-    from bfpsim.workloads import ConvLayer, Network
+    from bfpsim.workloads import ConvLayer
 
 
 class Stair(NamedTuple):
@@ -93,7 +95,7 @@ def knee(curve: Sequence[Stair]) -> Stair | None:
     return curve[int(below.argmax())] if below.max() > 0 else None
 
 
-def traffic_curves(network: Network, arch: Arch, formats: LayerFormats) -> pd.DataFrame:
+def traffic_curves(network: NetworkSource, arch: ArchSource, formats: FormatSource) -> pd.DataFrame:
     """Staircases of every distinct layer and of the whole network (layer "total").
 
     Columns: network, arch, formats, layer, layers (how many are equal to it), capacity_bits,
@@ -102,6 +104,10 @@ def traffic_curves(network: Network, arch: Arch, formats: LayerFormats) -> pd.Da
     Raises ArchError as `layer_curve` does.
     """
     import pandas as pd
+
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
 
     rows: list[tuple[str, int, list[Stair], int]] = []
     for layer, count in network.unique_layers:

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.mapper import best_mappings
+from bfpsim.quant.formats import FormatSource, layer_formats
 from bfpsim.search.rescore import rescored
+from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,14 +20,13 @@ if TYPE_CHECKING:
     from bfpsim.mapping.mapper import Model
     from bfpsim.mapping.nest import Mapping
     from bfpsim.mapping.objective import Objective
-    from bfpsim.quant.formats import LayerFormats
-    from bfpsim.workloads import ConvLayer, Network
+    from bfpsim.workloads import ConvLayer
 
 
 def map_network(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats,
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatSource,
     objective: Objective = "dram",
     model: Model = "exact",
     rescore: int | None = None,
@@ -48,6 +50,10 @@ def map_network(
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
     import pandas as pd
+
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
 
     names: dict[ConvLayer, dict[int, str]] = {}
     for place, layer in enumerate(network.layers):

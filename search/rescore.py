@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
-from bfpsim.arch import Arch
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.mapper import Model, best_mappings
 from bfpsim.mapping.nest import Mapping
 from bfpsim.mapping.objective import Objective
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.mapping.sources import FormatsSource, formats_by_layer
+from bfpsim.quant.formats import FormatSource, LayerFormats, layer_formats
 from bfpsim.sim.result import LayerResult
 from bfpsim.sim.simulate import simulate
-from bfpsim.workloads import ConvLayer
+from bfpsim.workloads import ConvLayer, NetworkSource, load_workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,41 @@ class Rescored:
         return self.trusted_cost / self.cost - 1
 
 
+@overload
 def find_mapping(
     layer: ConvLayer,
-    arch: Arch,
-    formats: LayerFormats,
+    arch: ArchSource,
+    formats: FormatSource,
     *,
     objective: Objective = "dram",
     model: Model = "exact",
     rescore: int | None = None,
     constraints: Constraints = FREE,
-) -> Mapping:
-    """The best legal mapping of a layer.
+) -> Mapping: ...
+@overload
+def find_mapping(
+    layer: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
+    *,
+    objective: Objective = "dram",
+    model: Model = "exact",
+    rescore: int | None = None,
+    constraints: Constraints = FREE,
+) -> dict[str, Mapping]: ...
+def find_mapping(
+    layer: ConvLayer | NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
+    *,
+    objective: Objective = "dram",
+    model: Model = "exact",
+    rescore: int | None = None,
+    constraints: Constraints = FREE,
+) -> Mapping | dict[str, Mapping]:
+    """The best legal mapping of a layer, or of each layer of a network by its name.
 
+    layer, arch, formats: themselves, or what stands for them (`simulate`)
     objective: least "dram" bits, "energy" (Eq. 8), "latency" or "edp" (energy x cycles)
     model: "exact", to a proven optimum, or "full", which counts whole bursts; cycles always do
     rescore: simulate that many of the model's best and take the one with the least simulated cost
@@ -60,6 +85,23 @@ def find_mapping(
     Raises MappingError if no mapping is legal: which buffer is short, by how many bits, and the
     smallest capacity that would do; or which constraint leaves nothing.
     """
+    arch = load_arch(arch)
+    if not isinstance(layer, ConvLayer):
+        network = load_workload(layer)
+        chosen = formats_by_layer(formats, network)
+        known: dict[object, Mapping] = {}
+        found = {}
+        for own in network.layers:
+            of_layer = chosen if isinstance(chosen, LayerFormats) else chosen[own.name]
+            key = replace(own, name="layer"), of_layer
+            if key not in known:
+                known[key] = find_mapping(
+                    own, arch, of_layer, objective=objective, model=model, rescore=rescore,
+                    constraints=constraints,
+                )  # fmt: skip
+            found[own.name] = known[key]
+        return found
+    formats = layer_formats(formats)
     if rescore is None:
         return best_mappings(layer, arch, formats, 1, objective, model, constraints)[0].mapping
     return rescored(layer, arch, formats, rescore, objective, model, constraints).chosen
@@ -67,14 +109,16 @@ def find_mapping(
 
 def rescored(
     layer: ConvLayer,
-    arch: Arch,
-    formats: LayerFormats,
+    arch: ArchSource,
+    formats: FormatSource,
     count: int,
     objective: Objective = "dram",
     model: Model = "exact",
     constraints: Constraints = FREE,
 ) -> Rescored:
     """Simulate the model's `count` best mappings; ties go to the model's order."""
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
     found = best_mappings(layer, arch, formats, count, objective, model, constraints)
     costs = [
         simulated_cost(simulate(layer, arch, one.mapping, formats), objective) for one in found

@@ -6,23 +6,26 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.solver.solve import Solution, solve
+from bfpsim.quant.formats import FormatSource, layer_formats
+from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bfpsim.arch import Arch
     from bfpsim.quant.formats import LayerFormats
-    from bfpsim.workloads import ConvLayer, Network
+    from bfpsim.workloads import ConvLayer
 
 Method = Literal["enumerate", "scip", "relaxed"]
 
 
 def compare_solvers(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats,
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatSource,
     methods: Sequence[Method],
     seconds: float,
     progress: Callable[[str], None] | None = None,
@@ -41,6 +44,10 @@ def compare_solvers(
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
     import pandas as pd
+
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
 
     records = []
     for layer, count in network.unique_layers:

@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.mapping.window import Window
-from bfpsim.workloads import ConvLayer, LayerWeights, Network, Node, Pool, Shape, WorkloadError
+from bfpsim.workloads import (
+    ConvLayer,
+    LayerWeights,
+    Network,
+    NetworkSource,
+    Node,
+    Pool,
+    Shape,
+    WorkloadError,
+    load_workload,
+)
 
 Values = NDArray[np.float64]
 
@@ -245,12 +255,13 @@ def _multiply_float(layer: ConvLayer, left: Values, right: Values) -> Values:
 
 
 def infer(
-    network: Network, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
+    network: NetworkSource, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
 ) -> dict[str, Values]:
     """Float64 inference: every node's output by name; layers' before the bias as "<name>:sum".
 
     Raises WorkloadError as `check_runnable`.
     """
+    network = load_workload(network)
     check_runnable(network, weights)
     outputs: dict[str, Values] = {}
     for node in network.nodes:

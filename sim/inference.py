@@ -6,16 +6,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.arch import Arch
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.objective import Objective
+from bfpsim.mapping.sources import (
+    FormatsSource,
+    MappingsSource,
+    formats_by_layer,
+    mappings_by_layer,
+)
+from bfpsim.objects import brief
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.quant.formats.quantize import quantize_activation, quantize_weight, top_exponent
 from bfpsim.sim.host import Values, apply, by_head, by_sample, check_runnable, infer
 from bfpsim.sim.result import LayerResult, NetworkResult, repeated
 from bfpsim.sim.simulate import simulate
-from bfpsim.workloads import LayerWeights, Network, Node
+from bfpsim.workloads import LayerWeights, NetworkSource, Node, load_workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,7 @@ class Tops:
     W: int | None = None
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Inference:
     """Images through the simulated network.
@@ -51,18 +59,20 @@ class Inference:
 
 
 def float_predictions(
-    network: Network, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
+    network: NetworkSource, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
 ) -> NDArray[np.int64]:
     """The class of each image by float64 inference with the unquantised weights."""
+    network = load_workload(network)
     outputs = infer(network.batched(len(images)), weights, images)[network.nodes[-1].name]
     classes: NDArray[np.int64] = outputs.reshape(len(images), -1).argmax(axis=1).astype(np.int64)
     return classes
 
 
 def calibrate(
-    network: Network, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
+    network: NetworkSource, weights: Mapping[str, LayerWeights], images: NDArray[np.floating]
 ) -> dict[str, Tops]:
     """E_top of every layer's I and O, from float inference of calibration images."""
+    network = load_workload(network)
     outputs = infer(network.batched(len(images)), weights, images)
     tops = {}
     for node in network.nodes:
@@ -74,13 +84,13 @@ def calibrate(
 
 
 def run_inference(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats | Mapping[str, LayerFormats],
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
     weights: Mapping[str, LayerWeights],
     images: NDArray[np.floating],
     tops: dict[str, Tops] | None = None,
-    mappings: Mapping[str, Tiling] | None = None,
+    mappings: MappingsSource | None = None,
     progress: Callable[[str], None] | None = None,
     *,
     objective: Objective = "dram",
@@ -95,6 +105,10 @@ def run_inference(
 
     Raises MappingError, FormatError as `simulate`, and WorkloadError as `check_runnable`.
     """
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = formats_by_layer(formats, network)
+    given = mappings_by_layer(mappings, network, arch)
     check_runnable(network, weights)
     batch = network.batched(len(images))
     tops = calibrate(network, weights, images) if tops is None else tops
@@ -110,7 +124,7 @@ def run_inference(
             values[node.name] = apply(batch, node, sources, weights.get(node.name))
             continue
         chosen = formats if isinstance(formats, LayerFormats) else formats[layer.name]
-        mapping = (mappings or {}).get(layer.name)
+        mapping = given.get(layer.name)
         if mapping is None:
             key = replace(layer, name="layer"), chosen
             if key not in found:

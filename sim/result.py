@@ -124,13 +124,22 @@ class LayerResult:
         """Run time at the architecture's clock [s]."""
         return float(self.cycles / self.arch.clock)
 
-    def _repr_html_(self) -> str:
+    def __repr__(self) -> str:
+        where = f"{self.layer.name} of {self.network}" if self.network else self.layer.name
+        return _lines("LayerResult", f"{where} on {self.arch.name}", *self._facts, _bits(self))
+
+    @property
+    def _facts(self) -> tuple[str, ...]:
         stalls = ", ".join(f"{tensor} {cycles:,}" for tensor, cycles in self.stalls.items())
-        facts = (
-            f"{self.mapping}; {self.formats}; {self.cycles:,} cycles, {self.compute_cycles:,} "
-            f"computing ({self.utilisation.overall:.1%} of the array used), stalled by {stalls}; "
-            f"{_energy_text(self.energy, self.arch)}"
+        return (
+            f"{self.mapping}; {self.formats}",
+            f"{self.cycles:,} cycles, {self.compute_cycles:,} computing "
+            f"({self.utilisation.overall:.1%} of the array used), stalled by {stalls}",
+            _energy_text(self.energy, self.arch),
         )
+
+    def _repr_html_(self) -> str:
+        facts = "; ".join(self._facts)
         frame = self.traffic.drop(columns=["network", "layer"])
         return as_html(f"{self.layer.name} on {self.arch.name}", facts, frame)
 
@@ -206,14 +215,22 @@ class NetworkResult:
         """Run time at the architecture's clock [s]."""
         return float(self.cycles / self.arch.clock)
 
+    def __repr__(self) -> str:
+        where = f"{self.network} on {self.arch.name}"
+        return _lines("NetworkResult", where, *self._facts, _bits(*self.layers))
+
+    @property
+    def _facts(self) -> tuple[str, ...]:
+        return (
+            f"{len(self.layers)} layers, {self.cycles:,} cycles, {self.seconds * 1e3:,.2f} ms, "
+            f"{self.utilisation.overall:.1%} of the array used",
+            _energy_text(self.energy, self.arch),
+        )
+
     def _repr_html_(self) -> str:
         import pandas as pd
 
-        facts = (
-            f"{len(self.layers)} layers, {self.cycles:,} cycles, {self.seconds * 1e3:,.2f} ms, "
-            f"{self.utilisation.overall:.1%} of the array used, "
-            f"{_energy_text(self.energy, self.arch)}"
-        )
+        facts = ", ".join(self._facts)
         rows = [
             {
                 "layer": layer.layer.name,
@@ -241,6 +258,20 @@ def utilisation_of(results: Sequence[LayerResult]) -> Utilisation:
         sum(r.steady_cycles for r in results),
         sum(r.cycles for r in results),
     )
+
+
+def _lines(kind: str, where: str, *facts: str) -> str:
+    """The repr of a result: what it is of, and a line for each of its facts."""
+    return "\n    ".join((f"<{kind} of {where}", *facts)) + ">"
+
+
+def _bits(*results: LayerResult) -> str:
+    """The bits that some layers of one architecture move, level by level."""
+    totals = {
+        level.name: int(sum(result.counts.total(level.name) for result in results))
+        for level in results[0].arch.levels
+    }
+    return ", ".join(f"{name} {bits:,} bit" for name, bits in totals.items())
 
 
 def _energy_text(energy: Energy, arch: Arch) -> str:

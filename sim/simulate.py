@@ -2,54 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
+from bfpsim.arch import load_arch
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.inner import with_insides
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import Mapping as Tiling
-from bfpsim.quant.formats import BFP, Format, FormatError, LayerFormats, Rounding
+from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.sources import formats_by_layer, mappings_by_layer
+from bfpsim.quant.formats import BFP, Format, FormatError, LayerFormats, Rounding, layer_formats
 from bfpsim.sim.accelerator import Accelerator, Tally
 from bfpsim.sim.result import LayerResult, NetworkResult, repeated
+from bfpsim.workloads import ConvLayer, WorkloadError, load_workload
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
-    from bfpsim.arch import Arch
+    from bfpsim.arch import Arch, ArchSource
     from bfpsim.mapping.objective import Objective
+    from bfpsim.mapping.sources import FormatsSource, MappingsSource
+    from bfpsim.quant.formats import FormatSource
     from bfpsim.quant.formats.blocks import Shape
     from bfpsim.quant.formats.quantize import Quantized
     from bfpsim.sim.functional import Data
-    from bfpsim.workloads import ConvLayer, Network
+    from bfpsim.workloads import NetworkSource
 
     Operand = ArrayLike | Quantized
 
 
+@overload
 def simulate(
     layer: ConvLayer,
-    arch: Arch,
-    mapping: Tiling,
-    formats: LayerFormats,
+    arch: ArchSource,
+    mapping: Tiling | None = None,
+    formats: FormatSource = "bfp8",
     data: tuple[Operand, Operand] | None = None,
     *,
     output_top: int | None = None,
     network: str = "",
-) -> LayerResult:
-    """Run one layer on the event-driven accelerator.
+) -> LayerResult: ...
+@overload
+def simulate(
+    layer: NetworkSource,
+    arch: ArchSource,
+    mapping: MappingsSource | None = None,
+    formats: FormatsSource = "bfp8",
+    *,
+    mappings: MappingsSource | None = None,
+) -> NetworkResult: ...
+def simulate(
+    layer: ConvLayer | NetworkSource,
+    arch: ArchSource,
+    mapping: Any = None,
+    formats: Any = "bfp8",
+    data: tuple[Operand, Operand] | None = None,
+    *,
+    output_top: int | None = None,
+    network: str = "",
+    mappings: MappingsSource | None = None,
+) -> LayerResult | NetworkResult:
+    """Run one layer on the event-driven accelerator, or a network's (`simulate_network`).
 
-    mapping: on a machine with levels inside SRAM, one that says nothing of them (no `inner`) gets
-        the insides of least movement energy
+    layer: a layer; or a network, its name, file or torch module
+    arch: an architecture, a shipped name or a YAML file
+    mapping: of the layer; of a network by layer name, or a file of them. None: that of the fewest
+        DRAM bits, bursts included. On a machine with levels inside SRAM, one that says nothing of
+        them (no `inner`) gets the insides of least movement energy
+    formats: of I, W and O, one for all, or by name; of a network also by layer name
     data: (inputs (N, H, W, channels), weights (filters, C, R, S)) for a functional run, floats or
-        already `Quantized` in the formats of I and W. Without data the same transfers carry sizes
-        only, and count the same.
+        already `Quantized` in the formats of I and W. Torch's tensors, with gradients or without,
+        are as torch lays them out, inputs (N, channels, H, W), where their extents say no other.
+        Without data the same transfers carry sizes only, and count the same
     output_top: E_top of O; None calibrates it from the layer's exact sums
     network: the name that the traffic table shows
+    mappings: of a network, as ``mapping``
 
-    Raises MappingError for a mapping that is not legal, FormatError for data that does not suit.
+    Raises MappingError for a mapping that is not legal, FormatError for data that does not suit,
+    and as `load_arch`, `load_workload` and `layer_formats`.
     """
+    if not isinstance(layer, ConvLayer):
+        return _simulate_network(layer, arch, formats, mapping, mappings, data, output_top, network)
+    if mappings is not None:
+        raise MappingError(
+            f"mappings= with the layer {layer.name!r}; allowed: mapping=, or with a network"
+        )
+    arch, formats = load_arch(arch), layer_formats(formats)
+    if mapping is None:
+        mapping = find_mapping(layer, arch, formats, model="full")
+    elif not isinstance(mapping, Tiling):
+        raise MappingError(
+            f"mapping {mapping!r:.80} of the layer {layer.name!r}; allowed: a Mapping, or None"
+        )
     mapping = with_insides(layer, arch, mapping, formats)
     loaded = None
     if data is not None:
@@ -58,11 +107,32 @@ def simulate(
     return _result(network, layer, arch, mapping, formats, tally, loaded)
 
 
+def _simulate_network(
+    source: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
+    mapping: MappingsSource | None,
+    mappings: MappingsSource | None,
+    *others: object,
+) -> NetworkResult:
+    """Check what `simulate` was given for a network, and run it."""
+    own = load_workload(source)
+    data, output_top, name = others
+    if data is not None or output_top is not None or name:
+        raise WorkloadError(
+            f"network {own.name}: data=, output_top= and network= are of a single layer; allowed: "
+            "run_inference(network, arch, formats, weights, images)"
+        )
+    if mapping is not None and mappings is not None:
+        raise MappingError(f"network {own.name}: mapping= and mappings=; allowed: one of the two")
+    return simulate_network(own, arch, formats, mapping if mappings is None else mappings)
+
+
 def simulate_network(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats | Mapping[str, LayerFormats],
-    mappings: Mapping[str, Tiling] | None = None,
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
+    mappings: MappingsSource | None = None,
     progress: Callable[[str], None] | None = None,
     *,
     objective: Objective = "dram",
@@ -70,14 +140,19 @@ def simulate_network(
     """Run every layer of a network, sizes only.
 
     Layers that are equal but for their names (with equal formats and mappings) run once.
+    network, arch: themselves, names or files
     formats: for all layers, or by layer name
-    mappings: by layer name; layers without one get the mapper's
+    mappings: by layer name, or a file of them; layers without one get the mapper's
     progress: called with each layer's name when it is done
     objective: what the mapper makes least, bursts included: "dram" bits, or another as in
         `find_mapping`
 
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
+    network, arch = load_workload(network), load_arch(arch)
+    formats, given = (
+        formats_by_layer(formats, network), mappings_by_layer(mappings, network, arch)
+    )  # fmt: skip
     known: dict[object, LayerResult] = {}
     found: dict[object, Tiling] = {}
     results = []
@@ -85,8 +160,8 @@ def simulate_network(
     for layer in network.layers:
         layer_formats = formats if isinstance(formats, LayerFormats) else formats[layer.name]
         key = (replace(layer, name="layer"), layer_formats)
-        if mappings is not None and layer.name in mappings:
-            mapping = mappings[layer.name]
+        if layer.name in given:
+            mapping = given[layer.name]
         else:
             if key not in found:
                 found[key] = find_mapping(
@@ -153,10 +228,18 @@ def _load(
             "rounding, so that every mapping gives the same output"
         )
     inputs = _operand(
-        data[0], formats.I, layer.input_shape, f"{layer.name} input", quantize_activation
+        _inputs(data[0], layer.input_shape),
+        formats.I,
+        layer.input_shape,
+        f"{layer.name} input",
+        quantize_activation,
     )
     weights = _operand(
-        data[1], formats.W, layer.weight_shape, f"{layer.name} weight", quantize_weight
+        _weights(data[1], layer.weight_shape),
+        formats.W,
+        layer.weight_shape,
+        f"{layer.name} weight",
+        quantize_weight,
     )
     if top is None:
         top = output_top(layer, inputs, weights)
@@ -170,6 +253,43 @@ def _load(
         inputs = replace(inputs, fields=np.pad(inputs.fields, around), codes=codes)
     nest = check(kept, arch, mapping, formats)
     return Data(nest, formats, arch, inputs, weights, top)
+
+
+def _torch_values(given: object) -> NDArray[np.float64] | None:
+    """The values of a torch tensor, without its gradient; None of anything else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(given, torch.Tensor):
+        return None
+    values: NDArray[np.float64] = given.detach().cpu().double().numpy()
+    return values
+
+
+def _inputs(given: Operand, shape: Shape) -> Operand:
+    """Inputs as they are; of torch's tensors (N, channels, H, W), (N, channels, W), (N, H,
+    channels) and (N, channels), where they are that, as (N, H, W, channels).
+    """
+    values = _torch_values(given)
+    if values is None:
+        return given
+    n, h, w, channels = shape
+    if values.shape == (n, channels, h, w):
+        return values.transpose(0, 2, 3, 1)
+    if h == 1 and values.shape == (n, channels, w):
+        return values.transpose(0, 2, 1).reshape(shape)
+    return values.reshape(shape) if values.shape == _squeezed(shape, 1, 2) else values
+
+
+def _weights(given: Operand, shape: Shape) -> Operand:
+    """Weights as they are; of torch's tensors (filters, C) and (filters, C, S), too."""
+    values = _torch_values(given)
+    if values is None:
+        return given
+    return values.reshape(shape) if values.shape == _squeezed(shape, 2, 3) else values
+
+
+def _squeezed(shape: Shape, *axes: int) -> Shape:
+    """A shape without those of the axes along which it is 1."""
+    return tuple(extent for at, extent in enumerate(shape) if at not in axes or extent != 1)
 
 
 def _operand(

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.counts import level_column, number
 from bfpsim.mapping.cycles import ArrayCycles, array_cycles
 from bfpsim.mapping.models import EXACT, PAPER, Effect, ladder, model_counts
-from bfpsim.mapping.nest import Mapping as Tiling
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.mapping.sources import FormatsSource, MappingsSource, formats_by_layer
+from bfpsim.objects import brief
 from bfpsim.sim.notebook import as_html
 from bfpsim.sim.result import LayerResult, NetworkResult
 from bfpsim.sim.simulate import simulate_network
+from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bfpsim.arch import Arch
     from bfpsim.mapping.objective import Objective
-    from bfpsim.workloads import Network
 
 RUNGS = tuple(effect.value for effect in Effect)
 T = TypeVar("T", int, Fraction)
@@ -108,6 +108,7 @@ class LayerValidation:
         )
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Validation:
     """A network's layers, and the simulation that they were checked against."""
@@ -186,10 +187,10 @@ class Validation:
 
 
 def validate(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats | Mapping[str, LayerFormats],
-    mappings: Mapping[str, Tiling] | None = None,
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
+    mappings: MappingsSource | None = None,
     progress: Callable[[str], None] | None = None,
     *,
     objective: Objective = "dram",
@@ -198,6 +199,9 @@ def validate(
 
     Arguments and errors as `simulate_network`.
     """
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = formats_by_layer(formats, network)
     simulated = simulate_network(network, arch, formats, mappings, progress, objective=objective)
     known: dict[object, LayerValidation] = {}
     layers = []

@@ -22,7 +22,13 @@ from bfpsim.workloads.images import (
     read_images,
 )
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
-from bfpsim.workloads.load import Shapes, load_with_weights, load_workload, save_workload
+from bfpsim.workloads.load import (
+    NetworkSource,
+    Shapes,
+    load_with_weights,
+    load_workload,
+    save_workload,
+)
 from bfpsim.workloads.network import Network
 from bfpsim.workloads.networks.googlenet import googlenet
 from bfpsim.workloads.networks.resnet import resnet18
@@ -39,6 +45,7 @@ __all__ = [
     "LayerWeights",
     "Network",
     "NetworkBuilder",
+    "NetworkSource",
     "Node",
     "Op",
     "Pair",

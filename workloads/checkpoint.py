@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from bfpsim.workloads.files.atomic import write_atomic
 from bfpsim.workloads.layer import ConvLayer, WorkloadError
 from bfpsim.workloads.network import Network
 from bfpsim.workloads.node import Node
+
+if TYPE_CHECKING:
+    from bfpsim.workloads.load import NetworkSource
 
 # Of all pixels of Fashion-MNIST's 60,000 training images, scaled to 0..1.
 PIXEL_MEAN = 0.2860
@@ -79,7 +82,7 @@ def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def save_weights(
     path: str | Path,
-    network: Network,
+    network: NetworkSource,
     weights: Mapping[str, LayerWeights],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -87,6 +90,7 @@ def save_weights(
 
     Raises `WorkloadError` for weights that `load_weights` would refuse.
     """
+    network = _network(network)
     weight_names = {node.name: _weight_name(node) for node in network.nodes}
     tensors: dict[str, NDArray[Any]] = {}
     for name, own in weights.items():
@@ -95,7 +99,7 @@ def save_weights(
     _save(path, tensors, _weight_specs(network), metadata)
 
 
-def load_weights(path: str | Path, network: Network) -> dict[str, LayerWeights]:
+def load_weights(path: str | Path, network: NetworkSource) -> dict[str, LayerWeights]:
     """Return layer name -> weights, for every layer of ``network`` that has some, in its order.
 
     A layer without a bias has one of zeros. Products of two activations (``matmul``) have no
@@ -107,6 +111,7 @@ def load_weights(path: str | Path, network: Network) -> dict[str, LayerWeights]:
     a tensor belongs to no layer and no host node, or has another shape or type, or holds NaN or
     Inf.
     """
+    network = _network(network)
     hosts = tuple(node.name for node in network.nodes if node.op == "host")
     tensors = _load(path, _weight_specs(network), hosts)
     weights = {}
@@ -286,3 +291,9 @@ def _unreadable(path: str | Path, error: Exception) -> WorkloadError:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _network(source: NetworkSource) -> Network:
+    from bfpsim.workloads.load import load_workload  # which reads the weights of what it loads
+
+    return load_workload(source)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import cast
 
+from bfpsim.objects import immutable
+
 Pair = tuple[int, int]
 Shape = tuple[int, int, int, int]
 
@@ -26,6 +28,7 @@ class WorkloadError(ValueError):
     """A layer, network or workload file is not usable; the message is one line that says why."""
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class ConvLayer:
     """A (grouped) 2-D convolution, named by its loop dimensions.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from bfpsim.workloads import catalog
 from bfpsim.workloads.checkpoint import LayerWeights
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, Sequence[int]]
 """Input name -> its shape as the model has it, such as (1, 3, 224, 224)."""
 
+NetworkSource: TypeAlias = "Network | str | Path | Module"
+"""A network, or what stands for one, as `load_workload` takes it."""
+
 _TEXT_FILES = (".yaml", ".yml", ".csv")
 _ALSO = (
     "a .yaml, .yml, .csv or .onnx file, or package.module:function or file.py:function that makes "
@@ -28,8 +31,8 @@ _ALSO = (
 )
 
 
-def load_workload(source: str | Path | Module, shapes: Shapes | None = None) -> Network:
-    """Return the network that ``source`` stands for.
+def load_workload(source: NetworkSource, shapes: Shapes | None = None) -> Network:
+    """Return the network that ``source`` stands for; one itself as it is.
 
     It is the name of a shipped network, a file (``.yaml`` or ``.yml``; ``.csv``, a network's own or
     SCALE-Sim's, told apart by their headers; ``.onnx``), ``package.module:function`` or
@@ -41,6 +44,10 @@ def load_workload(source: str | Path | Module, shapes: Shapes | None = None) -> 
 
     Raises `WorkloadError` if there is no such thing, or for whatever is wrong in it.
     """
+    if isinstance(source, Network):
+        if shapes:
+            raise WorkloadError(f"network {source.name}: shapes are refused, it has its own")
+        return source
     own = _import(source, shapes)
     return _describe(str(source)) if own is None else own.network
 
@@ -70,7 +77,7 @@ def runs_code(source: object) -> bool:
     return Path(source).suffix.lower() not in (*_TEXT_FILES, ".onnx") and ":" in str(source)
 
 
-def save_workload(network: Network, path: str | Path) -> None:
+def save_workload(network: NetworkSource, path: str | Path) -> None:
     """Write a network as a ``.yaml``, ``.yml`` or ``.csv`` file that `load_workload` reads back.
 
     Raises `WorkloadError` for any other ending, or if the file cannot be written.
@@ -78,6 +85,7 @@ def save_workload(network: Network, path: str | Path) -> None:
     from bfpsim.workloads.files.network_csv import write_csv
     from bfpsim.workloads.files.network_yaml import write_yaml
 
+    network = load_workload(network)
     match Path(path).suffix.lower():
         case ".yaml" | ".yml":
             write_yaml(network, path)
@@ -105,8 +113,14 @@ def _import(source: str | Path | Module, shapes: Shapes | None) -> Imported | No
 
         return import_onnx(text, shapes)
     if runs_code(source):
-        from bfpsim.workloads.importers.torch.module import import_module_function
-
+        try:
+            from bfpsim.workloads.importers.torch.module import import_module_function
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise WorkloadError(
+                f"workload {text!r} needs torch, which is not installed: pip install bfpsim[torch]"
+            ) from None
         return import_module_function(text, shapes)
     if shapes:
         raise WorkloadError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from bfpsim.objects import immutable
 from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError, check_name
 from bfpsim.workloads.node import Node, node_shape
 
 
+@immutable
 @dataclass(frozen=True)
 class Network:
     """Nodes in execution order; the last one is the network's output.
@@ -30,6 +32,12 @@ class Network:
         for node in self.nodes:
             shapes[node.name] = node_shape(self.name, node, shapes)
         object.__setattr__(self, "_shapes", shapes)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Network {self.name}: {len(self.nodes)} nodes, {len(self.layers)} layers, "
+            f"{self.macs:,} multiply-accumulates>"
+        )
 
     @property
     def layers(self) -> tuple[ConvLayer, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bfpsim.objects import immutable
 from bfpsim.workloads.layer import (
     ConvLayer,
     Pair,
@@ -94,6 +95,7 @@ class Pool:
         return count - 1 if (count - 1) * step >= pad + extent else count
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class Node:
     """One operation: its name, its kind, the nodes it reads, and what its kind needs besides.

@@ -25,6 +25,7 @@ from bfpsim.commands.simulate import simulate
 from bfpsim.commands.sweep import sweep
 from bfpsim.commands.validate import validate
 from bfpsim.commands.workload import workload_app
+from bfpsim.extras import missing_extra
 
 app = typer.Typer(
     name="bfpsim",
@@ -83,6 +84,12 @@ def run(arguments: list[str]) -> int:
         return 2
     except UsageError as error:
         complain(str(error))
+        return 2
+    except ModuleNotFoundError as error:
+        needed = missing_extra(error, " ".join(arguments[:2]))
+        if needed is None:
+            raise
+        complain(needed)
         return 2
     except BrokenPipeError:
         return 0

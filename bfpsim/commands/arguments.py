@@ -118,14 +118,10 @@ def load(
 ) -> tuple[Arch, Network, LayerFormats]:
     """Load what the names stand for; raises the error of the first that is none."""
     from bfpsim.arch import load_arch
-    from bfpsim.quant.formats import LayerFormats, parse_format
+    from bfpsim.quant.formats import layer_formats
     from bfpsim.workloads import load_workload
 
-    parts = format.split(",")
-    if len(parts) not in (1, 3):
-        raise UsageError(f"--format {format!r} has {len(parts)} parts; allowed: 1, or 3 for I,W,O")
-    formats = [parse_format(part) for part in parts]
-    chosen = LayerFormats(*formats) if len(formats) == 3 else LayerFormats.uniform(formats[0])
+    chosen = layer_formats(format)
     spec, net = load_arch(arch), load_workload(network, shapes(shape))
     net.check_layers()
     return spec, net, chosen

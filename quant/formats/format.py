@@ -1,9 +1,12 @@
 """Number formats: block floating point (BFP) and plain words."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+from bfpsim.objects import immutable
 
 TensorName = Literal["I", "W", "O"]
 """Which tensor of a layer: its input, its weights or its output."""
@@ -32,6 +35,7 @@ def _whole(owner: str, field: str, value: object, low: int, high: int) -> None:
         raise FormatError(f"{owner}: {field}={value!r}; allowed: a whole number {low}..{high}")
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class BFP:
     """Block floating point: a mantissa per element, a shared exponent per block.
@@ -83,6 +87,7 @@ class BFP:
         return f"bfp{self.bits}e{self.exponent_bits}b{self.block_size}{tail}"
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class Plain:
     """Words without a shared exponent: to the rules of blocks, one element and a code of 0 bits.
@@ -156,6 +161,7 @@ class PartialSums:
         return 1
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class LayerFormats:
     """The formats of a layer's input (I), weights (W) and output (O)."""
@@ -191,6 +197,38 @@ def candidates(bits: int) -> tuple[BFP, ...]:
     if bits not in _SE:
         raise FormatError(f"candidates of {bits!r} bits; allowed: 16, 8")
     return tuple(BFP(bits, se, bs) for se in _SE[bits] for bs in _BS)
+
+
+FormatSource = LayerFormats | Format | str | Mapping[str, str | Format]
+"""Formats of a layer, or what stands for them, as `layer_formats` takes it."""
+
+
+def layer_formats(source: object) -> LayerFormats:
+    """Return a layer's formats: themselves, one for all three tensors, or one for each.
+
+    A format may be given by name; all in one as ``bfp8`` or, of I, W and O, ``bfp8,bfp8,bfp16``.
+    Raises FormatError.
+    """
+    if isinstance(source, LayerFormats):
+        return source
+    if isinstance(source, Format):
+        return LayerFormats.uniform(source)
+    if isinstance(source, str):
+        parts = [parse_format(part) for part in source.split(",")]
+        if len(parts) not in (1, 3):
+            raise FormatError(
+                f"format {source!r} has {len(parts)} parts; allowed: 1, or 3 for I,W,O"
+            )
+        return LayerFormats(*parts) if len(parts) == 3 else LayerFormats.uniform(parts[0])
+    if not isinstance(source, Mapping) or {*source} != {"I", "W", "O"}:
+        raise FormatError(
+            f"{source!r} is no format; allowed: bfp8 or another, or one for each of I, W and O"
+        )
+    i, w, o = (
+        each if isinstance(each, Format) else parse_format(str(each))
+        for each in (source[tensor] for tensor in TENSORS)
+    )
+    return LayerFormats(i, w, o)
 
 
 # Middle-of-the-table defaults for users who name only a width (BitQ Table 2).

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bfpsim.objects import brief
 from bfpsim.quant.formats.blocks import Shape, activation_block, block_maxima, spread, weight_block
 from bfpsim.quant.formats.format import Format, FormatError, Rounding
 
@@ -13,6 +14,7 @@ TOP_MIN, TOP_MAX = -128, 127
 TOP_BITS = 8
 
 
+@brief
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantized:
     """A tensor as its stored fields.

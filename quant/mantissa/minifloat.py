@@ -7,6 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from bfpsim.objects import immutable
 from bfpsim.quant.baselines.boxes import doubles, shared_axis
 from bfpsim.quant.formats import FormatError, Rounding
 from bfpsim.quant.formats.blocks import Blocks
@@ -29,6 +30,7 @@ class Overflow(Enum):
     """Infinity with its sign, as IEEE 754 and torch's casts have it."""
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class MiniFloat:
     """A sign, `exponent_bits` and `mantissa_bits`, laid out as IEEE 754's binary formats.

@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from bfpsim.objects import immutable
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.study.datasets import Batch, Dataset, batches
 from bfpsim.quant.torch.model import QuantizedModel
@@ -18,6 +19,7 @@ from bfpsim.workloads.layer import WorkloadError
 BATCH = 100
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class TopK:
     """The share of a dataset's images whose label is among the ``k`` largest logits.

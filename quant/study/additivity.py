@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bfpsim.objects import brief
 from bfpsim.quant.formats import FormatError, parse_format
 from bfpsim.quant.formats.ties import OperandKey
 from bfpsim.quant.study.sensitivity import Sensitivity, divergence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Additivity:
     """Predicted (sums over operands) and measured losses of random mixed choices.

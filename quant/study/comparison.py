@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bfpsim.objects import brief
 from bfpsim.quant.baselines import BASELINES, BSFP
 from bfpsim.quant.formats import Format, FormatError, Plain, candidates, parse_format
 from bfpsim.quant.formats.ties import OperandKey
@@ -90,6 +91,7 @@ def least_divergence(
     return model.codings(choice)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Tables of one network.
@@ -108,6 +110,7 @@ class Comparison:
     layers: pd.DataFrame
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Original:
     """The float network's top-1, and its outputs for the first `sample` images."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F  # noqa: N812
 
+from bfpsim.objects import brief
 from bfpsim.quant.formats import BFP, Format, FormatError
 from bfpsim.quant.formats.ties import OperandKey
 from bfpsim.quant.study.accuracy import logits_of
@@ -43,6 +44,7 @@ _HEADER = "# bfpsim sensitivity "
 _LARGEST_FILE = 1 << 26  # bytes
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
     """A row per product, tensor and format; all others in float.
@@ -343,8 +345,9 @@ class Fisher:
             operand.register_forward_hook(keep(key)) for key, operand in model.operands.items()
         ]
         try:
-            with torch.enable_grad():
-                logits = logits_of(model, inputs.detach())
+            with torch.inference_mode(False), torch.enable_grad():
+                own = inputs.clone() if inputs.is_inference() else inputs.detach()
+                logits = logits_of(model, own)
                 probabilities = logits.detach().cpu().softmax(1)
                 generator = torch.Generator().manual_seed(seed)
                 draws = torch.multinomial(probabilities, 1, generator=generator)

@@ -12,21 +12,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
+from bfpsim.objects import immutable
 from bfpsim.quant.formats import TENSORS, FormatError, LayerFormats, TensorName
 from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
 from bfpsim.quant.formats.ties import Effect, OperandKey, Operation, tied_operands
+from bfpsim.quant.torch.graph import PlainGraph
 from bfpsim.quant.torch.operand import Coding, Measurement, Mode, Operand, TransposedWeight
+from bfpsim.quant.torch.state import pack_state, unpack_state
 from bfpsim.workloads.importers.torch.export import aten, constants
-from bfpsim.workloads.importers.torch.graph import Captured, Site, capture
+from bfpsim.workloads.importers.torch.graph import Captured, Site, capture, copied
+from bfpsim.workloads.importers.torch.watch import watch
 
+_STATE = "_extra_state"  # torch's name of what `get_extra_state` gives
+_TOLERANCE = 1e-5  # of the largest output: what is no change
 _COLUMNS = Blocks(axis=-2)  # the second operand of a matmul: blocks along the reduction
 # They need the whole of what they read before they give anything (`quant.formats.ties`).
 _ENDS = (
@@ -37,6 +44,7 @@ _ENDS = (
 _ALLOWED = "Conv1d, Conv2d, their transposes, Linear, products of activations"
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class Codings:
     """The codings of I, W and O of one product; None is float32, left as it is."""
@@ -59,8 +67,43 @@ Chosen = Codings | LayerFormats | Coding | None
 """A choice for one product, or for all: three codings, or one for I, W and O."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """An input of a forward, as it was captured.
+
+    floats: whether it holds floats; own: whether these are of the parameters' type
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    floats: bool
+    own: bool
+
+    def check(self, given: object, dtype: torch.dtype | None, where: str) -> None:
+        """Raise FormatError for another kind of values, another rank or extents but the first."""
+        where = f"{where}: input {self.name!r}"
+        if not isinstance(given, Tensor):
+            raise FormatError(f"{where} is {type(given).__name__}; allowed: a tensor")
+        if given.is_floating_point() != self.floats:
+            kind = "floats" if self.floats else "whole numbers or bool"
+            raise FormatError(f"{where} is {given.dtype}; allowed: {kind}, as it was captured")
+        if self.own and dtype is not None and given.dtype != dtype:
+            raise FormatError(
+                f"{where} is {given.dtype}; allowed: {dtype}, the type of the parameters"
+            )
+        if given.dim() != len(self.shape) or tuple(given.shape[1:]) != self.shape[1:]:
+            extents = ", ".join(map(str, ("any", *self.shape[1:])[: len(self.shape)]))
+            raise FormatError(
+                f"{where} is {tuple(given.shape)}; allowed: ({extents}), as it was captured"
+            )
+
+
 class QuantizedModel(nn.Module):
     """A captured module whose operands are quantised, as `choose` and modes say.
+
+    Its state dict holds formats and E_top beside the weights (``_extra_state``), and another model
+    of the same module gives equal outputs with it; pickled, copied or in another process it gives
+    equal outputs, too.
 
     title: what messages call it
     batch: the only first extent that the module's forward takes, or None if it takes any
@@ -69,27 +112,37 @@ class QuantizedModel(nn.Module):
         parameters
     """
 
-    def __init__(self, captured: Captured, name: str, batch: int) -> None:
+    def __init__(self, captured: Captured, name: str, inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
         self.title = name
-        self.batch = None if captured.dynamic_batch else batch
+        self.batch = None if captured.dynamic_batch else (*inputs[0].shape, None)[0]
+        dtype = _parameter_dtype(captured.module)
+        placeholders = captured.module.graph.find_nodes(op="placeholder")
+        self._inputs = tuple(
+            _Input(str(node.target), tuple(x.shape), x.is_floating_point(), x.dtype == dtype)
+            for node, x in zip(placeholders, inputs, strict=True)
+        )
         self.sites = captured.sites
         self.groups = tied_operands(_operations(captured))
         self.graph_module, self._operands = _insert_operands(captured)
         self.eval()
 
+    def __repr__(self) -> str:
+        chosen = sorted({_name(operand.coding) for operand in self._operands.values()})
+        shown = ", ".join(chosen[:4]) + (", ..." if chosen[4:] else "")
+        modes = ", ".join(sorted({operand.mode.value for operand in self._operands.values()}))
+        return f"<QuantizedModel of {self.title}: {len(self.sites)} products in {shown}; {modes}>"
+
     def forward(self, *inputs: Tensor) -> Any:
         """Return what the module gives for these inputs, on the device of its parameters.
 
-        Raises FormatError for a batch that the forward's own numbers rule out, and as
-        `Operand.quantize`.
+        Raises FormatError, naming the input, for other numbers, types and extents of inputs than
+        those of the capture, the first extent aside where the forward leaves it free; under
+        autocast, for half precision, and as `Operand.quantize`.
         """
-        if self.batch is not None and inputs and len(inputs[0]) != self.batch:
-            raise FormatError(
-                f"module {self.title}: a batch of {len(inputs[0])}; allowed: {self.batch}, which "
-                "its forward holds as a constant"
-            )
-        return self.graph_module(*(x.to(self.device) for x in inputs))
+        device = self.device
+        self._check(inputs, device)
+        return self.graph_module(*(x.to(device) for x in inputs))
 
     @property
     def device(self) -> torch.device:
@@ -170,6 +223,55 @@ class QuantizedModel(nn.Module):
         """The choice in one line; equal lines are equal choices."""
         return " ".join(f"{s}.{t}={_name(o.coding)}" for (s, t), o in self._operands.items())
 
+    def get_extra_state(self) -> Tensor:
+        """Return formats and E_top, as a state dict keeps them (`quant.torch.state`)."""
+        return pack_state(
+            {
+                _operand_name(key): (operand.coding, None if operand.stored else operand.top)
+                for key, operand in self._operands.items()
+            }
+        )
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take formats and E_top from a state dict.
+
+        Raises FormatError for a state of another network, or that is none; nothing is changed then.
+        """
+        operands = {_operand_name(key): operand for key, operand in self._operands.items()}
+        own = [operand.coding for operand in operands.values()]
+        for name, (coding, top) in unpack_state(state, operands, own, self.title).items():
+            operands[name].coding = coding
+            if not operands[name].stored:
+                operands[name].top = top
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take weights, formats and E_top, as any module takes its state.
+
+        Raises FormatError for weights without formats and E_top, strict or not, and for a state
+        that has nothing of this model's, as with a prefix before its names; RuntimeError as torch.
+        """
+        own = self.state_dict().keys()
+        if not own & state_dict.keys():
+            raise FormatError(
+                f"state of {self.title}: has no name of the model's, but {_some(state_dict)}; "
+                f"allowed: {_some(own)}{_way_out(state_dict, own)}"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *others: Any
+    ) -> None:
+        parts = (f"{prefix}{name}." for name, _ in self.named_children())
+        key = f"{prefix}{_STATE}"
+        if key not in state_dict and any(name.startswith((*parts,)) for name in state_dict):
+            raise FormatError(
+                f"state of {self.title}: weights without formats and E_top, which {key!r} holds; "
+                f"allowed: with it; state_dict()[{_STATE!r}] of this model keeps its own"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def set_mode(self, mode: Mode) -> None:
         """Set what all operands do."""
         for operand in self._operands.values():
@@ -189,25 +291,37 @@ class QuantizedModel(nn.Module):
     def calibrate(self, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
         """Take E_top of every activation from the float network's values on these inputs.
 
-        Raises FormatError if there are none, as of a generator that is used up, and, naming the
-        product, for values that are not finite.
+        Raises FormatError for no inputs, and, naming the product, for values that are not finite;
+        E_top is then as it was.
         """
-        some = iter(batches)
-        first = next((batch for batch in some if _samples(batch)), None)
-        if first is None:
-            raise FormatError(
-                f"calibration of {self.title}: there are no inputs; allowed: at least one batch "
-                "(a generator gives each only once)"
-            )
+        before = {key: operand.top for key, operand in self._operands.items()}
         for operand in self._operands.values():
             operand.top = None
-        with self.in_mode(Mode.CALIBRATE), torch.no_grad():
-            for batch in chain([first], some):
-                if _samples(batch):
-                    self(*(batch if isinstance(batch, tuple) else (batch,)))
+        try:
+            self._calibrate(batches)
+        except BaseException as error:
+            for key, operand in self._operands.items():
+                operand.top = before[key]
+            if isinstance(error, FormatError):
+                raise FormatError(f"calibration of {self.title}: {error}") from None
+            raise
         for operand in self._operands.values():
             if operand.top is None and not operand.stored:
                 operand.top = 0  # as of a tensor that is all zero
+
+    def _calibrate(self, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
+        empty = True
+        with self.in_mode(Mode.CALIBRATE), torch.no_grad():
+            for batch in batches:
+                inputs = batch if isinstance(batch, tuple) else (batch,)
+                if any(x.numel() for x in inputs):
+                    self(*inputs)
+                    empty = False
+        if empty:
+            raise FormatError(
+                "there are no inputs; allowed: at least one batch (a generator gives each only "
+                "once)"
+            )
 
     def measure(
         self, batches: Iterable[Tensor | tuple[Tensor, ...]]
@@ -219,6 +333,34 @@ class QuantizedModel(nn.Module):
             for batch in batches:
                 self(*(batch if isinstance(batch, tuple) else (batch,)))
         return {key: operand.measurement for key, operand in self._operands.items()}
+
+    def _check(self, inputs: tuple[Tensor, ...], device: torch.device) -> None:
+        where = f"module {self.title}"
+        if _autocast(device.type):
+            raise FormatError(
+                f"{where}: under torch.autocast, which rounds what is quantised once more; "
+                f"allowed: outside of it, as in torch.autocast({device.type!r}, enabled=False)"
+            )
+        if len(inputs) != len(self._inputs):
+            names = ", ".join(each.name for each in self._inputs)
+            raise FormatError(
+                f"{where}: {len(inputs)} inputs; allowed: {len(self._inputs)}: {names}"
+            )
+        dtype = _parameter_dtype(self)
+        if dtype is not None:
+            _check_dtype(dtype, f"{where}: its parameters")
+        for given, own in zip(inputs, self._inputs, strict=True):
+            own.check(given, dtype, where)
+            if self.batch is None and given.shape[0] != inputs[0].shape[0]:
+                raise FormatError(
+                    f"{where}: input {own.name!r} is a batch of {given.shape[0]}; allowed: "
+                    f"{inputs[0].shape[0]}, as of {self._inputs[0].name!r}"
+                )
+            if self.batch is not None and own.shape[:1] != given.shape[:1]:
+                raise FormatError(
+                    f"{where}: a batch of {given.shape[0]} in input {own.name!r}; allowed: "
+                    f"{own.shape[0]}, which its forward holds as a constant"
+                )
 
     def _check_tied(self, codings: Mapping[str, Codings]) -> None:
         for group in self.stored_tensors:
@@ -255,26 +397,94 @@ def quantize_model(
     and accumulates in operations that have no quantised form, listing each with its share of the
     multiply-accumulates, and as `QuantizedModel.choose` and `calibrate`.
     """
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    model = uncalibrated_model(module, arguments, name)
+    model = uncalibrated_model(module, inputs, name=name)
     model.choose(chosen, tied=tied)
-    model.calibrate([arguments] if calibration is None else calibration)
+    with _plainly(model):
+        model.calibrate([inputs] if calibration is None else calibration)
     return model
 
 
 def uncalibrated_model(
-    module: nn.Module, inputs: tuple[Tensor, ...], name: str | None = None
+    module: nn.Module, inputs: Tensor | tuple[Tensor, ...], name: str | None = None
 ) -> QuantizedModel:
-    """Return the module with operands in floats, and no E_top until `QuantizedModel.calibrate`.
+    """Return the module with an operand at I, W and O of every product, in floats.
 
-    Parameters and errors are those of `quantize_model`.
+    Until `QuantizedModel.calibrate` a format's E_top is each tensor's own. Arguments and errors as
+    `quantize_model`.
     """
-    captured = capture(module, inputs)
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     title = name or type(module).__name__
-    _check_covered(captured, title)
-    model = QuantizedModel(captured, title, len(inputs[0]))
+    with _plainly(module):
+        arguments = tuple(x.clone() if x.is_inference() else x for x in arguments)
+        _check_capturable(module, arguments, title)
+        captured = capture(module, arguments)
+        _check_covered(captured, title)
+        model = QuantizedModel(captured, title, arguments)
     model.set_mode(Mode.QUANTIZE)
     return model
+
+
+@contextmanager
+def _plainly(module: nn.Module) -> Iterator[None]:
+    """Have autocast and inference mode off, which would become part of the graph and its tensors.
+
+    Other modules' tensors that are made meanwhile are trainable.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for kind in sorted({"cpu", *(x.device.type for x in module.parameters())}):
+            if _autocast(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _check_capturable(module: nn.Module, inputs: tuple[Tensor, ...], title: str) -> None:
+    """Raise FormatError for tensors of a type that is not quantised, and for a random forward."""
+    tensors = chain(
+        ((f"parameter {name!r}", each) for name, each in module.named_parameters()),
+        ((f"buffer {name!r}", each) for name, each in module.named_buffers()),
+        ((f"input {number}", each) for number, each in enumerate(inputs)),
+    )
+    for name, tensor in tensors:
+        _check_dtype(tensor.dtype, f"module {title}: {name}")
+    if any(tensor.is_meta for tensor in chain(module.parameters(), inputs)):
+        return  # `capture` says that they have no values
+    alone = copied(module)
+    if not _changes(alone, inputs):
+        return
+    draws = watch(alone, inputs).draws
+    cause = (
+        f"is random in evaluation mode: {draws[0]}"
+        if draws
+        else "keeps state from call to call, or draws numbers that are not torch's"
+    )
+    raise FormatError(
+        f"module {title}: its forward {cause}; allowed: outputs that depend on inputs and "
+        "parameters alone"
+    )
+
+
+def _changes(module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether a module gives other outputs when it runs again."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            one, other = (tree_leaves(module(*(x.clone() for x in inputs))) for _ in range(2))
+    except Exception:  # whatever its own code raises: `capture` says so
+        return False
+    for before, after in zip(one, other, strict=False):
+        if isinstance(before, Tensor) and before.numel():
+            before, after = before.double(), after.double()
+            # Sums on a GPU come in any order.
+            allowed = _TOLERANCE * float(before.nan_to_num(0, 0, 0).abs().max())
+            if before.shape != after.shape or not torch.allclose(
+                before, after, rtol=0, atol=allowed, equal_nan=True
+            ):
+                return True
+    return False
 
 
 def _check_covered(captured: Captured, title: str) -> None:
@@ -293,9 +503,18 @@ def _check_covered(captured: Captured, title: str) -> None:
         raise FormatError(f"module {title}: has no product to quantise; allowed: {_ALLOWED}")
 
 
-def _samples(batch: Tensor | tuple[Tensor, ...]) -> int:
-    """How many values a batch holds."""
-    return sum(tensor.numel() for tensor in (batch if isinstance(batch, tuple) else (batch,)))
+def _parameter_dtype(module: nn.Module) -> torch.dtype | None:
+    """The type of a module's first parameter that holds floats."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def _check_dtype(dtype: torch.dtype, name: str) -> None:
+    """Raise FormatError for floats that are not quantised, with a way out."""
+    if dtype.is_floating_point and dtype not in (torch.float32, torch.float64):
+        raise FormatError(
+            f"{name}: {dtype}; allowed: torch.float32, torch.float64, as of module.float() and "
+            "inputs.float()"
+        )
 
 
 def _codings(chosen: Chosen) -> Codings:
@@ -311,7 +530,9 @@ def _codings(chosen: Chosen) -> Codings:
 
 def _insert_operands(captured: Captured) -> tuple[fx.GraphModule, dict[OperandKey, Operand]]:
     """Put an operand before and after each site; a bias is added behind its O."""
-    module = captured.module
+    graph = captured.module.graph
+    graph._tracer_cls = None  # that of torch.export, which only it can make
+    module = PlainGraph(captured.module, graph, type(captured.module).__name__)
     graph = module.graph
     nodes = {node.name: node for node in graph.nodes}
     operands: dict[OperandKey, Operand] = {}
@@ -406,6 +627,25 @@ def _operations(captured: Captured) -> list[Operation]:
 
 
 # --- names ---------------------------------------------------------------------------------------
+
+
+def _some(names: Iterable[str]) -> str:
+    first = [repr(name) for name in names][:3]
+    return ", ".join(first) or "nothing"
+
+
+def _way_out(given: Iterable[str], own: Iterable[str]) -> str:
+    """Say how a state's names come from a model's, if they do."""
+    short = {f"graph_module.{name}" for name in given}
+    if short & {*own}:
+        return ": it is of a module before quantize_model; allowed: to load it there"
+    ends = ((name, key) for name in given for key in own if name.endswith(f".{key}"))
+    name, key = next(ends, ("", ""))
+    return f": without {name.removesuffix(key)!r} before each" if name else ""
+
+
+def _operand_name(key: OperandKey) -> str:
+    return " ".join(key)
 
 
 def _name(coding: Coding | None) -> str:

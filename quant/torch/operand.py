@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from bfpsim.quant.formats import Format, FormatError, Rounding
 from bfpsim.quant.formats.blocks import WEIGHT, Blocks, block_count
 from bfpsim.quant.formats.quantize import TOP_BITS
-from bfpsim.quant.torch.fake_quantize import Gradient, calibrated_top, fake_quantize
+from bfpsim.quant.torch.fake_quantize import (
+    Gradient,
+    calibrated_top,
+    check_finite,
+    fake_quantize,
+)
 
 FLOAT_BITS = 32
 
@@ -108,7 +113,9 @@ class Operand(nn.Module):
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Return the tensor, or its quantised values."""
-        if self.mode is Mode.CALIBRATE and not self.stored and tensor.any():
+        if self.mode is Mode.CALIBRATE and self.stored:
+            check_finite(tensor, self.name)  # before what it makes of others is blamed
+        elif self.mode is Mode.CALIBRATE and tensor.any():
             top = calibrated_top(tensor, self.name)
             self.top = top if self.top is None else max(self.top, top)
         if self.mode in (Mode.FLOAT, Mode.CALIBRATE):
@@ -120,6 +127,9 @@ class Operand(nn.Module):
             self._measure(tensor.detach(), result.detach())
         return result
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": None}  # made again from the parameter
+
     def _parameter(self, tensor: Tensor) -> Tensor:
         """Quantise W: a parameter again only if it or its coding is another than last time.
 
@@ -128,12 +138,13 @@ class Operand(nn.Module):
         """
         assert self.coding is not None
         trained = torch.is_grad_enabled() and tensor.requires_grad
-        if trained or not isinstance(tensor, nn.Parameter):
+        if trained or not isinstance(tensor, nn.Parameter) or tensor.is_inference():
             return self.quantize(tensor, self.coding)
         state = (tensor.device, tensor.data_ptr(), tensor._version, tensor.dtype, self.coding)
         # The cache holds the parameter itself, so that no other can take its place in memory.
         if self._cache is None or self._cache[0] is not tensor or self._cache[1] != state:
-            self._cache = tensor, state, self.quantize(tensor, self.coding)
+            with torch.inference_mode(False), torch.no_grad():  # a pass with gradients may be next
+                self._cache = tensor, state, self.quantize(tensor, self.coding)
         return self._cache[2]
 
     def quantize(self, tensor: Tensor, coding: Coding) -> Tensor:

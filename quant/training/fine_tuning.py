@@ -30,7 +30,7 @@ from torch.optim import SGD
 
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.study.accuracy import classify, keeping_modes, title
-from bfpsim.quant.study.datasets import Dataset
+from bfpsim.quant.study.datasets import Batch, Dataset
 from bfpsim.quant.torch.model import tensor_digest
 from bfpsim.workloads.files.atomic import write_atomic
 from bfpsim.workloads.layer import WorkloadError
@@ -129,11 +129,13 @@ def fine_tune(
     start = "" if path is None else _start(module, dataset, run)
     losses = [] if path is None else _resume(path, run, start, module, optimiser)
     resumed_at = len(losses)
-    with keeping_modes(module):
+    # Gradients are wanted, whatever mode the caller is in.
+    with keeping_modes(module), torch.inference_mode(False), torch.enable_grad():
         module.train()
         for step in range(resumed_at, steps):
             optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
             part = dataset.batch(image_order(seed, step, batch, len(dataset)).tolist())
+            part = Batch(*(x.clone() if x.is_inference() else x for x in part))
             with _seeded_draws(seed, step, next(iter(trained.values())).device):
                 if augment is not None:
                     part = part._replace(inputs=augment(part.inputs))
@@ -169,9 +171,10 @@ def image_order(seed: int, step: int, batch: int, images: int) -> NDArray[np.int
 
 
 def _start(module: nn.Module, dataset: Dataset, run: _Run) -> str:
-    """Digest of the values before the first step, and of its images and labels."""
+    """Digest of the state before the first step, and of its images and labels."""
     first = dataset.batch(image_order(run.seed, 0, run.batch, len(dataset)).tolist())
-    named = {**_values(module), "inputs": first.inputs, "labels": first.labels}
+    state = {key: x for key, x in module.state_dict().items() if isinstance(x, Tensor)}
+    named = {**state, **_values(module), "inputs": first.inputs, "labels": first.labels}
     return tensor_digest(named.items())
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
-from bfpsim.arch import Arch, dump_arch
+from bfpsim.arch import Arch, ArchSource, dump_arch, load_arch
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
 from bfpsim.mapping.objective import Objective
+from bfpsim.objects import brief
 from bfpsim.quant.formats import LayerFormats, candidates
 from bfpsim.search.bitwidth.allocation import (
     Allocation,
@@ -49,7 +50,7 @@ from bfpsim.search.bitwidth.target import (
 from bfpsim.search.crew import Run
 from bfpsim.search.crew import workers as processes
 from bfpsim.search.store import Stages, open_stages
-from bfpsim.workloads import Network
+from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +91,7 @@ class Proposal:
         return self.predicted / self.simulated - 1
 
 
+@brief
 @dataclass(frozen=True)
 class SearchResult:
     """The result of a search: what it proposes, and the front.
@@ -175,8 +177,8 @@ _BATCH = 16
 
 
 def search_network(
-    network: Network,
-    arch: Arch,
+    network: NetworkSource,
+    arch: ArchSource,
     *,
     bits: int = 8,
     target: Target | None = None,
@@ -204,6 +206,8 @@ def search_network(
     Raises FormatError for other bits or a table that lacks a tensor or format, MappingError if a
     layer fits in no format, InfeasibleError for a budget that nothing meets, StoreError.
     """
+    network = load_workload(network)
+    arch = load_arch(arch)
     space = make_space(network, candidates(bits), tied=tied)
     losses = no_losses(space)
     if sensitivity is not None:

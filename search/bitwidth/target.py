@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from bfpsim.objects import immutable
 from bfpsim.search.bitwidth.allocation import (
     SAME,
     Allocation,
@@ -16,6 +17,7 @@ from bfpsim.search.bitwidth.allocation import (
 from bfpsim.search.bitwidth.problem import Problem
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class Tradeoff:
     """Eq. 1 of BitQ: Acc_loss + alpha x DM_sum / DM_max."""
@@ -39,6 +41,7 @@ class Tradeoff:
         return allocation.bound
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class LossBudget:
     """The least cost for an Acc_loss of at most ``most``, a fraction of the images."""
@@ -58,6 +61,7 @@ class LossBudget:
         return allocation.bound / scale
 
 
+@immutable
 @dataclass(frozen=True, slots=True)
 class CostBudget:
     """The least Acc_loss for a cost of at most ``most``: DRAM bits, pJ or cycles."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bfpsim.arch import Arch
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.objective import Objective
+from bfpsim.objects import brief
 from bfpsim.quant.formats import candidates
 from bfpsim.search.bitwidth.problem import Losses, no_losses
 from bfpsim.search.bitwidth.search import Cost, Proposal, SearchResult, search_formats
@@ -19,7 +20,7 @@ from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import Stages, open_stages
 from bfpsim.sim.result import NetworkResult
 from bfpsim.sim.simulate import simulate_network
-from bfpsim.workloads import Network, WorkloadError
+from bfpsim.workloads import Network, WorkloadError, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,7 @@ STEPS = 1000
 """Steps of training, the paper's."""
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The formats and mappings that a search answers with.
@@ -78,8 +80,8 @@ class Answer:
 
 
 def choose_formats(
-    source: Network | Classifier,
-    arch: Arch,
+    source: Network | str | Path | Classifier,
+    arch: ArchSource,
     *,
     bits: int = 8,
     target: Target | None = None,
@@ -113,6 +115,8 @@ def choose_formats(
     Raises as `search_network`, `measure_losses` and `fine_tune`; WorkloadError for what needs a
     classifier and got a network.
     """
+    arch = load_arch(arch)
+    source = load_workload(source) if isinstance(source, str | Path) else source
     if isinstance(source, Network):
         network, classifier = source, None
         if table is not None or loss_per_nat is not None or training is not None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, ArchSource, load_arch
 from bfpsim.mapping.counts import level_column
+from bfpsim.objects import brief
 from bfpsim.quant.formats import BFP, LayerFormats, Plain, candidates, parse_format
 from bfpsim.search.bitwidth.search import Proposal, SearchResult, search_formats
 from bfpsim.search.bitwidth.space import make_space
@@ -19,7 +20,7 @@ from bfpsim.search.experiments.answer import STEPS
 from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import open_stages
 from bfpsim.sim.simulate import simulate_network
-from bfpsim.workloads import Network, WorkloadError
+from bfpsim.workloads import Network, NetworkSource, WorkloadError, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,7 @@ its 4-bit mantissas with sign and window, BSFP by its activations' MSFP16 (docs/
 """
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class EnergyStudy:
     """Fig. 5.
@@ -77,8 +79,8 @@ class EnergyStudy:
 
 
 def reproduce_energy(
-    networks: Sequence[Network],
-    arch: Arch,
+    networks: Sequence[NetworkSource],
+    arch: ArchSource,
     *,
     bitq16: str = "bfp16",
     bitq8: str = "bfp8",
@@ -93,7 +95,8 @@ def reproduce_energy(
     Raises WorkloadError for two networks of one name, FormatError, and MappingError, naming the
     layer, if a layer has no legal mapping.
     """
-    names = [network.name for network in networks]
+    arch, loaded = load_arch(arch), [load_workload(network) for network in networks]
+    names = [network.name for network in loaded]
     if again := next((name for name in names if names.count(name) > 1), None):
         raise WorkloadError(f"network {again!r} is given twice; allowed: different names")
     formats = {name: own for name, own in STORED_AS.items() if name != ORIGINAL}
@@ -101,8 +104,8 @@ def reproduce_energy(
         f"bitq{bits} ({text})": LayerFormats.uniform(parse_format(text))
         for bits, text in zip(BITS, (bitq16, bitq8), strict=True)
     }
-    with progress("simulating", len(networks) * (len(formats) + 1)) as step:
-        energies = _energies(networks, arch, formats, step)
+    with progress("simulating", len(loaded) * (len(formats) + 1)) as step:
+        energies = _energies(loaded, arch, formats, step)
     groups = {task: own for task, own in TASKS.items() if not {*own}.isdisjoint(names)}
     means = _geometric_means(energies, groups or {"all": names})
     return EnergyStudy(arch.name, tuple(names), tuple(formats), energies, means)
@@ -154,6 +157,7 @@ def _geometric_means(frame: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -
     return pd.DataFrame(rows, columns=["group", "networks", "format", "normalised"])
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class AlphaStudy:
     """Fig. 6 of one classifier.
@@ -169,7 +173,7 @@ class AlphaStudy:
 
 def reproduce_alpha(
     classifier: Classifier,
-    arch: Arch,
+    arch: ArchSource,
     work: str | Path,
     *,
     bits: Sequence[int] = BITS,
@@ -184,6 +188,7 @@ def reproduce_alpha(
 
     Raises as `choose_formats`.
     """
+    arch = load_arch(arch)
     choices = {}
     for width, search in _searches(classifier, arch, work, bits, ALPHA, workers, progress):
         frame = _confirm(classifier, search, {f"{a:g}": search.at(a) for a in ALPHAS}, progress)
@@ -194,6 +199,7 @@ def reproduce_alpha(
     return AlphaStudy(classifier.name, arch.name, choices)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class AblationStudy:
     """Table 4 of one classifier.
@@ -209,7 +215,7 @@ class AblationStudy:
 
 def reproduce_ablation(
     classifier: Classifier,
-    arch: Arch,
+    arch: ArchSource,
     work: str | Path,
     *,
     bits: Sequence[int] = BITS,
@@ -228,6 +234,8 @@ def reproduce_ablation(
     """
     import pandas as pd
 
+    arch = load_arch(arch)
+
     rows = []
     for width, search in _searches(classifier, arch, work, bits, alpha, workers, progress):
         proposals = ablation_choices(search, alpha)
@@ -243,6 +251,7 @@ def reproduce_ablation(
     return AblationStudy(classifier.name, arch.name, alpha, choices)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class AccuracyStudy:
     """Table 3 of one classifier.
@@ -262,7 +271,7 @@ class AccuracyStudy:
 
 def reproduce_accuracy(
     classifier: Classifier,
-    arch: Arch,
+    arch: ArchSource,
     work: str | Path,
     *,
     alpha: float = ALPHA,
@@ -281,6 +290,8 @@ def reproduce_accuracy(
     import pandas as pd
 
     from bfpsim.quant.study.comparison import BITQ, TABLE_3, compare_formats, parse_policy
+
+    arch = load_arch(arch)
 
     model, images = classifier.model, classifier.images
     policies: dict[str, FormatsByLayer] = {}

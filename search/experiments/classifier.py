@@ -11,12 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bfpsim.objects import brief
 from bfpsim.quant.study.accuracy import logits_of
 from bfpsim.quant.study.datasets import Dataset, batches, first
-from bfpsim.quant.torch.model import QuantizedModel, quantize_model, tensor_digest
+from bfpsim.quant.torch.model import (
+    QuantizedModel,
+    quantize_model,
+    tensor_digest,
+)
 from bfpsim.workloads import Network, load_workload
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A trained module, quantised and calibrated, and the images that judge it.
@@ -44,7 +50,8 @@ class Classifier:
         """A digest of weights and images, by which stored results know their classifier."""
 
         def tensors() -> Iterator[tuple[str, Tensor]]:
-            yield from self.model.state_dict().items()
+            yield from self.model.named_parameters()
+            yield from self.model.named_buffers()
             for part in batches(self.images, 100):
                 yield from zip(("inputs", "labels"), part, strict=True)
 

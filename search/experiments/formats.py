@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bfpsim.objects import brief
 from bfpsim.quant.formats import Format, candidates
 from bfpsim.quant.study.additivity import Additivity, check_additivity
 from bfpsim.quant.study.comparison import compare_formats, evaluate_original, parse_policy
@@ -33,6 +34,7 @@ _MIXED = 40
 """Random mixed choices over which sums of losses are checked."""
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class FormatStudy:
     """A classifier in several formats.
@@ -126,21 +128,22 @@ def training_in(
 
     Raises as `fine_tune`.
     """
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with model.keeping_choice():
-        model.choose(formats, tied=False)
-        name = f"{title} {model.described()}"
-        try:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        with model.keeping_choice():
+            model.choose(formats, tied=False)
+            name = f"{title} {model.described()}"
             with progress(f"training {title}", steps) as step:
                 fine_tune(
                     model, training, steps, seed=seed, checkpoint=checkpoint, progress=step,
                     name=name,
                 )  # fmt: skip
             yield
-        finally:
-            model.load_state_dict(weights)
+    finally:
+        model.load_state_dict(before)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class SensitivityStudy:
     """The cost of each tensor's formats, and whether costs add up over mixed choices."""

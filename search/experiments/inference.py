@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.arch import Arch
+from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.objective import Objective
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.mapping.sources import FormatsSource, formats_by_layer
+from bfpsim.objects import brief
 from bfpsim.sim.inference import float_predictions, run_inference
 from bfpsim.sim.result import NetworkResult
-from bfpsim.workloads import LayerWeights, Network
+from bfpsim.workloads import LayerWeights, NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class ImageRun:
     """Images through the accelerator.
@@ -33,9 +35,9 @@ class ImageRun:
 
 
 def run_images(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats | Mapping[str, LayerFormats],
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource,
     weights: Mapping[str, LayerWeights],
     images: NDArray[np.floating],
     labels: NDArray[np.integer] | None = None,
@@ -52,6 +54,10 @@ def run_images(
     Raises as `run_inference`.
     """
     import pandas as pd
+
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = formats_by_layer(formats, network)
 
     inference = run_inference(
         network, arch, formats, weights, images, progress=progress, objective=objective

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, ArchSource, load_arch
 from bfpsim.mapping.counts import level_column
+from bfpsim.objects import brief
 from bfpsim.quant.formats import LayerFormats, Plain, Rounding
 from bfpsim.quant.mantissa.accuracy import (
     POINT,
@@ -42,7 +43,7 @@ from bfpsim.quant.torch.model import uncalibrated_model
 from bfpsim.search.experiments.classifier import module_network
 from bfpsim.search.phases import Phases, silent
 from bfpsim.sim.simulate import simulate_network
-from bfpsim.workloads import LayerWeights, Network
+from bfpsim.workloads import LayerWeights, Network, NetworkSource, load_workload
 from bfpsim.workloads.importers.draft import Imported
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _FLOAT = Plain(32)
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class WeightStudy:
     """A network's weights, and what their width costs.
@@ -75,6 +77,7 @@ class WeightStudy:
     energy: pd.DataFrame
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class MantissaStudy:
     """A network in every FP(e, m), without training.
@@ -119,6 +122,7 @@ class MantissaStudy:
         return float(rows["energy_saved"].iloc[0]) if len(rows) else None
 
 
+@brief
 @dataclass(frozen=True, eq=False)
 class ToleranceStudy:
     """Several networks at each of a few mantissa widths.
@@ -139,7 +143,7 @@ class ToleranceStudy:
 def study_mantissa(
     module: nn.Module,
     images: Dataset,
-    arch: Arch,
+    arch: ArchSource,
     *,
     name: str | None = None,
     rounding: Rounding = Rounding.NEAREST_EVEN,
@@ -162,6 +166,7 @@ def study_mantissa(
     Raises WorkloadError for an output that is not one tensor (images, classes), FormatError for
     weights that are NaN or infinite, MappingError if a layer has no legal mapping.
     """
+    arch = load_arch(arch)
     name = name or type(module).__name__
     some = images.batch(range(min(unit_images, len(images)))).inputs
     model = uncalibrated_model(module, (some[:4],), name)  # these formats have no E_top
@@ -192,9 +197,9 @@ def study_mantissa(
 
 
 def study_weights(
-    network: Network,
+    network: NetworkSource,
     weights: Mapping[str, LayerWeights],
-    arch: Arch,
+    arch: ArchSource,
     *,
     name: str | None = None,
     activations: bool = False,
@@ -208,6 +213,8 @@ def study_weights(
 
     Raises FormatError for weights that are NaN or infinite, or if there are none; MappingError.
     """
+    network = load_workload(network)
+    arch = load_arch(arch)
     name, own = name or network.name, imported_weights(Imported(network, dict(weights)))
     check_weights(name, own)
     energy = _measure_energy(name, network, arch, grid(), activations, progress)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar, get_args
 
 from bfpsim.arch import Arch, ArchError, load_arch, replace_all
 from bfpsim.mapping.mapper import Model
 from bfpsim.mapping.objective import Objective
-from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, parse_format
+from bfpsim.quant.formats import FormatError, LayerFormats, layer_formats
 from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.spec import Loc, Setting, Source, Spec, SweepError
 from bfpsim.workloads import Network, WorkloadError, load_workload
@@ -56,7 +55,7 @@ class _Planner:
                 key = axis if axis == "arch" else f"{axis}s"
                 raise self._source.error((), f"{key} is missing; allowed: {key}, or an axis {axis}")
         network = self._unique(chosen["network"], self._once(chosen["network"], self._network))
-        formats: LayerFormats = self._once(chosen["format"], _formats)
+        formats: LayerFormats = self._once(chosen["format"], layer_formats)
         hardware = [one for one in settings if one.axis not in _CHOICES]
         return Point(
             network,
@@ -83,7 +82,7 @@ class _Planner:
 
         One by one, two that only go together would be refused.
         """
-        arch = self._unique(base, self._once(base, _load_arch))
+        arch = self._unique(base, self._once(base, load_arch))
         parts: dict[str, list[Setting]] = {}
         for one in hardware:
             parts.setdefault(one.axis.partition(".")[0], []).append(one)
@@ -123,28 +122,6 @@ class _Planner:
                 raise self._source.error(setting.loc, error) from None
         value: T = self._known[setting.loc]
         return value
-
-
-def _load_arch(value: object) -> Arch:
-    if isinstance(value, Arch):
-        return value
-    if not isinstance(value, str | Path):
-        raise ArchError(f"{value!r} is no architecture; allowed: a shipped name or a YAML file")
-    return load_arch(value)
-
-
-def _formats(value: object) -> LayerFormats:
-    if isinstance(value, LayerFormats):
-        return value
-    if isinstance(value, BFP | Plain):
-        return LayerFormats.uniform(value)
-    if isinstance(value, str):
-        return LayerFormats.uniform(parse_format(value))
-    if not isinstance(value, Mapping) or {*value} != {"I", "W", "O"}:
-        raise FormatError(
-            f"{value!r} is no format; allowed: bfp8 or another, or one for each of I, W and O"
-        )
-    return LayerFormats(**{tensor: parse_format(str(text)) for tensor, text in value.items()})
 
 
 def _objective(value: Any) -> Objective:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bfpsim.objects import brief
 from bfpsim.search.store import Store, StoreError
 from bfpsim.search.sweep.check import RecordError
 from bfpsim.search.sweep.point import POINTS, Point
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _PART = 200  # points whose tables are in memory while files are written
 
 
+@brief
 @dataclass(frozen=True, slots=True)
 class Results:
     """The results of a sweep, in the sweep's order whatever the order in which they came.

@@ -22,6 +22,7 @@ from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from bfpsim.workloads.importers.products import Product
+from bfpsim.workloads.importers.torch.watch import deciding_values, place
 from bfpsim.workloads.layer import WorkloadError
 
 aten = torch.ops.aten
@@ -60,8 +61,15 @@ def export(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[fx.GraphModul
     try:
         return _export(module, inputs, None), False
     except Exception as error:
+        values = deciding_values(module, inputs, error)
+        reason = f"{first_line(error)}{place(error)}"
+        if values:
+            reason = (
+                f"its forward goes by the values of {values}, and a graph is one for all values; "
+                "allowed: torch.where, or a forward that goes by shapes"
+            )
         raise WorkloadError(
-            f"module {type(module).__name__}: torch.export fails: {first_line(error)}"
+            f"module {type(module).__name__}: torch.export fails: {reason}"
         ) from None
 
 

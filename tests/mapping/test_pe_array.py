@@ -5,8 +5,9 @@ import random
 import pytest
 
 from bfpsim.arch import PEArray
+from bfpsim.mapping.array import passes
 from bfpsim.mapping.nest import EVERY_DIM
-from bfpsim.mapping.steps.array import Tile, array_traffic, passes
+from bfpsim.mapping.steps.array import Tile, array_traffic
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.workloads import ConvLayer
 from tests.generate import (

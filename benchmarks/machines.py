@@ -7,7 +7,7 @@ here.
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -18,12 +18,9 @@ import numpy as np
 import pandas as pd
 
 import bfpsim as bs
-from bfpsim.arch import Arch
-from bfpsim.mapping.closed.levels import inner_counts, steady_cycles
-from bfpsim.mapping.counts import energy_pj
+from bfpsim.arch import Arch, replace_all
+from bfpsim.mapping.closed.levels import steady_cycles
 from bfpsim.mapping.fit import check, footprint, shortage
-from bfpsim.mapping.inner import InnerMapper
-from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.models import full_counts
 from bfpsim.mapping.nest import Mapping, MappingError, make_nest
 
@@ -34,10 +31,15 @@ INT16 = bs.LayerFormats.uniform(bs.Plain(16))
 Row = dict[str, str]
 
 
-def rows(name: str) -> Iterator[Row]:
-    """The rows of a file of published figures, without the lines that say where they are from."""
+def rows(name: str, layers: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a file of published figures, without the lines that say where they are from.
+
+    layers: those of these layers only
+    """
     with (PUBLISHED / name).open() as file:
-        yield from csv.DictReader(line for line in file if not line.startswith("#"))
+        for row in csv.DictReader(line for line in file if not line.startswith("#")):
+            if not layers or row["layer"] in layers:
+                yield row
 
 
 # --- SCALE-Sim ------------------------------------------------------------------------------------
@@ -130,63 +132,28 @@ def nvdla_layer(row: Row) -> bs.ConvLayer:
     )
 
 
-def stripes(layer: bs.ConvLayer, arch: Arch) -> Mapping:
-    """Accumulator tiles of one fold of K and as many pixels as there are sums for."""
-    cols = arch.pe_array.axes[1].size
-    pixels = arch.inner[0].usable_bits // (cols * arch.pe_array.accumulator_bits)
-    q = min(layer.Q, pixels)
-    p = min(layer.P, pixels // q)
-    tile = {"N": min(layer.N, pixels // (p * q)), "P": p, "Q": q, "K": min(layer.K, cols)}
-    return Mapping("NPQK", tile)
+@cache
+def _on_nvdla(layer: bs.ConvLayer) -> dict[str, float]:
+    """MAC cycles of an image with the mapping of fewest cycles on a DRAM that never stalls."""
+    arch = bs.load_arch("nvdla-large")
+    unstalled = replace_all(arch, {"dram.bandwidth": "1000 TB/s", "dram.latency": "0 ns"})
+    mapping = bs.find_mapping(layer, unstalled, INT8, objective="latency")
+    result = bs.simulate(layer, arch, mapping, INT8)
+    steady = steady_cycles(check(layer, arch, mapping, INT8), arch, INT8)
+    return {"steady": steady / layer.N, "computing": result.compute_cycles / layer.N}
 
 
-def first_fitting(
-    layer: bs.ConvLayer, arch: Arch, inner: dict[str, Mapping], sizes: dict[str, list[int]]
-) -> Mapping:
-    """The first mapping whose tiles fit SRAM, sizes of the dimension named last varying fastest.
-
-    inner: fits by itself; cut down where the tile outside is smaller
-    """
-    names = [level.name for level in arch.inner]
-    for choice in product(*sizes.values()):
-        tile = dict(zip(sizes, choice, strict=True))
-        within = {
-            name: Mapping(own.order, {d: min(n, tile.get(d, n)) for d, n in own.tile.items()})
-            for name, own in inner.items()
+def nvdla(layers: Sequence[str] = ()) -> pd.DataFrame:
+    """MAC cycles of ResNet-50, or of some of its layers, by the sheet and on nvdla-large."""
+    return pd.DataFrame(
+        {
+            "layer": row["layer"],
+            "sheet": int(row["mac_cycles"]),
+            "winograd": float(row["mac_cycles"]) * (2.25 if row["winograd"] == "1" else 1),
+            **_on_nvdla(replace(nvdla_layer(row), name="layer")),
         }
-        mapping = Mapping("".join(sizes), tile, within)
-        if not shortage(footprint(make_nest(layer, mapping, names), arch, INT8), arch):
-            return mapping
-    raise MappingError(f"{layer.name}: none of the tiles tried fits {arch.name}")
-
-
-def halved(extent: int, least: int) -> list[int]:
-    """A dimension's tile sizes: whole, and halved as long as whole folds of the array remain."""
-    return [extent] + [size for size in (least << i for i in range(16, -1, -1)) if size < extent]
-
-
-def nvdla() -> pd.DataFrame:
-    """MAC cycles of ResNet-50 by the sheet, and simulated on nvdla-large."""
-    arch, table = bs.load_arch("nvdla-large"), []
-    for row in rows("nvdla_resnet50.csv"):
-        layer = nvdla_layer(row)
-        sizes = {
-            "C": halved(layer.C, 16),
-            "K": halved(layer.K, 128),
-            "P": halved(layer.P, 1),
-        }
-        mapping = first_fitting(layer, arch, {"acc": stripes(layer, arch)}, sizes)
-        result = bs.simulate(layer, arch, mapping, INT8)
-        table.append(
-            {
-                "layer": layer.name,
-                "sheet": int(row["mac_cycles"]),
-                "winograd": float(row["mac_cycles"]) * (2.25 if row["winograd"] == "1" else 1),
-                "steady": steady_cycles(check(layer, arch, mapping, INT8), arch, INT8) / layer.N,
-                "computing": result.compute_cycles / layer.N,
-            }
-        )
-    return pd.DataFrame(table)
+        for row in rows("nvdla_resnet50.csv", layers)
+    )
 
 
 # --- Ethos-U --------------------------------------------------------------------------------------
@@ -214,6 +181,31 @@ def vela_layers(network: str) -> Iterator[tuple[bs.ConvLayer, Row]]:
 
 
 VELA_KINDS = ("Conv2D", "DepthwiseConv2D", "FullyConnected")
+
+
+def first_fitting(
+    layer: bs.ConvLayer, arch: Arch, inner: dict[str, Mapping], sizes: dict[str, list[int]]
+) -> Mapping:
+    """The first mapping whose tiles fit SRAM, sizes of the dimension named last varying fastest.
+
+    inner: fits by itself; cut down where the tile outside is smaller
+    """
+    names = [level.name for level in arch.inner]
+    for choice in product(*sizes.values()):
+        tile = dict(zip(sizes, choice, strict=True))
+        within = {
+            name: Mapping(own.order, {d: min(n, tile.get(d, n)) for d, n in own.tile.items()})
+            for name, own in inner.items()
+        }
+        mapping = Mapping("".join(sizes), tile, within)
+        if not shortage(footprint(make_nest(layer, mapping, names), arch, INT8), arch):
+            return mapping
+    raise MappingError(f"{layer.name}: none of the tiles tried fits {arch.name}")
+
+
+def halved(extent: int, least: int) -> list[int]:
+    """A dimension's tile sizes: whole, and halved as long as whole folds of the array remain."""
+    return [extent] + [size for size in (least << i for i in range(16, -1, -1)) if size < extent]
 
 
 def blocks(layer: bs.ConvLayer, arch: Arch) -> Mapping:
@@ -299,29 +291,16 @@ def vela_feature_map_bytes() -> int:
 # --- Eyeriss --------------------------------------------------------------------------------------
 
 
-def row_stationary(layer: bs.ConvLayer, arch: Arch) -> Mapping:
-    """Of the mappings of least DRAM traffic that leave the array least idle, the thriftiest."""
-    inner, best = InnerMapper(arch, INT16), {}
-    for outer, bits in (
-        (choice.mapping, choice.cost) for choice in best_mappings(layer, arch, INT16, 8)
-    ):
-        got = inner.best(make_nest(layer, outer), "latency")
-        if got is not None:
-            mapping = replace(outer, inner=got.mappings)
-            counts, cycles = inner_counts(check(layer, arch, mapping, INT16), arch, INT16)
-            energy = bits * (arch.dram.read_pj + arch.levels[1].read_pj["I"])
-            energy += sum(energy_pj(flow, own, arch) for flow, own in counts.items())
-            best[cycles, energy] = mapping
-    return best[min(best)]
+def eyeriss(layers: Sequence[str] = ()) -> pd.DataFrame:
+    """AlexNet, or some of its layers, as published and with the mapping of fewest cycles.
 
-
-def eyeriss() -> pd.DataFrame:
-    """AlexNet as published, and simulated on eyeriss-v1: PEs at work, time, buffer accesses."""
+    Of eyeriss-v1's: PEs at work, time, buffer accesses.
+    """
     arch, table = bs.load_arch("eyeriss-v1"), []
-    for row in rows("eyeriss_alexnet.csv"):
+    for row in rows("eyeriss_alexnet.csv", layers):
         size = {key: int(row[key]) for key in ("K", "C", "G", "P", "R", "stride", "padding")}
         layer = bs.ConvLayer(row["layer"], N=4, Q=size["P"], S=size["R"], **size)
-        mapping = row_stationary(layer, arch)
+        mapping = bs.find_mapping(layer, arch, INT16, objective="latency")
         result = bs.simulate(layer, arch, mapping, INT16)
         steady = steady_cycles(check(layer, arch, mapping, INT16), arch, INT16)
         table.append(

@@ -26,6 +26,13 @@ def test_scale_sim_to_the_cycle() -> None:
         assert table[own].tolist() == table[published].tolist(), own
 
 
+def test_nvdla_takes_a_layer_of_each_kind_as_its_sheet_does() -> None:
+    """3 x 3 with Winograd's 2.25 taken off, and 1 x 1."""
+    table = nvdla(("Res4f_branch2b", "Res5c_branch2a"))
+    assert table.computing.tolist() == [25_088 * 2.25, 25_088]
+
+
+@pytest.mark.long
 def test_nvdla_equals_its_sheet_but_for_the_layers_it_packs() -> None:
     table = nvdla().set_index("layer")
     convolutions = table.drop(index="fc1000")
@@ -57,6 +64,14 @@ def test_mobilenet_on_ethos_runs_every_operator() -> None:
     assert mobilenet().kind.value_counts().to_dict() == {"dense": 36, "depthwise": 17}
 
 
+def test_eyeriss_computes_a_layer_as_published() -> None:
+    layer = eyeriss(("CONV5",)).iloc[0]
+    assert layer.PEs_simulated == layer.PEs == 156
+    assert abs(layer.ms_simulated / layer.ms - 1) < 0.15
+    assert abs(layer.MB_simulated / layer.MB - 1) < 0.15
+
+
+@pytest.mark.long
 def test_eyeriss_keeps_as_many_pes_busy_as_published() -> None:
     table = eyeriss().set_index("layer")
     assert table.PEs_simulated.round().tolist() == [151, 135, 156, 156, 156]

@@ -7,7 +7,7 @@ the levels inside would cost without them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -359,9 +359,10 @@ class InnerMapper:
         The levels between the decided ones and this one are left whole.
         """
         level = self._arch.levels[place]
-        for taps in ("", "RS"):  # cut only where nothing fits otherwise
-            cut = {dim for tensor in level.memories for dim in RELEVANT[tensor]}
-            cut -= {d for axis in self._arch.pe_array.axes if axis.over for d in axis.dim}
+        cut = {dim for tensor in level.memories for dim in RELEVANT[tensor]}
+        cut -= {d for axis in self._arch.pe_array.axes if axis.over for d in axis.dim}
+        # Taps are cut only where a fold with all of them does not fit, or nothing else does.
+        for taps in ("", "RS") if self._takes_fold(nests[-1], level, cut) else ("RS",):
             dims = "".join(d for d in EVERY_DIM if d in cut and (d not in "RS" or d in taps))
             in_pes = level is self._arch.registers
             sizes = {d: self._sizes(nests[-1], d, d in dims, in_pes) for d in EVERY_DIM}
@@ -373,6 +374,25 @@ class InnerMapper:
             if np.isfinite(costs).any():
                 break
         return _Priced(grid, orders, costs, ties)
+
+    def _takes_fold(self, outside: Nest, level: Level, cut: Container[str]) -> bool:
+        """Whether a level has room for what fills the array once, with all taps.
+
+        cut: the dimensions that may be cut there
+        """
+        fold = {d: 1 if d in cut and d not in "RS" else size for d, size in outside.tile.items()}
+        in_pes = level is self._arch.registers
+        for lanes in () if in_pes else lanes_of(self._arch.pe_array, outside.layer.dims):
+            left = lanes.size
+            for dim in reversed(lanes.dim):
+                fold[dim] = max(fold[dim], min(left, outside.tile[dim]))
+                left = max(left // fold[dim], 1)
+        grid_of = RegisterGrid if in_pes else LevelGrid
+        sizes = {dim: np.array([size]) for dim, size in fold.items()}
+        grid = grid_of(outside, self._arch, self._formats, sizes)
+        sums = level is self._arch.accumulators
+        held = {tensor: grid.held(tensor, sums and tensor == "O") for tensor in level.memories}
+        return all(np.all(claim.taken <= claim.usable) for claim in inner_claims(level, held))
 
     def _ways(self, grid: LevelGrid, place: int) -> list[str]:
         """The orders that differ in the loops that there are."""

@@ -287,8 +287,9 @@ class InnerMapper:
     def _options(self, nests: tuple[Nest, ...], aim: _Aim) -> Iterator[_Option]:
         """Choices at the next level, each once, the least bound first.
 
-        Of ties, at the last level those of the fewest cycles, or if these count, of the least
-        energy; then the fewest tiles.
+        Of ties, the cheapest were nothing kept inside over a turn of the level's loops, which
+        bounds do not see; then at the last level those of the fewest cycles, or if these count, of
+        the least energy; then the fewest tiles.
         """
         place = len(nests) + 1
         grid, orders, costs, ties = self._priced(nests, place, aim)
@@ -296,7 +297,8 @@ class InnerMapper:
         tiles = np.broadcast_to(grid.tiles, grid.shape).ravel()
         flat = bounds.ravel()
         legal = np.flatnonzero(np.isfinite(flat))
-        keys = (tiles[legal % tiles.size], ties.ravel()[legal], flat[legal])
+        again = aim.inside(bounds, aim.nothing().price(self._turned(nests, place, grid), 0)).ravel()
+        keys = (tiles[legal % tiles.size], ties.ravel()[legal], again[legal], flat[legal])
         ranked = legal[np.lexsort(keys)].tolist()
         sharper: dict[object, Any] = {}
         waiting: list[tuple[float, int, Mapping]] = []
@@ -393,6 +395,30 @@ class InnerMapper:
         sums = level is self._arch.accumulators
         held = {tensor: grid.held(tensor, sums and tensor == "O") for tensor in level.memories}
         return all(np.all(claim.taken <= claim.usable) for claim in inner_claims(level, held))
+
+    def _turned(self, nests: tuple[Nest, ...], place: int, grid: LevelGrid) -> list[_Moved]:
+        """What levels inside a place take of I and W, were nothing kept over a turn of its loops.
+
+        By tile sizes at the place.
+        """
+        outside, moved = nests[-1], []
+        trips = {d: -(-outside.tile[d] // grid.sizes[d]) for d in EVERY_DIM}
+        for inner in range(place + 1, self._last + 1):
+            level = self._arch.levels[inner]
+            for tensor in level.memories:
+                if tensor == "O":
+                    continue
+                elements = prod(outside.extents[d] for d in RELEVANT[tensor])
+                bits: Any = np.full(1, float(elements * self._formats.of(tensor).mantissa_bits))
+                for dim in EVERY_DIM:
+                    if dim not in RELEVANT[tensor]:
+                        bits = bits * on_axes(dim, trips[dim])
+                holder = self._arch.levels[self._outside(tensor, inner)]
+                moved += [
+                    _Moved(holder, tensor, "read", bits),
+                    _Moved(level, tensor, "write", bits),
+                ]
+        return moved
 
     def _ways(self, grid: LevelGrid, place: int) -> list[str]:
         """The orders that differ in the loops that there are."""

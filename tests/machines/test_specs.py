@@ -6,7 +6,8 @@ The layer has 64 channels, 64 filters, 8 x 8 outputs and 3 x 3 taps.
 import pytest
 
 import bfpsim as bs
-from bfpsim.mapping.nest import Mapping
+from bfpsim.mapping.inner import InnerMapper
+from bfpsim.mapping.nest import Mapping, make_nest
 
 LAYER = bs.ConvLayer("small", K=64, C=64, P=8, Q=8, R=3, S=3, padding=1)
 
@@ -54,6 +55,28 @@ def test_a_small_layer_takes_the_cycles_counted_by_hand(name: str) -> None:
     mapping, cycles = CASES[name]
     formats = bs.LayerFormats.uniform(bs.Plain(arch.pe_array.mac_bits))
     assert bs.simulate(LAYER, arch, mapping, formats).compute_cycles == cycles
+
+
+@pytest.mark.parametrize(("name", "filters"), [("ethos-u55-256", 8), ("ethos-u65-512", 16)])
+def test_the_mapper_cuts_taps_where_a_fold_of_all_does_not_fit(name: str, filters: int) -> None:
+    """A fold of 8 channels has 9 x 8 weights a filter, the decoder's buffer room for 32.
+
+    Cut so, all lanes work all the time: 16 micro-blocks of 2 x 2, 8 folds of C, 9 taps.
+    """
+    int8 = bs.LayerFormats.uniform(bs.Plain(8))
+    inner = InnerMapper(bs.load_arch(name), int8).best(make_nest(LAYER, Mapping()), "latency", 6)
+    assert inner is not None
+    assert inner.cost == inner.bound == 16 * 8 * 9 * (64 // filters)
+
+
+def test_the_mapper_does_not_fetch_weights_for_each_pixel() -> None:
+    """1 x 1 on every other pixel: a tile of one pixel would fetch 8 KiB at 8 B a cycle."""
+    layer = bs.ConvLayer("down", K=128, C=64, P=28, Q=28, R=1, S=1, stride=2)
+    int8 = bs.LayerFormats.uniform(bs.Plain(8))
+    ethos = InnerMapper(bs.load_arch("ethos-u55-256"), int8)
+    inner = ethos.best(make_nest(layer, Mapping()), "latency", 6)
+    assert inner is not None
+    assert inner.cost < 2 * layer.macs / 256
 
 
 @pytest.mark.parametrize(

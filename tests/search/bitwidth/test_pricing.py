@@ -17,7 +17,7 @@ from bfpsim.mapping.nest import DIMS, Mapping, MappingError, make_nest
 from bfpsim.quant.formats import BFP, LayerFormats, candidates
 from bfpsim.search.bitwidth import pricing
 from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
-from bfpsim.search.bitwidth.pricing import burst_costs, model_costs
+from bfpsim.search.bitwidth.pricing import model_costs, pool_costs
 from bfpsim.sim.simulate import simulate
 from tests.generate import random_arch, random_layer, tight
 from tests.long import often
@@ -110,8 +110,8 @@ def test_a_pools_prices_are_the_simulators(seed: int) -> None:
         except MappingError:
             continue
         pool += [one.mapping for one in found]
-    energy = burst_costs(layer, arch, FORMATS, "energy", pool)
-    dram = burst_costs(layer, arch, FORMATS, "dram", pool)
+    energy = pool_costs(layer, arch, FORMATS, "energy", pool, "full")
+    dram = pool_costs(layer, arch, FORMATS, "dram", pool, "full")
     for triple in rng.sample(list(product(every, every, every)), 8):
         formats = LayerFormats(*(FORMATS[f] for f in triple))
         for at, mapping in enumerate(pool):
@@ -134,8 +134,8 @@ def test_rooms_are_the_footprints_of_the_mappings(seed: int) -> None:
         costs = model_costs(layer, arch, FORMATS, "dram")["exact"]
     except MappingError:
         return
-    for at in range(costs.busy.size):
-        nest = make_nest(stored(layer, arch), costs.mapping(at))
+    for at in range(len(costs.mappings)):
+        nest = make_nest(stored(layer, arch), costs.mappings[at])
         for f, fmt in enumerate(FORMATS):
             need = footprint(nest, arch, LayerFormats.uniform(fmt))
             assert [costs.room[t][f, at] for t in "IWO"] == [need.I, need.W, need.O]
@@ -165,7 +165,7 @@ def test_no_price_is_lost_by_leaving_mappings_out(first: int, objective: str, mo
                 continue
         some = range(len(FORMATS))
         for model, costs in model_costs(layer, arch, FORMATS, objective).items():
-            assert costs.busy.size < every[model].busy.size
+            assert len(costs.mappings) < len(every[model].mappings)
             assert np.array_equal(
                 costs.prices(some, some, some), every[model].prices(some, some, some)
             )
@@ -187,7 +187,7 @@ def test_superfluous_mappings_change_no_price(first: int) -> None:
         ordered = sorted(pool, key=str)
         rng.shuffle(ordered)
         for objective in ("dram", "latency"):
-            costs = burst_costs(layer, arch, FORMATS, objective, ordered)
+            costs = pool_costs(layer, arch, FORMATS, objective, ordered, "full")
             every = range(len(FORMATS))
             thin = costs.undominated()
             assert np.array_equal(
@@ -202,6 +202,6 @@ def test_costs_survive_being_packed() -> None:
     again = unpacked(packed(costs), layer, costs.arch, costs.formats, "energy")
     every = range(6)
     assert np.array_equal(costs.prices(every, every, every), again.prices(every, every, every))
-    assert [costs.mapping(at) for at in range(costs.busy.size)] == [
-        again.mapping(at) for at in range(costs.busy.size)
+    assert [costs.mappings[at] for at in range(len(costs.mappings))] == [
+        again.mappings[at] for at in range(len(costs.mappings))
     ]

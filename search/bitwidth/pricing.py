@@ -29,7 +29,7 @@ from bfpsim.mapping.models import EXACT, FULL, PAPER, full_counts, nest_counts, 
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.objective import Objective
 from bfpsim.mapping.room import fits
-from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.quant.formats import Format, LayerFormats, Plain
 from bfpsim.search.bitwidth.costs import Costs
 from bfpsim.search.bitwidth.dominance import undominated
 from bfpsim.search.bitwidth.lines import Lines, make_lines
@@ -116,12 +116,17 @@ def _least_inside(
 ) -> dict[Tensor, Vector] | None:
     """What each tensor costs inside SRAM at least, by format [pJ]; None where that does not count.
 
-    DMA's side of SRAM is apart.
+    Mantissas alone, of which every tiling's cost is a line, so that the least is not below the line
+    between the fewest and the most bits. DMA's side of SRAM is apart.
     """
     if len(arch.levels) == 2 or objective != "energy":
         return None
-    mappers = [InnerMapper(arch, each) for each in ends]
-    return {t: np.array([own.least_pj(layer, t) for own in mappers]) for t in TENSORS}
+    widths = [each.I.mantissa_bits for each in ends]
+    few = sorted({min(widths), max(widths)})
+    mappers = [InnerMapper(arch, LayerFormats.uniform(Plain(bits))) for bits in few]
+    return {
+        t: np.interp(widths, few, [own.least_pj(layer, t) for own in mappers]) for t in TENSORS
+    }
 
 
 class _Tilings(NamedTuple):

@@ -113,7 +113,7 @@ def _keeps_sums(arch: Arch, order: str) -> bool:
 
 def _least_inside(
     layer: ConvLayer, arch: Arch, ends: Sequence[LayerFormats], objective: Objective
-) -> dict[Tensor, Vector] | None:
+) -> dict[Tensor, Values] | None:
     """What each tensor costs inside SRAM at least, by format [pJ]; None where that does not count.
 
     Mantissas alone, of which every tiling's cost is a line, so that the least is not below the line
@@ -124,9 +124,7 @@ def _least_inside(
     widths = [each.I.mantissa_bits for each in ends]
     few = sorted({min(widths), max(widths)})
     mappers = [InnerMapper(arch, LayerFormats.uniform(Plain(bits))) for bits in few]
-    return {
-        t: np.interp(widths, few, [own.least_pj(layer, t) for own in mappers]) for t in TENSORS
-    }
+    return {t: np.interp(widths, few, [own.least_pj(layer, t) for own in mappers]) for t in TENSORS}
 
 
 class _Tilings(NamedTuple):

@@ -236,5 +236,8 @@ def _prices(
 ) -> list[Costs]:
     return run(
         pool_costs,
-        [(space.kinds[k], arch, space.formats, objective, tuple(pool), "full") for k, pool in wanted],
+        [
+            (space.kinds[k], arch, space.formats, objective, tuple(pool), "full")
+            for k, pool in wanted
+        ],
     )

@@ -95,9 +95,9 @@ def map_network(
 
 
 def map_fronts(
-    network: Network,
-    arch: Arch,
-    formats: LayerFormats,
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatSource,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """The front of DRAM bits (bursts included) and cycles of every distinct layer; a row per point.
@@ -112,6 +112,9 @@ def map_fronts(
     """
     import pandas as pd
 
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
     records = []
     for layer, count in network.unique_layers:
         for point in front(layer, arch, formats):

@@ -81,15 +81,28 @@ def test_map_refuses(capsys, options: list[str], expected: str) -> None:
 
 
 def test_map_compares_solvers(capsys) -> None:
-    options = ["--solver", "enumerate", "--solver", "relaxed", "--seconds", "5", "--json"]
+    options = [
+        "--arch",
+        "ideal-64k",
+        "--solver",
+        "enumerate",
+        "--solver",
+        "relaxed",
+        "--seconds",
+        "5",
+        "--json",
+    ]
     code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options)
     rows = json.loads(text)["solvers"]
     assert code == 0
     assert [row["solver"] for row in rows] == ["enumerate", "relaxed"]
-    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options[:2])
+    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options[:4])
     assert "solver's" in text
+    code, _, error = call(capsys, "map", "resnet18-fashion", *SMALL, "--solver", "scip")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "edge-64k: has levels inside SRAM (ibuf, acc), which scip" in error
     code, _, error = call(
-        capsys, "map", "resnet18-fashion", *SMALL, *options[:2], "--objective", "energy"
+        capsys, "map", "resnet18-fashion", *SMALL, *options[:4], "--objective", "energy"
     )
     assert (code, error.count("\n")) == (2, 1)
 

@@ -65,11 +65,14 @@ def test_a_level_inside_sram_is_an_axis_with_columns_of_its_own(folder, capsys):
     points = pd.read_csv(StringIO(out))
     assert points["levels.acc.capacity"].tolist() == ["1 KiB"] * 2 + ["16 KiB"] * 2
     network = bs.load_workload(str(folder / "tiny.yaml"))
+    formats = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
     for point in points.to_dict(orient="records"):
         arch = bs.load_arch("edge-16k")
         for axis in ("levels.acc.capacity", "levels.acc.ports.read"):
             arch = replace(arch, axis, point[axis])
-        result = bs.simulate_network(network, arch, formats=bs.parse_format("bfp8"))
+        result = bs.simulate_network(
+            network, arch, bs.LayerFormats.uniform(bs.parse_format("bfp8"))
+        )
         bits = result.traffic.groupby("level")["bits"].sum()
         for level in ("DRAM", "SRAM", "ibuf", "acc"):
             assert point[f"{level.lower()}_bits"] == bits[level]

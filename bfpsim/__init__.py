@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from bfpsim.quant.training.fine_tuning import fine_tune
     from bfpsim.reports.capacity import curve_report, plot_energies, plot_sweep, sweep_table
     from bfpsim.reports.mantissa import mantissa_report, tolerance_report, weights_report
-    from bfpsim.reports.mapping import mapping_report, solver_report
+    from bfpsim.reports.mapping import front_report, mapping_report, solver_report
     from bfpsim.reports.quantization import formats_report, sensitivity_report
     from bfpsim.reports.report import Report, write_csv
     from bfpsim.reports.reproduction import (
@@ -110,7 +110,7 @@ if TYPE_CHECKING:
     from bfpsim.search.experiments.formats import study_formats, study_sensitivity
     from bfpsim.search.experiments.inference import run_images
     from bfpsim.search.experiments.mantissa import study_mantissa, study_tolerance, study_weights
-    from bfpsim.search.mappings import map_network, mappings_of
+    from bfpsim.search.mappings import map_fronts, map_network, mappings_of
     from bfpsim.search.phases import progress_lines
     from bfpsim.search.rescore import find_mapping, rescored
     from bfpsim.search.solvers import compare_solvers
@@ -174,7 +174,7 @@ _HOME = {
     "bfpsim.quant.training.fine_tuning": "fine_tune",
     "bfpsim.reports.capacity": "curve_report plot_energies plot_sweep sweep_table",
     "bfpsim.reports.mantissa": "mantissa_report tolerance_report weights_report",
-    "bfpsim.reports.mapping": "mapping_report solver_report",
+    "bfpsim.reports.mapping": "front_report mapping_report solver_report",
     "bfpsim.reports.quantization": "formats_report sensitivity_report",
     "bfpsim.reports.report": "Report write_csv",
     "bfpsim.reports.reproduction": "ablation_report accuracy_report alpha_report energy_report",
@@ -203,7 +203,7 @@ _HOME = {
     "bfpsim.search.experiments.formats": "study_formats study_sensitivity",
     "bfpsim.search.experiments.inference": "run_images",
     "bfpsim.search.experiments.mantissa": "study_mantissa study_tolerance study_weights",
-    "bfpsim.search.mappings": "map_network mappings_of",
+    "bfpsim.search.mappings": "map_fronts map_network mappings_of",
     "bfpsim.search.phases": "progress_lines",
     "bfpsim.search.rescore": "find_mapping rescored",
     "bfpsim.search.solvers": "compare_solvers",
@@ -289,6 +289,7 @@ __all__ = [
     "find_mapping",
     "fine_tune",
     "formats_report",
+    "front_report",
     "host_frame",
     "infer",
     "kinds_frame",
@@ -300,6 +301,7 @@ __all__ = [
     "load_workload",
     "make_classifier",
     "mantissa_report",
+    "map_fronts",
     "map_network",
     "mapping_report",
     "mappings_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,7 +82,7 @@ class Constraints:
             )
         return np.arange(extent if uncut else low, high + 1)
 
-    def orders(self, free: tuple[str, ...]) -> tuple[str, ...]:
+    def orders(self, free: Sequence[str]) -> Sequence[str]:
         """The fixed order, with the dimensions that have no loop; without one, those of `free`."""
         if self.order is None:
             return free

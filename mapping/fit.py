@@ -91,7 +91,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
     nest = make_nest(layer, mapping, [level.name for level in arch.levels[2:]])
-    _check_but_sram(nest, arch, formats)
+    check_all_blocks(nest, arch, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
     if short:
@@ -113,8 +113,8 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     return nest
 
 
-def _check_but_sram(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
-    """Raise MappingError if an O tile cuts a block or tiles inside SRAM are not legal."""
+def check_all_blocks(nest: Nest, arch: Arch, formats: LayerFormats) -> None:
+    """Raise MappingError if an O tile cuts a block at some level, or the array's does."""
     check_output_blocks(nest, formats)
     for level, own in zip(arch.levels[2:], nest.inner, strict=True):
         if level.holds("O"):
@@ -178,7 +178,7 @@ def _fits(
     smaller = Mapping(order, mapping.tile | {dim: size}, cut)
     try:
         nest = make_nest(layer, smaller, [level.name for level in arch.levels[2:]])
-        _check_but_sram(nest, arch, formats)
+        check_all_blocks(nest, arch, formats)
         _check_inner_levels(nest, arch, formats)
     except MappingError:
         return False

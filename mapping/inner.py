@@ -116,19 +116,22 @@ class _Aim(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Energy:
+    """Energy [pJ], of some tensors."""
+
     pj: float
+    tensors: Sequence[Tensor] = TENSORS
 
     def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
-        return sum((own.pj for own in moved), start=self.pj)
+        return sum((own.pj for own in moved if own.tensor in self.tensors), start=self.pj)
 
     def tie(self, moved: Sequence[_Moved], busy: Any) -> Any:
         return busy
 
     def spent(self, moved: Sequence[_Moved]) -> _Energy:
-        return _Energy(self.price(moved, 0))
+        return replace(self, pj=self.price(moved, 0))
 
     def nothing(self) -> _Energy:
-        return _Energy(0.0)
+        return replace(self, pj=0.0)
 
     def inside(self, cost: Any, least: Any) -> Any:
         return cost + least
@@ -237,8 +240,15 @@ class InnerMapper:
 
     def least(self, layer: ConvLayer, objective: Objective) -> float:
         """What no mapping of a layer goes below inside SRAM, were SRAM large enough for it."""
+        return self._least_of(layer, _Energy(0.0) if objective == "energy" else _Cycles({}, {}))
+
+    def least_pj(self, layer: ConvLayer, tensor: Tensor) -> float:
+        """The same of the energy of one tensor alone [pJ]."""
+        return self._least_of(layer, _Energy(0.0, (tensor,)))
+
+    def _least_of(self, layer: ConvLayer, aim: _Aim) -> float:
         roomy = InnerMapper(self._arch, self._formats, roomy=True)
-        found = roomy.best(make_nest(layer, Mapping()), objective)
+        found = roomy._best((make_nest(layer, Mapping()),), aim, _TRIED)
         return 0.0 if found is None else found.bound
 
     def whole(self, layer: ConvLayer, mapping: Mapping, objective: Objective) -> Mapping | None:

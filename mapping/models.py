@@ -50,6 +50,7 @@ __all__ = [
     "full_counts",
     "ladder",
     "model_counts",
+    "nest_counts",
     "outer_counts",
     "predict",
     "stored",
@@ -63,12 +64,16 @@ def model_counts(
     formats: LayerFormats,
     effects: Effects,
 ) -> Counts:
-    """Bits moved by a legal mapping, at every level, with the given effects modelled.
+    """Bits moved by a legal mapping, as `nest_counts`; raises MappingError as `check` does."""
+    nest = check(stored(layer, arch), arch, mapping, formats)
+    return nest_counts(nest, arch, formats, effects)
+
+
+def nest_counts(nest: Nest, arch: Arch, formats: LayerFormats, effects: Effects) -> Counts:
+    """Bits moved by a nest of the stored layer, at every level, with the given effects modelled.
 
     What the array exchanges is the paper's volume for `PAPER` and exact for any other set.
-    Raises MappingError as `check` does.
     """
-    nest = check(stored(layer, arch), arch, mapping, formats)
     counts = outer_counts(nest, arch, formats, effects)
     if effects == PAPER:
         counts.merge(paper_inner_counts(nest, arch, formats))

@@ -69,6 +69,33 @@ def write_mappings(frame: pd.DataFrame, path: Path) -> None:
     save_mappings(path, mappings_of(frame), comment)
 
 
+def front_table(frame: pd.DataFrame) -> Table:
+    """The table of `map_fronts`: a row per point, from the fewest cycles to the fewest bits."""
+    first = frame.iloc[0]
+    texts = [name for name in ("order", "tile", "inner") if name in frame]
+    table = make_table(
+        f"Mappings of {first['network']} in {first['formats']} on {first['arch']} of which none "
+        f"has both fewer cycles and fewer {OUTERMOST} bits",
+        *("layer", *texts),
+        gap=1,
+    )
+    numbers(table, "cycles", f"{OUTERMOST}\n[Mbit]", "proven")
+    previous = ""
+    for row in frame.to_dict(orient="records"):
+        cells = [row["layer"] if row["layer"] != previous else ""]
+        cells += [row[name] or _EMPTY[name] for name in texts]
+        cells += [f"{row['cycles']:,}", _mbit(row["dram_bits"]), "yes" if row["proven"] else "no"]
+        table.add_row(*cells)
+        previous = row["layer"]
+    return table
+
+
+def front_report(frame: pd.DataFrame) -> Report:
+    """The report of `map_fronts`."""
+    summary = {key: frame[key].iloc[0] for key in ("network", "arch", "formats")}
+    return Report(front_table(frame), {"front": frame}, summary)
+
+
 def regret_line(frame: pd.DataFrame) -> str:
     """One sentence: how often, and by how much, simulation chose otherwise than the model."""
     differ = frame[frame["regret"] > 0]

@@ -38,6 +38,7 @@ class Stair(NamedTuple):
 def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Stair]:
     """The staircase of one layer, by the exact model: ascending capacity, falling traffic.
 
+    Levels inside SRAM are taken as they are; a capacity counts though some tiles may not suit them.
     Capacity is the whole SRAM's: twice what the tiles take if it is double-buffered.
     Raises ArchError if the architecture has a buffer per tensor.
     """
@@ -48,14 +49,18 @@ def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Sta
         )
     kept = stored(layer, arch)
     grid = grid_of(kept, arch, formats)
-    resident = sum(grid.room.values())
-    shape = np.broadcast_shapes(grid.steps.shape, resident.shape)
+    shape = np.broadcast_shapes(grid.steps.shape, sum(grid.room.values()).shape)
     legal = np.broadcast_to(grid.whole_blocks, shape)
-    need = np.broadcast_to(resident, shape)[legal]
-    least = np.full(shape, np.iinfo(np.int64).max)
+    least: dict[bool, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
     for order in orders(kept):
-        np.minimum(least, sum(grid.outer_bits(order).values()), out=least)
-    return _staircase(need * (2 if arch.buffer("I").double_buffered else 1), least[legal])
+        room = grid.room_under(order)
+        need = np.broadcast_to(sum(room.values()), shape)[legal]
+        traffic = np.broadcast_to(sum(grid.outer_bits(order).values()), shape)[legal]
+        keeps = room is not grid.room  # accumulators may keep the sums: less need, so apart
+        _, before = least.get(keeps, (need, traffic))
+        least[keeps] = need, np.minimum(before, traffic)
+    needs, bits = (np.concatenate(own) for own in zip(*least.values(), strict=True))
+    return _staircase(needs * (2 if arch.buffer("I").double_buffered else 1), bits)
 
 
 def _staircase(need: NDArray[np.int64], traffic: NDArray[np.int64]) -> list[Stair]:

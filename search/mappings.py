@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.constraints import FREE, Constraints
-from bfpsim.mapping.mapper import best_mappings
+from bfpsim.mapping.mapper import best_mappings, front
 from bfpsim.quant.formats import FormatSource, layer_formats
 from bfpsim.search.rescore import rescored
 from bfpsim.workloads import NetworkSource, load_workload
@@ -89,6 +89,46 @@ def map_network(
             }
         record |= {"mapping": mapping, "names": names[replace(layer, name="layer")]}
         records.append(record)
+        if progress is not None:
+            progress(layer.name)
+    return pd.DataFrame.from_records(records)
+
+
+def map_fronts(
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatSource,
+    progress: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """The front of DRAM bits (bursts included) and cycles of every distinct layer; a row per point.
+
+    progress: called with each layer's name when it is done
+
+    Columns: network, arch, formats, layer, layers (how many are equal to it), cycles, dram_bits,
+    proven (whether none has fewer of one and as few of the other), order, tile. On an architecture
+    with levels inside SRAM too: inner, as LEVEL:ORDER:TILE.
+
+    Raises MappingError, naming the layer, if a layer has no legal mapping.
+    """
+    import pandas as pd
+
+    network = load_workload(network)
+    arch = load_arch(arch)
+    formats = layer_formats(formats)
+    records = []
+    for layer, count in network.unique_layers:
+        for point in front(layer, arch, formats):
+            record: dict[str, object] = {
+                "network": network.name,
+                "arch": arch.name,
+                "formats": str(formats),
+                "layer": layer.name,
+                "layers": count,
+                "cycles": point.cycles,
+                "dram_bits": point.dram_bits,
+                "proven": point.proven,
+            }
+            records.append(record | _spelled("", point.mapping, arch))
         if progress is not None:
             progress(layer.name)
     return pd.DataFrame.from_records(records)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
-from bfpsim.arch import ArchSource, load_arch
+from bfpsim.arch import ArchError, ArchSource, load_arch
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.solver.solve import Solution, solve
 from bfpsim.quant.formats import FormatSource, layer_formats
@@ -41,7 +41,8 @@ def compare_solvers(
     dram_bits (payload of the mapping by the exact model), objective and bound (what the solver
     minimised, and its proven lower bound), gap, status, seconds (wall clock, not reproducible).
 
-    Raises MappingError, naming the layer, if a layer has no legal mapping.
+    Raises MappingError, naming the layer, if a layer has no legal mapping; ArchError for another
+    method than "enumerate" on an architecture with levels inside SRAM.
     """
     import pandas as pd
 
@@ -49,6 +50,13 @@ def compare_solvers(
     arch = load_arch(arch)
     formats = layer_formats(formats)
 
+    inside = ", ".join(level.name for level in arch.levels[2:])
+    other = [method for method in methods if method != "enumerate"]
+    if inside and other:
+        raise ArchError(
+            f"{arch.name}: has levels inside SRAM ({inside}), which {' and '.join(other)} know "
+            "nothing of; allowed: enumerate, or an architecture without, such as ideal-64k"
+        )
     records = []
     for layer, count in network.unique_layers:
         for method in methods:

@@ -107,6 +107,13 @@ def map_layers(
     curve: Annotated[
         bool, typer.Option("--curve", help="Least DRAM traffic at every SRAM capacity instead.")
     ] = False,
+    front: Annotated[
+        bool,
+        typer.Option(
+            "--front",
+            help="Instead all mappings of which none has fewer DRAM bits and fewer cycles.",
+        ),
+    ] = False,
     output: MappingOutput,
 ) -> None:
     """Find the best mapping of every layer: proven least by the exact model.
@@ -114,7 +121,8 @@ def map_layers(
     With --order, --tile and --max-tile it is the least of those that keep to them. With --rescore
     the simulator has the last word, and the table says what trusting the model would have cost.
     With --solver, the same problem by enumeration, as an integer program for SCIP, and as the paper
-    relaxes it. With --curve, and --out, the staircase as CSV and PNG.
+    relaxes it. With --curve, and --out, the staircase as CSV and PNG. With --front, what fewer
+    cycles cost in DRAM bits.
     """
     output.check()
     plain = rescore is None and objective == "dram" and model == "exact"
@@ -129,9 +137,15 @@ def map_layers(
             "--solver minimises DRAM payload over all tilings; leave out --rescore, --objective, "
             "--model, --order, --tile and --max-tile"
         )
-    if output.file is not None and (curve or solver):
+    if front and (curve or solver or not plain):
         raise UsageError(
-            f"--out {output.file} is of mappings, --curve and --solver are not; allowed: a folder"
+            "--front is of DRAM bits and cycles over all tilings; leave out --rescore, "
+            "--objective, --model, --order, --tile, --max-tile, --solver and --curve"
+        )
+    if output.file is not None and (curve or solver or front):
+        raise UsageError(
+            f"--out {output.file} is of one mapping a layer, which --curve, --solver and --front "
+            "are not; allowed: a folder"
         )
     spec, net, formats = load(arch, network, format, shape)
     net = select(net, layer)
@@ -141,7 +155,13 @@ def map_layers(
 
         output.emit(curve_report(traffic_curves(net, spec, formats)))
         return
-    from bfpsim.reports.mapping import mapping_report, solver_report, write_mappings
+    from bfpsim.reports.mapping import (
+        front_report,
+        mapping_report,
+        solver_report,
+        write_mappings,
+    )
+    from bfpsim.search.mappings import map_fronts, map_network
 
     if solver:
         from bfpsim.search.solvers import compare_solvers
@@ -151,8 +171,12 @@ def map_layers(
             frame = compare_solvers(net, spec, formats, methods, seconds, step)
         output.emit(solver_report(frame))
         return
+    if front:
+        with progress(f"mapping {net.name} on {spec.name}", len(net.unique_layers)) as step:
+            frame = map_fronts(net, spec, formats, step)
+        output.emit(front_report(frame))
+        return
     from bfpsim.mapping.constraints import Constraints
-    from bfpsim.search.mappings import map_network
 
     constraints = Constraints(order, tile_sizes("--tile", tile), tile_sizes("--max-tile", max_tile))
     with progress(f"mapping {net.name} on {spec.name}", len(net.unique_layers)) as step:

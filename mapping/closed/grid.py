@@ -162,14 +162,17 @@ class Grid:
 
         With C innermost, accumulators that hold the whole tile of O keep its sums to the end.
         """
-        legal: NDArray[np.bool_] = fits(self._arch, self.room) & self.whole_blocks
-        level = self._arch.accumulators
-        if order.endswith("C") and level is not None and level.tensors == ("O",):
-            sums = _product(self._lift(d, self._lengths(d)) for d in "NGKPQ")
-            held = sums * self._arch.pe_array.accumulator_bits <= level.buffers["O"].usable_bits
-            results = self.room | {"O": self.result_bits}
-            legal = legal | (held & fits(self._arch, results) & self.whole_blocks)
+        legal: NDArray[np.bool_] = fits(self._arch, self.room_under(order)) & self.whole_blocks
         return legal
+
+    def room_under(self, order: str) -> dict[Tensor, Any]:
+        """As `room`, under a loop order: sums that accumulators keep to the end take none [bit]."""
+        level = self._arch.accumulators
+        if level is None or level.tensors != ("O",) or not order.endswith("C"):
+            return self.room
+        sums = _product(self._lift(d, self._lengths(d)) for d in "NGKPQ")
+        kept = sums * self._arch.pe_array.accumulator_bits <= level.buffers["O"].usable_bits
+        return self.room | {"O": np.where(kept, self.result_bits, self.room["O"])}
 
     def shortage(self) -> str:
         """Why nothing is legal: the smallest need against what there is."""

@@ -7,10 +7,12 @@ entries, and is legal if the room it takes, a sum of three likewise, is there.
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +20,9 @@ from numpy.typing import NDArray
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
 from bfpsim.mapping.closed.leaves import Values
-from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
+from bfpsim.mapping.nest import Mapping, MappingError, Tensor
 from bfpsim.mapping.objective import Objective
-from bfpsim.mapping.room import fits
+from bfpsim.mapping.room import fits, inner_claims
 from bfpsim.quant.formats import TENSORS, Format, LayerFormats
 from bfpsim.search.bitwidth.dominance import undominated
 from bfpsim.workloads import ConvLayer
@@ -30,13 +32,12 @@ from bfpsim.workloads import ConvLayer
 class Costs:
     """Mappings of one layer in every format.
 
-    moved: by tensor, (formats, mappings): DRAM bits, or pJ over both levels if the objective is
+    moved: by tensor, (formats, mappings): DRAM bits, or pJ over all levels if the objective is
         energy
-    room: by tensor, (formats, mappings): of the largest resident tile [bit]
+    room: by tensor, (formats, mappings): of the largest resident tile in SRAM [bit]
+    inner_room: by level inside SRAM, the same of the tensors that it holds
     whole: (formats of O, mappings): whether O's blocks stay whole
-    busy: (mappings,): cycles of the PE array in one pass
-    tiles: (mappings, 6): tile sizes, in the order of `DIMS`
-    orders: (mappings,): loop orders
+    busy: of the objective latency, by passes of the array, (mappings,): cycles that it computes
     """
 
     layer: ConvLayer
@@ -45,16 +46,10 @@ class Costs:
     formats: tuple[Format, ...]
     moved: dict[Tensor, Values]
     room: dict[Tensor, Values]
+    inner_room: dict[str, dict[Tensor, Values]]
     whole: NDArray[np.bool_]
-    busy: Values
-    tiles: NDArray[np.int64]
-    orders: NDArray[np.str_]
-
-    def mapping(self, at: int) -> Mapping:
-        """The mapping in a place."""
-        sizes = dict(zip(DIMS, self.tiles[at].tolist(), strict=True))
-        tile = {d: size for d, size in sizes.items() if size < self.layer.dims[d]}
-        return Mapping("".join(d for d in str(self.orders[at]) if d in tile), tile)
+    busy: dict[int, Values]
+    mappings: tuple[Mapping, ...]
 
     def best(self, i: int, w: int, o: int) -> tuple[float, Mapping]:
         """The least cost of any legal mapping for a triple of formats, and the first that has it.
@@ -63,7 +58,7 @@ class Costs:
         """
         costs = self._legal(i, w, o)
         at = int(costs.argmin())
-        return float(costs[at]), self.mapping(at)
+        return float(costs[at]), self.mappings[at]
 
     def ranked(self, i: int, w: int, o: int) -> Iterator[tuple[float, Mapping]]:
         """Every legal mapping for a triple of formats with its cost, cheapest first.
@@ -74,7 +69,7 @@ class Costs:
         for at in np.argsort(costs, kind="stable"):
             if not np.isfinite(costs[at]):
                 break
-            yield float(costs[at]), self.mapping(int(at))
+            yield float(costs[at]), self.mappings[at]
 
     def prices(self, i: Sequence[int], w: Sequence[int], o: Sequence[int]) -> Values:
         """The least cost of any legal mapping, for these formats of I, W and O: (i, w, o).
@@ -101,7 +96,7 @@ class Costs:
         costs: Values = self.moved["O"][of_o] + (self.moved["I"][i] + self.moved["W"][w])
         if self.objective == "latency":
             costs = self._cycles(costs, i, w)
-        costs[~self.whole[of_o] | ~self._fits(i, w, self.room["O"][of_o])] = np.inf
+        costs[~self.whole[of_o] | ~self._fits(i, w, of_o)] = np.inf
         return costs
 
     def _cycles(self, bits: Values, i: int, w: int) -> Values:
@@ -109,51 +104,83 @@ class Costs:
         one = LayerFormats(self.formats[i], self.formats[w], self.formats[i])
         rate = self.arch.dram_bits_per_cycle
         channel = np.ceil(bits * rate.denominator / rate.numerator)
-        cycles: Values = np.maximum(channel, self.busy * passes(self.arch.pe_array, one))
+        cycles: Values = np.maximum(channel, self.busy[passes(self.arch.pe_array, one)])
         return cycles
 
-    def _fits(self, i: int, w: int, room_o: Values) -> NDArray[np.bool_]:
-        return fits(self.arch, {"I": self.room["I"][i], "W": self.room["W"][w], "O": room_o})
+    def _fits(self, i: int, w: int, o: list[int]) -> NDArray[np.bool_]:
+        def of(room: dict[Tensor, Values]) -> dict[Tensor, Values]:
+            rows: dict[Tensor, int | list[int]] = {"I": i, "W": w, "O": o}
+            return {tensor: values[rows[tensor]] for tensor, values in room.items()}
 
-    def at(self, mappings: NDArray[np.intp] | NDArray[np.bool_]) -> Costs:
+        legal = fits(self.arch, of(self.room))
+        for level in self.arch.levels[2:]:
+            if level.name in self.inner_room:
+                for claim in inner_claims(level, of(self.inner_room[level.name])):
+                    legal = legal & (claim.taken <= claim.usable)
+        return legal
+
+    def at(self, places: NDArray[np.intp] | NDArray[np.bool_]) -> Costs:
         """The same for some of the mappings."""
+
+        def of(room: dict[Tensor, Values]) -> dict[Tensor, Values]:
+            return {t: values[:, places] for t, values in room.items()}
+
         return replace(
             self,
-            moved={t: values[:, mappings] for t, values in self.moved.items()},
-            room={t: values[:, mappings] for t, values in self.room.items()},
-            whole=self.whole[:, mappings],
-            busy=self.busy[mappings],
-            tiles=self.tiles[mappings],
-            orders=self.orders[mappings],
+            moved=of(self.moved),
+            room=of(self.room),
+            inner_room={level: of(own) for level, own in self.inner_room.items()},
+            whole=self.whole[:, places],
+            busy={n: values[places] for n, values in self.busy.items()},
+            mappings=tuple(self.mappings[at] for at in np.arange(len(self.mappings))[places]),
         )
 
     def joined(self, other: Costs) -> Costs:
         """The mappings of both."""
+        inner = {
+            level: _joined(own, other.inner_room[level]) for level, own in self.inner_room.items()
+        }
         return replace(
             self,
-            moved={t: np.hstack((self.moved[t], other.moved[t])) for t in TENSORS},
-            room={t: np.hstack((self.room[t], other.room[t])) for t in TENSORS},
+            moved=_joined(self.moved, other.moved),
+            room=_joined(self.room, other.room),
+            inner_room=inner,
             whole=np.hstack((self.whole, other.whole)),
-            busy=np.hstack((self.busy, other.busy)),
-            tiles=np.vstack((self.tiles, other.tiles)),
-            orders=np.hstack((self.orders, other.orders)),
+            busy={n: np.hstack((own, other.busy[n])) for n, own in self.busy.items()},
+            mappings=self.mappings + other.mappings,
         )
 
     def undominated(self) -> Costs:
         """Without mappings that another one makes superfluous; the least cost of a triple stays."""
         moved, room = ([own[t] for t in TENSORS] for own in (self.moved, self.room))
-        busy = self.busy if self.objective == "latency" else None
+        busy = np.stack(list(self.busy.values())) if self.busy else None
         return self.at(undominated(self.arch, moved, room, self.whole, busy))
+
+
+def _joined(first: dict[Tensor, Values], then: dict[Tensor, Values]) -> dict[Tensor, Values]:
+    return {t: np.hstack((values, then[t])) for t, values in first.items()}
+
+
+def mapping_record(mapping: Mapping) -> dict[str, object]:
+    """A mapping as JSON can hold it, for `mapping_of`."""
+    return asdict(mapping)
+
+
+def mapping_of(record: Any) -> Mapping:
+    """The mapping that `mapping_record` took apart."""
+    inner = {level: Mapping(own["order"], own["tile"]) for level, own in record["inner"].items()}
+    return Mapping(record["order"], record["tile"], inner)
 
 
 _TABLES = ("moved", "room")
 
 
 def packed(costs: Costs) -> str:
-    """The arrays as text (npz in base64), for `unpacked`."""
+    """The arrays as text (npz in base64), for `unpacked`; without room inside SRAM."""
     arrays = {f"{name}_{t}": getattr(costs, name)[t] for name in _TABLES for t in TENSORS}
-    for name in ("whole", "busy", "tiles", "orders"):
-        arrays[name] = getattr(costs, name)
+    arrays |= {f"busy_{n}": values for n, values in costs.busy.items()}
+    arrays["whole"] = costs.whole
+    arrays["mappings"] = np.array(json.dumps([mapping_record(own) for own in costs.mappings]))
     file = BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
     return b64encode(file.getvalue()).decode("ascii")
@@ -166,5 +193,11 @@ def unpacked(
     with np.load(BytesIO(b64decode(text)), allow_pickle=False) as file:
         arrays = dict(file)
     moved, room = ({t: arrays[f"{name}_{t}"] for t in TENSORS} for name in _TABLES)
-    own = (arrays[name] for name in ("whole", "busy", "tiles", "orders"))
-    return Costs(layer, arch, objective, tuple(formats), moved, room, *own)
+    busy = {
+        int(name.removeprefix("busy_")): values
+        for name, values in arrays.items()
+        if name.startswith("busy_")
+    }
+    mappings = tuple(mapping_of(own) for own in json.loads(str(arrays["mappings"])))
+    whole = arrays["whole"]
+    return Costs(layer, arch, objective, tuple(formats), moved, room, {}, whole, busy, mappings)

@@ -31,7 +31,7 @@ def undominated(
     moved, room: of I, W and O, (rows, mappings); no format's difference of two mappings is below
         the least of the rows' differences
     whole: (formats of O, mappings): whether O's blocks stay whole
-    busy: (mappings,): where it counts, too
+    busy: (passes of the array, mappings): where it counts, too
     """
     weight = np.sum([values.mean(axis=0) for values in moved], axis=0)
     most = (values.max(axis=0) for values in room)
@@ -66,7 +66,7 @@ def _at(
         [values[:, places] for values in moved],
         [values[:, places] for values in room],
         whole[:, places],
-        None if busy is None else busy[places],
+        None if busy is None else busy[:, places],
     )
 
 
@@ -90,7 +90,7 @@ def _beaten(
 
     beaten = (least(moved).sum(axis=0) >= 0) & (whole[:, behind] <= whole[:, [by]]).all(axis=0)
     if busy is not None:
-        beaten &= busy[behind] >= busy[by]
+        beaten &= (busy[:, behind] >= busy[:, [by]]).all(axis=0)
     if fits_anywhere:
         return np.asarray(beaten)
     more = least(room)

@@ -25,7 +25,7 @@ from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.bitwidth.allocation import SAME, Allocation
 from bfpsim.search.bitwidth.costs import Costs
-from bfpsim.search.bitwidth.pricing import burst_costs
+from bfpsim.search.bitwidth.pricing import pool_costs
 from bfpsim.search.bitwidth.problem import Problem, make_problem
 from bfpsim.search.bitwidth.space import Space, Triple
 from bfpsim.search.crew import Run
@@ -131,7 +131,7 @@ class Refinement:
     @property
     def pools(self) -> list[list[Tiling]]:
         """The mappings priced, by kind of layer."""
-        return [[own.mapping(at) for at in range(len(own.orders))] for own in self.costs]
+        return [list(own.mappings) for own in self.costs]
 
 
 def best_mapping(
@@ -235,6 +235,9 @@ def _prices(
     run: Run,
 ) -> list[Costs]:
     return run(
-        burst_costs,
-        [(space.kinds[k], arch, space.formats, objective, tuple(pool)) for k, pool in wanted],
+        pool_costs,
+        [
+            (space.kinds[k], arch, space.formats, objective, tuple(pool), "full")
+            for k, pool in wanted
+        ],
     )

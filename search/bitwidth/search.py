@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,8 +27,8 @@ from bfpsim.search.bitwidth.allocation import (
     pareto_front,
     relative_gap,
 )
-from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
-from bfpsim.search.bitwidth.pricing import Model, model_costs
+from bfpsim.search.bitwidth.costs import Costs, mapping_of, mapping_record, packed, unpacked
+from bfpsim.search.bitwidth.pricing import Model, model_costs, pool_costs
 from bfpsim.search.bitwidth.problem import make_losses, make_problem, no_losses
 from bfpsim.search.bitwidth.refinement import (
     Choice,
@@ -266,16 +266,21 @@ class _Search:
         self._space, self._arch, self._losses, self._target = space, arch, losses, target
         self._objective, self._run, self._stages, self._progress = objective, run, stages, progress
         self._between = between
+        self._inside = len(arch.levels) > 2  # prices of all mappings are bounds, no model's
         self._simulations = Simulations(space, arch, objective)
 
     def all(self) -> SearchResult:
         """Every kind of price, and what it leads to."""
         priced = self._prices()
-        exact, paper = priced["exact"], priced["paper"]
+        exact = priced["exact"]
         largest = self._largest(exact)
         payload = make_problem(self._space, exact, self._losses)
-        by_models = (self._by_model("exact", exact), self._by_model("paper", paper))
+        by_models: tuple[Proposal, ...] = ()
+        if not self._inside:
+            by_models = tuple(self._by_model(own, priced[own]) for own in get_args(Model))
         refined, dm_max = self._refine(exact, largest, [own.choice for own in by_models])
+        if self._inside:
+            by_models = tuple(self._of_pools(own, refined.pools) for own in get_args(Model))
         floor = self._target.bound(self._target.solve(payload, dm_max), dm_max)
         # Of the latency no closed form is sure, so its floor is the only bound.
         sure = self._objective != "latency"
@@ -324,6 +329,7 @@ class _Search:
                 for kind, record in zip(space.kinds, kept, strict=True)
             ]
             for model in get_args(Model)
+            if model in kept[0]
         }
 
     def _uniform(self, costs: Sequence[Costs], fmt: int) -> float:
@@ -357,6 +363,12 @@ class _Search:
         spread = np.linspace(0, len(space.formats) - 1, _SEEDS).astype(int).tolist()
         seeds = list(dict.fromkeys([largest, *spread]))
         pools = seed_mappings(space, arch, objective, seeds, run)
+        if not all(pools):
+            kind = space.kinds[pools.index([])]
+            raise MappingError(
+                f"{space.network}: a layer of {kind.macs} multiplications has no mapping that fits "
+                f"{arch.name} inside SRAM; allowed: larger levels"
+            )
         dm_max = sum(
             self._simulations.cost(p.kind, (largest,) * 3, pools[p.kind][0]) * p.repeats
             for p in space.products
@@ -384,7 +396,12 @@ class _Search:
             pools = [own + new for own, new in zip(refined.pools, extra, strict=True)]
 
     def _rivals(self, exact: Sequence[Costs], dm_max: float, value: float) -> list[int]:
-        """Formats that, for all tensors at once, payload does not rule out to be better."""
+        """Formats that, for all tensors at once, payload does not rule out to be better.
+
+        None with levels inside SRAM: bounds there are too loose to rule out much.
+        """
+        if self._inside:
+            return []
         loss = self._losses.sum(axis=0)
         return [
             f
@@ -392,12 +409,20 @@ class _Search:
             if self._target.value(float(loss[f]), self._uniform(exact, f), dm_max) < value
         ]
 
+    def _of_pools(self, model: Model, pools: Sequence[Sequence[Tiling]]) -> Proposal:
+        """The proposal of a model's prices of some mappings."""
+        space, own = self._space, (self._arch, self._space.formats, self._objective)
+        each = zip(space.kinds, pools, strict=True)
+        costs = self._run(pool_costs, [(kind, *own, tuple(pool), model) for kind, pool in each])
+        return self._by_model(model, costs)
+
     def _by_model(self, model: Model, costs: Sequence[Costs]) -> Proposal:
         """The proposal of a model's prices."""
         dm_max = self._uniform(costs, self._largest(costs))
         problem = make_problem(self._space, costs, self._losses)
         # Payload is a lower bound: what it cannot meet nothing can. The paper's model is none.
-        solve = self._target.solve if model == "exact" else partial(nearest, self._target)
+        sure = model == "exact" and not self._inside
+        solve = self._target.solve if sure else partial(nearest, self._target)
         allocation = solve(problem, dm_max)
         formats = problem.formats(allocation.choice)
         choice = Choice(formats, best_in(self._space, costs, formats))
@@ -451,9 +476,15 @@ class _Search:
 
 
 def _to_record(result: SearchResult) -> dict[str, object]:
+    def record(proposal: Proposal) -> dict[str, object]:
+        mappings = proposal.choice.mappings.items()
+        plain = {name: mapping_record(mapping) for name, mapping in mappings}
+        choice = {"formats": proposal.choice.formats, "mappings": plain}
+        return asdict(replace(proposal, choice=Choice((), {}))) | {"choice": choice}
+
     return {
-        "proposals": [asdict(own) for own in result.proposals],
-        "front": [asdict(own) for own in result.front],
+        "proposals": [record(own) for own in result.proposals],
+        "front": [record(own) for own in result.front],
         "floor": result.floor,
         "rounds": result.rounds,
         "simulations": result.simulations,
@@ -468,10 +499,7 @@ def _from_record(
         mappings = cast("dict[str, dict[str, object]]", choice["mappings"])
         made = Choice(
             tuple(cast("list[int]", choice["formats"])),
-            {
-                name: Tiling(cast(str, one["order"]), cast("dict[str, int]", one["tile"]))
-                for name, one in mappings.items()
-            },
+            {name: mapping_of(one) for name, one in mappings.items()},
         )
         return Proposal(**(record | {"choice": made}))  # type: ignore[arg-type]
 

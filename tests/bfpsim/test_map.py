@@ -57,6 +57,8 @@ def test_map_curve_writes_a_table_and_a_figure(capsys, tmp_path: Path) -> None:
         (["--rescore", "0"], "--rescore"),
         (["--objective", "beauty"], "--objective"),
         (["--curve", "--arch", "ideal-64k-split"], "has a buffer per tensor"),
+        (["--front", "--max-tile", "K=2"], "--front is of DRAM bits and cycles"),
+        (["--front", "--out", "m.yaml"], "--out m.yaml is of one mapping a layer"),
         (["--curve", "--max-tile", "K=2"], "--curve is of DRAM payload"),
         (["--solver", "scip", "--order", "K"], "--solver minimises DRAM payload"),
         (["--tile", "K=11"], "fc: tile K=11; allowed: 1..10"),
@@ -67,7 +69,7 @@ def test_map_curve_writes_a_table_and_a_figure(capsys, tmp_path: Path) -> None:
         (["--order", "KK"], "order='KK' repeats a dimension; allowed: each once"),
         (["--order", "K", "--tile", "C=4"], "order='K' lacks C, which has 32 tiles"),
         (["--max-tile", "K=9"], "fc: every O tile cuts a block of 16 channels"),
-        (["--curve", "--out", "m.yaml"], "--out m.yaml is of mappings, --curve and --solver"),
+        (["--curve", "--out", "m.yaml"], "--out m.yaml is of one mapping a layer"),
         (["--out", "nowhere/m.yaml"], "nowhere is no folder; allowed: an existing one"),
         (["--out", "m.yaml", "--json"], "--json, --csv and --out exclude each other"),
     ],
@@ -79,15 +81,28 @@ def test_map_refuses(capsys, options: list[str], expected: str) -> None:
 
 
 def test_map_compares_solvers(capsys) -> None:
-    options = ["--solver", "enumerate", "--solver", "relaxed", "--seconds", "5", "--json"]
+    options = [
+        "--arch",
+        "ideal-64k",
+        "--solver",
+        "enumerate",
+        "--solver",
+        "relaxed",
+        "--seconds",
+        "5",
+        "--json",
+    ]
     code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options)
     rows = json.loads(text)["solvers"]
     assert code == 0
     assert [row["solver"] for row in rows] == ["enumerate", "relaxed"]
-    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options[:2])
+    code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL, *options[:4])
     assert "solver's" in text
+    code, _, error = call(capsys, "map", "resnet18-fashion", *SMALL, "--solver", "scip")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "edge-64k: has levels inside SRAM (ibuf, acc), which scip" in error
     code, _, error = call(
-        capsys, "map", "resnet18-fashion", *SMALL, *options[:2], "--objective", "energy"
+        capsys, "map", "resnet18-fashion", *SMALL, *options[:4], "--objective", "energy"
     )
     assert (code, error.count("\n")) == (2, 1)
 
@@ -118,6 +133,28 @@ def test_the_mappings_of_map_are_those_that_simulate_runs(capsys, tmp_path: Path
     _, found, _ = call(capsys, *simulate)
     code, given, _ = call(capsys, *simulate, "--mappings", str(file))
     assert (code, given) == (0, found)
+
+
+def test_the_front_goes_from_fewest_cycles_to_fewest_bits(capsys) -> None:
+    layer = ["resnet18-fashion", "--layer", "layer4.0.downsample"]
+    layer += ["--arch", "ideal-64k-split", "--format", "plain8"]
+    code, text, _ = call(capsys, "map", *layer, "--front", "--json")
+    points = json.loads(text)["front"]
+    assert code == 0
+    assert len(points) > 1
+    assert [p["cycles"] for p in points] == sorted(p["cycles"] for p in points)
+    assert [p["dram_bits"] for p in points] == sorted(p["dram_bits"] for p in points)[::-1]
+    for objective, point in (("latency", points[0]), ("dram", points[-1])):
+        _, text, _ = call(capsys, "simulate", *layer, "--objective", objective, "--json")
+        report = json.loads(text)
+        assert (report["cycles"], report["dram_bits"]) == (point["cycles"], point["dram_bits"])
+    for point in points:
+        order, tile = point["order"], point["tile"].replace(" ", ",")
+        spelled = ["--order", order, "--tile", tile, "--json"]
+        report = json.loads(call(capsys, "simulate", *layer, *spelled)[1])
+        assert (report["cycles"], report["dram_bits"]) == (point["cycles"], point["dram_bits"])
+    _, text, _ = call(capsys, "map", *layer, "--front")
+    assert "of which none" in text
 
 
 def test_constraints_are_kept_to_and_said(capsys) -> None:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 import bfpsim as bs
+from bfpsim.arch import replace
 from bfpsim.commands.app import run
 from bfpsim.commands.progress import sweep_progress
 from bfpsim.search.sweep.run import Progress
@@ -52,6 +53,28 @@ def test_sizes_with_prices_of_their_own_need_no_warning(folder, capsys):
     spec.write_text(spec.read_text() + "  sram.energy: [cacti-45nm]\n")
     spec.write_text(spec.read_text().replace("[16 B, ", "["))
     assert call(capsys, spec, "--workers", 1)[2] == ""
+
+
+def test_a_level_inside_sram_is_an_axis_with_columns_of_its_own(folder, capsys):
+    spec = folder / "sweep.yaml"
+    text = spec.read_text().replace("ideal-16k", "edge-16k")
+    axes = "  levels.acc.capacity: [1 KiB, 16 KiB]\n  levels.acc.ports.read: [64 bit, 512 bit]\n"
+    spec.write_text(text[: text.index("  sram")] + axes)
+    code, out, error = call(capsys, spec, "--workers", 1, "--csv")
+    assert (code, error) == (0, CONSTANT.replace("SRAM", "acc"))
+    points = pd.read_csv(StringIO(out))
+    assert points["levels.acc.capacity"].tolist() == ["1 KiB"] * 2 + ["16 KiB"] * 2
+    network = bs.load_workload(str(folder / "tiny.yaml"))
+    formats = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
+    for point in points.to_dict(orient="records"):
+        arch = bs.load_arch("edge-16k")
+        for axis in ("levels.acc.capacity", "levels.acc.ports.read"):
+            arch = replace(arch, axis, point[axis])
+        result = bs.simulate_network(network, arch, formats)
+        bits = result.traffic.groupby("level")["bits"].sum()
+        for level in ("DRAM", "SRAM", "ibuf", "acc"):
+            assert point[f"{level.lower()}_bits"] == bits[level]
+        assert point["cycles"] == result.cycles
 
 
 def test_a_sweep_is_shown_and_then_looked_up_in_every_shape(folder, capsys):

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from bfpsim.mapping.models import EXACT, FULL, model_counts, outer_counts
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.search.rescore import find_mapping as find_rescored
+from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, tight
 from tests.long import often
@@ -91,6 +93,27 @@ def test_energy_is_the_least_of_what_is_allowed(seed: int) -> None:
     if allowed:
         (found,) = best_mappings(layer, arch, formats, 1, "energy", constraints=constraints)
         assert found.cost == pytest.approx(min(allowed), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", often(12, range(7000, 7200)))
+@pytest.mark.parametrize("objective", ["latency", "edp"])
+def test_cycles_are_the_least_of_what_is_allowed(seed: int, objective: str) -> None:
+    """Simulated; under a fixed order the proof is over every size."""
+    layer, arch, formats, constraints = case(seed, "64 bit")
+    constraints = replace(constraints, order=constraints.order or "NGKCPQ")
+    allowed = []
+    for mapping, _ in legal_nests(layer, arch, formats):
+        if keeps(mapping, layer, constraints):
+            run = simulate(layer, arch, mapping, formats)
+            allowed.append(run.cycles * (run.energy_pj if objective == "edp" else 1))
+    if not allowed:
+        with pytest.raises(MappingError, match=r"^random: .+"):
+            find_mapping(layer, arch, formats, objective=objective, constraints=constraints)
+        return
+    (found,) = best_mappings(layer, arch, formats, 1, objective, constraints=constraints)
+    assert keeps(found.mapping, layer, constraints)
+    assert found.proven
+    assert found.cost == pytest.approx(min(allowed), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", often(12, range(9000, 9200)))

@@ -42,6 +42,19 @@ def test_every_step_is_where_the_mapper_says(seed: int) -> None:
         before = step.dram_bits
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_accumulators_that_keep_sums_shorten_the_stairs(seed: int) -> None:
+    """With accumulators, the mapper reaches each step, and nothing less with one bit less."""
+    rng = random.Random(seed)
+    layer, formats = random_layer(rng, 5), random_formats(rng)
+    arch = load_arch(rng.choice(["edge-64k", "gemmini-16"]))
+    before = None
+    for step in layer_curve(layer, arch, formats):
+        assert least(layer, at(arch, step.capacity_bits), formats) == step.dram_bits
+        assert least(layer, at(arch, step.capacity_bits - 1), formats) == before
+        before = step.dram_bits
+
+
 def test_a_staircase_falls_to_the_compulsory_minimum() -> None:
     layer = load_workload("resnet18").layers[1]
     formats = LayerFormats.uniform(BFP(8, 3, 16))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bfpsim.arch import load_arch
+from bfpsim.arch import ArchError, load_arch
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.search.solvers import compare_solvers
 from bfpsim.workloads import Network, Node, load_workload
@@ -30,3 +30,11 @@ def test_enumeration_and_scip_prove_the_same_optimum() -> None:
     assert scip["bound"] == pytest.approx(scip["objective"], rel=1e-5)
     assert relaxed["dram_bits"] >= enumerated["dram_bits"]
     assert relaxed["bound"] <= relaxed["objective"]
+
+
+def test_solvers_of_two_levels_refuse_more() -> None:
+    network, formats = load_workload("resnet18-fashion"), LayerFormats.uniform(BFP(8, 3, 16))
+    with pytest.raises(ArchError, match=r"\(ibuf, acc\), which scip and relaxed know"):
+        compare_solvers(
+            network, load_arch("edge-64k"), formats, ("enumerate", "scip", "relaxed"), 1.0
+        )

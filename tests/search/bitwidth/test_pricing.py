@@ -2,23 +2,26 @@
 
 import math
 import random
+from contextlib import suppress
 from fractions import Fraction
 from itertools import product
 
 import numpy as np
 import pytest
 
-from bfpsim.arch import Arch, replace
+from bfpsim.arch import Arch, load_arch, replace
 from bfpsim.mapping.closed.levels import inner_counts
 from bfpsim.mapping.fit import check, footprint
 from bfpsim.mapping.mapper import best_mappings, orders
 from bfpsim.mapping.models import EXACT, PAPER, model_counts, stored
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, make_nest
+from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import BFP, LayerFormats, candidates
 from bfpsim.search.bitwidth import pricing
 from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
-from bfpsim.search.bitwidth.pricing import burst_costs, model_costs
+from bfpsim.search.bitwidth.pricing import model_costs, pool_costs
 from bfpsim.sim.simulate import simulate
+from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_layer, tight
 from tests.long import often
 
@@ -110,8 +113,8 @@ def test_a_pools_prices_are_the_simulators(seed: int) -> None:
         except MappingError:
             continue
         pool += [one.mapping for one in found]
-    energy = burst_costs(layer, arch, FORMATS, "energy", pool)
-    dram = burst_costs(layer, arch, FORMATS, "dram", pool)
+    energy = pool_costs(layer, arch, FORMATS, "energy", pool, "full")
+    dram = pool_costs(layer, arch, FORMATS, "dram", pool, "full")
     for triple in rng.sample(list(product(every, every, every)), 8):
         formats = LayerFormats(*(FORMATS[f] for f in triple))
         for at, mapping in enumerate(pool):
@@ -134,8 +137,8 @@ def test_rooms_are_the_footprints_of_the_mappings(seed: int) -> None:
         costs = model_costs(layer, arch, FORMATS, "dram")["exact"]
     except MappingError:
         return
-    for at in range(costs.busy.size):
-        nest = make_nest(stored(layer, arch), costs.mapping(at))
+    for at in range(len(costs.mappings)):
+        nest = make_nest(stored(layer, arch), costs.mappings[at])
         for f, fmt in enumerate(FORMATS):
             need = footprint(nest, arch, LayerFormats.uniform(fmt))
             assert [costs.room[t][f, at] for t in "IWO"] == [need.I, need.W, need.O]
@@ -165,7 +168,7 @@ def test_no_price_is_lost_by_leaving_mappings_out(first: int, objective: str, mo
                 continue
         some = range(len(FORMATS))
         for model, costs in model_costs(layer, arch, FORMATS, objective).items():
-            assert costs.busy.size < every[model].busy.size
+            assert len(costs.mappings) < len(every[model].mappings)
             assert np.array_equal(
                 costs.prices(some, some, some), every[model].prices(some, some, some)
             )
@@ -187,7 +190,7 @@ def test_superfluous_mappings_change_no_price(first: int) -> None:
         ordered = sorted(pool, key=str)
         rng.shuffle(ordered)
         for objective in ("dram", "latency"):
-            costs = burst_costs(layer, arch, FORMATS, objective, ordered)
+            costs = pool_costs(layer, arch, FORMATS, objective, ordered, "full")
             every = range(len(FORMATS))
             thin = costs.undominated()
             assert np.array_equal(
@@ -202,6 +205,80 @@ def test_costs_survive_being_packed() -> None:
     again = unpacked(packed(costs), layer, costs.arch, costs.formats, "energy")
     every = range(6)
     assert np.array_equal(costs.prices(every, every, every), again.prices(every, every, every))
-    assert [costs.mapping(at) for at in range(costs.busy.size)] == [
-        again.mapping(at) for at in range(costs.busy.size)
+    assert [costs.mappings[at] for at in range(len(costs.mappings))] == [
+        again.mappings[at] for at in range(len(costs.mappings))
     ]
+
+
+LEVELLED = ("edge-64k", "gemmini-16", "ethos-u55-256", "eyeriss-v1")
+
+
+def level_pool(seed: int, arch: Arch, objective: Objective) -> tuple[ConvLayer, list[Mapping]]:
+    layer = random_layer(random.Random(seed), 5)
+    pool = []
+    for fmt in FORMATS:
+        formats = LayerFormats.uniform(fmt)
+        with suppress(MappingError):
+            pool.append(best_mappings(layer, arch, formats, 1, objective, "full")[0].mapping)
+    return layer, pool
+
+
+@pytest.mark.parametrize("name", LEVELLED)
+@pytest.mark.parametrize("objective", ["dram", "energy"])
+@pytest.mark.parametrize("seed", often(1, range(4)))
+def test_pools_with_levels_inside_cost_what_the_simulator_reports(
+    name: str, objective: Objective, seed: int
+) -> None:
+    """Every triple of formats under mappings of others: bit for bit, and refused where it is."""
+    arch = load_arch(name)
+    every = range(len(FORMATS))
+    layer, pool = level_pool(seed, arch, objective)
+    costs = pool_costs(layer, arch, FORMATS, objective, pool, "full")
+    bounds = model_costs(layer, arch, FORMATS, objective)
+    assert list(bounds) == ["exact"]
+    for triple in random.Random(seed).sample(list(product(every, repeat=3)), 6):
+        formats, places = LayerFormats(*(FORMATS[f] for f in triple)), [[f] for f in triple]
+        for at, mapping in enumerate(pool):
+            price = costs.at(np.array([at])).prices(*places).item()
+            try:
+                result = simulate(layer, arch, mapping, formats)
+            except MappingError:
+                assert np.isinf(price)
+                continue
+            simulated = {"dram": result.counts.total("DRAM"), "energy": result.energy_pj}
+            assert price == pytest.approx(simulated[objective], rel=1e-12)
+        least = best_mappings(layer, arch, formats, 1, objective)[0].cost
+        assert bounds["exact"].prices(*places).item() <= least * (1 + 1e-12)
+
+
+def test_tight_levels_inside_refuse_a_pools_mapping() -> None:
+    """A mapping of narrow results whose wide ones no longer fit a level that holds results."""
+    arch = load_arch("edge-64k")
+    layer = ConvLayer("one", K=16, C=16, P=8, Q=8)
+    mapping = best_mappings(layer, arch, LayerFormats.uniform(BFP(8, 2, 1)), 1)[0].mapping
+    narrow = replace(arch, "levels.ibuf.capacity", "1408 B")  # 2 x 5632 bit
+    costs = pool_costs(layer, narrow, (BFP(4, 2, 1), BFP(16, 2, 1)), "dram", [mapping], "full")
+    prices = costs.prices([0, 1], [0], [0]).ravel()
+    for price, fmt in zip(prices, costs.formats, strict=True):
+        formats = LayerFormats(fmt, costs.formats[0], costs.formats[0])
+        try:
+            assert price == simulate(layer, narrow, mapping, formats).counts.total("DRAM")
+        except MappingError:
+            assert np.isinf(price)
+    assert np.isfinite(prices).tolist() == [True, False]
+
+
+def test_cycles_of_filling_are_not_multiplied_by_passes() -> None:
+    """The bound of the cycles stays below the simulator's in every triple of formats."""
+    arch = replace(load_arch("ideal-64k"), "pe_array.fill", "each_fold")
+    arch = replace(arch, "pe_array.mac_bits", 4)
+    layer, formats = ConvLayer("one", K=40, C=40, P=2, Q=2), (BFP(8, 2, 1), BFP(8, 6, 4))
+    pool = [Mapping()]
+    costs = pool_costs(layer, arch, formats, "latency", pool, "full")
+    found = model_costs(layer, arch, formats, "latency")["exact"]
+    for triple in product(range(2), repeat=3):
+        own = LayerFormats(*(formats[f] for f in triple))
+        result = simulate(layer, arch, pool[0], own)
+        bound = costs.prices(*([f] for f in triple)).item()
+        assert result.compute_cycles <= bound <= result.cycles
+        assert found.prices(*([f] for f in triple)).item() <= bound

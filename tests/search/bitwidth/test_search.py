@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bfpsim.arch import load_arch
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import BFP, LayerFormats
@@ -241,6 +242,45 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path, monkeypatch) -> None:
         assert searched(block_network(), 4, stages=Stages(store)) == whole
         with pytest.raises(AssertionError, match="priced again"):
             searched(block_network(), 4, bits=4001, stages=Stages(store))
+
+
+@pytest.mark.parametrize("objective", often(1, ["energy", "dram", "latency"]))
+def test_levels_inside_sram_are_in_every_price(objective: str, tmp_path, short_front) -> None:
+    """Totals are the simulator's, insides included; floors are below, and survive the store."""
+    network, arch = chain_network(), load_arch("edge-64k")
+    space = make_space(network, FORMATS)
+    losses = random_losses(space, 3)
+
+    def search() -> SearchResult:
+        with Store(tmp_path / "stages") as store, workers(1) as run:
+            return search_formats(space, arch, losses, Tradeoff(0.2), objective, run, Stages(store))
+
+    found = search()
+    assert search() == found
+    for own in (*found.proposals, *found.front):
+        assert all(set(m.inner) == {"ibuf", "acc"} for m in own.choice.mappings.values())
+        total = 0.0
+        for layer in network.layers:
+            formats = found.formats(own)[layer.name]
+            result = simulate(layer, arch, own.choice.mappings[layer.name], formats)
+            total += simulated_cost(result, objective)
+        assert own.simulated == pytest.approx(total, rel=1e-12)
+    best = found.by("simulated")
+    assert found.floor <= best.value * (1 + 1e-12)
+    assert best.predicted == best.simulated
+    for fmt in range(len(FORMATS)):
+        assert found.value(best) <= uniform(found, fmt, objective) * (1 + 1e-9)
+
+
+def uniform(found: SearchResult, fmt: int, objective: str) -> float:
+    """The value of one format for all tensors, each layer mapped by the mapper."""
+    cost, formats = 0.0, LayerFormats.uniform(FORMATS[fmt])
+    for product in found.space.products:
+        kind = found.space.kinds[product.kind]
+        (best,) = best_mappings(kind, found.arch, formats, 1, objective, "full")
+        cost += simulated_cost(simulate(kind, found.arch, best.mapping, formats), objective)
+    losses = random_losses(found.space, 3)[:, fmt].sum()
+    return found.target.value(losses, cost, found.by("simulated").dm_max)
 
 
 def test_a_buffer_too_small_for_any_format() -> None:

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
+from bfpsim.workloads.layer import (
+    ConvLayer,
+    Pair,
+    Shape,
+    WorkloadError,
+    four_sides,
+    integer,
+    pair,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +71,35 @@ def phases(
     out_channels: int,
     kernel: int | Pair,
     stride: int | Pair,
-    padding: int | Pair = 0,
+    padding: int | Pair | Shape = 0,
     output_padding: int | Pair = 0,
     groups: int = 1,
 ) -> tuple[tuple[Phase, ...], Shape]:
     """Return the ordinary convolutions of a transposed one, and its output shape (N, H, W, C).
 
-    All as torch's ``ConvTranspose2d``; ``out_channels`` are those of all groups together. The
-    layers are named ``name``, or ``name.phase0``, ``name.phase1``, ... if there are several.
+    All as torch's ``ConvTranspose2d``, but that ``padding``, what is cut off the output, may also
+    be (top, bottom, left, right); ``out_channels`` are those of all groups together. The layers are named ``name``, or ``name.phase0``, ``name.phase1``, ... if there are several.
     Raises `WorkloadError` for sizes out of range or an output without a row or column.
     """
     owner = f"layer {name!r}"
     kernels, strides = pair(owner, "kernel", kernel), pair(owner, "stride", stride)
-    pads = pair(owner, "padding", padding, least=0)
+    top, bottom, left, right = four_sides(owner, padding)
+    pads = top, left
     extra = pair(owner, "output_padding", output_padding, least=0)
     N, H, W, channels = input_shape
     for what, count in (("channels in", channels), ("out_channels", out_channels)):
         if integer(owner, what, count) % integer(owner, "groups", groups):
             raise WorkloadError(f"{owner}: groups={groups} must divide the {count} {what}")
     extents = [
-        (extent - 1) * step - 2 * pad + taps + more
-        for extent, step, pad, taps, more in zip((H, W), strides, pads, kernels, extra, strict=True)
+        (extent - 1) * step - cut + taps + more
+        for extent, step, cut, taps, more in zip(
+            (H, W), strides, (top + bottom, left + right), kernels, extra, strict=True
+        )
     ]
     if min(extents) < 1:
         raise WorkloadError(
             f"{owner}: output of {extents[0]} x {extents[1]} must be at least 1 x 1: input "
-            f"{H} x {W}, kernel {kernels}, stride {strides}, padding {pads}"
+            f"{H} x {W}, kernel {kernels}, stride {strides}, padding {(top, bottom, left, right)}"
         )
     alike: dict[tuple[_Window, _Window], list[Pair]] = {}
     for offset in product(range(min(strides[0], extents[0])), range(min(strides[1], extents[1]))):

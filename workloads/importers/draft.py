@@ -212,7 +212,7 @@ class Draft(Generic[Tensor]):
         kernel: Pair,
         *,
         stride: Pair,
-        padding: Pair,
+        padding: Shape,
         output_padding: Pair,
         groups: int,
         biased: bool,

@@ -77,24 +77,29 @@ class Constants:
     def __contains__(self, name: str) -> bool:
         return name in self._stored or name in self._makers
 
-    def array(self, name: str) -> NDArray[Any]:
-        """Return a constant's value.
+    def finite(self, name: str) -> NDArray[Any]:
+        """Return the value of a constant that is multiplied or added, as `array` does.
 
-        Raises `WorkloadError`, naming the tensor, if it has no data, holds NaN or Inf, or cannot
-        be evaluated.
+        Raises `WorkloadError` if it holds NaN or Inf, too.
         """
-        maker = self._makers.get(name)
-        if name in self._stored:
-            value = self._initialiser(name)
-        elif maker is not None and maker.op_type == "ConstantOfShape":
-            # All elements are one in memory: files without weights fill theirs in this way.
-            fill = next((numpy_helper.to_array(a.t) for a in maker.attribute), np.float32(0))
-            value = np.broadcast_to(fill.reshape(()), tuple(self.array(maker.input[0])))
-        else:
-            value = self._evaluate(name)
+        value = self.array(name)
         if not all_finite(value):
             raise WorkloadError(f"tensor {name!r} holds NaN or Inf")
         return value
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return a constant's value; masks hold -Inf.
+
+        Raises `WorkloadError`, naming the tensor, if it has no data or cannot be evaluated.
+        """
+        maker = self._makers.get(name)
+        if name in self._stored:
+            return self._initialiser(name)
+        if maker is not None and maker.op_type == "ConstantOfShape":
+            # All elements are one in memory: files without weights fill theirs in this way.
+            fill = next((numpy_helper.to_array(a.t) for a in maker.attribute), np.float32(0))
+            return np.broadcast_to(fill.reshape(()), tuple(self.array(maker.input[0])))
+        return self._evaluate(name)
 
     def _is_constant(self, node: onnx.NodeProto) -> bool:
         if not is_onnx(node) or any(a.HasField("g") or a.graphs for a in node.attribute):

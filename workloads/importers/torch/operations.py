@@ -116,13 +116,14 @@ def _transposed(draft: OperationDraft, site: Site, node: fx.Node) -> None:
     weight, bias = _stored(draft, site, node)
     channels, kernel = groups * weight.shape[1], _pair(weight.shape[2:])
     own = np.zeros(channels, np.float32) if bias is None else bias
+    rows, cols = _pair(padding, 0)
     draft.views[node] = draft.transposed(
         site.name,
         draft.views[x],
         channels,
         kernel,
         stride=_pair(stride),
-        padding=_pair(padding, 0),
+        padding=(rows, rows, cols, cols),
         output_padding=_pair(extra, 0),
         groups=groups,
         biased=bias is not None,

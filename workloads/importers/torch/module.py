@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.torch.export import aten, constants, first_line
-from bfpsim.workloads.importers.torch.graph import Captured, capture
+from bfpsim.workloads.importers.torch.graph import Captured, capture, copied
 from bfpsim.workloads.importers.torch.operations import (
     OperationDraft,
     append_layer,
@@ -36,13 +36,16 @@ _SIGNALS = (
 )  # fmt: skip
 
 
+_HALF = (torch.float16, torch.bfloat16)
+
+
 def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     """Return a module in evaluation mode as a network named as its class, and its weights.
 
     ``shapes`` gives the forward's arguments in torch's order of dimensions, NCHW for images;
     arguments with a default may be left out from some place on. A shape stands for random values
     of the parameters' type; token numbers and the like must be given as a tensor. The module stays
-    as it is.
+    as it is; one in half precision is imported as float32 if it computes in that, too.
 
     Layers bear the names of their submodules (`torch.sites.Site`), and batch normalisation is
     folded into them where it can be. Nodes are (N, H, W, C): tensors of rank 4 are taken for NCHW,
@@ -58,9 +61,9 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     Raises `WorkloadError` if ``shapes`` does not fit the forward's arguments, for what
     `torch.graph.capture` raises it, or if weights are not finite.
     """
+    module = copied(module)
     name = type(module).__name__
-    titles, inputs = _inputs(module, shapes or {})
-    captured = _captured(module, inputs)
+    captured, titles = _captured(module, shapes or {})
     leaves = [
         path
         for path, part in module.named_modules()
@@ -161,10 +164,19 @@ def _tensor(
     return torch.randn(extents, generator=generator).to(dtype)
 
 
-def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
-    """Capture the module; an error of one with embeddings says how to give token numbers."""
+def _captured(module: nn.Module, shapes: Inputs) -> tuple[Captured, list[str]]:
+    """Capture the module; return the names of its inputs, too.
+
+    An error of one with embeddings says how to give token numbers.
+    """
+    titles, inputs = _inputs(module, shapes)
+    if any(each.dtype in _HALF for each in (*module.parameters(), *module.buffers(), *inputs)):
+        try:
+            return capture(_single(copied(module)), tuple(map(_single, inputs))), titles
+        except WorkloadError:  # its forward insists on its own type
+            pass
     try:
-        return capture(module, inputs)
+        return capture(module, inputs), titles
     except WorkloadError as error:
         embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
         if not embeds or not all(x.is_floating_point() for x in inputs):
@@ -173,6 +185,13 @@ def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
             f"{error}; a shape stands for random floats: give token numbers as a tensor, from "
             "Python"
         ) from None
+
+
+def _single(value: Any) -> Any:
+    """Return a tensor, or a module changed in place, with float32 in the place of halves."""
+    if isinstance(value, nn.Module):
+        return value._apply(_single)
+    return value.float() if value.dtype in _HALF else value
 
 
 def _append_input(draft: OperationDraft, node: fx.Node, name: str) -> None:

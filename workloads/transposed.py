@@ -78,7 +78,8 @@ def phases(
     """Return the ordinary convolutions of a transposed one, and its output shape (N, H, W, C).
 
     All as torch's ``ConvTranspose2d``, but that ``padding``, what is cut off the output, may also
-    be (top, bottom, left, right); ``out_channels`` are those of all groups together. The layers are named ``name``, or ``name.phase0``, ``name.phase1``, ... if there are several.
+    be (top, bottom, left, right); ``out_channels`` are those of all groups together. The layers are
+    named ``name``, or ``name.phase0``, ``name.phase1``, ... if there are several.
     Raises `WorkloadError` for sizes out of range or an output without a row or column.
     """
     owner = f"layer {name!r}"
@@ -99,7 +100,8 @@ def phases(
     if min(extents) < 1:
         raise WorkloadError(
             f"{owner}: output of {extents[0]} x {extents[1]} must be at least 1 x 1: input "
-            f"{H} x {W}, kernel {kernels}, stride {strides}, padding {(top, bottom, left, right)}"
+            f"{H} x {W}, kernel {kernels}, stride {strides}, padding "
+            f"{(top, bottom, left, right)}"
         )
     alike: dict[tuple[_Window, _Window], list[Pair]] = {}
     for offset in product(range(min(strides[0], extents[0])), range(min(strides[1], extents[1]))):

@@ -74,7 +74,7 @@ class Keeps(nn.Module):
         super().__init__()
         self.c, self.last, self.all = conv(), None, []
 
-    def forward(self, input):  # noqa: A002
+    def forward(self, input):
         self.last = self.c(input)
         self.all = [{"x": self.last}]
         return self.last

@@ -22,7 +22,6 @@ from bfpsim.workloads.importers.onnx.operators import (
     pixels,
 )
 from bfpsim.workloads.importers.products import Product
-from bfpsim.workloads.importers.view import View
 from bfpsim.workloads.layer import Pair, WorkloadError
 
 Values = NDArray[np.float64]

@@ -190,7 +190,7 @@ def _captured(module: nn.Module, shapes: Inputs) -> tuple[Captured, list[str]]:
 def _single(value: Any) -> Any:
     """Return a tensor, or a module changed in place, with float32 in the place of halves."""
     if isinstance(value, nn.Module):
-        return value._apply(_single)
+        return value._apply(_single)  # type: ignore[no-untyped-call]
     return value.float() if value.dtype in _HALF else value
 
 

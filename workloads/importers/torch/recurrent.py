@@ -69,4 +69,4 @@ class Whole(TorchFunctionMode):
 
 def restore(node: fx.Node) -> None:
     """Have an operation of our own be torch's again."""
-    node.target = _BACK.get(node.target, node.target)  # type: ignore[arg-type]
+    node.target = _BACK.get(node.target, node.target)

@@ -436,10 +436,10 @@ def test_weights_in_files_of_their_own(tmp_path):
     np.testing.assert_array_equal(imported.weights["c"].weight, values)
     assert imported.network.shape(imported.network.nodes[-1].name) == (1, 1, 1, 800)
     (path.parent / "weights.bin").write_bytes(b"short")
-    with pytest.raises(WorkloadError, match=r"model\.onnx: tensor 'c\d': its external data cannot"):
+    with pytest.raises(WorkloadError, match=r"tensor 'c\d': its external data are \d+ bytes"):
         import_onnx(path)
     (path.parent / "weights.bin").unlink()
-    with pytest.raises(WorkloadError, match=r"model\.onnx: .*weights\.bin, but it"):
+    with pytest.raises(WorkloadError, match=r"model\.onnx: tensor 'c\d': .* there is no file"):
         import_onnx(path)
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from bfpsim.workloads.checkpoint import LayerWeights
 from bfpsim.workloads.importers import products
+from bfpsim.workloads.importers.onnx.constants import all_finite
 from bfpsim.workloads.importers.onnx.file import attribute, is_onnx
-from bfpsim.workloads.importers.onnx.graph import Graph, all_finite
+from bfpsim.workloads.importers.onnx.graph import Graph
 from bfpsim.workloads.importers.onnx.operators import (
     OperatorDraft,
     auto_pad,

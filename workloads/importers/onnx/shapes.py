@@ -322,34 +322,33 @@ class Inference:
 
     def _loop(self, node: onnx.NodeProto) -> Mapping[str, onnx.TypeProto]:
         body = attribute(node, "body", None)
-        carried = [self.types.get(name) for name in node.input[2:]]
-        if any(kind is None for kind in carried):
-            return {}
+        carried = [self.types.get(name, onnx.TypeProto()) for name in node.input[2:]]
         scalar = [helper.make_tensor_type_proto(kind, ()) for kind in (_INT, _BOOL)]
         original = body.SerializeToString()
         for _ in range(2):
-            outputs = self._body(body, [*scalar, *(kind for kind in carried if kind is not None)])
+            outputs = self._body(body, [*scalar, *carried])
             after = outputs[1 : 1 + len(carried)]
-            grown = [
-                kind if new is not None and kind == new else _open(kind)
+            # What grows from step to step has no shape that holds for all.
+            kept = [
+                kind if kind == new else _open(kind)
                 for kind, new in zip(carried, after, strict=True)
             ]
-            if grown == carried:
+            if kept == carried:
                 break
-            # What grows from step to step has no shape that holds for all.
-            carried = grown
+            carried = kept
             body.ParseFromString(original)
         found = dict(zip(node.output, carried, strict=False))
         trips = self.constants.small(node.input[0]) if node.input[0] else None
-        endless = not node.input[1] or self.constants.small(node.input[1]) is not None
-        whole = trips is not None and endless and _goes_on(body)
-        for name, kind in zip(node.output[len(carried) :], outputs[1 + len(carried) :],
-                              strict=False):  # fmt: skip
-            dims = None if kind is None else _dims(kind)
-            if kind is not None and dims is not None and whole and trips is not None:
-                shape = (int(trips.reshape(())), *dims)
-                found[name] = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shape)
-        return {name: kind for name, kind in found.items() if name and kind is not None}
+        known = not node.input[1] or self.constants.small(node.input[1]) is not None
+        if trips is not None and known and _goes_on(body):
+            rest = zip(node.output[len(carried) :], outputs[1 + len(carried) :], strict=False)
+            for name, made in rest:
+                dims = None if made is None else _dims(made)
+                if made is not None and dims is not None:
+                    shape = (int(trips.reshape(())), *dims)
+                    kind = made.tensor_type.elem_type
+                    found[name] = helper.make_tensor_type_proto(kind, shape)
+        return {name: kind for name, kind in found.items() if name and kind.WhichOneof("value")}
 
     def _scan(self, node: onnx.NodeProto) -> Mapping[str, onnx.TypeProto]:
         body, scanned = attribute(node, "body", None), attribute(node, "num_scan_inputs", 1)
@@ -368,12 +367,12 @@ class Inference:
         made = outputs[len(states) :]
         places = attribute(node, "scan_output_axes", [0] * len(made))
         found = dict(zip(node.output, states, strict=False))
-        for name, kind, place in zip(node.output[len(states) :], made, places, strict=True):
-            dims = None if kind is None else _dims(kind)
-            if kind is not None and dims is not None:
+        for name, part, place in zip(node.output[len(states) :], made, places, strict=True):
+            dims = None if part is None else _dims(part)
+            if part is not None and dims is not None:
                 at = place % (len(dims) + 1)
                 found[name] = helper.make_tensor_type_proto(
-                    kind.tensor_type.elem_type, (*dims[:at], steps, *dims[at:])
+                    part.tensor_type.elem_type, (*dims[:at], steps, *dims[at:])
                 )
         return {name: kind for name, kind in found.items() if name}
 
@@ -423,10 +422,10 @@ def _fault(name: str, kind: onnx.TypeProto) -> str:
     return f"tensor {name!r} has shape {tuple(extents)}: every dimension must be >= 1"
 
 
-def _open(kind: onnx.TypeProto | None) -> onnx.TypeProto | None:
+def _open(kind: onnx.TypeProto) -> onnx.TypeProto:
     """Return a tensor's type without its shape."""
-    if kind is None or not kind.HasField("tensor_type"):
-        return None
+    if not kind.HasField("tensor_type"):
+        return onnx.TypeProto()
     return helper.make_tensor_type_proto(kind.tensor_type.elem_type, None)
 
 

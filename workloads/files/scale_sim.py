@@ -2,7 +2,8 @@
 
 A file of convolutions has the columns "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter
 Width, Channels, Num Filter, Strides," (or "Stride height, Stride width,") and one of matrix
-products "Layer, M, N, K,", each line with a comma at its end. The rules below are those of SCALE-Sim's ``topology_utils.py``:
+products "Layer, M, N, K,", each line with a comma at its end. The rules below are those of
+SCALE-Sim's ``topology_utils.py``:
 
 - an input map includes its padding, so layers have none; there are ceil((map - filter) / stride) +
   1 outputs along an axis, and a last window that hangs over the edge reads zeros there;

@@ -297,7 +297,7 @@ def _set_values(graph: onnx.GraphProto, initialised: set[str], values: Values) -
         fits = len(tensor.shape.dim) in (value.ndim, 1) or not tensor.HasField("shape")
         if not fits or value.dtype.kind not in "biuf":
             raise WorkloadError(
-                f"input {name!r}: value of shape {value.shape} must fit {signature}"
+                f"input {name!r}: value of shape {value.shape} must be numbers of {signature}"
             )
         if value.ndim == 0 and len(tensor.shape.dim) == 1:
             value = value.reshape(1)

@@ -83,8 +83,8 @@ def import_onnx(path: str | Path, shapes: Inputs | None = None) -> Imported:
     try:
         given = shapes or {}
         values = {name: each for name, each in given.items() if isinstance(each, np.ndarray)}
-        open_ = {name: each for name, each in given.items() if name not in values}
-        graph = resolve(read_file(path, open_, values))
+        sizes = {name: each for name, each in given.items() if not isinstance(each, np.ndarray)}
+        graph = resolve(read_file(path, sizes, values))
         draft = OperatorDraft(path.stem, graph)
         preferred = _preferred(graph)
         for name in graph.inputs:

@@ -118,7 +118,10 @@ class Inference:
         if is_onnx(node) and node.op_type in SAME_SHAPE:
             return {node.output[0]: self.types[node.input[0]]}, ""
         if _has_bodies(node):
-            return self._bodies(node)
+            before = len(self.reasons)
+            found, reason = self._bodies(node)
+            within = next(iter([*self.reasons.values()][before:]), "")
+            return found, reason if self._complete(node, found) else reason or within
         domain = "" if is_onnx(node) else node.domain
         try:
             schema = defs.get_schema(node.op_type, self._file.opsets.get(domain, 1), domain)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from bfpsim.workloads.importers.draft import Imported
@@ -26,8 +28,8 @@ from bfpsim.workloads.importers.torch.operations import (
 from bfpsim.workloads.importers.view import Arrangement
 from bfpsim.workloads.layer import WorkloadError
 
-Inputs = Mapping[str, Sequence[int] | Tensor]
-"""Argument of a module's forward -> its shape as torch has it, or a tensor where values matter."""
+Inputs = Mapping[str, Sequence[int] | NDArray[Any] | Tensor]
+"""Argument of a module's forward -> its shape as torch has it, or its value where that matters."""
 
 # What reads three dimensions as (N, C, L), where others read them as tokens (N, T, C).
 _SIGNALS = (
@@ -152,12 +154,14 @@ def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor,
 def _tensor(
     owner: str,
     name: str,
-    shape: Sequence[int] | Tensor,
+    shape: Sequence[int] | NDArray[Any] | Tensor,
     dtype: torch.dtype,
     generator: torch.Generator,
 ) -> Tensor:
     if isinstance(shape, Tensor):
         return shape
+    if isinstance(shape, np.ndarray):
+        return torch.from_numpy(shape)
     extents = list(shape)
     if not all(isinstance(extent, int) and extent > 0 for extent in extents):
         raise WorkloadError(f"{owner}: shape {tuple(extents)} of {name!r} must be of ints >= 1")

@@ -91,7 +91,7 @@ def test_the_other_branch(path):
 def by_rate(kind=TensorProto.INT64, shape=(), *, nested=False):
     """Layers whose number depends on a sample rate; both branches call their tensors alike."""
     model = Model()
-    x, rate = model.input("x", 1, 16), model.input("rate", *shape, kind=kind)
+    _x, rate = model.input("x", 1, 16), model.input("rate", *shape, kind=kind)
     model.constant(ones(16, 4), "w4")
     model.constant(ones(16, 8), "w8")
     made = {

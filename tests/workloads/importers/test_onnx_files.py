@@ -151,7 +151,7 @@ def nested(path, depth, calls=2):
                 ["abcd"[calls]],
                 nodes,
                 [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)],
-            )  # fmt: skip
+            )
         )
     model.node("F0", "x", domain="own", outputs=["y"])
     graph = helper.make_graph(

@@ -32,6 +32,7 @@ from bfpsim.workloads.layer import WorkloadError
 
 # Written out, these are products of tensors.
 _PRODUCTS = ("Attention", "CausalConvWithState", "LinearAttention")
+_WRITTEN_OUT = "bfpsim"  # the domain of functions that they are written out as
 _BOOL, _INT = onnx.TensorProto.BOOL, onnx.TensorProto.INT64
 _FLOATS = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 _MOST_NODES = 2**18
@@ -78,6 +79,8 @@ class Inference:
                 continue
             if is_onnx(node) and node.op_type in _PRODUCTS and self._write_out(node):
                 continue
+            if is_onnx(node) and node.op_type == "CastLike":
+                node = self._cast(node)
             self.nodes.append(node)
             self._made.update({name: node for name in node.output if name})
             self._infer(node)
@@ -105,8 +108,11 @@ class Inference:
                     self._know(name, helper.make_tensor_type_proto(kind, value.shape))
             if name not in self.dims and not reason and self._agrees(name):
                 self._know(name, self._declared[name])
-            if reason:
-                self.reasons.setdefault(name, reason)
+            if name not in self.dims:
+                # Of what stands behind an unknown tensor, its reason is the reason.
+                before = (self.reasons[read] for read in node.input if read in self.reasons)
+                if reason := reason or next(before, ""):
+                    self.reasons.setdefault(name, reason)
 
     def _attempt(
         self, node: onnx.NodeProto, *, compute: bool
@@ -193,33 +199,63 @@ class Inference:
         read = [name for name in dict.fromkeys(node.input) if name]
         if any(name not in self.types for name in read):
             return False
-        inputs = [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in read]
-        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        graph = helper.make_graph([node], "operator", inputs, outputs)
-        model = helper.make_model(
-            graph, opset_imports=self._opsets, ir_version=self._file.model.ir_version
-        )
         try:
-            model = inliner.inline_selected_functions(
-                model, [("", node.op_type)], inline_schema_functions=True
-            )
+            model = inliner.inline_local_functions(self._written_out(node))
         except Exception as error:  # of no common class
             raise WorkloadError(
                 f"{node.op_type} {node.output[0]!r} cannot be written out: {one_line(error)}"
             ) from None
-        if any(own.op_type == node.op_type for own in model.graph.node):
-            return False
         self._splice(model.graph, node)
         return True
+
+    def _written_out(self, node: onnx.NodeProto) -> onnx.ModelProto:
+        """Return a model of an operator as a call of the function that onnx writes it as."""
+        opset = self._file.opsets[""]
+        schema = defs.get_schema(node.op_type, opset, "")
+        versions = list(schema.context_dependent_function_opset_versions)
+        body = onnx.FunctionProto.FromString(
+            schema.get_context_dependent_function_with_opset_version(
+                max(each for each in versions if each <= opset),
+                node.SerializeToString(),
+                [self.types[name].SerializeToString() if name else b"" for name in node.input],
+            )
+        )
+        body.domain = _WRITTEN_OUT
+        del body.opset_import[:]
+        body.opset_import.extend(self._opsets[:1])
+        call = onnx.NodeProto()
+        call.CopyFrom(node)
+        call.domain = _WRITTEN_OUT
+        read = dict.fromkeys(name for name in node.input if name)
+        graph = helper.make_graph(
+            [call],
+            "operator",
+            [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in read],
+            [onnx.ValueInfoProto(name=name) for name in node.output if name],
+        )
+        return helper.make_model(
+            graph,
+            functions=[body],
+            opset_imports=[*self._opsets[:1], helper.make_opsetid(_WRITTEN_OUT, 1)],
+            ir_version=max(8, self._file.model.ir_version),
+        )
+
+    def _cast(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Return a CastLike of a constant as the Cast that it is."""
+        like = self.types.get(node.input[1])
+        if node.input[0] not in self.constants or like is None:
+            return node
+        to = like.tensor_type.elem_type
+        return helper.make_node("Cast", node.input[:1], node.output, node.name, to=to)
 
     def _splice(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
         """Walk a graph in an operator's place, its own tensors under names that are free."""
         made = [name for own in graph.node for name in own.output if name]
         made += [tensor.name for tensor in graph.initializer]
+        # A branch has an output for each of its If's, what is written out for each that has a name.
+        names = [name for name in node.output if name or node.op_type == "If"]
         outputs = [
-            (output.name, name)
-            for output, name in zip(graph.output, node.output, strict=False)
-            if name
+            (output.name, name) for output, name in zip(graph.output, names, strict=False) if name
         ]
         new = {inner: name for inner, name in reversed(outputs) if inner in made}
         title, taken = node.name or outputs[0][1], {*node.output}

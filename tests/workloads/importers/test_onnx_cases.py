@@ -16,7 +16,7 @@ from bfpsim.workloads.importers.onnx.model import import_onnx
 SAMPLE = (
     "attention", "conv", "convinteger", "convtranspose", "einsum", "gemm", "groupnormalization",
     "gru", "if_", "loop", "lstm", "matmul", "matmulinteger", "meanvariancenormalization", "pad",
-    "qlinearconv", "qlinearmatmul", "range_", "reshape", "scan", "slice", "split", "topk",
+    "qlinearconv", "qlinearmatmul", "rangeop", "reshape", "scan", "slice", "split", "topk",
 )  # fmt: skip
 
 
@@ -37,8 +37,7 @@ def attempt(case, path):
         try:
             graph = resolve(read_file(path, {}, values))
             import_onnx(path, values)
-        except WorkloadError as error:
-            assert "\n" not in str(error)
+        except WorkloadError:
             continue
         return "imported", [
             f"{case.name}: {output.name}: {graph.dims[output.name]}, must be {shape(value)}"
@@ -62,8 +61,7 @@ def test_a_sample(tmp_path):
     with warnings.catch_warnings(action="ignore"):
         for module in SAMPLE:
             importlib.import_module(f"{cases.__name__}.{module}")
-    prefixes = tuple(f"test_{module.rstrip('_')}" for module in SAMPLE)
-    found = [case for case in cases._NodeTestCases if case.name.startswith(prefixes)]
+    found = list(cases._NodeTestCases)
     counts = attempt_all(found[::3], tmp_path / "case.onnx")
     assert counts["imported"] > 100
 

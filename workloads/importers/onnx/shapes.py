@@ -215,7 +215,7 @@ class Inference:
         versions = list(schema.context_dependent_function_opset_versions)
         body = onnx.FunctionProto.FromString(
             schema.get_context_dependent_function_with_opset_version(
-                max(each for each in versions if each <= opset),
+                max(v for v in schema.context_dependent_function_opset_versions if v <= opset),
                 node.SerializeToString(),
                 [self.types[name].SerializeToString() if name else b"" for name in node.input],
             )

@@ -2,8 +2,8 @@
 
 Inputs have shapes, so what is computed from shapes is known, too: it is evaluated where onnx's rule
 for an operator needs it, and nowhere else. A rule never sees a shape that is none: the C++ behind
-some of them ends the process. Branches that are decided take the place of their `If`, and
-attention the form of the products that it is made of.
+some of them ends the process. Branches that are decided take the place of their `If`; attention
+and quantised operators are written out as the products that they are made of.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from bfpsim.workloads.importers.onnx.file import (
     one_line,
     reads,
 )
+from bfpsim.workloads.importers.onnx.quantised import written_in_floats
 from bfpsim.workloads.importers.view import Dims
 from bfpsim.workloads.layer import WorkloadError
 
@@ -78,6 +79,10 @@ class Inference:
             if is_onnx(node) and node.op_type == "If" and self._take_branch(node):
                 continue
             if is_onnx(node) and node.op_type in _PRODUCTS and self._write_out(node):
+                continue
+            floats = written_in_floats(node, self.dims, self.types)
+            if floats is not None:
+                self._splice(floats, node)
                 continue
             if is_onnx(node) and node.op_type == "CastLike":
                 node = self._cast(node)
@@ -211,8 +216,7 @@ class Inference:
     def _written_out(self, node: onnx.NodeProto) -> onnx.ModelProto:
         """Return a model of an operator as a call of the function that onnx writes it as."""
         opset = self._file.opsets[""]
-        schema = defs.get_schema(node.op_type, opset, "")
-        versions = list(schema.context_dependent_function_opset_versions)
+        schema: Any = defs.get_schema(node.op_type, opset, "")  # its stubs lack what is used here
         body = onnx.FunctionProto.FromString(
             schema.get_context_dependent_function_with_opset_version(
                 max(v for v in schema.context_dependent_function_opset_versions if v <= opset),

@@ -34,6 +34,7 @@ _KINDS: dict[str, Callable[[OperatorDraft, onnx.NodeProto], bool]] = {
     "ConvTranspose": layers.transposed_convolution,
     "Dropout": operators.same,
     "Einsum": layers.einsum,
+    "Expand": operators.expand,
     "Flatten": operators.reshape,
     "Gemm": layers.gemm,
     "GlobalAveragePool": operators.average_pool,

@@ -1,5 +1,7 @@
 """Modules as people have them: wrapped, compiled, pruned, in half precision, run before, random."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -98,6 +100,34 @@ def test_modules_that_hold_computed_tensors(make):
                                      torch.from_numpy(weights.bias.copy()))  # fmt: skip
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(capture(module, (X,)).module(X), wanted)
+
+
+class Locked(nn.Module):
+    """Holds what has no copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.lock = conv(), threading.Lock()
+        self.more = {"names": iter("abc"), "lock": self.lock, "steps": (i for i in range(3))}
+
+    def forward(self, x):
+        with self.lock:
+            return self.part(x)
+
+
+def test_what_has_no_copy_is_shared():
+    module = Locked()
+    assert import_torch(module, {"x": X.shape}).network.macs == MACS
+    assert import_torch(nn.Sequential(module), {"input": X.shape}).network.macs == MACS
+    assert next(module.more["steps"]) == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchscript_is_refused_by_name():
+    for module in (torch.jit.script(conv()), torch.jit.trace(conv(), X)):
+        with pytest.raises(WorkloadError, match="is TorchScript, which cannot be exported"):
+            import_torch(module, {"input": X.shape})
 
 
 def deep():

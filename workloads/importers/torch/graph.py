@@ -115,20 +115,43 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def copied(module: nn.Module) -> nn.Module:
     """Return a copy of a module in evaluation mode, without wrappers in it or around it.
 
-    Tensors that were computed, as a pruned weight or an output that is kept, are values there.
-    Raises `WorkloadError` if it has no copy.
+    Tensors that were computed, as a pruned weight or an output that is kept, are values there; what
+    has no copy, as a lock or an open file, is in both. Raises `WorkloadError` if it has no copy.
     """
-    try:
-        with _Detached():
-            copy = deepcopy(unwrapped(module))
-    except Exception as error:  # whatever a module's own tensors raise
+    module = unwrapped(module)
+    if isinstance(module, torch.jit.ScriptModule):
         raise WorkloadError(
-            f"module {type(module).__name__}: cannot be copied: {first_line(error)}"
-        ) from None
+            f"module {type(module).__name__} is TorchScript, which cannot be exported; allowed: "
+            "the module that it was made from"
+        )
+    with _Detached():
+        try:
+            copy = deepcopy(module)
+        except Exception:  # whatever an object's own copying raises
+            try:
+                copy = deepcopy(module, _shared(module))
+            except Exception as error:  # likewise
+                raise WorkloadError(
+                    f"module {type(module).__name__}: cannot be copied: {first_line(error)}"
+                ) from None
     for part in list(copy.modules()):
         for name, child in list(part.named_children()):
             setattr(part, name, unwrapped(child))
     return copy.eval()
+
+
+def _shared(module: nn.Module) -> dict[int, Any]:
+    """Return what copies of a module share with it, by identity: attributes without a copy."""
+    shared: dict[int, Any] = {}
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if name.startswith("_") or isinstance(value, Tensor):
+                continue
+            try:
+                deepcopy(value, {**shared})
+            except Exception:  # whatever an object's own copying raises
+                shared[id(value)] = value
+    return shared
 
 
 class _Detached(TorchFunctionMode):

@@ -8,6 +8,8 @@ read the same window are one layer with so many times the filters: where kernel 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -24,6 +26,8 @@ from bfpsim.workloads.layer import (
     integer,
     pair,
 )
+
+_MOST_PHASES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +108,23 @@ def phases(
             f"{(top, bottom, left, right)}"
         )
     alike: dict[tuple[_Window, _Window], list[Pair]] = {}
-    for offset in product(range(min(strides[0], extents[0])), range(min(strides[1], extents[1]))):
+    reached = [
+        _reached(extent, taps, step, pad)
+        for extent, taps, step, pad in zip(extents, kernels, strides, pads, strict=True)
+    ]
+    if math.prod(map(len, reached)) > _MOST_PHASES:
+        raise WorkloadError(
+            f"{owner}: has {' x '.join(str(len(each)) for each in reached)} phases; allowed: "
+            f"{_MOST_PHASES}"
+        )
+    for offset in product(*reached):
         rows, cols = (
             _window(extent, inputs, taps, step, pad, start)
             for extent, inputs, taps, step, pad, start in zip(
                 extents, (H, W), kernels, strides, pads, offset, strict=True
             )
         )
-        if rows is not None and cols is not None:  # else no tap reaches these outputs: zeros
+        if rows is not None and cols is not None:  # else taps reach the padding alone: zeros
             alike.setdefault((rows, cols), []).append(offset)
     parts = []
     for number, ((rows, cols), offsets) in enumerate(alike.items()):
@@ -134,6 +147,16 @@ def phases(
         taps = tuple(((r + pads[0]) % strides[0], (c + pads[1]) % strides[1]) for r, c in offsets)
         parts.append(Phase(layer, tuple(offsets), taps, strides, crop))
     return tuple(parts), (N, extents[0], extents[1], out_channels)
+
+
+def _reached(extent: int, kernel: int, stride: int, pad: int) -> Sequence[int]:
+    """Return the offsets of the phases along an axis that a tap reaches; others are zeros."""
+    if kernel >= stride:
+        return range(min(stride, extent))
+    if kernel > _MOST_PHASES:
+        return range(kernel)
+    offsets = ((tap - pad) % stride for tap in range(kernel))
+    return sorted(offset for offset in offsets if offset < extent)
 
 
 def _window(

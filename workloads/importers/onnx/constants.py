@@ -146,7 +146,7 @@ class Constants:
             load_external(tensor, self._file.folders)
         try:
             return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError) as error:  # the first of a type that is none
             raise WorkloadError(f"tensor {name!r} cannot be read: {one_line(error)}") from None
 
     def _evaluate(self, name: str) -> NDArray[Any]:

@@ -37,6 +37,17 @@ class Graph:
         return [name for name in node.input if name and name not in self.constants]
 
 
+class _Known(dict[str, Dims]):
+    """Tensor -> shape; what is read but not known is a fault of the file's."""
+
+    def __missing__(self, name: str) -> Dims:
+        raise WorkloadError(
+            f"tensor {name!r} is read but has no known shape"
+            if name
+            else "an operator lacks an input that it must have"
+        )
+
+
 def resolve(file: OnnxFile) -> Graph:
     """Infer every shape, and leave out what no output needs.
 
@@ -52,7 +63,7 @@ def resolve(file: OnnxFile) -> Graph:
     ]
     if unknown:
         raise WorkloadError(_refusal(len(known.nodes), unknown, known.reasons))
-    return _graph(file.model.graph, nodes, dict(known.dims), known.constants)
+    return _graph(file.model.graph, nodes, _Known(known.dims), known.constants)
 
 
 def _live(

@@ -174,6 +174,11 @@ def _einsum_macs(equation: str, factors: Sequence[Dims]) -> int:
     """Count one pass over all indices per factor but the first, as in the nest of loops."""
     extents: dict[str, int] = {}
     terms = equation.replace(" ", "").split("->")[0].split(",")
+    if len(terms) != len(factors):
+        raise WorkloadError(
+            f"Einsum {equation!r}: has {len(terms)} terms, must have one for each of its "
+            f"{len(factors)} inputs"
+        )
     for term, factor in zip(terms, factors, strict=True):
         head, dots, tail = term.partition("...")
         for letter, extent in zip(head, factor, strict=False):
@@ -189,8 +194,12 @@ def _einsum_macs(equation: str, factors: Sequence[Dims]) -> int:
 
 def _steps(scan: onnx.NodeProto, dims: Mapping[str, Dims]) -> int:
     scanned = int(attribute(scan, "num_scan_inputs", 1))
-    axis: int = attribute(scan, "scan_input_axes", [0] * scanned)[0]
-    return dims[scan.input[len(scan.input) - scanned]][axis]
+    axes: Sequence[int] = attribute(scan, "scan_input_axes", [0])
+    first = scan.input[len(scan.input) - scanned :][:1]
+    rank = len(dims[first[0]]) if first else 0
+    if scanned < 1 or not axes or not -rank <= axes[0] < rank:
+        raise WorkloadError(f"Scan {scan.output[0]!r}: must scan an axis of one of its inputs")
+    return dims[first[0]][axes[0]]
 
 
 def _body_macs(body: onnx.GraphProto, outer: Mapping[str, Dims]) -> int:

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from bfpsim.workloads.importers.onnx.file import is_onnx
 from bfpsim.workloads.importers.view import Dims
+from bfpsim.workloads.layer import WorkloadError
 
 _RUNTIME = "com.microsoft"
 _FLOAT = onnx.TensorProto.FLOAT
@@ -28,14 +29,20 @@ def written_in_floats(
     """Return the graph that a quantised operator is, with its outputs in order.
 
     None for any other operator, and where scales of a result differ along an axis.
-    ``dims`` and ``types`` are those of tensors, as far as they are known.
+    ``dims`` and ``types`` are those of tensors, as far as they are known. Raises `WorkloadError` if
+    inputs are left out that must not be.
     """
     known = _ONNX if is_onnx(node) else _OF_RUNTIME if node.domain == _RUNTIME else {}
     write = known.get(node.op_type)
     if write is None or any(name and name not in dims for name in node.input):
         return None
     graph = _Written(node, dims, types)
-    result = write(graph)
+    try:
+        result = write(graph)
+    except (KeyError, IndexError, ValueError):
+        raise WorkloadError(
+            f"{node.op_type} {graph.title!r}: an input that it must have is left out"
+        ) from None
     return None if result is None else graph.finish(result)
 
 
@@ -79,13 +86,13 @@ class _Written:
 
     def floats(self, tensor: str, scale: str, zero: str, axis: int = 0) -> str:
         """Return scale * (tensor - zero), both per tensor or along an axis; no scale is 1."""
+        rank = len(self._dims[tensor])
         count = max((int(np.prod(self._dims[name])) for name in (scale, zero) if name), default=1)
         if count == 1:
             one = scale or self.constant(np.float32(1))
             return self.add("DequantizeLinear", tensor, one, *([zero] if zero else []))
         kind = self._types[scale].tensor_type.elem_type if scale else _FLOAT
         values = self.add("Cast", tensor, to=kind)
-        rank = len(self._dims[tensor])
         if zero:
             offset = self._along(self.add("Cast", zero, to=kind), self._dims[zero], axis, rank)
             values = self.add("Sub", values, offset)

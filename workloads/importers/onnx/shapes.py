@@ -9,6 +9,7 @@ and quantised operators are written out as the products that they are made of.
 from __future__ import annotations
 
 import math
+import re
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from itertools import count
@@ -35,6 +36,9 @@ from bfpsim.workloads.layer import WorkloadError
 _PRODUCTS = ("Attention", "CausalConvWithState", "LinearAttention")
 _WRITTEN_OUT = "bfpsim"  # the domain of functions that they are written out as
 _BOOL, _INT = onnx.TensorProto.BOOL, onnx.TensorProto.INT64
+_AXES = ("axes", "axis", "batch_axis", "perm", "time_axis")
+_TERM = rb"(?:[A-Za-z ]|\.\.\.)*"
+_EQUATION = re.compile(rb"%b(?:,%b)*(?:->%b)?" % (_TERM, _TERM, _TERM))
 _FLOATS = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 _MOST_NODES = 2**18
 
@@ -127,7 +131,8 @@ class Inference:
         if any(name not in self.types for name in read):
             return {}, ""  # what stands before it is not known
         if is_onnx(node) and node.op_type in SAME_SHAPE:
-            return {node.output[0]: self.types[node.input[0]]}, ""
+            first, made = (next(iter(names), "") for names in (node.input, node.output))
+            return {made: self.types[first]} if first and made else {}, ""
         if _has_bodies(node):
             before = len(self.reasons)
             found, reason = self._bodies(node)
@@ -144,6 +149,8 @@ class Inference:
             if value is not None and value.dtype.kind in "biuf":
                 data[name] = numpy_helper.from_array(value, name)
         types = {name: self.types[name] for name in read}
+        if wrong := _wrong_attribute(node, types.values()):
+            return {}, wrong
         for singles in (False, True):
             if singles:
                 types = {name: _single(kind) for name, kind in types.items()}
@@ -395,6 +402,8 @@ class Inference:
 
     def _scan(self, node: onnx.NodeProto) -> Mapping[str, onnx.TypeProto]:
         body, scanned = attribute(node, "body", None), attribute(node, "num_scan_inputs", 1)
+        if not 0 < scanned <= len(node.input) or any(n not in self.types for n in node.input):
+            return {}
         states = [self.types[name] for name in node.input[: len(node.input) - scanned]]
         axes = attribute(node, "scan_input_axes", [0] * scanned)
         slices, steps = [], 0
@@ -428,6 +437,26 @@ def _single(kind: onnx.TypeProto) -> onnx.TypeProto:
     copy.CopyFrom(kind)
     copy.tensor_type.elem_type = onnx.TensorProto.FLOAT
     return copy
+
+
+def _wrong_attribute(node: onnx.NodeProto, read: Iterable[onnx.TypeProto]) -> str:
+    """Say which attribute onnx's rules would crash on or not end with.
+
+    Such are axes far from those that there are, equations of Einsum that are none, and another
+    number of outputs than there are.
+    """
+    ranks = [len(kind.tensor_type.shape.dim) for kind in read]
+    for own in node.attribute:
+        if own.name == "equation" and not _EQUATION.fullmatch(own.s):
+            return f"{node.op_type} {node.output[0]!r}: equation {own.s!r} must be as ij,jk->ik"
+        if own.name == "num_outputs" and own.i != len(node.output):
+            return f"{node.op_type} {node.output[0]!r}: num_outputs={own.i} must be its outputs'"
+        values = [*own.ints, own.i] if own.name in _AXES else []
+        allowed = max(ranks, default=0) + max(1, len(own.ints))
+        if any(abs(value) > allowed for value in values):
+            name = next(filter(None, node.output), "")
+            return f"{node.op_type} {name!r}: {own.name}={values[0]} is none of its axes"
+    return ""
 
 
 def _has_bodies(node: onnx.NodeProto) -> bool:

@@ -117,7 +117,7 @@ def phases(
             f"{owner}: has {' x '.join(str(len(each)) for each in reached)} phases; allowed: "
             f"{_MOST_PHASES}"
         )
-    for offset in product(*reached):
+    for offset in product(reached[0], reached[1]):
         rows, cols = (
             _window(extent, inputs, taps, step, pad, start)
             for extent, inputs, taps, step, pad, start in zip(

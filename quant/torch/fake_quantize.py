@@ -309,12 +309,7 @@ def _check(
 def check_dtype(tensor: Tensor, name: str) -> None:
     """Raise FormatError, naming the tensor, for a dtype other than float32 and float64."""
     if tensor.dtype not in (torch.float32, torch.float64):
-        way = "outside torch.autocast" if torch.is_autocast_enabled(tensor.device.type) else ""
-        if not way and tensor.is_floating_point():
-            way = "as of module.float() and of inputs.float()"
-        raise FormatError(
-            f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64{way and f', {way}'}"
-        )
+        raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
 
 
 def check_finite(tensor: Tensor, name: str) -> None:

@@ -69,7 +69,7 @@ class ConvLayer:
             self._normalise(field, integer(owner, field, getattr(self, field)))
         for field in ("stride", "dilation"):
             self._normalise(field, pair(owner, field, getattr(self, field)))
-        top, bottom, left, right = _four_sides(owner, self.padding)
+        top, bottom, left, right = four_sides(owner, self.padding)
         self._normalise("padding", (top, bottom, left, right))
         self._settle_extent("H", "P", "R", self.strides[0], (top, bottom), self.dilations[0])
         self._settle_extent("W", "Q", "S", self.strides[1], (left, right), self.dilations[1])
@@ -97,7 +97,7 @@ class ConvLayer:
         R, S = pair(owner, "kernel", kernel)
         rows, cols = pair(owner, "stride", stride)
         row_step, col_step = pair(owner, "dilation", dilation)
-        top, bottom, left, right = _four_sides(owner, padding)
+        top, bottom, left, right = four_sides(owner, padding)
         if integer(owner, "out_channels", out_channels) % integer(owner, "groups", groups):
             raise WorkloadError(f"{owner}: groups={groups} must divide out_channels={out_channels}")
         if channels % groups:
@@ -321,7 +321,8 @@ def pair(owner: str, field: str, value: object, least: int = 1) -> Pair:
     return rows, columns
 
 
-def _four_sides(owner: str, padding: object) -> Shape:
+def four_sides(owner: str, padding: object) -> Shape:
+    """Return padding as (top, bottom, left, right), or raise `WorkloadError` naming the owner."""
     if isinstance(padding, Sequence) and len(padding) == 4:
         top, bottom, left, right = (
             integer(owner, "padding", side, 0, LARGEST_EXTENT) for side in padding

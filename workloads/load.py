@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from bfpsim.workloads import catalog
 from bfpsim.workloads.checkpoint import LayerWeights
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
 
     from bfpsim.workloads.importers.draft import Imported
 
-Shapes = Mapping[str, Sequence[int]]
-"""Input name -> its shape as the model has it, such as (1, 3, 224, 224)."""
+Shapes = Mapping[str, Sequence[int] | NDArray[Any]]
+"""Input name -> its shape as the model has it, such as (1, 3, 224, 224), or its value.
+
+A value is a numpy array of an ONNX graph's input (a number decides which branch runs), or a tensor
+of a torch module's.
+"""
 
 NetworkSource: TypeAlias = "Network | str | Path | Module"
 """A network, or what stands for one, as `load_workload` takes it."""
@@ -40,7 +46,7 @@ def load_workload(source: NetworkSource, shapes: Shapes | None = None) -> Networ
     module itself.
 
     ``shapes`` gives the input's shape of a torch module, and sets the open extents of an ONNX
-    graph; other sources have shapes of their own.
+    graph, or the values of inputs that decide what runs; other sources have shapes of their own.
 
     Raises `WorkloadError` if there is no such thing, or for whatever is wrong in it.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from bfpsim.workloads.files.text import quote
 from bfpsim.workloads.images import most_unpacked
+from bfpsim.workloads.importers.torch.graph import unwrapped
 from bfpsim.workloads.layer import WorkloadError
 
 # Where training scripts keep the state dict in a file that holds more.
 _INSIDE = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
-# What torch.compile and DataParallel put before every name, the outer one first.
-_WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
+_COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it compiles
+_AVERAGED = "n_averaged"  # what torch's averaged models have besides
 _NEITHER = "is no safetensors file and no state dict of torch.save"
 _ALLOWED = "what torch.save(module.state_dict(), FILE) writes"
 
@@ -28,19 +29,17 @@ _ALLOWED = "what torch.save(module.state_dict(), FILE) writes"
 def load_into(module: nn.Module, path: str | Path) -> None:
     """Load a safetensors file, or what ``torch.save`` wrote of a state dict, into a module.
 
-    A state dict may stand under one of the usual keys (``state_dict``, ``model``, ...), and its
-    names behind ``module.`` or ``_orig_mod.``. Nothing but tensors is unpickled.
+    A state dict may stand under one of the usual keys (``state_dict``, ``model``, ...). What
+    wrappers add to names (``module.``, ``_orig_mod.``) need not agree, nor what stands before all
+    names alike, as Lightning's ``model.``. Nothing but tensors is unpickled.
 
     Raises WorkloadError, naming the file, if it cannot be read, tensors are missing, are not the
     module's, have another shape or no plain values, or hold NaN or infinity; the module is then as
     it was.
     """
-    state = _read(Path(path))
+    module = unwrapped(module)
     tensors = module.state_dict()
-    for prefix in _WRAPPERS:
-        other = state.keys() != tensors.keys()
-        if state and other and all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
+    state = _renamed(_read(Path(path)), tensors)
     faults = {
         "missing": tensors.keys() - state.keys(),
         "not its own": state.keys() - tensors.keys(),
@@ -70,6 +69,26 @@ def load_into(module: nn.Module, path: str | Path) -> None:
                 f"{path}: tensor {name!r}: {bad} values are NaN or infinite; allowed: finite values"
             )
     module.load_state_dict(state)
+
+
+def _renamed(state: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Return a file's tensors under a module's names, if these differ by what wrappers add.
+
+    Else the names are the file's.
+    """
+    own = {_inner(name): name for name in wanted}
+    found = {_inner(name): tensor for name, tensor in state.items() if name != _AVERAGED}
+    for _ in range(len(min(found, key=len, default="").split("."))):
+        if own.keys() == found.keys():
+            return {own[name]: tensor for name, tensor in found.items()}
+        if len({name.partition(".")[0] for name in found}) != 1:
+            break
+        found = {name.partition(".")[2]: tensor for name, tensor in found.items()}
+    return state
+
+
+def _inner(name: str) -> str:
+    return name.replace(_COMPILED, "")
 
 
 def _shown(name: str) -> str:

@@ -8,6 +8,8 @@ read the same window are one layer with so many times the filters: where kernel 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, integer, pair
+from bfpsim.workloads.layer import (
+    ConvLayer,
+    Pair,
+    Shape,
+    WorkloadError,
+    four_sides,
+    integer,
+    pair,
+)
+
+_MOST_PHASES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +75,56 @@ def phases(
     out_channels: int,
     kernel: int | Pair,
     stride: int | Pair,
-    padding: int | Pair = 0,
+    padding: int | Pair | Shape = 0,
     output_padding: int | Pair = 0,
     groups: int = 1,
 ) -> tuple[tuple[Phase, ...], Shape]:
     """Return the ordinary convolutions of a transposed one, and its output shape (N, H, W, C).
 
-    All as torch's ``ConvTranspose2d``; ``out_channels`` are those of all groups together. The
-    layers are named ``name``, or ``name.phase0``, ``name.phase1``, ... if there are several.
+    All as torch's ``ConvTranspose2d``, but that ``padding``, what is cut off the output, may also
+    be (top, bottom, left, right); ``out_channels`` are those of all groups together. The layers are
+    named ``name``, or ``name.phase0``, ``name.phase1``, ... if there are several.
     Raises `WorkloadError` for sizes out of range or an output without a row or column.
     """
     owner = f"layer {name!r}"
     kernels, strides = pair(owner, "kernel", kernel), pair(owner, "stride", stride)
-    pads = pair(owner, "padding", padding, least=0)
+    top, bottom, left, right = four_sides(owner, padding)
+    pads = top, left
     extra = pair(owner, "output_padding", output_padding, least=0)
     N, H, W, channels = input_shape
     for what, count in (("channels in", channels), ("out_channels", out_channels)):
         if integer(owner, what, count) % integer(owner, "groups", groups):
             raise WorkloadError(f"{owner}: groups={groups} must divide the {count} {what}")
     extents = [
-        (extent - 1) * step - 2 * pad + taps + more
-        for extent, step, pad, taps, more in zip((H, W), strides, pads, kernels, extra, strict=True)
+        (extent - 1) * step - cut + taps + more
+        for extent, step, cut, taps, more in zip(
+            (H, W), strides, (top + bottom, left + right), kernels, extra, strict=True
+        )
     ]
     if min(extents) < 1:
         raise WorkloadError(
             f"{owner}: output of {extents[0]} x {extents[1]} must be at least 1 x 1: input "
-            f"{H} x {W}, kernel {kernels}, stride {strides}, padding {pads}"
+            f"{H} x {W}, kernel {kernels}, stride {strides}, padding "
+            f"{(top, bottom, left, right)}"
         )
     alike: dict[tuple[_Window, _Window], list[Pair]] = {}
-    for offset in product(range(min(strides[0], extents[0])), range(min(strides[1], extents[1]))):
+    reached = [
+        _reached(extent, taps, step, pad)
+        for extent, taps, step, pad in zip(extents, kernels, strides, pads, strict=True)
+    ]
+    if math.prod(map(len, reached)) > _MOST_PHASES:
+        raise WorkloadError(
+            f"{owner}: has {' x '.join(str(len(each)) for each in reached)} phases; allowed: "
+            f"{_MOST_PHASES}"
+        )
+    for offset in product(reached[0], reached[1]):
         rows, cols = (
             _window(extent, inputs, taps, step, pad, start)
             for extent, inputs, taps, step, pad, start in zip(
                 extents, (H, W), kernels, strides, pads, offset, strict=True
             )
         )
-        if rows is not None and cols is not None:  # else no tap reaches these outputs: zeros
+        if rows is not None and cols is not None:  # else taps reach the padding alone: zeros
             alike.setdefault((rows, cols), []).append(offset)
     parts = []
     for number, ((rows, cols), offsets) in enumerate(alike.items()):
@@ -121,6 +147,16 @@ def phases(
         taps = tuple(((r + pads[0]) % strides[0], (c + pads[1]) % strides[1]) for r, c in offsets)
         parts.append(Phase(layer, tuple(offsets), taps, strides, crop))
     return tuple(parts), (N, extents[0], extents[1], out_channels)
+
+
+def _reached(extent: int, kernel: int, stride: int, pad: int) -> Sequence[int]:
+    """Return the offsets of the phases along an axis that a tap reaches; others are zeros."""
+    if kernel >= stride:
+        return range(min(stride, extent))
+    if kernel > _MOST_PHASES:
+        return range(kernel)
+    offsets = ((tap - pad) % stride for tap in range(kernel))
+    return sorted(offset for offset in offsets if offset < extent)
 
 
 def _window(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -14,9 +14,12 @@ import typer
 from bfpsim.mapping.objective import Objective
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bfpsim.arch import Arch
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.workloads import Network, Node
+    from bfpsim.workloads.load import Shapes
 
 NetworkName = Annotated[
     str,
@@ -32,6 +35,15 @@ ShapeOption = Annotated[
         "--shape",
         metavar="NAME=1x3x224x224",
         help="Shape of an input of an .onnx file or torch module; give one for each.",
+    ),
+]
+ValueOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--value",
+        metavar="NAME=16000",
+        help="Value of an input of an .onnx file that decides what runs, such as a sample rate; "
+        "several numbers are joined by commas.",
     ),
 ]
 ArchName = Annotated[
@@ -114,7 +126,11 @@ def check_writable(option: str, path: Path) -> None:
 
 
 def load(
-    arch: str, network: str, format: str, shape: list[str] | None
+    arch: str,
+    network: str,
+    format: str,
+    shape: list[str] | None,
+    value: list[str] | None = None,
 ) -> tuple[Arch, Network, LayerFormats]:
     """Load what the names stand for; raises the error of the first that is none."""
     from bfpsim.arch import load_arch
@@ -122,14 +138,14 @@ def load(
     from bfpsim.workloads import load_workload
 
     chosen = layer_formats(format)
-    spec, net = load_arch(arch), load_workload(network, shapes(shape))
+    spec, net = load_arch(arch), load_workload(network, shapes(shape, value))
     net.check_layers()
     return spec, net, chosen
 
 
-def shapes(options: list[str] | None) -> dict[str, tuple[int, ...]] | None:
-    """Input name -> shape, of all --shape options; None without any."""
-    sizes_of: dict[str, tuple[int, ...]] = {}
+def shapes(options: list[str] | None, values: list[str] | None = None) -> Shapes | None:
+    """Input name -> shape, or its value, of all --shape and --value options; None without any."""
+    sizes_of: dict[str, Sequence[int] | NDArray[Any]] = {}
     for option in options or ():
         # The last "=": an input's name may hold one.
         name, equals, text = option.rpartition("=")
@@ -140,7 +156,27 @@ def shapes(options: list[str] | None) -> dict[str, tuple[int, ...]] | None:
         if name in sizes_of:
             raise UsageError(f"--shape names {name!r} twice; allowed: once")
         sizes_of[name] = tuple(sizes)
+    for option in values or ():
+        name, equals, text = option.rpartition("=")
+        try:
+            numbers = [_number(part) for part in text.split(",")]
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise UsageError(f"--value {option!r}; allowed: NAME=NUMBERS, such as rate=16000")
+        if name in sizes_of:
+            raise UsageError(f"--value names {name!r}, which has a shape or value; allowed: once")
+        import numpy as np
+
+        sizes_of[name] = np.array(numbers if "," in text else numbers[0])
     return sizes_of or None
+
+
+def _number(text: str) -> bool | int | float:
+    """A number, true or false; ValueError for what is none."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else float(text)
 
 
 def select(network: Network, layer: str | None) -> Network:

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from bfpsim.commands.arguments import ArchName, ShapeOption, UsageError, shapes, with_groups
+from bfpsim.commands.arguments import (
+    ArchName,
+    ShapeOption,
+    UsageError,
+    ValueOption,
+    shapes,
+    with_groups,
+)
 from bfpsim.commands.emit import Output
 from bfpsim.commands.images import ImageOptions
 from bfpsim.commands.progress import progress
@@ -58,6 +65,7 @@ def mantissa(
     ] = 100,
     arch: ArchName = "ideal-64k",
     shape: ShapeOption = None,
+    value: ValueOption = None,
     output: Output,
 ) -> None:
     """Show how few exponent and mantissa bits a network's weights need, without training.
@@ -82,7 +90,7 @@ def mantissa(
         _refuse(context, _OF_IMAGES, f"{onnx[0]}: an ONNX file is not run")
         from bfpsim.workloads import load_with_weights
 
-        network, held = load_with_weights(onnx[0], shapes(shape))
+        network, held = load_with_weights(onnx[0], shapes(shape, value))
         weights = study_weights(
             network, held, spec, name=onnx[0], activations=activations, progress=progress
         )
@@ -90,7 +98,7 @@ def mantissa(
         return
     if len(models) > 1:
         _refuse(context, _OF_ONE, f"{len(models)} models are compared by their accuracy alone")
-    if shape:
+    if shape or value:
         raise UsageError("--shape is of .onnx files; the images fix the shapes of a module")
     formats = [parse_minifloat(name, mode) for name in unit_format or ["e8m3"]]
     modules = {model: images.module(model) for model in models}

@@ -17,6 +17,7 @@ from bfpsim.commands.arguments import (
     ObjectiveName,
     ShapeOption,
     UsageError,
+    ValueOption,
     check_writable,
     load,
     select,
@@ -73,6 +74,7 @@ def map_layers(
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
+    value: ValueOption = None,
     layer: LayerName = None,
     objective: ObjectiveName = "dram",
     model: Annotated[
@@ -147,7 +149,7 @@ def map_layers(
             f"--out {output.file} is of one mapping a layer, which --curve, --solver and --front "
             "are not; allowed: a folder"
         )
-    spec, net, formats = load(arch, network, format, shape)
+    spec, net, formats = load(arch, network, format, shape, value)
     net = select(net, layer)
     if curve:
         from bfpsim.reports.capacity import curve_report

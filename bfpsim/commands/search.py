@@ -14,6 +14,7 @@ from bfpsim.commands.arguments import (
     NetworkName,
     ShapeOption,
     UsageError,
+    ValueOption,
     shapes,
     with_groups,
 )
@@ -54,6 +55,7 @@ def search(
         bool, typer.Option("--free", help="A format for every operand, as in the paper; not tied.")
     ] = False,
     shape: ShapeOption = None,
+    value: ValueOption = None,
     images: ImageOptions,
     sensitivity: Annotated[
         Path | None,
@@ -112,7 +114,7 @@ def search(
     if classifier is not None and shape:
         raise UsageError("--shape: the images fix the shapes of a trained network; leave it out")
     answer = choose_formats(
-        classifier or _workload(network, shape, sensitivity, nat),
+        classifier or _workload(network, shape, value, sensitivity, nat),
         spec,
         bits=bits,
         target=target,
@@ -135,12 +137,16 @@ def search(
 
 
 def _workload(
-    network: str, shape: list[str] | None, sensitivity: Path | None, nat: float | None
+    network: str,
+    shape: list[str] | None,
+    value: list[str] | None,
+    sensitivity: Path | None,
+    nat: float | None,
 ) -> Network:
     """A network without trained weights; raises UsageError for options that need some."""
     from bfpsim.workloads import load_workload
 
-    workload = load_workload(network, shapes(shape))
+    workload = load_workload(network, shapes(shape, value))
     if sensitivity is not None or nat is not None:
         raise UsageError(
             f"--sensitivity and --nat need a trained network; {workload.name} has no weights "

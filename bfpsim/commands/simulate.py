@@ -14,6 +14,7 @@ from bfpsim.commands.arguments import (
     NetworkName,
     ShapeOption,
     UsageError,
+    ValueOption,
     check_writable,
     load,
     with_groups,
@@ -38,6 +39,7 @@ def simulate(
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
+    value: ValueOption = None,
     choice: MappingOptions,
     images: Annotated[
         str | None,
@@ -70,7 +72,7 @@ def simulate(
     output.check()
     choice.check()
     _check_trace(trace)
-    spec, net, formats = load(arch, network, format, shape)
+    spec, net, formats = load(arch, network, format, shape, value)
     if images is not None and (choice.layer or choice.mappings):
         raise UsageError(
             "--images runs the whole network, all images at once, under mappings of its own; leave "

@@ -9,6 +9,7 @@ from bfpsim.commands.arguments import (
     FormatName,
     NetworkName,
     ShapeOption,
+    ValueOption,
     load,
     with_groups,
 )
@@ -24,6 +25,7 @@ def validate(
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
+    value: ValueOption = None,
     choice: MappingOptions,
     output: Output,
 ) -> None:
@@ -34,7 +36,7 @@ def validate(
     """
     output.check()
     choice.check()
-    spec, net, formats = load(arch, network, format, shape)
+    spec, net, formats = load(arch, network, format, shape, value)
     from bfpsim.reports.tables import validation_report
     from bfpsim.sim.validate import validate as run
 

@@ -13,6 +13,7 @@ from bfpsim.commands.arguments import (
     FormatName,
     NetworkName,
     ShapeOption,
+    ValueOption,
     load,
     shapes,
     with_groups,
@@ -46,6 +47,7 @@ def show(
     arch: ArchName = "edge-64k",
     format: FormatName = "bfp8",
     shape: ShapeOption = None,
+    value: ValueOption = None,
     output: Output,
 ) -> None:
     """List a network's layers, their sums by kind, and what is not modelled.
@@ -55,7 +57,7 @@ def show(
     roofline as PNG too.
     """
     output.check()
-    spec, net, formats = load(arch, network, format, shape)
+    spec, net, formats = load(arch, network, format, shape, value)
     from bfpsim.reports.workload import workload_report
 
     output.emit(workload_report(net, spec, formats, terminal_width()))
@@ -66,6 +68,7 @@ def import_workload(
     source: NetworkName,
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the files into this folder.")],
     shape: ShapeOption = None,
+    value: ValueOption = None,
 ) -> None:
     """Write a network as NAME.yaml and NAME.csv, and its weights as NAME.safetensors.
 
@@ -75,7 +78,7 @@ def import_workload(
     from bfpsim.reports.workload import catalog_frame, catalog_table, host_frame, host_table
     from bfpsim.workloads import load_with_weights, save_weights, save_workload
 
-    network, weights = load_with_weights(source, shapes(shape))
+    network, weights = load_with_weights(source, shapes(shape, value))
     out.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w.-]+", "-", network.name).strip("-.") or "network"
     files = [f"{stem}.yaml", f"{stem}.csv"]

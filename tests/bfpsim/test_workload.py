@@ -210,6 +210,24 @@ def test_shapes() -> None:
         shapes(["x=1", "x=1"])
 
 
+def test_values() -> None:
+    found = shapes(["x=1x3"], ["rate=16000", "a=b=-0.5", "on=true", "ids=1,2,3"])
+    assert found is not None
+    assert found["x"] == (1, 3)
+    given = {name: np.asarray(value) for name, value in found.items() if name != "x"}
+    assert {name: value.tolist() for name, value in given.items()} == {
+        "rate": 16000, "a=b": -0.5, "on": True, "ids": [1, 2, 3],
+    }  # fmt: skip
+    assert {name: value.dtype.kind for name, value in given.items()} == {
+        "rate": "i", "a=b": "f", "on": "b", "ids": "i",
+    }  # fmt: skip
+    for bad in ("rate", "=1", "rate=", "rate=fast", "rate=1,", "rate=1x2"):
+        with pytest.raises(UsageError, match=r"--value .*; allowed: NAME=NUMBERS"):
+            shapes(None, [bad])
+    with pytest.raises(UsageError, match="--value names 'x', which has a shape or value"):
+        shapes(["x=1"], ["x=1"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

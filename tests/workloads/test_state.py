@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from bfpsim.workloads.importers.torch.graph import unwrapped
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.state import load_into
 
@@ -101,7 +103,10 @@ def test_files_that_are_no_state_dict(tmp_path, kind, capsys) -> None:
     elif kind == "cut.safetensors":
         save_file(module().state_dict(), path)
         path.write_bytes(path.read_bytes()[:100])
-    reason = {"absent": "cannot be read", "number": "holds dict; allowed: a state dict"}
+    reason = {
+        "absent": "cannot be read",
+        "number": "holds dict; allowed: a state dict",
+    }
     with pytest.raises(
         WorkloadError, match=reason.get(kind, "is no safetensors file and no state")
     ):
@@ -152,3 +157,38 @@ def test_tensors_that_are_not_plain_are_refused(tmp_path) -> None:
         torch.save(state, path)
         with pytest.raises(WorkloadError, match=r"w\.pt: tensor '0\.weight' is"):
             load_into(module(0), path)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        lambda m: torch.compile(m, backend="eager"),
+        lambda m: torch.compile(nn.DataParallel(m), backend="eager"),
+        lambda m: nn.DataParallel(torch.compile(m, backend="eager")),
+        AveragedModel,
+    ],
+)
+@pytest.mark.parametrize("of_file", [True, False])
+def test_wrappers_of_the_file_or_of_the_module(tmp_path, wrap, of_file) -> None:
+    written, loaded = module(1), module(0)
+    torch.save((wrap(written) if of_file else written).state_dict(), tmp_path / "weights.pt")
+    into = loaded if of_file else wrap(loaded)
+    load_into(into, tmp_path / "weights.pt")
+    assert equal(unwrapped(into), written)
+
+
+def test_a_part_that_was_compiled_and_what_lightning_adds(tmp_path) -> None:
+    written, loaded = module(1), module(0)
+    state = {f"model._orig_mod.{k}": v for k, v in written.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "weights.ckpt")
+    load_into(loaded, tmp_path / "weights.ckpt")
+    assert equal(loaded, written)
+
+
+def test_a_module_of_that_name_is_none_of_a_wrapper(tmp_path) -> None:
+    """Its own parts are in ``module``: names are those of the file as they stand."""
+    one, other = (nn.ModuleDict({"module": module(seed)}) for seed in (0, 1))
+    torch.save(other.state_dict(), tmp_path / "weights.pt")
+    load_into(one, tmp_path / "weights.pt")
+    assert equal(one, other)

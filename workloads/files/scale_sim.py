@@ -1,8 +1,9 @@
 """SCALE-Sim's topology files: lists of layers that know no connections.
 
 A file of convolutions has the columns "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter
-Width, Channels, Num Filter, Strides," and one of matrix products "Layer, M, N, K,", each line with
-a comma at its end. The rules below are those of SCALE-Sim's ``topology_utils.py``:
+Width, Channels, Num Filter, Strides," (or "Stride height, Stride width,") and one of matrix
+products "Layer, M, N, K,", each line with a comma at its end. The rules below are those of
+SCALE-Sim's ``topology_utils.py``:
 
 - an input map includes its padding, so layers have none; there are ceil((map - filter) / stride) +
   1 outputs along an axis, and a last window that hangs over the edge reads zeros there;
@@ -27,6 +28,7 @@ _CONVOLUTIONS = (
     *("layer name", "ifmap height", "ifmap width", "filter height", "filter width"),
     *("channels", "num filter", "strides"),
 )
+_TWO_STRIDES = (*_CONVOLUTIONS[:-1], "stride height", "stride width")
 _PRODUCTS = ("layer", "m", "n", "k")
 
 
@@ -68,12 +70,13 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _columns(place: str, header: list[str]) -> tuple[str, ...]:
     found = tuple(" ".join(cell.lower().split()) for cell in header)
-    for columns in (_CONVOLUTIONS, _PRODUCTS):
+    for columns in (_CONVOLUTIONS, _TWO_STRIDES, _PRODUCTS):
         if found[: len(columns)] == columns:
             return columns
     raise WorkloadError(
         f"{place}: header {quote(','.join(header))} is refused; allowed: "
-        f"{', '.join(_CONVOLUTIONS)}, or {', '.join(_PRODUCTS)}"
+        f"{', '.join(_CONVOLUTIONS)} (or {', '.join(_TWO_STRIDES[-2:])}), or "
+        f"{', '.join(_PRODUCTS)}"
     )
 
 
@@ -107,16 +110,17 @@ def _nodes(name: str, sizes: tuple[int, ...]) -> tuple[Node, Node]:
         M, N, K = sizes
         op, layer = "linear", ConvLayer(name, K=N, C=K, P=1, Q=M)
     else:
-        H, W, R, S, channels, filters, stride = sizes
+        H, W, R, S, channels, filters, *strides = sizes
+        rows, cols = strides[0], strides[-1]
         if H < R or W < S:
             raise WorkloadError(f"filter of {R} x {S} must fit into the input map of {H} x {W}")
-        P, Q = -(-(H - R) // stride) + 1, -(-(W - S) // stride) + 1
+        P, Q = -(-(H - R) // rows) + 1, -(-(W - S) // cols) + 1
         depthwise = "DP" in name
         layer = ConvLayer(
             *(name, filters, 1 if depthwise else channels, P, Q, R, S),
             G=channels if depthwise else 1,
-            stride=stride,
-            padding=(0, (P - 1) * stride + R - H, 0, (Q - 1) * stride + S - W),
+            stride=(rows, cols),
+            padding=(0, (P - 1) * rows + R - H, 0, (Q - 1) * cols + S - W),
             H=H,
             W=W,
         )

@@ -31,6 +31,18 @@ class Imported:
     weights: dict[str, LayerWeights]
 
 
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A node that holds the tensor of ``source`` several times.
+
+    ``times`` times, elements that are copies of each other ``stride`` elements apart.
+    """
+
+    source: str
+    times: int
+    stride: int
+
+
 class Names:
     """Names that are each given once: again, a name is ``name:1``, ``name:2``, ... .
 
@@ -67,6 +79,7 @@ class Draft(Generic[Tensor]):
     names: of its nodes
     move: what the host's transposing is called
     views: the graph's tensor -> what node holds it and how; constants are not there
+    repeats: nodes that do nothing but repeat another's tensor
     """
 
     def __init__(self, name: str, names: Names, move: str) -> None:
@@ -74,13 +87,25 @@ class Draft(Generic[Tensor]):
         self.names = names
         self.views: dict[Tensor, View] = {}
         self.weights: dict[str, LayerWeights] = {}
+        self.repeats: dict[str, Repeat] = {}
         self._build = NetworkBuilder(name)
         self._move = move
         self._moves: dict[tuple[object, ...], str] = {}
 
     def finish(self) -> Imported:
-        """Return the network and the weights written down so far."""
-        return Imported(self._build.network(), self.weights)
+        """Return the network and the weights written down so far.
+
+        What repeats a tensor is left out where products read the tensor itself.
+        """
+        network = self._build.network()
+        read = {source for node in network.nodes for source in node.inputs}
+        last = network.nodes[-1].name
+        nodes = tuple(
+            node
+            for node in network.nodes
+            if node.name not in self.repeats or node.name in read or node.name == last
+        )
+        return Imported(Network(network.name, nodes), self.weights)
 
     @property
     def last(self) -> str:
@@ -105,6 +130,17 @@ class Draft(Generic[Tensor]):
         """Append an input, held in an arrangement."""
         self._build.input(name, arrangement.shape(dims))
         return View.of(name, dims, arrangement)
+
+    def repeat(self, view: View, source: View, dim: int, times: int, *, apart: bool) -> None:
+        """Note that a node holds the tensor of another several times along a dimension.
+
+        ``apart`` says that the whole comes again and again, not each element.
+        """
+        extents = view.strides[dim]
+        if times > 1 and len(extents) == 1 and extents[0][0] % times == 0:
+            extent, stride = extents[0]
+            between = stride * (extent // times) if apart else stride
+            self.repeats[view.node] = Repeat(source.node, times, between)
 
     def hold(self, view: View, wanted: View, shape: Shape) -> str:
         """Return the node that holds a tensor in a shape as ``wanted`` holds its own.
@@ -212,7 +248,7 @@ class Draft(Generic[Tensor]):
         kernel: Pair,
         *,
         stride: Pair,
-        padding: Pair,
+        padding: Shape,
         output_padding: Pair,
         groups: int,
         biased: bool,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bfpsim.workloads.importers.draft import Draft
@@ -18,6 +18,7 @@ from bfpsim.workloads.layer import ConvLayer
 from bfpsim.workloads.node import Node
 
 _NONE = "."  # a dimension of extent 1 that takes part in nothing
+_PARTS = "123"  # of a dimension that a repetition splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,16 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
     """Append a product of two activations: what N holds are samples, batches in C are heads.
 
     Batches that share one second operand are rows of one product; those that share one first
-    operand are its columns, channels of the output.
+    operand are its columns, channels of the output. They share it, too, where it was repeated for
+    them (grouped-query attention).
     """
+    apart = _apart(draft, left, right, product)
+    if apart is not None:
+        whole = matmul(draft, name, *apart)
+        place = product.out.index(next(x for x in product.out if x not in apart[2].out))
+        parts = whole.dims[place : place + len(_PARTS)]
+        dims = (*whole.dims[:place], join(parts), *whole.dims[place + len(_PARTS) :])
+        return replace(whole, dims=dims)
     axes = dict(zip(product.left, left.dims, strict=True))
     batch, rows = (join(axes[x] for x in letters) for letters in (product.batch, product.rows))
     contracted = join(axes[x] for x in _in_order(product.contracted, axes, left.c))
@@ -140,6 +149,38 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
     sources = left.node, right.node
     draft.append(Node(name, "matmul", sources, layer=layer, repeats=N * size(heads)))
     return View(name, left.n, left.map, (*heads, *columns), _dims(product, axes))
+
+
+def _apart(
+    draft: Draft[Any], left: View, right: View, product: Product
+) -> tuple[View, View, Product] | None:
+    """Return a product by a tensor that was repeated as one by the tensor itself, if it is that.
+
+    The batches for which it was are rows: their letter becomes three, for what lies around the
+    repetition, the repetition, and what lies within it.
+    """
+    repeat = draft.repeats.get(right.node)
+    if repeat is None:
+        return None
+    for place, (x, runs) in enumerate(zip(product.right, right.strides, strict=True)):
+        extent, stride = runs[0] if len(runs) == 1 else (1, 1)
+        inner, odd = divmod(repeat.stride, stride)
+        if x not in product.batch or odd or inner < 1 or extent % (inner * repeat.times):
+            continue
+        sizes = extent // (inner * repeat.times), repeat.times, inner
+        at = product.left.index(x)
+        split = left.reshape((*left.shape[:at], *sizes, *left.shape[at + 1 :]))
+        if split is None:
+            return None
+        around, _, within = map(axes_of, sizes)
+        dims = (*right.dims[:place], around, within, *right.dims[place + 1 :])
+        apart = Product(
+            product.left.replace(x, _PARTS),
+            product.right.replace(x, _PARTS[0] + _PARTS[2]),
+            product.out.replace(x, _PARTS),
+        )
+        return split, View(repeat.source, (), (), (), dims), apart
+    return None
 
 
 def _in_order(letters: str, axes: dict[str, Axes], group: Sequence[Any]) -> str:

@@ -141,3 +141,13 @@ def test_bad_topologies(tmp_path, text, expected):
     assert "\n" not in str(caught.value)
     with pytest.raises(WorkloadError):
         read_scale_sim(path)
+
+
+def test_a_stride_per_axis(tmp_path):
+    """The convolution is torch's with that stride; a last window hangs over the edge."""
+    header = HEADER.replace("Strides", "Stride height,Stride width")
+    row = "wide,1080,1920,3,3,32,8,1,2,"
+    layer = load_workload(write(tmp_path, f"{header}{row}\n")).layers[0]
+    assert (layer.P, layer.Q, layer.K, layer.C) == (1078, 960, 8, 32)
+    image, weight = torch.empty(1, 32, 1080, 1921, device="meta"), torch.empty(8, 32, 3, 3)
+    assert F.conv2d(image, weight.to("meta"), stride=(1, 2)).shape == (1, 8, 1078, 960)

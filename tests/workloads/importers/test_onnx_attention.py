@@ -279,3 +279,35 @@ def test_a_factor_that_fits_no_product_is_refused_by_onnx(tmp_path):
     x = model.node("MatMul", model.input("a", 2, 3), model.input("b", 4, 5))
     with pytest.raises(WorkloadError, match=r"bad.onnx: .*1 MatMul cannot be inferred.*\(100.0%\)"):
         import_onnx(model.save(tmp_path / "bad.onnx", x))
+
+
+@pytest.mark.parametrize("masked", [-1e9, -np.inf])
+def test_a_mask_may_hold_infinity(masked, tmp_path):
+    """As torch exports a causal mask that is cut to the tokens that there are."""
+    model = Model()
+    x = projected(model, model.input("x", 1, "l", WIDTH))
+    mask = model.constant(np.triu(np.full((32, 32), masked), 1))
+    length = model.node("Shape", x, start=1, end=2)
+    for axis in (0, 1):
+        start, along = (model.constant(np.array([number])) for number in (0, axis))
+        mask = model.node("Slice", mask, start, length, along)
+    scores = model.node("MatMul", x, model.node("Transpose", x, perm=[0, 2, 1]))
+    x = model.node("MatMul", model.node("Softmax", model.node("Add", scores, mask)), x)
+    network = import_onnx(model.save(tmp_path / "m.onnx", x), {"x": (1, T, WIDTH)}).network
+    assert network.macs == T * WIDTH * WIDTH + 2 * T * T * WIDTH
+
+
+def test_a_mask_of_features_stands_behind_their_layer(tmp_path):
+    """Features that are switched off: no bias of a layer is infinite."""
+    model = Model()
+    x = model.node("MatMul", model.input("x", 2, 3), model.constant(ones(3, 4)))
+    x = model.node("Add", x, model.constant(np.array([0, -np.inf, 0, 0])))
+    network = import_onnx(model.save(tmp_path / "m.onnx", x)).network
+    assert [node.function or node.op for node in network.nodes] == ["input", "linear", "add"]
+
+
+def test_causal_attention_of_onnx(tmp_path):
+    model = Model(opset=23, kind=1)
+    q, k, v = (model.input(name, 2, T, WIDTH) for name in "qkv")
+    x = model.node("Attention", q, k, v, q_num_heads=HEADS, kv_num_heads=HEADS, is_causal=1)
+    assert import_onnx(model.save(tmp_path / "m.onnx", x)).network.macs == 2 * 2 * T * T * WIDTH

@@ -245,8 +245,7 @@ def test_padding_below_zero(path):
     model, x = convolution(pads=[-1, 0, 0, 0])
     assert refused(model.save(path, x, **{x: (1, 4, 3, 4)})) == (
         "the output shapes of 1 Conv cannot be inferred, 1 of the graph's 2 nodes (50.0%): "
-        "[ShapeInferenceError] Inference error(s): (op_type:Conv, node name: c): "
-        "[ShapeInferenceError] Attribute pads must not contain negative values"
+        "Conv 't0': [ShapeInferenceError] Attribute pads must not contain negative values"
     )
 
 

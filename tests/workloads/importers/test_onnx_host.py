@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from bfpsim.workloads import WorkloadError
@@ -99,30 +99,6 @@ def test_recurrent_operators(kind, gates, direction, path):
     # Per step, sample and direction: each gate's cells take all inputs and all cells.
     assert network.host_macs == steps * samples * ways * gates * hidden * (inputs + hidden)
     assert network.nodes[-1].inputs == ("y", "y.1")
-
-
-def test_integer_operators(path):
-    model = Model(kind=TensorProto.UINT8)
-    x = model.input("x", 1, 3, 5, 6)
-    scale = model.constant(np.float32(0.5), "s")
-    model.initialisers[-1].CopyFrom(numpy_helper.from_array(np.array(0.5, np.float32), "s"))
-    zero = model.constant(np.uint8(0), "z")
-    weight = model.constant(np.ones((4, 3, 3, 3), np.uint8))
-    x = model.node("QLinearConv", x, scale, zero, weight, scale, zero, scale, zero)
-    x = model.node("Reshape", x, model.constant(np.array([6, 8])))
-    matrix = model.constant(np.ones((8, 7), np.uint8))
-    x = model.node("QLinearMatMul", x, scale, zero, matrix, scale, zero, scale, zero)
-    a = model.node("MatMulInteger", x, model.constant(np.ones((7, 2), np.uint8)))
-    b = model.node("ConvInteger", "x", weight, pads=[1, 1, 1, 1])
-    network = import_onnx(model.save(path, a, b)).network
-    assert [(node.function, node.host_macs) for node in network.nodes[1:]] == [
-        ("q_linear_conv", 4 * 3 * 4 * 27),
-        ("reshape", 0),
-        ("q_linear_mat_mul", 6 * 8 * 7),
-        ("mat_mul_integer", 6 * 7 * 2),
-        ("conv_integer", 4 * 5 * 6 * 27),
-        ("outputs", 0),
-    ]
 
 
 def test_a_deformable_convolution(path):
@@ -334,7 +310,7 @@ def test_shapes_that_are_computed_are_evaluated(path):
                    value=helper.make_tensor("v", TensorProto.INT64, [1], [1])))  # fmt: skip
     network = import_onnx(model.save(path, x), {"x": (2, 3, 4, 6)}).network
     assert network.shape(network.nodes[-1].name) == (2, 36, 1, 2)
-    assert len(network.nodes) == 3
+    assert len(network.nodes) == 2  # the Expand changes nothing
 
 
 def test_resize_to_a_computed_size(path):
@@ -436,10 +412,10 @@ def test_weights_in_files_of_their_own(tmp_path):
     np.testing.assert_array_equal(imported.weights["c"].weight, values)
     assert imported.network.shape(imported.network.nodes[-1].name) == (1, 1, 1, 800)
     (path.parent / "weights.bin").write_bytes(b"short")
-    with pytest.raises(WorkloadError, match=r"model\.onnx: tensor 'c\d': its external data cannot"):
+    with pytest.raises(WorkloadError, match=r"tensor 'c\d': its external data are \d+ bytes"):
         import_onnx(path)
     (path.parent / "weights.bin").unlink()
-    with pytest.raises(WorkloadError, match=r"model\.onnx: .*weights\.bin, but it"):
+    with pytest.raises(WorkloadError, match=r"model\.onnx: tensor 'c\d': .* there is no file"):
         import_onnx(path)
 
 

@@ -93,12 +93,12 @@ def import_counted(module: nn.Module, shapes: Any) -> Imported:
     captures = []
 
     def capture(copied: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
-        captures.append((inputs, graph.capture(copied, inputs)))
-        return captures[-1][1]
+        captures.append((copied, inputs, graph.capture(copied, inputs)))
+        return captures[-1][2]
 
     with mock.patch.object(importer, "capture", capture):
         made = importer.import_torch(module, shapes)
-    ((inputs, captured),) = captures
+    ((run, inputs, captured),) = captures
     paths = {part: path for path, part in module.named_modules()}
     nodes = {node.name: node for node in made.network.nodes}
     counts: Counter[str] = Counter()
@@ -111,7 +111,7 @@ def import_counted(module: nn.Module, shapes: Any) -> Imported:
     for each in captured.module.graph.nodes:
         if each.name in captured.host_macs:
             counts[paths[module.get_submodule(owner(each))]] += captured.host_macs[each.name]
-    running = count_macs(copy.deepcopy(module).eval(), inputs)
+    running = count_macs(copy.deepcopy(run).eval(), inputs)
     # The sums decide: within `torch.no_grad()` an export does not tell which submodule runs.
     found = difference(counts, running)
     if found is not None and sum(counts.values()) != sum(running.values()):

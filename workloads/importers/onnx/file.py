@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from onnx import checker, external_data_helper, helper, inliner, version_converter
 
 from bfpsim.workloads.layer import WorkloadError, integer
@@ -22,41 +24,67 @@ _OLDEST_OPSET = 7
 _LARGEST_FILE = 2**31 - 1  # bytes, of any protobuf message
 
 
+# Of the graph when its functions are written out, which they may be again and again.
+_MOST_NODES = 2**17
+_MOST_BYTES = 2**28
+_DEEPEST = 64  # function within function
+
+# These have their input's shape, which onnx's rules leave open; at some opsets its checker refuses
+# what exporters write there.
+SAME_SHAPE = ("GroupNormalization", "MeanVarianceNormalization")
+_UNCHECKED = "bfpsim"  # a domain whose operators onnx does not check
+
+Values = Mapping[str, NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class OnnxFile:
     """An ONNX model, and its initialisers beside it.
 
     model: its inputs have shapes, its functions are inlined, its weights have no data
     initialisers: all of the file's by name, with their data or where it lies
-    folder: which the places of external data are relative to
+    folders: which the places of external data are relative to, the likeliest first
     extents: of the dimensions that the file names
+    values: of inputs that have a fixed one
     """
 
     model: onnx.ModelProto
     initialisers: Mapping[str, onnx.TensorProto]
-    folder: Path
+    folders: Sequence[Path]
     extents: Mapping[str, int]
+    values: Values
+
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Domain -> version of the operators."""
+        opsets = {entry.domain: entry.version for entry in self.model.opset_import}
+        opsets.setdefault("", opsets.get("ai.onnx", 1))
+        return opsets
 
 
-def read_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> OnnxFile:
-    """Read and check a file; ``shapes`` is input name -> dims.
+def read_file(path: Path, shapes: Mapping[str, Sequence[int]], values: Values) -> OnnxFile:
+    """Read and check a file; ``shapes`` is input name -> dims, ``values`` input name -> value.
 
     Raises `WorkloadError` as `onnx.model.import_onnx` says.
     """
     model = _load(path)
+    # Data lie beside the file, or beside what a link of that name leads to.
+    folders = list(dict.fromkeys((path.parent, path.resolve().parent)))
     initialisers = {}
     for tensor in model.graph.initializer:
         whole = onnx.TensorProto()
         whole.CopyFrom(tensor)
         initialisers[tensor.name] = whole
-        external = external_data_helper.uses_external_data(tensor)
         if math.prod(tensor.dims) > LARGEST_SHAPE:
-            # Shape inference copies the model more than once: without its weights it is small.
+            # What inlines functions copies the model: without its weights it is small.
             name, dims, kind = tensor.name, list(tensor.dims), tensor.data_type
             tensor.CopyFrom(onnx.TensorProto(name=name, dims=dims, data_type=kind))
-        elif external:
-            load_external(tensor, path.parent)
+    for tensor in _tensors(model.graph):
+        if external_data_helper.uses_external_data(tensor):
+            load_external(tensor, folders)
+    known = _set_values(model.graph, set(initialisers), values)
     extents = _set_inputs(model.graph, set(initialisers), shapes)
+    _check_expansion(model)
     try:
         if any(is_onnx(entry) and entry.version < _OLDEST_OPSET for entry in model.opset_import):
             _refuse_axes(model.graph)
@@ -67,7 +95,7 @@ def read_file(path: Path, shapes: Mapping[str, Sequence[int]]) -> OnnxFile:
         raise
     except Exception as error:  # of no common class: onnx's C++ raises what it likes
         raise WorkloadError(f"cannot be converted: {one_line(error)}") from None
-    return OnnxFile(model, initialisers, path.parent, extents)
+    return OnnxFile(model, initialisers, folders, extents, known)
 
 
 def is_onnx(entry: onnx.NodeProto | onnx.OperatorSetIdProto) -> bool:
@@ -75,14 +103,46 @@ def is_onnx(entry: onnx.NodeProto | onnx.OperatorSetIdProto) -> bool:
     return entry.domain in ("", "ai.onnx")
 
 
-def load_external(tensor: onnx.TensorProto, folder: Path) -> None:
-    """Give a tensor the data that lie in a file of their own; `WorkloadError` if they do not."""
-    try:
-        external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-    except Exception as error:  # likewise
+def load_external(tensor: onnx.TensorProto, folders: Sequence[Path]) -> None:
+    """Give a tensor the data that lie in a file of their own; `WorkloadError` if they do not.
+
+    The file must lie in one of the folders or below; it may be a link to anywhere, as in caches of
+    downloaded models. onnx's own function follows no links.
+    """
+    owner = f"tensor {tensor.name!r}"
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    location = place.get("location", "")
+    if not location or Path(location).is_absolute() or ".." in Path(location).parts:
         raise WorkloadError(
-            f"tensor {tensor.name!r}: its external data cannot be read: {one_line(error)}"
+            f"{owner}: its external data are said to be at {location!r}; allowed: a file beside "
+            "the model or below"
+        )
+    file = next((file for f in folders if (file := f / location).is_file()), None)
+    if file is None:
+        raise WorkloadError(
+            f"{owner}: its external data cannot be read: there is no file "
+            f"{str(folders[0] / location)!r}; it must lie beside the model, under that name"
+        )
+    try:
+        size, offset = file.stat().st_size, int(place.get("offset") or 0)
+        length = int(place["length"]) if place.get("length") else max(0, size - offset)
+    except ValueError:
+        raise WorkloadError(f"{owner}: offset and length of its data must be numbers") from None
+    if offset < 0 or not 0 <= length <= size - offset:
+        raise WorkloadError(
+            f"{owner}: its external data are {length} bytes from {offset} on of {location!r}, "
+            f"which has {size}"
+        )
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+    except OSError as error:
+        raise WorkloadError(
+            f"{owner}: its external data cannot be read: {error.strerror}"
         ) from None
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
 
 
 def one_line(error: Exception) -> str:
@@ -99,7 +159,7 @@ def _load(path: Path) -> onnx.ModelProto:
                 "external data"
             )
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
-        _check(model, path)
+        _check(model)
     except OSError as error:
         raise WorkloadError(f"cannot be read: {error.strerror}") from None
     except DecodeError:
@@ -122,24 +182,131 @@ def _refuse_axes(graph: onnx.GraphProto) -> None:
             )
 
 
-def _check(model: onnx.ModelProto, path: Path) -> None:
-    """Check what the standard demands, but not that it is known which shapes in- and outputs have.
+def _check(model: onnx.ModelProto) -> None:
+    """Check what the standard demands, but for three things that onnx's checker is too strict in.
 
-    Where external data lie is known for files alone, so models that have some must have shapes too.
+    It demands known shapes of in- and outputs, refuses `SAME_SHAPE` at some opsets, and asks where
+    external data lie, but follows no links there.
     """
     bare = [
         value.type.tensor_type
         for value in (*model.graph.input, *model.graph.output)
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
     ]
-    if not bare or any(map(external_data_helper.uses_external_data, model.graph.initializer)):
-        checker.check_model(str(path))
-        return
+    nodes = [*_nodes(model.graph), *(own for f in model.functions for own in f.node)]
+    same = [own for own in nodes if is_onnx(own) and own.op_type in SAME_SHAPE]
+    domains = [own.domain for own in same]
+    external = [*filter(external_data_helper.uses_external_data, _tensors(model.graph))]
+    places = [(list(tensor.dims), list(tensor.external_data)) for tensor in external]
     for tensor in bare:
         tensor.shape.SetInParent()
-    checker.check_model(model)
-    for tensor in bare:
-        tensor.ClearField("shape")
+    for own in same:
+        own.domain = _UNCHECKED
+    for stored in external:
+        stored.dims[:] = [0]
+        stored.ClearField("data_location")
+        del stored.external_data[:]
+    model.opset_import.append(helper.make_opsetid(_UNCHECKED, 1))
+    try:
+        checker.check_model(model)
+    finally:
+        del model.opset_import[-1]
+        for tensor in bare:
+            tensor.ClearField("shape")
+        for own, domain in zip(same, domains, strict=True):
+            own.domain = domain
+        for stored, (dims, entries) in zip(external, places, strict=True):
+            stored.dims[:] = dims
+            stored.data_location = onnx.TensorProto.EXTERNAL
+            stored.external_data.extend(entries)
+
+
+def _check_expansion(model: onnx.ModelProto) -> None:
+    """Refuse functions that call each other so often that the graph does not end, or nearly."""
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    sizes: dict[tuple[str, str, str], tuple[int, int]] = {}  # operators, bytes
+
+    def size(nodes: Iterable[onnx.NodeProto], outer: tuple[str, ...]) -> tuple[int, int]:
+        count, weight = 0, 0
+        for node in nodes:
+            key = node.domain, node.op_type, node.overload
+            if key in functions and key not in sizes:
+                if node.op_type in outer or len(outer) > _DEEPEST:
+                    raise WorkloadError(
+                        f"function {node.op_type!r} calls itself, or lies within more than "
+                        f"{_DEEPEST} others"
+                    )
+                body = (each for own in functions[key].node for each in (own, *_within(own)))
+                sizes[key] = size(body, (*outer, node.op_type))
+            more, bytes_ = sizes.get(key, (1, node.ByteSize()))
+            count, weight = count + more, weight + bytes_
+        return count, weight
+
+    if not functions:
+        return
+    count, weight = size(_nodes(model.graph), ())
+    if count > _MOST_NODES or weight > _MOST_BYTES:
+        raise WorkloadError(
+            f"its functions, written out, are {count} operators of {weight} bytes; allowed: "
+            f"{_MOST_NODES} of {_MOST_BYTES}"
+        )
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield a graph's operators, those of subgraphs included."""
+    for node in graph.node:
+        yield node
+        yield from _within(node)
+
+
+def _within(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    for graph in _subgraphs(node):
+        yield from _nodes(graph)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for own in node.attribute:
+        if own.HasField("g"):
+            yield own.g
+        yield from own.graphs
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield a graph's tensors: initialisers and attributes, those of subgraphs included."""
+    yield from graph.initializer
+    for node in _nodes(graph):
+        for own in node.attribute:
+            if own.HasField("t"):
+                yield own.t
+            yield from own.tensors
+        for inner in _subgraphs(node):
+            yield from inner.initializer
+
+
+def _set_values(graph: onnx.GraphProto, initialised: set[str], values: Values) -> Values:
+    """Return the given values in their inputs' types; those are no inputs any more."""
+    inputs = {value.name: value for value in graph.input if value.name not in initialised}
+    known = {}
+    for name, given in values.items():
+        if name not in inputs:
+            raise WorkloadError(f"input {name!r} is unknown, must be one of {', '.join(inputs)}")
+        tensor = inputs[name].type.tensor_type
+        signature = _signature(inputs[name])
+        kind = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        value = np.asarray(given)
+        fits = len(tensor.shape.dim) in (value.ndim, 1) or not tensor.HasField("shape")
+        if not fits or value.dtype.kind not in "biuf":
+            raise WorkloadError(
+                f"input {name!r}: value of shape {value.shape} must be numbers of {signature}"
+            )
+        if value.ndim == 0 and len(tensor.shape.dim) == 1:
+            value = value.reshape(1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            known[name] = value.astype(kind)
+        if not np.array_equal(known[name].astype(np.float64), value.astype(np.float64)):
+            raise WorkloadError(f"input {name!r}: value {given!r} must be of type {kind}")
+        tensor.CopyFrom(helper.make_tensor_type_proto(tensor.elem_type, value.shape).tensor_type)
+    return known
 
 
 def _set_inputs(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from bfpsim.workloads.importers.onnx.file import attribute, is_onnx, reads
@@ -35,6 +36,8 @@ def append_host(
     """
     _check_known(draft.graph, node)
     function = _function(node)
+    if is_onnx(node) and node.op_type in ("Div", "Mul") and _before_repeat(draft, node, function):
+        return
     views = [draft.views[name] for name in reads(node) if name in draft.views]
     sources = dict.fromkeys(view.node for view in views)
     title = draft.title(node)
@@ -55,6 +58,48 @@ def append_host(
                 view, shape = replace(alike[0], node=name), draft.shape(alike[0].node)
         draft.host(name, function, sources, shape, macs)
         draft.views[tensor] = view
+    if len(outputs) == 1 and is_onnx(node):
+        _note_repeats(draft, node)
+
+
+def _before_repeat(draft: OperatorDraft, node: onnx.NodeProto, function: str) -> bool:
+    """Append what scales a repeated tensor before the repetition; return whether it does that."""
+    graph = draft.graph
+    view = next((draft.views[name] for name in node.input if name in draft.views), None)
+    if view is None or view.node not in draft.repeats:
+        return False
+    constants = [name for name in node.input if name in graph.constants]
+    alone = len(constants) == 1 and math.prod(graph.dims[constants[0]]) == 1
+    if not alone or graph.dims[node.output[0]] != view.shape:
+        return False
+    repeat, title = draft.repeats[view.node], draft.title(node)
+    scaled = draft.host(title, function, [repeat.source], draft.shape(repeat.source))
+    again = draft.names.free(f"{title}.expand")
+    draft.host(again, "expand", [scaled], draft.shape(view.node))
+    draft.repeats[again] = replace(repeat, source=scaled)
+    return draft.bind(node, replace(view, node=again))
+
+
+def _note_repeats(draft: OperatorDraft, node: onnx.NodeProto) -> None:
+    """Note what holds one tensor several times: what Expand, Tile and some Gathers make of it."""
+    if node.op_type not in ("Expand", "Gather", "Tile") or node.input[0] not in draft.views:
+        return
+    view, source = draft.views[node.output[0]], draft.views[node.input[0]]
+    before = (*(1 for _ in range(len(view.dims) - len(source.dims))), *source.shape)
+    changed = [dim for dim, extent in enumerate(view.shape) if before[dim : dim + 1] != (extent,)]
+    if len(before) != len(view.dims) or len(changed) != 1:
+        return
+    dim = changed[0]
+    times, apart = view.shape[dim] // before[dim], True
+    if node.op_type == "Gather":
+        indices = draft.graph.constants.small(node.input[1])
+        once = np.arange(before[dim])
+        if indices is None:
+            return
+        apart = np.array_equal(indices, np.tile(once, times))
+        if not apart and not np.array_equal(indices, np.repeat(once, times)):
+            return
+    draft.repeat(view, source, dim, times, apart=apart)
 
 
 def _follow(name: str, node: onnx.NodeProto, view: View, dims: Dims) -> View | None:
@@ -129,6 +174,11 @@ def _einsum_macs(equation: str, factors: Sequence[Dims]) -> int:
     """Count one pass over all indices per factor but the first, as in the nest of loops."""
     extents: dict[str, int] = {}
     terms = equation.replace(" ", "").split("->")[0].split(",")
+    if len(terms) != len(factors):
+        raise WorkloadError(
+            f"Einsum {equation!r}: has {len(terms)} terms, must have one for each of its "
+            f"{len(factors)} inputs"
+        )
     for term, factor in zip(terms, factors, strict=True):
         head, dots, tail = term.partition("...")
         for letter, extent in zip(head, factor, strict=False):
@@ -144,8 +194,12 @@ def _einsum_macs(equation: str, factors: Sequence[Dims]) -> int:
 
 def _steps(scan: onnx.NodeProto, dims: Mapping[str, Dims]) -> int:
     scanned = int(attribute(scan, "num_scan_inputs", 1))
-    axis: int = attribute(scan, "scan_input_axes", [0] * scanned)[0]
-    return dims[scan.input[len(scan.input) - scanned]][axis]
+    axes: Sequence[int] = attribute(scan, "scan_input_axes", [0])
+    first = scan.input[len(scan.input) - scanned :][:1]
+    rank = len(dims[first[0]]) if first else 0
+    if scanned < 1 or not axes or not -rank <= axes[0] < rank:
+        raise WorkloadError(f"Scan {scan.output[0]!r}: must scan an axis of one of its inputs")
+    return dims[first[0]][axes[0]]
 
 
 def _body_macs(body: onnx.GraphProto, outer: Mapping[str, Dims]) -> int:

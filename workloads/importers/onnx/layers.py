@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from bfpsim.workloads.checkpoint import LayerWeights
 from bfpsim.workloads.importers import products
+from bfpsim.workloads.importers.onnx.constants import all_finite
 from bfpsim.workloads.importers.onnx.file import attribute, is_onnx
-from bfpsim.workloads.importers.onnx.graph import Graph, all_finite
+from bfpsim.workloads.importers.onnx.graph import Graph
 from bfpsim.workloads.importers.onnx.operators import (
     OperatorDraft,
     auto_pad,
@@ -22,7 +23,6 @@ from bfpsim.workloads.importers.onnx.operators import (
     pixels,
 )
 from bfpsim.workloads.importers.products import Product
-from bfpsim.workloads.importers.view import Arrangement, View
 from bfpsim.workloads.layer import Pair, WorkloadError
 
 Values = NDArray[np.float64]
@@ -91,12 +91,16 @@ def transposed_convolution(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     groups, name = attribute(node, "group", 1), draft.title(node)
     _check_weight(name, weight, (view.shape[1], *weight[1:]), view.shape[1], groups)
     extents, output = pixels(view.shape), pixels(dims)
-    pads = _transposed_paddings(draft, node, extents, kernel, strides, output)
-    # What is cut off behind is less output padding than none: the host cuts it.
-    rows, cols = (
-        out - ((extent - 1) * step - 2 * pad + taps)
-        for out, extent, step, pad, taps in zip(output, extents, strides, pads, kernel, strict=True)
-    )
+    before = _transposed_paddings(draft, node, extents, kernel, strides, output)
+    # What the output's extents leave is cut off behind, or stands there as output padding.
+    beyond = [
+        out - ((extent - 1) * step - pad + taps)
+        for out, extent, step, pad, taps in zip(
+            output, extents, strides, before, kernel, strict=True
+        )
+    ]
+    bottom, right = (max(0, -more) for more in beyond)
+    rows, cols = (max(0, more) for more in beyond)
     affine = _affine(draft.graph, node.output[0], 1)
     parameters, weights = _parameters(draft.graph, node), None
     if parameters is not None:
@@ -112,17 +116,12 @@ def transposed_convolution(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
         groups * weight[1],
         kernel,
         stride=strides,
-        padding=pads,
-        output_padding=(max(0, rows), max(0, cols)),
+        padding=(before[0], bottom, before[1], right),
+        output_padding=(rows, cols),
         groups=groups,
         biased=len(node.input) > 2 or affine.shift is not None,
         weights=weights,
     )
-    if min(rows, cols) < 0:
-        N, *_, C = draft.shape(whole.node)
-        crop = draft.names.free(f"{name}.crop")
-        last = draft.host(crop, "crop", [whole.node], (N, *output, C))
-        whole = View.of(last, dims, Arrangement.channels_first(len(dims)))
     draft.views.update(dict.fromkeys(affine.tensors, whole))
     return True
 
@@ -144,7 +143,7 @@ def gemm(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     fixed = node.input[1] in graph.constants
     if fixed and added in graph.constants and math.prod(graph.dims[added][:-1]) == 1:
         columns = graph.dims[node.output[0]][1]
-        bias = np.broadcast_to(graph.constants.array(added).ravel(), columns).astype(np.float64)
+        bias = np.broadcast_to(graph.constants.finite(added).ravel(), columns).astype(np.float64)
         bias, added = beta * bias, ""
     behind = bool(added) or (alpha != 1 and not any(n in graph.constants for n in node.input[:2]))
     product = Product(left, right, "mn")
@@ -217,7 +216,7 @@ def _parameters(
     names = [name for name in node.input[1:] if name]
     if any(name not in graph.constants for name in names):
         return None
-    weight, *bias = (graph.constants.array(name) for name in names)
+    weight, *bias = (graph.constants.finite(name) for name in names)
     return weight, bias[0] if bias else None
 
 
@@ -299,7 +298,7 @@ def _product(
     # Axes of extent 1 may be contracted, but hold nothing: they go wherever `reshape` puts them.
     order = [product.right.index(x) for x in columns + contracted]
     order += [dim for dim in range(len(dims)) if dim not in order]
-    matrix = draft.graph.constants.array(constant).transpose(order).reshape(layer.weight_shape)
+    matrix = draft.graph.constants.finite(constant).transpose(order).reshape(layer.weight_shape)
     if scale != 1:
         matrix = matrix.astype(np.float64) * scale
     draft.weights[name] = _weights(name, matrix, bias, affine)
@@ -373,7 +372,10 @@ def _factors(
     shape = (*(1 for _ in range(len(dims) - len(graph.dims[other]))), *graph.dims[other])
     if any(extent > 1 for place, extent in enumerate(shape) if place != dim):
         return None
-    constant = np.broadcast_to(graph.constants.array(other).astype(np.float64).ravel(), channels)
+    values = graph.constants.array(other)
+    if node.op_type in ("Add", "Sub") and not all_finite(values):
+        return None  # a mask
+    constant = np.broadcast_to(values.astype(np.float64).ravel(), channels)
     zero, one = np.zeros(channels), np.ones(channels)
     if node.op_type == "Mul":
         return constant, zero
@@ -390,7 +392,7 @@ def _normalisation(graph: Graph, node: onnx.NodeProto) -> tuple[Values, Values] 
     ):
         return None
     gamma, beta, mean, variance = (
-        graph.constants.array(name).astype(np.float64) for name in parameters
+        graph.constants.finite(name).astype(np.float64) for name in parameters
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))

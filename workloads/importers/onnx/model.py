@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.onnx import layers, operators
@@ -31,6 +34,7 @@ _KINDS: dict[str, Callable[[OperatorDraft, onnx.NodeProto], bool]] = {
     "ConvTranspose": layers.transposed_convolution,
     "Dropout": operators.same,
     "Einsum": layers.einsum,
+    "Expand": operators.expand,
     "Flatten": operators.reshape,
     "Gemm": layers.gemm,
     "GlobalAveragePool": operators.average_pool,
@@ -56,11 +60,16 @@ _CHANNELS_FIRST = (
 )  # fmt: skip
 
 
-def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Imported:
+Inputs = Mapping[str, Sequence[int] | NDArray[Any]]
+"""Input -> its dims in the file's order, or an array where its values decide something."""
+
+
+def import_onnx(path: str | Path, shapes: Inputs | None = None) -> Imported:
     """Return the network of an ONNX file, named as the file, and its weights.
 
     Its nodes are named as the file's operators. ``shapes`` gives inputs' dims in the file's own
-    order, NCHW for images; it must for inputs whose shape the file leaves open. Batch
+    order, NCHW for images; it must for inputs whose shape the file leaves open. An array stands for
+    an input's value, which is a constant then: what an `If` is decided by. Batch
     normalisation and biases behind a layer that nothing else reads are folded into it, in float64,
     rounded once. Nodes are (N, H, W, C): tensors of rank 4 are taken for NCHW, of rank 3 for
     tokens (N, T, C) at (N, T, 1, C), of rank 2 for (N, C), of any other for (first, rest, last) at
@@ -73,7 +82,10 @@ def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = N
     """
     path = Path(path)
     try:
-        graph = resolve(read_file(path, shapes or {}))
+        given = shapes or {}
+        values = {name: each for name, each in given.items() if isinstance(each, np.ndarray)}
+        sizes = {name: each for name, each in given.items() if not isinstance(each, np.ndarray)}
+        graph = resolve(read_file(path, sizes, values))
         draft = OperatorDraft(path.stem, graph)
         preferred = _preferred(graph)
         for name in graph.inputs:
@@ -89,6 +101,8 @@ def import_onnx(path: str | Path, shapes: Mapping[str, Sequence[int]] | None = N
         return draft.finish()
     except WorkloadError as error:
         raise WorkloadError(f"{path}: {error}") from None
+    except UnicodeError as error:
+        raise WorkloadError(f"{path}: has a name that is no text: {error}") from None
 
 
 def _append(

@@ -68,6 +68,13 @@ def same(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     return draft.bind(node, draft.views.get(node.input[0]))
 
 
+def expand(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
+    """Let an Expand be its input where that has its shape already."""
+    view = draft.views.get(node.input[0])
+    same = view is not None and view.shape == draft.graph.dims[node.output[0]]
+    return same and draft.bind(node, view)
+
+
 def add(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     """Append an Add or Sum of activations of one shape."""
     views, dims = draft.inputs(node), draft.graph.dims[node.output[0]]
@@ -86,7 +93,11 @@ def concat(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     dim = axis(node, len(views[0].dims), 1)
     if views[0].c != views[0].dims[dim]:
         return False
-    return draft.bind(node, draft.concat(draft.title(node), views, dim))
+    draft.bind(node, draft.concat(draft.title(node), views, dim))
+    if len({*node.input}) == 1:
+        joined = draft.views[node.output[0]]
+        draft.repeat(joined, views[0], dim, len(views), apart=True)
+    return True
 
 
 def transpose(draft: OperatorDraft, node: onnx.NodeProto) -> bool:

@@ -22,6 +22,7 @@ from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from bfpsim.workloads.importers.products import Product
+from bfpsim.workloads.importers.torch.recurrent import Whole, restore
 from bfpsim.workloads.importers.torch.watch import deciding_values, place
 from bfpsim.workloads.layer import WorkloadError
 
@@ -33,6 +34,7 @@ _SAME = (
     aten.detach_.default, aten.dropout.default, aten.feature_dropout.default,
     aten.lift_fresh_copy.default,
 )  # fmt: skip
+_DROPOUTS = (aten.dropout.default, aten.feature_dropout.default)
 _VIEWS = (aten.view.default, aten._unsafe_view.default)
 # Convolution -> how many dimensions its windows have.
 _CONVOLUTIONS = {
@@ -96,10 +98,11 @@ def written_out() -> Iterator[None]:
 
 
 def constants(graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes whose values depend on no input, but for an input's extents."""
+    """Return the nodes whose values depend on no input, but for its extents, nor on chance."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
-        fixed = all(source in found for source in node.all_input_nodes)
+        chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        fixed = not chance and all(source in found for source in node.all_input_nodes)
         stored = node.op == "get_attr" or node.target == aten.sym_size.int
         if stored or (node.op == "call_function" and fixed):
             found.add(node)
@@ -112,13 +115,15 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any) -> fx.G
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
         # Lists that recurrent layers keep of their parameters; the parameters are exported.
         warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during", UserWarning)
-        program = torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
+        with Whole():
+            program = torch.export.export(module, inputs, dynamic_shapes=dynamic, strict=False)
         program = program.run_decompositions(_PRODUCTS)
         exported = program.module()
         assert isinstance(exported, fx.GraphModule)
         _plain(exported.graph, program.call_spec.out_spec)
     graph = exported.graph
     for node in list(graph.nodes):
+        restore(node)
         _rewrite(graph, node)
     graph.eliminate_dead_code()
     _find_linear(graph)
@@ -159,7 +164,7 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         return
     if not node.users and (node.op == "call_module" or _checks_or_writes(node)):
         graph.erase_node(node)
-    elif node.target in _SAME:
+    elif node.target in _SAME and not _drops(node):
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
     elif node.target in _VIEWS:
@@ -181,6 +186,11 @@ def _rewrite(graph: fx.Graph, node: fx.Node) -> None:
         stride, padding, extra, groups, dilation = window
         pairs = [each(value, axes) for value in (stride, padding, extra, dilation)]
         node.args = (x, weight, bias, *pairs[:3], groups, pairs[3])
+
+
+def _drops(node: fx.Node) -> bool:
+    """Return whether a dropout is one in evaluation, too."""
+    return node.target in _DROPOUTS and bool(arguments_of(node, (None, 0.0, False))[2])
 
 
 def _checks_or_writes(node: fx.Node) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +27,9 @@ __all__ = ["Captured", "Site", "capture"]
 # Of the largest absolute value of an output: how far float32 may move it. Folding alone moves a
 # deep network's outputs by some 1e-6 of it; a wrong operation moves them by far more.
 TOLERANCE = 1e-4
+# These compute what is within them, elsewhere or otherwise.
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+_COMPILED = "_orig_mod"  # what torch.compile's, of no public class, calls the module within
 # Layer -> the axis of its weight that holds output channels; of a transposed one, per group.
 _LAYERS: dict[Any, int] = {
     aten.conv1d.default: 0,
@@ -63,13 +69,16 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     bmm, mm and addmm are ``matmul`` or ``linear``; batch normalisation is folded where it alone
     reads a layer's output.
 
+    Wrappers (`unwrapped`) are taken off, and names are those without them. What is random in the
+    forward draws the same numbers each time that it is run here.
+
     Raises `WorkloadError` if the module fails on the inputs, torch cannot export it, or the graph
     gives other outputs than the module.
     """
-    name = type(module).__name__
-    if any(parameter.is_meta for parameter in module.parameters()):
-        raise WorkloadError(f"module {name}: its parameters have no values (device meta)")
     original = copied(module)
+    name = type(original).__name__
+    if any(parameter.is_meta for parameter in original.parameters()):
+        raise WorkloadError(f"module {name}: its parameters have no values (device meta)")
     expected = run(original, inputs)
     exported, dynamic = export(original, inputs)
     _name_types(exported.graph)
@@ -77,29 +86,88 @@ def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     # A module of its own: what torch.export returns refuses `train()`, and keeps unread tensors.
     graph = fx.GraphModule(exported, exported.graph, name)
     recorder = _Recorder(graph)
-    with torch.no_grad(), written_out():
+    with torch.no_grad(), written_out(), _same_numbers():
         outputs = recorder.run(*(x.clone() for x in inputs))
-    _compare(name, expected, outputs)
+    difference = _difference(expected, outputs, _precision(graph.graph))
+    if difference:
+        cause = _cause(original, inputs, expected, graph.graph)
+        raise WorkloadError(f"module {name}: the captured graph's {difference}{cause}")
     sites = find_sites(graph.graph, recorder.shapes, original)
     none = {site.node for site in sites} | {node.name for node in constants(graph.graph)}
     host = {node: macs for node, macs in recorder.macs.items() if macs and node not in none}
     return Captured(graph, sites, recorder.shapes, host, dynamic)
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return what a module wraps that computes nothing itself.
+
+    Such are DataParallel, DistributedDataParallel, torch.compile's and averaged models.
+    """
+    while True:
+        if _COMPILED in module._modules:
+            module = module.get_submodule(_COMPILED)
+        elif isinstance(module, _WRAPPERS):
+            module = module.module
+        else:
+            return module
+
+
 def copied(module: nn.Module) -> nn.Module:
-    """Return a copy of a module in evaluation mode; raises `WorkloadError` if it has none."""
-    try:
-        return copy.deepcopy(module).eval()
-    except Exception as error:  # whatever a module's own tensors raise
+    """Return a copy of a module in evaluation mode, without wrappers in it or around it.
+
+    Tensors that were computed, as a pruned weight or an output that is kept, are values there; what
+    has no copy, as a lock or an open file, is in both. Raises `WorkloadError` if it has no copy.
+    """
+    module = unwrapped(module)
+    if isinstance(module, torch.jit.ScriptModule):
         raise WorkloadError(
-            f"module {type(module).__name__}: cannot be copied: {first_line(error)}"
-        ) from None
+            f"module {type(module).__name__} is TorchScript, which cannot be exported; allowed: "
+            "the module that it was made from"
+        )
+    with _Detached():
+        try:
+            copy = deepcopy(module)
+        except Exception:  # whatever an object's own copying raises
+            try:
+                copy = deepcopy(module, _shared(module))
+            except Exception as error:  # likewise
+                raise WorkloadError(
+                    f"module {type(module).__name__}: cannot be copied: {first_line(error)}"
+                ) from None
+    for part in list(copy.modules()):
+        for name, child in list(part.named_children()):
+            setattr(part, name, unwrapped(child))
+    return copy.eval()
+
+
+def _shared(module: nn.Module) -> dict[int, Any]:
+    """Return what copies of a module share with it, by identity: attributes without a copy."""
+    shared: dict[int, Any] = {}
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if name.startswith("_") or isinstance(value, Tensor):
+                continue
+            try:
+                deepcopy(value, {**shared})
+            except Exception:  # whatever an object's own copying raises
+                shared[id(value)] = value
+    return shared
+
+
+class _Detached(TorchFunctionMode):
+    """Copies tensors that were computed from others, which torch refuses to copy, as values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
 
 
 def run(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     """Return the module's outputs; raises `WorkloadError` if it fails on the inputs."""
     try:
-        with torch.no_grad(), written_out():
+        with torch.no_grad(), written_out(), _same_numbers():
             return module(*(x.clone() for x in inputs))  # a module may write into them
     except Exception as error:  # whatever a module's own code raises
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
@@ -133,20 +201,52 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-def _compare(name: str, expected: Any, outputs: Any) -> None:
+@contextmanager
+def _same_numbers() -> Iterator[None]:
+    """Have what is random draw the same numbers each time, and leave torch's generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def _precision(graph: fx.Graph) -> torch.dtype:
+    """Return the narrowest type of floats that a graph computes in, float32 at the narrowest."""
+    types = {torch.float32}
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and value.is_floating_point():
+            types.add(value.dtype)
+    return max(types, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def _difference(expected: Any, outputs: Any, dtype: torch.dtype) -> str:
+    """Say which output differs by more than computing in ``dtype`` explains, if one does."""
+    tolerance = max(TOLERANCE, 4 * torch.finfo(dtype).eps if dtype != torch.float32 else 0.0)
     pairs = zip(tree_leaves(expected), tree_leaves(outputs), strict=True)
     for number, (one, other) in enumerate(pairs):
         if not isinstance(one, Tensor):
             continue
         finite = one[one.isfinite()].double().abs()
         largest = float(finite.max()) if len(finite) else 0.0
-        allowed = TOLERANCE * largest if one.is_floating_point() else 0.0
+        allowed = tolerance * largest if one.is_floating_point() else 0.0
         one, other = one.double(), other.double()
         if not torch.allclose(other, one, rtol=0, atol=allowed, equal_nan=True):
-            raise WorkloadError(
-                f"module {name}: the captured graph's output {number} differs from the module's "
+            return (
+                f"output {number} differs from the module's "
                 f"by {float((one - other).abs().max()):.3g}; allowed: {allowed:.3g}"
             )
+    return ""
+
+
+def _cause(module: nn.Module, inputs: tuple[Tensor, ...], expected: Any, graph: fx.Graph) -> str:
+    """Say why a graph's outputs are not the module's, if that can be told."""
+    again = run(module, inputs)
+    if _difference(expected, again, torch.float32):
+        return ": its forward gives other outputs each time that it runs on the same inputs"
+    dtype = _precision(graph)
+    if dtype != torch.float32:
+        return f": it computes in {dtype}; a float32 module has none of its rounding"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.torch.export import aten, constants, first_line
-from bfpsim.workloads.importers.torch.graph import Captured, capture
+from bfpsim.workloads.importers.torch.graph import Captured, capture, copied
 from bfpsim.workloads.importers.torch.operations import (
     OperationDraft,
     append_layer,
@@ -26,8 +28,8 @@ from bfpsim.workloads.importers.torch.operations import (
 from bfpsim.workloads.importers.view import Arrangement
 from bfpsim.workloads.layer import WorkloadError
 
-Inputs = Mapping[str, Sequence[int] | Tensor]
-"""Argument of a module's forward -> its shape as torch has it, or a tensor where values matter."""
+Inputs = Mapping[str, Sequence[int] | NDArray[Any] | Tensor]
+"""Argument of a module's forward -> its shape as torch has it, or its value where that matters."""
 
 # What reads three dimensions as (N, C, L), where others read them as tokens (N, T, C).
 _SIGNALS = (
@@ -36,13 +38,16 @@ _SIGNALS = (
 )  # fmt: skip
 
 
+_HALF = (torch.float16, torch.bfloat16)
+
+
 def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     """Return a module in evaluation mode as a network named as its class, and its weights.
 
     ``shapes`` gives the forward's arguments in torch's order of dimensions, NCHW for images;
     arguments with a default may be left out from some place on. A shape stands for random values
     of the parameters' type; token numbers and the like must be given as a tensor. The module stays
-    as it is.
+    as it is; one in half precision is imported as float32 if it computes in that, too.
 
     Layers bear the names of their submodules (`torch.sites.Site`), and batch normalisation is
     folded into them where it can be. Nodes are (N, H, W, C): tensors of rank 4 are taken for NCHW,
@@ -58,9 +63,9 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     Raises `WorkloadError` if ``shapes`` does not fit the forward's arguments, for what
     `torch.graph.capture` raises it, or if weights are not finite.
     """
+    module = copied(module)
     name = type(module).__name__
-    titles, inputs = _inputs(module, shapes or {})
-    captured = _captured(module, inputs)
+    captured, titles = _captured(module, shapes or {})
     leaves = [
         path
         for path, part in module.named_modules()
@@ -149,22 +154,33 @@ def _inputs(module: nn.Module, shapes: Inputs) -> tuple[list[str], tuple[Tensor,
 def _tensor(
     owner: str,
     name: str,
-    shape: Sequence[int] | Tensor,
+    shape: Sequence[int] | NDArray[Any] | Tensor,
     dtype: torch.dtype,
     generator: torch.Generator,
 ) -> Tensor:
     if isinstance(shape, Tensor):
         return shape
+    if isinstance(shape, np.ndarray):
+        return torch.from_numpy(shape)
     extents = list(shape)
     if not all(isinstance(extent, int) and extent > 0 for extent in extents):
         raise WorkloadError(f"{owner}: shape {tuple(extents)} of {name!r} must be of ints >= 1")
     return torch.randn(extents, generator=generator).to(dtype)
 
 
-def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
-    """Capture the module; an error of one with embeddings says how to give token numbers."""
+def _captured(module: nn.Module, shapes: Inputs) -> tuple[Captured, list[str]]:
+    """Capture the module; return the names of its inputs, too.
+
+    An error of one with embeddings says how to give token numbers.
+    """
+    titles, inputs = _inputs(module, shapes)
+    if any(each.dtype in _HALF for each in (*module.parameters(), *module.buffers(), *inputs)):
+        try:
+            return capture(_single(copied(module)), tuple(map(_single, inputs))), titles
+        except WorkloadError:  # its forward insists on its own type
+            pass
     try:
-        return capture(module, inputs)
+        return capture(module, inputs), titles
     except WorkloadError as error:
         embeds = any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())
         if not embeds or not all(x.is_floating_point() for x in inputs):
@@ -173,6 +189,13 @@ def _captured(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
             f"{error}; a shape stands for random floats: give token numbers as a tensor, from "
             "Python"
         ) from None
+
+
+def _single(value: Any) -> Any:
+    """Return a tensor, or a module changed in place, with float32 in the place of halves."""
+    if isinstance(value, nn.Module):
+        return value._apply(_single)  # type: ignore[no-untyped-call]
+    return value.float() if value.dtype in _HALF else value
 
 
 def _append_input(draft: OperationDraft, node: fx.Node, name: str) -> None:

@@ -116,13 +116,14 @@ def _transposed(draft: OperationDraft, site: Site, node: fx.Node) -> None:
     weight, bias = _stored(draft, site, node)
     channels, kernel = groups * weight.shape[1], _pair(weight.shape[2:])
     own = np.zeros(channels, np.float32) if bias is None else bias
+    rows, cols = _pair(padding, 0)
     draft.views[node] = draft.transposed(
         site.name,
         draft.views[x],
         channels,
         kernel,
         stride=_pair(stride),
-        padding=_pair(padding, 0),
+        padding=(rows, rows, cols, cols),
         output_padding=_pair(extra, 0),
         groups=groups,
         biased=bias is not None,
@@ -209,7 +210,10 @@ def _concat(draft: OperationDraft, node: fx.Node) -> View | None:
     dim = _dimension(options[0] if options else 0, len(views[0].dims))
     if any(view.c != view.dims[dim] for view in views):
         return None
-    return draft.concat(draft.title(node, "concat"), views, dim)
+    joined = draft.concat(draft.title(node, "concat"), views, dim)
+    if len({*parts}) == 1:
+        draft.repeat(joined, views[0], dim, len(views), apart=True)
+    return joined
 
 
 def _max_pool(draft: OperationDraft, node: fx.Node) -> View | None:
@@ -293,7 +297,23 @@ def _host(draft: OperationDraft, node: fx.Node) -> View:
     if equal is not None and (len(shape) == 4 or 1 in draft.shape(equal.node)[1:3]):
         extents = draft.shape(equal.node)  # else a map has become a line of tokens
     draft.host(name, function, dict.fromkeys(view.node for view in views), extents, macs)
+    if len(views) == 1:
+        _note_repeats(draft, node, view, views[0])
     return view
+
+
+def _note_repeats(draft: OperationDraft, node: fx.Node, view: View, source: View) -> None:
+    """Note what holds one tensor several times along one dimension."""
+    if node.target not in (*_REPEATS, aten.repeat_interleave.self_int):
+        return
+    if node.target == aten.cat.default and len({*node.args[0]}) > 1:  # type: ignore[misc]
+        return
+    before = (*(1 for _ in range(len(view.dims) - len(source.dims))), *source.shape)
+    changed = [dim for dim, extent in enumerate(view.shape) if before[dim] != extent]
+    if len(changed) == 1:
+        dim = changed[0]
+        times = view.shape[dim] // before[dim]
+        draft.repeat(view, source, dim, times, apart=node.target in _REPEATS)
 
 
 def _follow(node: fx.Node, name: str, view: View, shape: Sequence[int]) -> View | None:
@@ -369,6 +389,8 @@ _KINDS: dict[Any, Callable[[OperationDraft, fx.Node], View | None]] = {
     aten.unflatten.int: _reshape,
     aten.unsqueeze.default: _reshape,
 }
+# These repeat the whole, not each element.
+_REPEATS = (aten.expand.default, aten.repeat.default, aten.cat.default)
 # These take dimensions away, those that their second argument names.
 _REDUCTIONS = (
     aten.amax.default, aten.argmax.default, aten.mean.dim, aten.select.int, aten.sum.dim_IntList,

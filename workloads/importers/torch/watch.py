@@ -82,6 +82,8 @@ def _place(frames: list[traceback.FrameSummary]) -> str:
     """Return the innermost line that is neither torch's nor an importer's, but within these."""
     for frame in reversed(frames):
         if frame.filename.startswith(_PACKAGE):
+            if frame.name == "__torch_function__":  # around each function that the module calls
+                continue
             break
         if not frame.filename.startswith(_LIBRARY) and Path(frame.filename).suffix:
             line = f": {frame.line}" if frame.line else ""

@@ -41,26 +41,20 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     ),
     Equivalent(
         "mapping/closed/array.py", "first, last",
-        "if axis.dim[0] in own", "axis.dim[0]", "axis.dim[-1]",
-        "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `own`, or none",
+        "if own.dim[0] in group:", "own.dim[0]", "own.dim[-1]",
+        "lanes fuse dimensions of N P Q or of C R S: all of their letters are in `group`, or none",
     ),
     Equivalent(
         "mapping/closed/array.py", "first, last",
-        "if axis.dim[0] in at:", "axis.dim[0]", "axis.dim[-1]",
-        "an axis fuses dimensions of N P Q or of C R S: all of its letters are in `at`, or none",
+        "if own.dim[0] in at:", "own.dim[0]", "own.dim[-1]",
+        "lanes fuse dimensions of N P Q or of C R S: all of their letters are in `at`, or none",
     ),
     Equivalent(
         "mapping/closed/array.py", "arithmetic",
-        "most = -(-prod(extents[dim] for dim in axis.dim) // axis.size)",
-        "-prod((extents[dim] for dim in axis.dim)) // axis.size",
-        "-prod((extents[dim] for dim in axis.dim)) * axis.size",
+        "most = -(-prod(extents[dim] for dim in own.dim) // own.size)",
+        "-prod((extents[dim] for dim in own.dim)) // own.size",
+        "-prod((extents[dim] for dim in own.dim)) * own.size",
         "any bound on the folds numbers the reads apart",
-    ),
-    Equivalent(
-        "mapping/fit.py", "arithmetic",
-        "return [(a * per_group, b * per_group) for a, b in pairwise(cuts)]",
-        "a * per_group", "a // per_group",
-        "if cuts between groups cut a block, the first does, and the tile before it begins at 0",
     ),
     Equivalent(
         "sim/recurrence.py", "comparison",

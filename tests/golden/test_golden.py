@@ -14,7 +14,7 @@ from tests.long import often
 GOLDEN: dict[str, Any] = json.loads(
     gzip.decompress(Path(__file__).with_name("golden.json.gz").read_bytes())
 )
-PARTS = 11  # odd, for every fourth point has a large layer
+PARTS = 33  # odd, for every fourth point has a large layer
 
 
 @pytest.fixture(scope="module")

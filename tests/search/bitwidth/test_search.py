@@ -77,9 +77,9 @@ def uniform_values(found: SearchResult, seed: int) -> list[float]:
 @pytest.mark.parametrize(
     ("objective", "tied"),
     often(
-        4,
+        3,
         [
-            *(("dram", True), ("energy", True), ("latency", True), ("latency", False)),
+            *(("dram", True), ("energy", True), ("latency", False), ("latency", True)),
             *(("dram", False), ("energy", False)),
         ],
     ),
@@ -94,7 +94,7 @@ def test_the_choice_beats_every_format_for_all_and_both_models(objective, tied) 
 
 @pytest.mark.parametrize(
     ("seed", "bits", "alpha"),
-    often(2, [(0, 2200, 1e6), (1, 2200, 3.0), (0, 2200, 0.2), (3, 3500, 1.0), (2, 3000, 3.0)]),
+    often(1, [(1, 2200, 3.0), (0, 2200, 1e6), (0, 2200, 0.2), (3, 3500, 1.0), (2, 3000, 3.0)]),
 )
 def test_a_latency_is_never_above_that_of_one_format_for_all(seed, bits, alpha) -> None:
     """Bounds of latencies are loose, so much depends on what is simulated."""
@@ -202,7 +202,7 @@ def test_a_budget_that_only_the_papers_model_thinks_too_small() -> None:
     assert found.by("paper").predicted == pytest.approx(7171)
 
 
-@pytest.mark.parametrize("objective", often(1, ["latency", "energy", "dram"]))
+@pytest.mark.parametrize("objective", often(1, ["energy", "latency", "dram"]))
 def test_a_budget_of_exactly_what_is_needed_is_met(objective: str) -> None:
     least = searched(block_network(), 0, objective=objective, target=Tradeoff(1e6))
     most = least.by("simulated").simulated

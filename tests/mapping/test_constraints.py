@@ -61,7 +61,7 @@ def case(seed: int, burst: str) -> tuple[ConvLayer, Arch, LayerFormats, Constrai
             return layer, arch, formats, random_constraints(rng, layer)
 
 
-@pytest.mark.parametrize("seed", often(40, range(1000)))
+@pytest.mark.parametrize("seed", often(20, range(1000)))
 def test_the_answer_is_the_least_of_what_is_allowed(seed: int) -> None:
     layer, arch, formats, constraints = case(seed, "1 bit")
     allowed = [
@@ -79,7 +79,7 @@ def test_the_answer_is_the_least_of_what_is_allowed(seed: int) -> None:
     assert all(keeps(one.mapping, layer, constraints) for one in found)
 
 
-@pytest.mark.parametrize("seed", often(12, range(5000, 5200)))
+@pytest.mark.parametrize("seed", often(6, range(5000, 5200)))
 def test_energy_is_the_least_of_what_is_allowed(seed: int) -> None:
     layer, arch, formats, constraints = case(seed, "1 bit")
     allowed = [
@@ -95,7 +95,7 @@ def test_energy_is_the_least_of_what_is_allowed(seed: int) -> None:
         assert found.cost == pytest.approx(min(allowed), rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", often(12, range(7000, 7200)))
+@pytest.mark.parametrize("seed", often(6, range(7000, 7200)))
 @pytest.mark.parametrize("objective", ["latency", "edp"])
 def test_cycles_are_the_least_of_what_is_allowed(seed: int, objective: str) -> None:
     """Simulated; under a fixed order the proof is over every size."""
@@ -116,7 +116,7 @@ def test_cycles_are_the_least_of_what_is_allowed(seed: int, objective: str) -> N
     assert found.cost == pytest.approx(min(allowed), rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", often(12, range(9000, 9200)))
+@pytest.mark.parametrize("seed", often(6, range(9000, 9200)))
 def test_with_bursts_what_is_found_keeps_to_them_and_costs_what_is_said(seed: int) -> None:
     layer, arch, formats, constraints = case(seed, "64 bit")
     every = {

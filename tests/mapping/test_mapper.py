@@ -47,7 +47,7 @@ def small_case(seed: int, burst: str):
     return layer, tight(arch, int(2 ** rng.uniform(6, 13))), formats
 
 
-@pytest.mark.parametrize("seed", often(16, range(60)))
+@pytest.mark.parametrize("seed", often(8, range(60)))
 def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
     layer, arch, formats = small_case(seed, "1 bit")
     every = brute_force(layer, arch, formats, EXACT)
@@ -60,7 +60,7 @@ def test_the_answer_is_the_least_of_all_legal_mappings(seed: int) -> None:
     assert outer_counts(nest, arch, formats, EXACT).total() == min(every.values())
 
 
-@pytest.mark.parametrize("seed", often(8, range(36)))
+@pytest.mark.parametrize("seed", often(4, range(36)))
 def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> None:
     """Of every candidate size under every order of `orders`, each priced alone."""
     layer, arch, formats = small_case(seed, "64 bit")
@@ -78,7 +78,7 @@ def test_with_bursts_the_answer_is_the_least_of_the_candidates(seed: int) -> Non
 
 
 @pytest.mark.parametrize("model", ["exact", "full"])
-@pytest.mark.parametrize("seed", often(6, range(400, 412)))
+@pytest.mark.parametrize("seed", often(3, range(400, 412)))
 def test_reads_and_writes_are_priced_apart(seed: int, model: str) -> None:
     """Flow by flow, over every candidate size (of exact: every size) and order."""
     layer, arch, formats = small_case(seed, "64 bit" if model == "full" else "1 bit")
@@ -105,7 +105,7 @@ def test_reads_and_writes_are_priced_apart(seed: int, model: str) -> None:
 SPLIT_ENERGIES = ("sram.input.energy", "sram.weight.energy", "sram.output.energy")
 
 
-@pytest.mark.parametrize("seed", often(6, range(200, 224)))
+@pytest.mark.parametrize("seed", often(3, range(200, 224)))
 def test_the_least_energy_is_found(seed: int) -> None:
     """Priced by the scalar model, over every order and tile size."""
     layer, arch, formats = small_case(seed, "1 bit")
@@ -129,7 +129,7 @@ def simulated(layer, arch, formats) -> dict[Mapping, LayerResult]:
     }
 
 
-@pytest.mark.parametrize("seed", often(12, range(400, 640)))
+@pytest.mark.parametrize("seed", often(6, range(400, 640)))
 def test_no_mapping_at_all_is_simulated_faster(seed: int) -> None:
     """Every order and tile size, with and without bursts, one slot and two; so for energy x delay.
 
@@ -181,7 +181,7 @@ def test_constraints_hold_where_cycles_count(seed: int) -> None:
     assert found.cost == allowed[found.mapping] == min(allowed.values())
 
 
-@pytest.mark.parametrize("seed", often(6, range(700, 730)))
+@pytest.mark.parametrize("seed", often(3, range(700, 730)))
 @pytest.mark.parametrize("objective", ["dram", "energy"])
 def test_of_equal_mappings_the_faster_wins(seed: int, objective: str) -> None:
     layer, arch, formats = small_case(seed, "1 bit")

@@ -73,7 +73,7 @@ def test_the_exact_models_prices_are_the_mappers(seed: int, objective: str) -> N
         check(stored(layer, arch), arch, mapping, formats)  # legal
 
 
-@pytest.mark.parametrize("seed", often(3, range(6)))
+@pytest.mark.parametrize("seed", often(2, range(6)))
 def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> None:
     rng, layer, arch = case(seed + 50)
     layer = random_layer(rng, 3)
@@ -101,7 +101,7 @@ def test_the_papers_prices_are_the_least_over_sizes_and_orders(seed: int) -> Non
         assert found == pytest.approx(least, rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", often(3, range(6)))
+@pytest.mark.parametrize("seed", often(2, range(6)))
 def test_a_pools_prices_are_the_simulators(seed: int) -> None:
     rng, layer, arch = case(seed + 100)
     arch = priced_apart(arch, seed)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, PEArray
 from bfpsim.mapping.closed.array import (
     WHOLE,
     axis_sums,
@@ -31,6 +31,7 @@ from bfpsim.mapping.closed.exact import (
 from bfpsim.mapping.closed.grid import Grid, leaves_of
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.constraints import FREE, Constraints
+from bfpsim.mapping.nest import MappingError
 from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
@@ -61,19 +62,44 @@ def candidate_sizes(
     objective: "dram" ignores what the PE array costs; where its axes fuse several of N, P and Q,
         the other objectives keep every size of those.
     """
-    every = constraints.sizes(layer)
+    every = allowed_sizes(layer, arch, constraints)
     array_counts = objective != "dram"
     costs = [_Costs(layer, arch, each, every, array_counts) for each in formats]
     found = {}
     for dim, sizes in every.items():
-        fused = any(dim in axis.dim and len(axis.dim) > 1 for axis in arch.pe_array.axes)
-        if array_counts and fused and dim in "NPQ":
+        if array_counts and dim in "NPQ" and is_fused(arch.pe_array, dim):
             found[dim] = sizes
         else:
             trips = -(-layer.dims[dim] // sizes)
             rows = np.concatenate([each.of(dim) for each in costs], axis=1)
             found[dim] = sizes[undominated(trips, rows)]
     return found
+
+
+def allowed_sizes(layer: ConvLayer, arch: Arch, constraints: Constraints) -> dict[str, Vector]:
+    """The tile sizes that constraints and the array allow, by dimension of `DIMS`, ascending.
+
+    An axis with `over` takes its `dim` whole. Raises MappingError as `Constraints.sizes`, or where
+    no constraint allows that.
+    """
+    sizes = constraints.sizes(layer)
+    for axis in arch.pe_array.axes:
+        for dim in axis.dim if axis.over is not None else "":
+            if dim not in sizes:
+                continue
+            sizes[dim] = sizes[dim][sizes[dim] == layer.dims[dim]]
+            if not len(sizes[dim]):
+                raise MappingError(
+                    f"{layer.name}: {constraints} leaves no whole {dim}; allowed: tile "
+                    f"{dim}={layer.dims[dim]}, because an axis of {arch.name} takes {dim} whole"
+                )
+    return sizes
+
+
+def is_fused(array: PEArray, dim: str) -> bool:
+    """Whether lanes unroll a dimension together with others, so that its cycles are no factor."""
+    unrolled = [own for axis in array.axes for own in (axis.dim, axis.over) if own is not None]
+    return any(dim in own and len(own) > 1 for own in unrolled)
 
 
 def undominated(trips: Vector, costs: Vector) -> NDArray[np.bool_]:

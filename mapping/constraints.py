@@ -33,6 +33,11 @@ class Constraints:
     max_tile: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.order is not None and not isinstance(self.order, str):
+            raise MappingError(f"order={self.order!r}; allowed: a str such as 'KPQC', or None")
+        for name, sizes in (("tile", self.tile), ("max_tile", self.max_tile)):
+            if not isinstance(sizes, dict):
+                raise MappingError(f"{name}={sizes!r}; allowed: a dict of sizes by dimension")
         for dim in self.order or "":
             _check_dim(dim, f"order={self.order!r}")
         if len(set(self.order or "")) != len(self.order or ""):

@@ -198,6 +198,19 @@ def with_insides(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerF
     return mapping if whole is None else whole
 
 
+def no_insides(layer: ConvLayer, arch: Arch) -> str:
+    """What an error says where no tiles fit the levels inside SRAM."""
+    levels = ", ".join(
+        f"{name} {buffer.usable_bits} bit"
+        for level in arch.levels[2:]
+        for name, buffer in {level.memories[t]: own for t, own in level.buffers.items()}.items()
+    )
+    return (
+        f"{layer.name}: no tile fits the levels inside SRAM of {arch.name}, usable: {levels}; "
+        "allowed: levels that hold one element of each of their tensors, and a whole block of O"
+    )
+
+
 class _Priced(NamedTuple):
     """Tile sizes of a level, orders, and by both the cost and what decides between equal ones.
 

@@ -18,7 +18,7 @@ from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.energy import written
-from bfpsim.mapping.inner import InnerMapper
+from bfpsim.mapping.inner import InnerMapper, no_insides
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.objective import Objective
@@ -240,7 +240,7 @@ def _least_inside(
         best.sort(key=lambda found: found.cost)
         del best[count:]
     if not best:
-        raise MappingError(f"{kept.name}: no tile fits the levels inside SRAM of {arch.name}")
+        raise MappingError(no_insides(kept, arch))
     return best
 
 

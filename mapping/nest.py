@@ -50,6 +50,11 @@ class Mapping:
     inner: dict[str, Mapping] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, part, kind in (
+            ("order", self.order, str), ("tile", self.tile, dict), ("inner", self.inner, dict),
+        ):  # fmt: skip
+            if not isinstance(part, kind):
+                raise MappingError(f"{name}={part!r}; allowed: a {kind.__name__}")
         for dim in self.order:
             _known(dim, f"order={self.order!r}")
         if len(set(self.order)) != len(self.order):

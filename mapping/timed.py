@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
-from bfpsim.mapping.candidates import candidate_sizes
+from bfpsim.mapping.candidates import allowed_sizes, candidate_sizes
 from bfpsim.mapping.closed.cycles import Edges, least_cycles
 from bfpsim.mapping.closed.exact import whole_blocks
 from bfpsim.mapping.closed.grid import Grid, Sizes
 from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.constraints import FREE, Constraints
-from bfpsim.mapping.inner import InnerMapper
+from bfpsim.mapping.inner import InnerMapper, no_insides
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Tensor
 from bfpsim.mapping.padded import LeastPadding
 from bfpsim.mapping.runs import Run, run_of
@@ -65,9 +65,6 @@ class Bound(NamedTuple):
 _NEVER = 1 << 62
 """Cycles of a tiling that is not legal under an order."""
 
-NOTHING = Bound(0, 0, 0.0)
-"""What no level inside SRAM costs."""
-
 Aim = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
 """Cost and tie-breaks of cycles, bits and energy; each grows with all three."""
 
@@ -90,7 +87,6 @@ def _product(cycles: Any, bits: Any, pj: Any) -> tuple[Any, Any, Any]:
 class Tilings:
     """Legal tilings of a grid under some orders, one order after the other, and their bounds.
 
-    least_inside: what the levels inside SRAM cost at least, under any of them
     steps: of each; bound: of each
     """
 
@@ -102,7 +98,6 @@ class Tilings:
         orders: Sequence[str],
         edges: Edges,
         padding: Callable[[Grid, str], dict[Tensor, Any]],
-        least_inside: Bound,
     ) -> None:
         self._dims, self._orders = layer.dims, orders
         self._grid = grid
@@ -117,9 +112,9 @@ class Tilings:
             bits = sum(payload.values()) + sum(padded.values())
             cycles = least_cycles(layer, arch, grid, order, payload, padded, edges)
             each = (
-                np.where(own, np.maximum(cycles, least_inside.cycles), _NEVER),
+                np.where(own, cycles, _NEVER),
                 bits,
-                _least_pj(grid, arch, bits, order) + least_inside.pj,
+                _least_pj(grid, arch, bits, order),
             )
             bounds.append([np.broadcast_to(own, legal.shape)[legal] for own in each])
         self.bound = Bound(*(np.concatenate(own) for own in zip(*bounds, strict=True)))
@@ -178,18 +173,12 @@ class Timetable:
     ) -> None:
         self._of = (layer, arch, formats)
         self._orders = orders
-        self._allowed = constraints.sizes(layer)
+        self._allowed = allowed_sizes(layer, arch, constraints)
         sizes = candidate_sizes(layer, arch, [formats], "latency", constraints)
         self._padding = LeastPadding(layer, arch, formats)
         self._inner = InnerMapper(arch, formats) if len(arch.levels) > 2 else None
-        self._inside = NOTHING
-        if self._inner is not None:
-            cycles, pj = (self._inner.least(layer, each) for each in ("latency", "energy"))
-            self._inside = Bound(int(cycles), 0, pj * (1 - _ROUNDING))
         grid, ends = Grid(*self._of, sizes), Edges.of_classes(*self._of, sizes)
-        self._classes = Tilings(
-            layer, arch, grid, orders, ends, self._padding.of_classes, self._inside
-        )
+        self._classes = Tilings(layer, arch, grid, orders, ends, self._padding.of_classes)
         if not len(self._classes):
             raise MappingError(constraints.shortage(grid, layer, formats))
         self._runs: dict[Mapping, tuple[Mapping, Run] | None] = {}
@@ -219,6 +208,9 @@ class Timetable:
         self, aim: Aim, count: int, known_first: Sequence[Mapping] = ()
     ) -> tuple[list[tuple[Any, Mapping]], Any]:
         """The best runs as (cost and tie-breaks, mapping), and a bound of the cost of all others.
+
+        With levels inside SRAM that is the least bound of any tiling, tried ones too, because other
+        insides of these might be faster.
 
         Of equal runs the first in the order of bounds stays.
         known_first: whole mappings to begin with
@@ -256,13 +248,14 @@ class Timetable:
         number = 0
         alone = 1 + self._count // _AS_LONG
         of_class = next(classes, None)
+        every = None if self._inner is None or of_class is None else of_class[0][0]
         while points or of_class is not None:
             of_point = bool(points) and (of_class is None or points[0][0] <= of_class[0])
             least = points[0][0] if of_point else of_class[0]  # type: ignore[index]
             if limit is not None and least >= limit:
-                return found, limit[0]
+                return found, limit[0] if every is None else min(every, limit[0])
             if len(known) >= self._most_runs and found:
-                return found, least[0]
+                return found, least[0] if every is None else min(every, least[0])
             if of_point:
                 run(heappop(points)[2])
                 continue
@@ -280,8 +273,8 @@ class Timetable:
                     heappush(points, (cost, number, tilings.mapping(place)))
                     number += 1
         if not found:
-            raise MappingError(self._of[0].name + ": no tile fits the levels inside SRAM")
-        return found, found[-1][0][0]
+            raise MappingError(no_insides(*self._of[:2]))
+        return found, found[-1][0][0] if every is None else min(every, found[-1][0][0])
 
     def front(self, least: Mapping) -> list[tuple[Mapping, int, int, bool]]:
         """Mappings, DRAM bits and cycles of which no other has fewer of one and no more of both.
@@ -311,7 +304,7 @@ class Timetable:
         for mapping in (least, self.best(latency, 1)[0][0][1]):
             run(mapping)
         opened: set[tuple[object, ...]] = set()
-        proven = True
+        proven = self._inner is None  # other insides might be faster
         for _, at in self._ascending(self._classes, _product):
             bound = self._classes.bound
             if beaten(bound.cycles[at], bound.bits[at]):
@@ -366,7 +359,7 @@ class Timetable:
         layer, arch, _ = self._of
         for part in _parts(sizes):
             grid, ends = Grid(*self._of, part), Edges.of(*self._of, part)
-            tilings = Tilings(layer, arch, grid, (order,), ends, self._padding.of, self._inside)
+            tilings = Tilings(layer, arch, grid, (order,), ends, self._padding.of)
             if len(tilings):
                 yield tilings
 

@@ -1,7 +1,7 @@
 """The mapper inside SRAM against every way to cut the levels there."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import permutations, product
 
 import numpy as np
@@ -10,11 +10,15 @@ import pytest
 from bfpsim.arch import Arch
 from bfpsim.mapping.closed.level_grid import LevelGrid
 from bfpsim.mapping.closed.levels import inner_counts
+from bfpsim.mapping.constraints import Constraints
 from bfpsim.mapping.counts import energy_pj
 from bfpsim.mapping.fit import check, check_output_blocks
 from bfpsim.mapping.inner import InnerMapper
+from bfpsim.mapping.mapper import best_mappings, find_mapping
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping, MappingError, Nest, make_nest
-from bfpsim.quant.formats import LayerFormats
+from bfpsim.mapping.objective import Objective
+from bfpsim.quant.formats import LayerFormats, Plain
+from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
 from tests.long import often
@@ -166,3 +170,70 @@ def test_two_levels_are_cut_at_the_least_energy(seed: int) -> None:
     assert inside_pj(nest, arch, formats) == pytest.approx(got.cost)
     assert got.cost == pytest.approx(min(whole))
     assert got.bound <= got.cost * (1 + 1e-9)
+
+
+def made(**parts: object) -> Arch:
+    base = {
+        "name": "made",
+        "clock": "500 MHz",
+        "dram": {"bandwidth": "6.4 GB/s", "latency": "100 ns", "burst": "32 B"},
+        "sram": {"capacity": "24 KiB", "width": "128 bit"},
+    }
+    return Arch.model_validate(base | parts)
+
+
+@pytest.mark.parametrize("objective", ["dram", "energy", "latency", "edp"])
+@pytest.mark.parametrize(("dim", "over"), [("P", "K"), ("C", "K"), ("R", "PQ")])
+def test_what_an_axis_takes_whole_is_not_cut(dim: str, over: str, objective: Objective) -> None:
+    array = {
+        "axes": [{"size": 12, "dim": dim, "over": over}],
+        "stationary": "weight",
+        "mac_bits": 8,
+        "accumulator_bits": 32,
+    }
+    arch, formats = made(pe_array=array), LayerFormats.uniform(Plain(8))
+    layer = ConvLayer("conv", K=24, C=16, P=14, Q=14, R=3, S=3, padding=1)
+    check(layer, arch, find_mapping(layer, arch, formats, objective=objective), formats)
+    if dim in "PC":
+        with pytest.raises(MappingError, match=f"because an axis of made takes {dim} whole"):
+            find_mapping(layer, arch, formats, constraints=Constraints(max_tile={dim: 2}))
+
+
+def test_fewest_cycles_are_not_called_proven_where_other_insides_are_faster() -> None:
+    levels = [
+        {"name": "l0", "tensors": ["W"], "capacity": "30000 bit", "ports": {"write": "1 bit"}},
+        {"name": "l1", "tensors": ["I", "W"], "capacity": "400 bit", "ports": {"write": "13 bit"}},
+    ]
+    array = {"axes": [{"size": 1, "dim": "G"}], "stationary": "weight"}
+    arch = made(levels=levels, pe_array=array | {"mac_bits": 3, "accumulator_bits": 16})
+    formats = LayerFormats.uniform(Plain(8))
+    layer = ConvLayer("l", G=2, K=2, C=2, P=1, Q=1, R=3, S=2)
+    (found,) = best_mappings(layer, arch, formats, 1, "latency")
+    other = simulate(layer, arch, Mapping(inner={"l0": Mapping("G", {"G": 1})}), formats)
+    assert found.bound <= other.cycles
+    assert found.cost == simulate(layer, arch, found.mapping, formats).cycles
+
+
+def test_an_error_names_the_levels_that_are_short() -> None:
+    levels = [{"name": "acc", "tensors": ["O"], "capacity": "8 bit"}]
+    array = {"axes": [{"size": 4, "dim": "C"}], "stationary": "weight"}
+    arch = made(levels=levels, pe_array=array | {"mac_bits": 8, "accumulator_bits": 32})
+    layer = ConvLayer("conv", K=2, C=2, P=1, Q=1)
+    for objective in ("dram", "latency"):
+        with pytest.raises(MappingError, match="usable: acc 8 bit; allowed: levels that hold one"):
+            find_mapping(layer, arch, LayerFormats.uniform(Plain(8)), objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (lambda: Mapping(inner=5), "inner=5; allowed: a dict"),
+        (lambda: Mapping(tile=None), "tile=None; allowed: a dict"),
+        (lambda: Mapping(["K"]), "order=\\['K'\\]; allowed: a str"),
+        (lambda: Constraints(tile=5), "tile=5; allowed: a dict"),
+        (lambda: Constraints(order=["K", "C"]), "order=\\['K', 'C'\\]; allowed: a str"),
+    ],
+)
+def test_parts_of_another_type_are_refused(make: Callable[[], object], wrong: str) -> None:
+    with pytest.raises(MappingError, match=wrong):
+        make()

@@ -626,6 +626,11 @@ class Arch(Section):
         given = (self.pe_array.mac_energy, self.dram.background, *leakage)
         return any(own is not None for own in given)
 
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Names of the levels between SRAM and the array, registers too, outermost first."""
+        return tuple(level.name for level in self.levels[2:])
+
     def holder(self, tensor: Tensor) -> Level:
         """The innermost level that holds a tensor: the array's own."""
         return next(level for level in reversed(self.levels) if level.holds(tensor))

@@ -98,7 +98,7 @@ def load_mappings(
     """
     file, network, arch = str(path), load_workload(network), load_arch(arch)
     by_name = {layer.name: layer for layer in network.layers}
-    levels = [level.name for level in arch.levels[2:]]
+    levels = arch.inside
     found = {}
     for name, part in _entries(file, (), _read(file, path), "layers").items():
         layer = by_name.get(name)

@@ -90,7 +90,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     Raises MappingError if the mapping does not suit the layer, an O tile cuts a block, or the
     resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
-    nest = make_nest(layer, mapping, [level.name for level in arch.levels[2:]])
+    nest = make_nest(layer, mapping, arch.inside)
     check_all_blocks(nest, arch, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
@@ -177,7 +177,7 @@ def _fits(
     }
     smaller = Mapping(order, mapping.tile | {dim: size}, cut)
     try:
-        nest = make_nest(layer, smaller, [level.name for level in arch.levels[2:]])
+        nest = make_nest(layer, smaller, arch.inside)
         check_all_blocks(nest, arch, formats)
         _check_inner_levels(nest, arch, formats)
     except MappingError:

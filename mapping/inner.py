@@ -165,13 +165,8 @@ class _Cycles:
         along, waited = dict(self.along), dict(self.waited)
         for own in moved:
             if own.width is not None:
-                ports, port = (
-                    waited if own.waits else along,
-                    (
-                        own.level.memories[own.tensor],
-                        own.direction,
-                    ),
-                )
+                ports = waited if own.waits else along
+                port = own.level.memories[own.tensor], own.direction
                 ports[port] = ports.get(port, 0.0) + own.bits / own.width
         return along, waited
 
@@ -251,16 +246,10 @@ class InnerMapper:
         aim: _Aim = _Energy(0.0) if objective == "energy" else _Cycles({}, {})
         return self._best((outside,), aim, most)
 
-    def least(self, layer: ConvLayer, objective: Objective) -> float:
-        """What no mapping of a layer goes below inside SRAM, were SRAM large enough for it."""
-        return self._least_of(layer, _Energy(0.0) if objective == "energy" else _Cycles({}, {}))
-
-    def least_pj(self, layer: ConvLayer, tensor: Tensor) -> float:
-        """The same of the energy of one tensor alone [pJ]."""
-        return self._least_of(layer, _Energy(0.0, (tensor,)))
-
-    def _least_of(self, layer: ConvLayer, aim: _Aim) -> float:
+    def least_pj(self, layer: ConvLayer, tensors: Sequence[Tensor] = TENSORS) -> float:
+        """Energy of tensors inside SRAM that no mapping goes below, were SRAM large enough [pJ]."""
         roomy = InnerMapper(self._arch, self._formats, roomy=True)
+        aim = _Energy(0.0, tensors)
         found = roomy._best((make_nest(layer, Mapping()),), aim, _TRIED)
         return 0.0 if found is None else found.bound
 
@@ -283,8 +272,7 @@ class InnerMapper:
 
     def _cycles(self, layer: ConvLayer, mapping: Mapping) -> int:
         """How long all steps of SRAM last together."""
-        names = [level.name for level in self._arch.levels[2:]]
-        nest = make_nest(layer, mapping, names)
+        nest = make_nest(layer, mapping, self._arch.inside)
         return int(inside(nest, self._arch, self._formats).lasting.sum())
 
     def _best(self, nests: tuple[Nest, ...], aim: _Aim, most: int) -> Inner | None:

@@ -17,7 +17,6 @@ from bfpsim.mapping.candidates import grid_of
 from bfpsim.mapping.closed.exact import recurs
 from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.constraints import FREE, Constraints
-from bfpsim.mapping.energy import written
 from bfpsim.mapping.inner import InnerMapper, no_insides
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
@@ -218,7 +217,7 @@ def _least_inside(
     insides of any mapping cost.
     """
     paddings, inner = _Paddings(arch, formats), InnerMapper(arch, formats)
-    floor = inner.least(kept, "energy") if objective == "energy" else 0.0
+    floor = inner.least_pj(kept) if objective == "energy" else 0.0
     best: list[Choice] = []
     for mapping, cost, padded in candidates.ascending(None):
         limit = best[-1].cost if len(best) == count else math.inf
@@ -289,8 +288,7 @@ class _Candidates:
         self._outer = np.concatenate([sum(bits.values())[legal] for bits in outer])
         self._rest: NDArray[Any] = np.zeros(0)  # energy of the level inside
         if objective == "energy":
-            each = zip(self._orders, outer, strict=True)
-            self._rest = np.concatenate([self._inner_pj(*own)[legal] for own in each])
+            self._rest = np.concatenate([self._inner_pj(own)[legal] for own in self._orders])
 
     def ascending(self, count: int | None) -> Iterator[tuple[Mapping, float, Padded]]:
         """(mapping, exact cost, cost with padding), best first, each mapping once."""
@@ -327,22 +325,12 @@ class _Candidates:
     def _padded(self, index: int) -> Padded:
         return lambda padding, writes: self._cost(index, padding, writes)
 
-    def _inner_pj(self, order: str, outer: dict[Tensor, Any]) -> NDArray[np.float64]:
-        """Energy of SRAM, and what writing to DRAM costs above reading.
-
-        Of SRAM that is DMA's side alone, where levels inside stand between it and the array.
-        """
-        dram, sram, *inside_sram = self._arch.levels
-        if inside_sram:
-            spilled = self._grid.spilled_elements(order) * self._arch.pe_array.accumulator_bits
-            above = dram.pj("O", 0, spilled + self._grid.results_bits)
-            return np.asarray(above + self._grid.buffer_pj(order))
-        inner = self._grid.inner_bits(outer)
-        outside, inside = written(outer, inner, self._grid.results_bits)
-        energy: NDArray[np.float64] = np.zeros(1) + dram.pj("O", 0, outside["O"])
-        for tensor, bits in inner.items():
-            energy = energy + sram.pj(tensor, bits, inside[tensor])
-        return energy
+    def _inner_pj(self, order: str) -> NDArray[np.float64]:
+        """Energy of SRAM, and what writing to DRAM costs above reading."""
+        grid = self._grid
+        spilled = grid.spilled_elements(order) * self._arch.pe_array.accumulator_bits
+        above = self._arch.levels[0].pj("O", 0, spilled + grid.results_bits)
+        return np.asarray(above + grid.buffer_pj(order))
 
     def _mapping(self, rank: int, place: int) -> Mapping:
         sizes = dict(zip(DIMS, self._grid.tile(self._places[place]), strict=True))

@@ -41,7 +41,7 @@ class Run:
 
 def run_of(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Run:
     """The run of a legal mapping of a layer as stored."""
-    nest = make_nest(layer, mapping, [level.name for level in arch.levels[2:]])
+    nest = make_nest(layer, mapping, arch.inside)
     if computes_alone(arch):
         visits, stays = stays_of(nest, arch, formats)
         schedule = Schedule.of_nest(nest, stays, visits, arch, formats)

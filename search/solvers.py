@@ -50,7 +50,7 @@ def compare_solvers(
     arch = load_arch(arch)
     formats = layer_formats(formats)
 
-    inside = ", ".join(level.name for level in arch.levels[2:])
+    inside = ", ".join(arch.inside)
     other = [method for method in methods if method != "enumerate"]
     if inside and other:
         raise ArchError(

@@ -124,7 +124,9 @@ def _least_inside(
     widths = [each.I.mantissa_bits for each in ends]
     few = sorted({min(widths), max(widths)})
     mappers = [InnerMapper(arch, LayerFormats.uniform(Plain(bits))) for bits in few]
-    return {t: np.interp(widths, few, [own.least_pj(layer, t) for own in mappers]) for t in TENSORS}
+    return {
+        t: np.interp(widths, few, [own.least_pj(layer, (t,)) for own in mappers]) for t in TENSORS
+    }
 
 
 class _Tilings(NamedTuple):
@@ -312,7 +314,7 @@ def pool_costs(
     by_passes = _by_passes(arch, formats) if objective == "latency" else {}
     busy = {n: np.empty(len(mappings)) for n in by_passes}
     for column, mapping in enumerate(mappings):
-        nest = make_nest(kept, mapping, [level.name for level in arch.levels[2:]])
+        nest = make_nest(kept, mapping, arch.inside)
         for row, fmt in enumerate(formats):
             uniform = LayerFormats.uniform(fmt)
             counts = nest_counts(nest, arch, uniform, _EFFECTS[model])

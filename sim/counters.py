@@ -21,6 +21,10 @@ class Counters:
     def __getitem__(self, name: Hashable) -> int:
         return self._values[self._place[name]]
 
+    def at(self, moment: Moment, name: Hashable) -> int:
+        """A counter as it was at a moment."""
+        return moment[self._place[name]]
+
     def add(self, name: Hashable, amount: int) -> None:
         """Count `amount` more."""
         self._values[self._place[name]] += amount

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-Unit = Literal["dram", "dma I", "dma W", "dma O", "array"]
-Activity = Literal["read", "write", "compute", "wait I", "wait W", "wait O"]
-Stream = Tensor | Literal["steps"]
+Unit = Literal["dram", "dma I", "dma W", "dma O", "dma V", "array", "vector"]
+Activity = Literal["read", "write", "compute", "wait I", "wait W", "wait O", "wait V"]
+Stream = Tensor | Literal["V", "steps"]
 """What `Slice.tile` numbers: a tensor's tiles in the order they come, or the nest's steps."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
-STREAMS: tuple[Stream, ...] = ("I", "W", "O", "steps")
+STREAMS: tuple[Stream, ...] = ("I", "W", "O", "V", "steps")
 _UNIT = {unit: number for number, unit in enumerate(UNITS)}
 _ACTIVITY = {activity: number for number, activity in enumerate(ACTIVITIES)}
 _STREAM = {stream: number for number, stream in enumerate(STREAMS)}
@@ -124,7 +124,7 @@ class Timeline:
             for time in range(1, repeat.times + 1):
                 shift = np.zeros((len(STREAMS), _CELLS), np.int64)
                 shift[:, [_START, _END]] = time * repeat.cycles
-                shift[:, _TILE] = [time * repeat.tiles[stream] for stream in STREAMS]
+                shift[:, _TILE] = [time * repeat.tiles.get(stream, 0) for stream in STREAMS]
                 for block in blocks:
                     yield block + shift[block[:, _STREAM_CELL]]
         yield self._table(at, end)

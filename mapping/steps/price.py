@@ -6,7 +6,7 @@ kind if they have the same price.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress, repeat
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -101,9 +101,17 @@ class Streams:
     flows: tuple[Flow, ...]
 
 
-def streams_of(nest: Nest, arch: Arch, formats: LayerFormats) -> Streams:
-    """Price the tiles of every tensor, and the steps."""
+def streams_of(
+    nest: Nest, arch: Arch, formats: LayerFormats, still: Collection[Tensor] = ()
+) -> Streams:
+    """Price the tiles of every tensor, and the steps.
+
+    still: tensors that lie in SRAM as wholes, so that none of their tiles arrives or leaves
+    """
     visits, stays = stays_of(nest, arch, formats)
+    for tensor in still:
+        prices = tuple(Stay(stay.held, Moved(), Moved()) for stay in stays[tensor].prices)
+        stays[tensor] = Priced(stays[tensor].kinds, prices)
     steps, flows = _steps(visits, stays, nest, arch, formats)
     return Streams(stays, steps, flows)
 
@@ -117,7 +125,7 @@ def stays_of(
         weight_tiles(nest),
         output_tiles(nest),
     )
-    result = _transfers(
+    result = box_transfers(
         outputs.resident, ActivationLayout(nest.layer.output_shape, formats.O), formats.O, arch
     )
     stays: dict[Tensor, Priced[Stay]] = {
@@ -131,7 +139,9 @@ def stays_of(
 def _input_stays(tiles: InputTiles, nest: Nest, arch: Arch, formats: LayerFormats) -> Priced[Stay]:
     layout = ActivationLayout(nest.layer.input_shape, formats.I)
     mantissa, exponent = box_bits(tiles.resident, formats.I)
-    return _stays(mantissa + exponent, arrives=_transfers(tiles.fetched, layout, formats.I, arch))
+    return stays_from(
+        mantissa + exponent, arrives=box_transfers(tiles.fetched, layout, formats.I, arch)
+    )
 
 
 def _weight_stays(
@@ -157,7 +167,7 @@ def _weight_stays(
             of_runs = padding(layout, [(c,) for c in ranges], of_box, place, burst)
             np.add.at(padded, owner, of_runs)
         arrives[3] = padded[number]
-    return _stays(mantissa + exponent, arrives=arrives)
+    return stays_from(mantissa + exponent, arrives=arrives)
 
 
 def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch) -> Priced[Stay]:
@@ -173,7 +183,7 @@ def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch)
     if sums_lie_outside(nest, arch):
         held = np.maximum(held, elements * accumulator.mantissa_bits)
     if tiles.finished.all():  # so no visit resumes another
-        return _stays(held, (None,) * 4, result)
+        return stays_from(held, (None,) * 4, result)
     layout = ActivationLayout(nest.layer.output_shape, accumulator)
     sums[3] = _padding(tiles.resident, layout, arch.dram.burst)
     arrives = [None if own is None else np.where(tiles.resumed, own, 0) for own in sums]
@@ -181,13 +191,16 @@ def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch)
         np.where(tiles.finished, 0 if own is None else own, 0 if other is None else other)
         for own, other in zip(result, sums, strict=True)
     ]
-    return _stays(held, arrives, leaves)
+    return stays_from(held, arrives, leaves)
 
 
-def _stays(
+def stays_from(
     held: Vector, arrives: Sequence[Vector | None], leaves: Sequence[Vector | None] = (None,) * 4
 ) -> Priced[Stay]:
-    """arrives, leaves: bits of each tile by kind; None where no tile has any"""
+    """Price tiles by what they hold, and what arrives and leaves with each.
+
+    arrives, leaves: bits of each tile by kind; None where no tile has any
+    """
     every = (held, *arrives, *leaves)
     columns = [column for column in every if column is not None]
     firsts, kinds = distinct(columns)
@@ -197,8 +210,8 @@ def _stays(
     return Priced(kinds, tuple(prices))
 
 
-def _transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> Transfers:
-    """Bits of moving each box, by kind."""
+def box_transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> Transfers:
+    """Bits of moving each box between DRAM and SRAM, by kind."""
     mantissa, exponent = box_bits(boxes, fmt)
     padded = _padding(boxes, layout, arch.dram.burst)
     return mantissa, exponent, None, padded

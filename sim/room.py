@@ -1,0 +1,75 @@
+"""Room in SRAM: who holds how many bits of it, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import simpy
+
+Owner = tuple[str, str]
+"""An operation and the name of one of its streams; or an activation that stays, and nothing."""
+
+
+class Change(NamedTuple):
+    """At a cycle, an owner takes bits of a memory, or gives them back (fewer than 0)."""
+
+    cycle: int
+    memory: str
+    owner: Owner
+    bits: int
+
+
+class Room:
+    """Bits of SRAM's memories. Holding more than there is, is a defect of the model: it raises.
+
+    capacities: by memory [bit]
+    cycle: tells the time
+    """
+
+    def __init__(
+        self, env: simpy.Environment, capacities: Mapping[str, int], cycle: Callable[[], int]
+    ) -> None:
+        self._env, self._cycle = env, cycle
+        self._free = dict(capacities)
+        self._held: dict[Owner, tuple[str, int]] = {}
+        self._freed: simpy.Event | None = None
+        self.changes: list[Change] = []
+        """Everything that was taken and given back, in order."""
+
+    def has(self, memory: str, bits: int) -> bool:
+        """Whether so many bits are free."""
+        return self._free[memory] >= bits
+
+    def freed(self) -> simpy.Event:
+        """The event of any room coming free."""
+        self._freed = self._freed or self._env.event()
+        return self._freed
+
+    def take(self, memory: str, owner: Owner, bits: int) -> None:
+        """Hold bits."""
+        self._free[memory] -= bits
+        if self._free[memory] < 0:
+            raise RuntimeError(f"{memory} is short by {-self._free[memory]} bit for {owner}")
+        self._held[owner] = memory, bits
+        self.changes.append(Change(self._cycle(), memory, owner, bits))
+
+    def give(self, owner: Owner) -> None:
+        """Hold them no longer."""
+        memory, bits = self._held.pop(owner)
+        self._free[memory] += bits
+        self.changes.append(Change(self._cycle(), memory, owner, -bits))
+        if self._freed is not None:
+            event, self._freed = self._freed, None
+            event.succeed()
+
+    def hand_over(self, owner: Owner, heir: Owner) -> None:
+        """What an owner holds is another's from now on."""
+        memory, bits = self._held.pop(owner)
+        self._held[heir] = memory, bits
+        now = self._cycle()
+        self.changes += [Change(now, memory, owner, -bits), Change(now, memory, heir, bits)]
+
+    def holds(self, owner: Owner) -> bool:
+        """Whether an owner holds any."""
+        return owner in self._held

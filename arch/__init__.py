@@ -27,6 +27,8 @@ from bfpsim.arch.spec import (
     Sram,
     Stationary,
     Tensor,
+    Traffic,
+    Vector,
 )
 
 __all__ = [
@@ -47,6 +49,8 @@ __all__ = [
     "Sram",
     "Stationary",
     "Tensor",
+    "Traffic",
+    "Vector",
     "dump_arch",
     "json_schema",
     "load_arch",

@@ -29,6 +29,8 @@ from bfpsim.arch import cacti, units
 from bfpsim.objects import refuse
 
 Tensor = Literal["I", "W", "O"]
+Traffic = Literal["I", "W", "O", "V"]
+"""What moves: the tensors of a product, and V, all that the vector unit reads and writes."""
 Stationary = Literal["weight", "output", "input"]
 
 LEVEL_NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
@@ -38,6 +40,7 @@ REGISTERS = "registers"
 """The name of the level in the PEs."""
 
 _TENSORS: tuple[Tensor, ...] = ("I", "W", "O")
+_TRAFFIC: tuple[Traffic, ...] = (*_TENSORS, "V")
 
 # Each tensor depends on the whole of an axis or on none of it: I and O on N P Q, I and W on
 # C R S (the part of I that R and S reach), W and O on K, and all of them on G.
@@ -462,6 +465,15 @@ class PEArray(Section):
         return math.prod(axis.size for axis in self.axes)
 
 
+class Vector(Section):
+    """The vector unit, which does what is no product, on activations in SRAM."""
+
+    lanes: Count
+    """Operations per cycle, all of one kind."""
+    energy: Annotated[Fraction, _Written(units.MAC_ENERGY)] | None = None
+    """Of an operation; in Python an exact Fraction [pJ]. Without it none."""
+
+
 class Dma(Section):
     """The DMA engines: one per tensor, between DRAM and SRAM."""
 
@@ -489,15 +501,15 @@ class Level:
     name: keys traffic
     buffers: what each tensor lies in; none off chip
     memories: its name: the level's, or one per tensor
-    read_pj, write_pj: energy per bit [pJ/bit]
+    read_pj, write_pj: energy per bit, of V where the vector unit reads and writes [pJ/bit]
     copies: how often each buffer is there: once, or in every PE
     """
 
     name: str
     buffers: Mapping[Tensor, Buffer]
     memories: Mapping[Tensor, str]
-    read_pj: Mapping[Tensor, float]
-    write_pj: Mapping[Tensor, float]
+    read_pj: Mapping[Traffic, float]
+    write_pj: Mapping[Traffic, float]
     copies: int = 1
 
     @property
@@ -543,6 +555,8 @@ class Arch(Section):
     """The processing elements."""
     dma: Dma = Dma()
     """The DMA engine."""
+    vector: Vector | None = None
+    """The vector unit; without it the host does what is no product, free of charge."""
 
     @field_validator("inner")
     @classmethod
@@ -572,7 +586,7 @@ class Arch(Section):
         """The hierarchy, outermost first: `dram:`, `sram:`, what `levels:` lists, registers."""
         names: dict[Tensor, str] = dict.fromkeys(_TENSORS, "DRAM")
         dram = self.dram
-        read, write = (dict.fromkeys(_TENSORS, pj) for pj in (dram.read_pj, dram.write_pj))
+        read, write = (dict.fromkeys(_TRAFFIC, pj) for pj in (dram.read_pj, dram.write_pj))
         levels = [Level("DRAM", {}, names, read, write)]
         sram = {tensor: self.buffer(tensor) for tensor in _TENSORS}
         names = {tensor: "SRAM" if self.shared else f"SRAM {tensor}" for tensor in _TENSORS}
@@ -589,8 +603,11 @@ class Arch(Section):
             }  # fmt: skip
             parts.append((REGISTERS, files, {tensor: f"{REGISTERS} {tensor}" for tensor in files}))
         for name, buffers, memories in parts:
-            read = {tensor: buffer.read_pj for tensor, buffer in buffers.items()}
-            write = {tensor: buffer.write_pj for tensor, buffer in buffers.items()}
+            moved: dict[Traffic, Buffer] = dict(buffers.items())
+            if name == "SRAM":  # the vector unit works on activations
+                moved["V"] = buffers["I"]
+            read = {tensor: buffer.read_pj for tensor, buffer in moved.items()}
+            write = {tensor: buffer.write_pj for tensor, buffer in moved.items()}
             copies = self.pe_array.size if name == REGISTERS else 1
             levels.append(Level(name, buffers, memories, read, write, copies))
         return tuple(levels)
@@ -621,9 +638,10 @@ class Arch(Section):
 
     @property
     def prices_more(self) -> bool:
-        """Whether it prices anything but what moves: multiplications, leakage or background."""
+        """Whether it prices anything but what moves: operations, leakage or background."""
         leakage = [memory.leakage for memory in self.memories.values()]
-        given = (self.pe_array.mac_energy, self.dram.background, *leakage)
+        lanes = None if self.vector is None else self.vector.energy
+        given = (self.pe_array.mac_energy, lanes, self.dram.background, *leakage)
         return any(own is not None for own in given)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from bfpsim.mapping.nest import Tensor
+from bfpsim.arch import Traffic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +31,13 @@ KINDS: tuple[Kind, ...] = ("mantissa", "exponent", "psum", "burst")
 
 
 class Flow(NamedTuple):
-    """One row's key: at the level of a name, `tensor` (I, W, O) in `direction` (read, write)."""
+    """One row's key: at the level of a name, `tensor` (I, W, O, V) in `direction` (read, write).
+
+    V is what the vector unit reads and writes, in I's buffer if there are several.
+    """
 
     level: str
-    tensor: Tensor
+    tensor: Traffic
     direction: Direction
     kind: Kind
 
@@ -45,7 +48,7 @@ class Counts(dict[Flow, Fraction | int]):
     def add(
         self,
         level: str,
-        tensor: Tensor,
+        tensor: Traffic,
         direction: Direction,
         kind: Kind,
         bits: Fraction | int,
@@ -67,7 +70,7 @@ class Counts(dict[Flow, Fraction | int]):
     def total(
         self,
         level: str | None = None,
-        tensor: Tensor | None = None,
+        tensor: Traffic | None = None,
         direction: Direction | None = None,
         kind: Kind | None = None,
     ) -> Fraction | int:
@@ -81,13 +84,13 @@ class Counts(dict[Flow, Fraction | int]):
 
 
 def ordered(counts: Mapping[Flow, Fraction | int], arch: Arch) -> list[Flow]:
-    """The flows, outer levels before inner ones, then I W O, read before write, then by kind."""
+    """The flows, outer levels before inner ones, then I W O V, read before write, then by kind."""
     names = [level.name for level in arch.levels]
     return sorted(
         counts,
         key=lambda flow: (
             names.index(flow.level),
-            "IWO".index(flow.tensor),
+            "IWOV".index(flow.tensor),
             ("read", "write").index(flow.direction),
             KINDS.index(flow.kind),
         ),

@@ -1,4 +1,5 @@
-"""What the energy of a run is made of: what moves, multiplications, leakage, DRAM background.
+"""What the energy of a run is made of: what moves, multiplications, operations of the vector
+unit, leakage, DRAM background.
 
 What moves is Eq. 8 of BitQ; everything else is zero unless the architecture prices it.
 """
@@ -29,12 +30,13 @@ _DIRECTIONS: tuple[Direction, ...] = ("read", "write")
 class Part(NamedTuple):
     """One part of a run's energy.
 
-    part: "movement" of bits, "macs", "leakage" of a memory, "background" of the DRAM device
-    where: the level of movement, the memory, or the PE array
+    part: "movement" of bits, "macs", "vector" operations, "leakage" of a memory, "background" of
+        the DRAM device
+    where: the level of movement, the memory, the PE array, or the vector unit
     direction: of movement: "read" or "write"
     """
 
-    part: Literal["movement", "macs", "leakage", "background"]
+    part: Literal["movement", "macs", "vector", "leakage", "background"]
     where: str
     direction: Literal["read", "write", ""]
     energy_pj: float
@@ -48,12 +50,14 @@ class Work:
     products: passes of a multiplier: multiply-accumulates, times the passes of wide operands
     operand_bits: of the wider significand
     cycles: until the last bit is written
+    vector_operations: of the vector unit's lanes
     """
 
     counts: Counts
     products: int
     operand_bits: int
     cycles: int
+    vector_operations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Energy:
 
     parts: movement by level and direction; and of the rest what the architecture prices
     movement_pj: Eq. 8: the correctly rounded sum of every flow's energy [pJ]
-    all_pj: the same with multiplications, leakage and background [pJ]
+    all_pj: the same with operations, leakage and background [pJ]
     """
 
     parts: tuple[Part, ...]
@@ -106,6 +110,9 @@ def _rest(arch: Arch, layers: Sequence[Work]) -> Iterator[Part]:
     if array.mac_energy is not None:
         macs = sum(layer.products * array.mac_pj(layer.operand_bits) for layer in layers)
         yield Part("macs", "PE array", "", float(macs))
+    if arch.vector is not None and arch.vector.energy is not None:
+        operations = sum(layer.vector_operations for layer in layers)
+        yield Part("vector", "vector unit", "", float(operations * arch.vector.energy))
     seconds = sum(layer.cycles for layer in layers) / arch.clock
     for name, memory in arch.memories.items():
         if memory.leakage is not None:

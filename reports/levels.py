@@ -14,7 +14,7 @@ OUTERMOST, BUFFER = "DRAM", "SRAM"
 """The names in titles and axes of the outermost memory, and of the buffer that is resized."""
 
 _LOOKS = ((BLUE, ""), (ORANGE, "//"), (SKY, ".."), (VERMILION, "\\\\"), (GREY, "xx"))
-_ENERGY = re.compile(r"(?!compulsory_|all_)(.+)(?<!_[IWO])_energy_pj")
+_ENERGY = re.compile(r"(?!compulsory_|all_)(.+)(?<!_[IWOV])_energy_pj")
 _NAMES = {name.lower(): name for name in (OUTERMOST, BUFFER)}
 
 

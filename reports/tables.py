@@ -229,6 +229,7 @@ def arch_table(archs: Iterable[Arch]) -> Table:
         "PE array",
         "stationary",
     )
+    numbers(table, "vector\nlanes")
     for arch, mm2 in zip(shown, areas, strict=True):
         text = arch.model_dump()
         sram, array = text["sram"], arch.pe_array
@@ -245,6 +246,7 @@ def arch_table(archs: Iterable[Arch]) -> Table:
             text["dram"]["burst"],
             " x ".join(f"{axis.size} {axis.dim}" for axis in array.axes),
             array.stationary,
+            "-" if arch.vector is None else str(arch.vector.lanes),
         )
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, Traffic
 from bfpsim.mapping.array import reduction_folds
 from bfpsim.mapping.counts import KINDS, Counts, Direction, Flow
 from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, TENSORS, Nest, Tensor
@@ -56,7 +56,7 @@ class Data:
         packed_input = PackedInput(inputs, ActivationLayout(layer.input_shape, formats.I))
         packed_weight = PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W))
         self._dram = PackedOutput(ActivationLayout(layer.output_shape, formats.O), self._forms)
-        self._levels = {
+        self._levels: dict[Traffic, list[str]] = {
             tensor: [level.name for level in arch.levels[1:] if level.holds(tensor)]
             for tensor in TENSORS
         }

@@ -37,6 +37,7 @@ def check(
     """Say whether files are valid; exit code 2 with one line per file that is not.
 
     Of a valid one whose SRAM has no port limits: by how much a full array exceeds its width.
+    Of one without a vector unit: who does what is no product.
     """
     from bfpsim.arch import ArchError, load_arch
     from bfpsim.reports.tables import demand_text
@@ -53,6 +54,8 @@ def check(
             say(f"{file}: valid ({spec.name})")
             for line in demand_text(full_array(spec), "in a cycle of all lanes"):
                 say(f"{file}: {line}")
+            if spec.vector is None:
+                say(f"{file}: no vector unit: the host does what is no product, free of charge")
     if bad:
         raise typer.Exit(2)
 

@@ -11,10 +11,10 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, Traffic
 from bfpsim.mapping.counts import COLUMNS, Direction, energy_pj, level_column
 from bfpsim.mapping.energy import beyond_movement
-from bfpsim.mapping.nest import TENSORS, Tensor
+from bfpsim.mapping.nest import TENSORS
 from bfpsim.search.buffers import constant_prices
 from bfpsim.search.store import Entry, StoreError, StoreReader
 from bfpsim.search.sweep.check import RecordError
@@ -68,7 +68,8 @@ class Findings:
       adds, from paper_bits to dram_bits; none of these if a layer was swept without models
     - energy_pj, by Eq. 8; dram_energy_pj, sram_energy_pj (of each level); and of every level and
       tensor (`energy_column`): each the correctly rounded sum of its flows. all_energy_pj: with
-      multiplications, leakage and DRAM background. compulsory_energy_pj
+      operations, leakage and DRAM background. V, what the vector unit moves, has columns only
+      where it moves something. compulsory_energy_pj
     """
 
     points: pd.DataFrame
@@ -146,7 +147,7 @@ def cheapest(points: pd.DataFrame, by: str) -> pd.DataFrame:
     return order.drop_duplicates(by).sort_values(by)
 
 
-def energy_column(level: str, tensor: Tensor) -> str:
+def energy_column(level: str, tensor: Traffic) -> str:
     """The column with the energy of one tensor at one level [pJ]."""
     return level_column(level, f"{tensor}_energy_pj")
 
@@ -157,7 +158,7 @@ class _Meter:
     def __init__(self, arch: Arch) -> None:
         self._arch = arch
         self._levels = tuple(level.name for level in arch.levels)
-        self._per_bit: dict[tuple[str, Tensor], dict[Direction, float]] = {
+        self._per_bit: dict[tuple[str, Traffic], dict[Direction, float]] = {
             (level.name, tensor): {"read": price, "write": level.write_pj[tensor]}
             for level in arch.levels
             for tensor, price in level.read_pj.items()
@@ -167,7 +168,7 @@ class _Meter:
         """The sums that `Findings` explains, over some of the layers."""
         per_bit, levels = self._per_bit, self._levels
         bits, padding = dict.fromkeys(per_bit, 0), dict.fromkeys(levels, 0)
-        energies: dict[tuple[str, Tensor], list[float]] = {key: [] for key in per_bit}
+        energies: dict[tuple[str, Traffic], list[float]] = {key: [] for key in per_bit}
         for layer in layers:
             for (level, tensor, direction, kind), moved in layer.traffic.items():
                 key, whole = (level, tensor), int(moved)
@@ -201,7 +202,11 @@ class _Meter:
             "compulsory_bits": sum(floors.values()),
             **_models(layers),
             **{level_column(level, "energy_pj"): math.fsum(of_level[level]) for level in levels},
-            **{energy_column(*key): math.fsum(pj) for key, pj in energies.items()},
+            **{
+                energy_column(*key): math.fsum(pj)
+                for key, pj in energies.items()
+                if key[1] in TENSORS or pj
+            },
             "energy_pj": math.fsum(every),
             "all_energy_pj": math.fsum([*every, *(part.energy_pj for part in rest)]),
             "compulsory_energy_pj": compulsory_pj(floors, self._arch),

@@ -102,7 +102,7 @@ def test_every_key_is_described() -> None:
     parts = SCHEMA["$defs"]
     assert set(parts) == {
         *("Dram", "Sram", "SplitSram", "InnerLevel", "Ports", "AccessEnergy"),
-        *("PEArray", "Axis", "Register", "Registers", "Dma"),
+        *("PEArray", "Axis", "Register", "Registers", "Dma", "Vector"),
     }
     for part in (SCHEMA, *parts.values()):
         assert part["additionalProperties"] is False

@@ -10,6 +10,7 @@ from tests.generate import make_arch
 
 def filled() -> Counts:
     counts = Counts()
+    counts.add("SRAM", "V", "read", "burst", 8)
     counts.add("SRAM", "O", "write", "psum", 7)
     counts.add("DRAM", "W", "read", "exponent", Fraction(5, 2))
     counts.add("DRAM", "I", "read", "mantissa", 40)
@@ -24,18 +25,19 @@ def test_bits_of_a_flow_add_up_and_nothing_is_no_flow() -> None:
         Flow("DRAM", "I", "read", "mantissa"): 100,
         Flow("DRAM", "W", "read", "exponent"): Fraction(5, 2),
         Flow("SRAM", "O", "write", "psum"): 7,
+        Flow("SRAM", "V", "read", "burst"): 8,
     }
 
 
 @pytest.mark.parametrize(
     ("wanted", "bits"),
     [
-        ({}, Fraction(219, 2)),
+        ({}, Fraction(235, 2)),
         ({"level": "DRAM"}, Fraction(205, 2)),
         ({"tensor": "O"}, 7),
         ({"direction": "write"}, 7),
         ({"kind": "exponent", "tensor": "W"}, Fraction(5, 2)),
-        ({"kind": "burst"}, 0),
+        ({"kind": "burst"}, 8),
     ],
 )
 def test_totals_select_by_any_field(wanted: dict[str, str], bits: Fraction) -> None:
@@ -50,10 +52,14 @@ def test_counts_merge_and_scale() -> None:
 
 
 def test_the_table_is_tidy_sorted_and_priced() -> None:
-    """20 pJ per DRAM bit; 0.5 pJ per bit of the O buffer."""
+    """20 pJ per DRAM bit; 0.5 pJ per bit of the O buffer, 0.25 of that of I and V."""
     part = {"capacity": "1 KiB", "width": "8 bit"}
     arch = make_arch(
-        sram={"input": part, "weight": part, "output": part | {"energy": "0.5 pJ/bit"}}
+        sram={
+            "input": part | {"energy": "0.25 pJ/bit"},
+            "weight": part,
+            "output": part | {"energy": "0.5 pJ/bit"},
+        }
     )
     frame = to_frame([("net", "b", filled()), ("net", "a", Counts())], arch)
     assert tuple(frame.columns) == COLUMNS
@@ -61,6 +67,7 @@ def test_the_table_is_tidy_sorted_and_priced() -> None:
         ("net", "b", "DRAM", "I", "read", "mantissa", 100, 2000.0),
         ("net", "b", "DRAM", "W", "read", "exponent", 2.5, 50.0),
         ("net", "b", "SRAM", "O", "write", "psum", 7, 3.5),
+        ("net", "b", "SRAM", "V", "read", "burst", 8, 2.0),
     ]
 
 

@@ -22,6 +22,7 @@ PRICED = replace_all(
         "sram.leakage": "20 uW",
         "levels": [ACC | {"leakage": "3 nW"}],
         "pe_array.mac_energy": {4: "0.0625 pJ", 8: "0.25 pJ"},
+        "vector": {"lanes": 16, "energy": "0.125 pJ"},
     },
 )
 COUNTS = Counts(
@@ -31,6 +32,8 @@ COUNTS = Counts(
         Flow("DRAM", "O", "write", "mantissa"): 500,
         Flow("SRAM", "I", "write", "mantissa"): 1000,
         Flow("SRAM", "I", "read", "mantissa"): 4000,
+        Flow("DRAM", "V", "write", "burst"): 10,
+        Flow("SRAM", "V", "read", "mantissa"): 40,
         Flow("acc", "O", "write", "psum"): 320,
         Flow("acc", "O", "read", "psum"): 320,
     }
@@ -38,31 +41,33 @@ COUNTS = Counts(
 
 
 def test_each_part_by_hand() -> None:
-    energy = energy_of(PRICED, [Work(COUNTS, products=10_000, operand_bits=5, cycles=1_000_000)])
+    work = Work(COUNTS, 10_000, operand_bits=5, cycles=1_000_000, vector_operations=80)
+    energy = energy_of(PRICED, [work])
     # 10^6 cycles of 4 ns are 4 ms: 50 mW are 200 uJ, 20 uW 80 nJ, 3 nW 12 pJ.
     assert energy.parts == (
         Part("movement", "DRAM", "read", 1024 * 4.0),
-        Part("movement", "DRAM", "write", 500 * 5.0),
-        Part("movement", "SRAM", "read", 4000 * 0.25),
+        Part("movement", "DRAM", "write", 510 * 5.0),
+        Part("movement", "SRAM", "read", 4040 * 0.25),
         Part("movement", "SRAM", "write", 1000 * 0.5),
         Part("movement", "acc", "read", 320 * 0.01),
         Part("movement", "acc", "write", 320 * 0.01),
         Part("macs", "PE array", "", 10_000 * 0.25),
+        Part("vector", "vector unit", "", 10.0),
         Part("leakage", "SRAM", "", 80e3),
         Part("leakage", "acc", "", 12.0),
         Part("background", "DRAM", "", 200e6),
     )
-    movement = 4096 + 2500 + 1000 + 500 + 2 * 3.2
+    movement = 4096 + 2550 + 1010 + 500 + 2 * 3.2
     assert energy.movement_pj == movement
-    assert energy.all_pj == movement + 2500 + 80e3 + 12 + 200e6
+    assert energy.all_pj == movement + 2500 + 10 + 80e3 + 12 + 200e6
 
 
 def test_layers_add_up_exactly() -> None:
     """Rounded once, whatever the number of layers: integers and fractions say the same."""
     rng = random.Random(1)
     layers = [
-        Work(Counts(), rng.randrange(10**9), rng.choice([3, 4, 5, 24]), rng.randrange(10**7))
-        for _ in range(50)
+        Work(Counts(), rng.randrange(10**9), rng.choice([3, 4, 5, 24]), rng.randrange(10**7), i)
+        for i in range(50)
     ]
     parts = {part.part + part.where: part.energy_pj for part in energy_of(PRICED, layers).parts}
     seconds = Fraction(sum(layer.cycles for layer in layers), 250_000_000)
@@ -72,6 +77,7 @@ def test_layers_add_up_exactly() -> None:
     )
     assert parts == {
         "macsPE array": float(macs),
+        "vectorvector unit": 1225 / 8,
         "leakageSRAM": float(seconds * 20 * 10**6),
         "leakageacc": float(seconds * 3 * 10**3),
         "backgroundDRAM": float(seconds * 50 * 10**9),

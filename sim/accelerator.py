@@ -119,7 +119,7 @@ class Accelerator:
         self._visit_computed: simpy.Event | None = None
         self._drains = 0
         self._skipped = 0
-        self._names: dict[simpy.Process, str] = {}
+        self._names: dict[object, str] = {}
 
     def run(self) -> Tally:
         """Run the layer to the last bit written."""
@@ -130,9 +130,9 @@ class Accelerator:
             "array": self._array(),
             "O": self._output_dma(),
         }
-        self._names = {env.process(process): name for name, process in processes.items()}
-        *_, last = self._names
-        env.run(until=last)
+        started = {name: env.process(process) for name, process in processes.items()}
+        self._names = {process: name for name, process in started.items()}
+        env.run(until=started["O"])
         self._count_transfers()
         self._count_array()
         counters, cycles = self._counters, self._now

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import simpy
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A transfer that waits for the channel."""
+class Transfer:
+    """A transfer that waits for the channel, or has it.
+
+    place: of the operation that asks
+    cycles: for which it holds the channel; latency: trails them, and holds up nothing behind
+    done: the event of its end
+    start, end: the cycles it gets and leaves the channel, once `done`
+    """
 
     place: int
     cycles: int
     latency: int
     done: simpy.Event
+    start: int = -1
+    end: int = -1
 
 
 class Arbiter:
@@ -31,24 +39,20 @@ class Arbiter:
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
         self._free_at = 0
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Transfer] = []
         self.front = 0
 
-    def request(self, place: int, cycles: int, latency: int) -> simpy.Event:
-        """The event of a transfer's end, whose value is the cycles it got and left the channel.
-
-        place: of the operation that asks
-        cycles: for which it holds the channel; latency: trails them, and holds up nothing behind
-        """
-        own = _Waiting(place, cycles, latency, self._env.event())
+    def request(self, place: int, cycles: int, latency: int) -> Transfer:
+        """Put a transfer on the channel."""
+        own = Transfer(place, cycles, latency, self._env.event())
         now = int(self._env.now)
         if now >= self._free_at and not self._waiting:
             self._start(own, now)
         else:
             if not self._waiting:
-                self._wake_at(self._free_at - now)
+                self._after(self._free_at - now, self._next)
             self._waiting.append(own)
-        return own.done
+        return own
 
     @property
     def state(self) -> Hashable:
@@ -57,15 +61,15 @@ class Arbiter:
         waiting = tuple((own.place - self.front, own.cycles, own.latency) for own in self._waiting)
         return left, waiting
 
-    def _start(self, own: _Waiting, now: int) -> None:
-        self._free_at = now + own.cycles
-        own.done._ok, own.done._value = True, (now, self._free_at)
-        self._env.schedule(own.done, delay=own.cycles + own.latency)
+    def _start(self, own: Transfer, now: int) -> None:
+        own.start, own.end = now, now + own.cycles
+        self._free_at = own.end
+        self._after(own.cycles + own.latency, own.done.trigger)
 
-    def _wake_at(self, delay: int) -> None:
-        wake = self._env.timeout(delay)
-        assert wake.callbacks is not None
-        wake.callbacks.append(self._next)
+    def _after(self, delay: int, then: Callable[[simpy.Event], None]) -> None:
+        event = self._env.timeout(delay)
+        assert event.callbacks is not None
+        event.callbacks.append(then)
 
     def _next(self, _: simpy.Event) -> None:
         now = int(self._env.now)
@@ -73,4 +77,4 @@ class Arbiter:
         self._waiting.remove(chosen)
         self._start(chosen, now)
         if self._waiting:
-            self._wake_at(self._free_at - now)
+            self._after(self._free_at - now, self._next)

@@ -21,13 +21,26 @@ class Clock(simpy.Environment):
         super().schedule(event, priority, delay)
         self._scheduled.append((self.now + delay, priority, event))
 
-    def pending(self) -> Iterator[tuple[int, simpy.Process]]:
-        """Who resumes, how many cycles from now, in the order in which it will happen."""
+    def pending(self) -> Iterator[tuple[int, object]]:
+        """Who resumes, how many cycles from now, in the order in which it will happen.
+
+        A process; or whatever else is called back.
+        """
         # A processed event has no callbacks. Of events at one time the first scheduled is first.
         left = [one for one in self._scheduled if one[2].callbacks is not None]
         left.sort(key=itemgetter(0, 1))
         self._scheduled = left
         now = int(self.now)
         for when, _, event in left:
-            for resumed in event.callbacks:
-                yield int(when) - now, resumed.__self__  # type: ignore[attr-defined]
+            for resumed in _resumed(event):
+                yield int(when) - now, resumed
+
+
+def _resumed(event: Event) -> Iterator[object]:
+    """Who is called back; of an event that triggers another one, those that wait for that."""
+    for callback in event.callbacks:
+        own = callback.__self__  # type: ignore[attr-defined]
+        if isinstance(own, Event) and not isinstance(own, simpy.Process):
+            yield from _resumed(own)
+        else:
+            yield own

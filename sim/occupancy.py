@@ -40,8 +40,8 @@ def occupancy(
     last_steps = {tensor: set((visits_of(nest, tensor).ends - 1).tolist()) for tensor in inputs}
     held: dict[Tensor, int] = dict.fromkeys(TENSORS, 0)
     for piece in islice(result.timeline, most):
-        if piece.unit == "dram" or piece.activity.startswith("wait"):
-            continue
+        if piece.unit == "dram" or piece.stream == "V" or piece.activity.startswith("wait"):
+            continue  # a layer alone has no V
         # The others come in the order of their starts, and change nothing before.
         yield from _until(piece.start, changes, held)
         if piece.stream == "steps":

@@ -358,10 +358,10 @@ class Machine:
         # The latency trails the channel: it delays what is read, and holds up nothing behind it.
         latency = arch.dram_latency_cycles if direction == "read" else 0
         run.asked[name] = self._now - run.skipped
-        done = self._arbiter.request(run.stage.place, cycles, latency)
-        yield done
+        transfer = self._arbiter.request(run.stage.place, cycles, latency)
+        yield transfer.done
         # Tiles that were skipped meanwhile were like this one.
-        start, end = (cycle + self._skipped for cycle in done.value)
+        start, end = transfer.start + self._skipped, transfer.end + self._skipped
         asked = run.asked.pop(name) + run.skipped
         bits, buffer = moved.payload + moved.burst, run.buffers[name]
         tile = buffer.delivered if direction == "read" else buffer.released

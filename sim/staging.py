@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from bfpsim.arch import Arch
     from bfpsim.mapping.nest import Mapping as Tiling
 
+_OPERANDS: tuple[Tensor, ...] = ("I", "W")
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -90,7 +92,7 @@ class _Staging:
         nest = check(layer, arch, plan.mappings[operation.name], formats)
         inside: set[Tensor] = {
             tensor
-            for tensor, view in zip(("I", "W"), operation.reads, strict=False)
+            for tensor, view in zip(_OPERANDS, operation.reads, strict=False)
             if view.activation in plan.resident
         }
         streams = streams_of(nest, arch, formats, inside)
@@ -100,16 +102,14 @@ class _Staging:
         sink = self._sink(operation, nest)
 
         whole = times > 1 or layer is not given  # padding that is stored moves the boxes
-        boxes = {
-            "I": None if whole else input_tiles(nest, arch.dma.halo).resident,
-            "W": None,
-        }
         feeds: dict[str, Feed] = {}
-        for number, tensor in enumerate(("I", "W")):
+        for number, tensor in enumerate(_OPERANDS):
             stays = _repeated(streams.stays[tensor], times)
             waits: tuple[Wait, ...] = ()
             if number < len(operation.reads):
-                waits = self._waits(operation.reads[number], boxes[tensor], len(stays))
+                apart = tensor == "I" and not whole
+                boxes = input_tiles(nest, arch.dma.halo).resident if apart else None
+                waits = self._waits(operation.reads[number], boxes, len(stays))
             bits = need.I if tensor == "I" else need.W
             slot = None
             if tensor not in inside:

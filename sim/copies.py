@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,21 @@ from bfpsim.quant.formats.packing import image, interpret, read_fields
 from bfpsim.quant.formats.quantize import Quantized, dequantize
 
 Fields = NDArray[np.int64]
+
+
+Box_contra = TypeVar("Box_contra", contravariant=True)
+Copy_co = TypeVar("Copy_co", covariant=True)
+
+
+class Source(Protocol[Box_contra, Copy_co]):
+    """What tiles are copied from."""
+
+    @property
+    def level(self) -> str:
+        """The name of the level that it lies at."""
+
+    def part(self, box: Box_contra) -> Copy_co:
+        """A copy of a box."""
 
 
 class FilterBox(NamedTuple):

@@ -22,11 +22,10 @@ from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.quant.formats.exact import ExactArray, from_float
-from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from bfpsim.quant.formats.quantize import Quantized, dequantize, top_exponent
 from bfpsim.sim.arithmetic import Operands, accumulate_fp32, convolve
-from bfpsim.sim.copies import FilterBox, PackedInput, PackedWeight
-from bfpsim.sim.outputs import Forms, PackedOutput, Part
+from bfpsim.sim.copies import FilterBox, InputCopy, Source, WeightCopy
+from bfpsim.sim.outputs import Forms, Part, Sink
 from bfpsim.sim.residents import Inputs, Outputs, Weights, filter_box
 from bfpsim.workloads import ConvLayer
 
@@ -37,8 +36,9 @@ class Data:
     """Moves and multiplies a layer's real data; each transfer returns the bits that it copied.
 
     nest: of the layer as stored in DRAM
-    inputs, weights: quantised, (N, H, W, channels) and (filters, C, R, S)
-    top: E_top of the output
+    inputs, weights: what tiles of I and W are copied from, outside SRAM
+    outputs: where results and sums go that leave SRAM
+    forms: what O moves as
     """
 
     def __init__(
@@ -46,16 +46,13 @@ class Data:
         nest: Nest,
         formats: LayerFormats,
         arch: Arch,
-        inputs: Quantized,
-        weights: Quantized,
-        top: int,
+        inputs: Source[ActivationBox, InputCopy],
+        weights: Source[FilterBox, WeightCopy],
+        outputs: Sink,
+        forms: Forms,
     ) -> None:
-        layer = nest.layer
-        self._layer, self._pe_array, self._formats = layer, arch.pe_array, formats
-        self._forms = Forms(formats.O, top, arch.pe_array.accumulator_bits)
-        packed_input = PackedInput(inputs, ActivationLayout(layer.input_shape, formats.I))
-        packed_weight = PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W))
-        self._dram = PackedOutput(ActivationLayout(layer.output_shape, formats.O), self._forms)
+        self._layer, self._pe_array, self._formats = nest.layer, arch.pe_array, formats
+        self._forms = forms
         self._levels: dict[Traffic, list[str]] = {
             tensor: [level.name for level in arch.levels[1:] if level.holds(tensor)]
             for tensor in TENSORS
@@ -66,15 +63,15 @@ class Data:
         for level, own in zip(arch.levels[1:], (nest, *nest.inner), strict=True):
             name, starts = level.name, _starts(nest.innermost, own)
             if level.holds("I"):
-                outer_i = self._inputs[-1] if self._inputs else packed_input
+                outer_i = self._inputs[-1] if self._inputs else inputs
                 apart = on_lanes(arch.pe_array) if level is arch.registers else ()
                 tiles_i = input_tiles(own, arch.dma.halo, apart)
                 self._inputs.append(Inputs(name, tiles_i, starts, outer_i))
             if level.holds("W"):
-                outer_w = self._weights[-1] if self._weights else packed_weight
+                outer_w = self._weights[-1] if self._weights else weights
                 self._weights.append(Weights(name, weight_tiles(own), starts, outer_w))
             if level.holds("O"):
-                outer_o = self._outputs[-1] if self._outputs else self._dram
+                outer_o = self._outputs[-1] if self._outputs else outputs
                 sums = level is arch.accumulators
                 tiles_o = output_tiles(own)
                 self._outputs.append(Outputs(name, tiles_o, starts, outer_o, self._forms, sums))
@@ -137,10 +134,6 @@ class Data:
         levels = self._levels[flow.tensor]
         read_by_array = flow.tensor != "O" and flow.direction == "read"
         return flow.level in (levels[:-1] if read_by_array else levels)
-
-    def output(self) -> Quantized:
-        """The layer's result, unpacked from DRAM."""
-        return self._dram.read()
 
     def _multiply(self, tile: int) -> None:
         """Convolve what the array reads, and add to the sums where they lie."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import simpy
@@ -27,6 +27,9 @@ from bfpsim.sim.room import Room
 from bfpsim.sim.stage import Feed, Output, Stage, Wait
 from bfpsim.sim.timeline import Activity, Stream, Timeline
 from bfpsim.sim.timeline import Unit as Row
+
+if TYPE_CHECKING:
+    from bfpsim.sim.contents import Contents, Moving
 
 Process = Generator[simpy.Event, object, None]
 Moving = Literal["I", "W", "O", "V"]
@@ -73,8 +76,8 @@ class StageTally:
 class _Run:
     """A stage that runs: how far it has come."""
 
-    def __init__(self, env: simpy.Environment, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, env: simpy.Environment, stage: Stage, data: Moving | None) -> None:
+        self.stage, self.data = stage, data
         self.counters = Counters(
             ["transfers", "channel busy", "vector busy", "finished"]
             + [("stalled", tensor) for tensor in _ENGINES]
@@ -131,17 +134,26 @@ class Machine:
     """The accelerator running a program.
 
     stages: in program order
-    capacities: of SRAM's memories [bit]
+    contents: what the transfers carry; without them, sizes only
     every_step: run every step, also those whose outcome is known
     """
 
-    def __init__(self, stages: Sequence[Stage], arch: Arch, every_step: bool = False) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        arch: Arch,
+        contents: Contents | None = None,
+        every_step: bool = False,
+    ) -> None:
         self._arch = arch
-        self._clock = None if every_step else Clock()
+        self._clock = None if every_step or contents is not None else Clock()
         self._env = env = self._clock or simpy.Environment()
         self._arbiter = Arbiter(env)
         self._skipped = 0
-        self._runs = [_Run(env, stage) for stage in stages]
+        self._runs = [
+            _Run(env, stage, None if contents is None else contents.of(stage.place))
+            for stage in stages
+        ]
         capacities = {
             name: arch.buffer(tensor).capacity
             for tensor, name in arch.levels[1].memories.items()
@@ -282,8 +294,11 @@ class Machine:
         stay = feed.stays[tile]
         buffer.reserve(stay.held)
         yield from self._wait(feed.waits, tile)
-        if stay.arrives.payload:
-            yield from self._move(run, feed.tensor, "read", stay.arrives, name)
+        moved = stay.arrives
+        if run.data is not None:  # what was copied, in place of what was computed
+            moved = run.data.fetch(name, tile)._replace(burst=moved.burst)
+        if moved.payload:
+            yield from self._move(run, feed.tensor, "read", moved, name)
         buffer.deliver()
 
     def _start_output(self, place: int) -> None:
@@ -304,8 +319,11 @@ class Machine:
             tile = buffer.reserved
             stay = stays[tile]
             buffer.reserve(stay.held)
-            if stay.arrives.payload:
-                yield from self._move(run, output.tensor, "read", stay.arrives, "O")
+            moved = stay.arrives
+            if run.data is not None:
+                moved = run.data.restore(tile)._replace(burst=moved.burst)
+            if moved.payload:
+                yield from self._move(run, output.tensor, "read", moved, "O")
             buffer.deliver()
         self._start_output(run.stage.place + 1)
         while buffer.released < len(stays):
@@ -314,6 +332,8 @@ class Machine:
         for name in output.addends:
             self._give(run, name)
         if output.mean is not None:
+            if run.data is not None:
+                run.data.close()
             if output.mean.leaves.payload:
                 yield from self._move(run, "V", "write", output.mean.leaves, "O")
             run.counters.add_all(("made", KINDS[0]), output.mean.arrives)
@@ -336,6 +356,8 @@ class Machine:
                 yield self._vector(run, work, buffer.released, "O")
             for name in output.addends:
                 self._release(run, name)
+        if run.data is not None:
+            moved = run.data.drain(tile)._replace(burst=moved.burst)
         if not finished or output.sink == "off chip":
             yield from self._move(run, output.tensor, "write", moved, "O")
         elif output.sink == "beside":
@@ -390,6 +412,8 @@ class Machine:
                     self._skip_repeats(run, self._clock)
                 turn = run.stage.turns[run.step]
                 run.computed[run.stage.turns.kinds[run.step]] += 1
+                if run.data is not None:
+                    run.data.compute(run.step)
                 if unit == "array":
                     begin, end = self._now, self._now + turn.lasting
                     run.timeline.add("array", "compute", begin, end, 0, run.step, "steps")
@@ -471,6 +495,8 @@ class Machine:
             if run.stage.unit == "host":
                 yield from self._wait(run.stage.waits, 0)
                 run.start = self._now
+                if run.data is not None:
+                    run.data.compute(0)
                 self._finish(run)
                 self._complete(run)
 
@@ -586,13 +612,17 @@ class Machine:
             counts.add(inner, "O", "read", kind, counters["kept", kind])
             counts.add(inner, "O", "write", kind, counters["kept", kind])
             counts.add(inner, "O", "read", kind, counters["summed", kind])
+        data = run.data
+        if data is not None:
+            counts.merge(data.inside)
         steady = fill = ports = 0
         for step, times in zip(run.stage.steps, run.computed.tolist(), strict=False):
             steady += step.steady * times
             fill += (step.computing - step.steady) * times
             ports += (step.lasting - step.computing) * times
             for flow, bits in zip(run.stage.flows, step.bits, strict=True):
-                counts.add(*flow, bits * times)
+                if data is None or not data.copies(flow):
+                    counts.add(*flow, bits * times)
         return StageTally(
             counts,
             run.start,

@@ -16,8 +16,8 @@ from bfpsim.mapping.steps.tiles import (
     WeightTiles,
 )
 from bfpsim.mapping.steps.volumes import Moved
-from bfpsim.sim.copies import FilterBox, InputCopy, PackedInput, PackedWeight, WeightCopy
-from bfpsim.sim.outputs import Forms, PackedOutput, Part, Tile
+from bfpsim.sim.copies import FilterBox, InputCopy, Source, WeightCopy
+from bfpsim.sim.outputs import Forms, Part, Sink, Tile
 
 T = TypeVar("T")
 
@@ -65,7 +65,11 @@ class Inputs(_Residents[InputCopy]):
     tensor: ClassVar[Tensor] = "I"
 
     def __init__(
-        self, level: str, tiles: InputTiles, starts: Vector, outside: Inputs | PackedInput
+        self,
+        level: str,
+        tiles: InputTiles,
+        starts: Vector,
+        outside: Source[ActivationBox, InputCopy],
     ) -> None:
         super().__init__(level, tiles.visits, starts)
         self.outside, self._boxes = outside, tiles
@@ -89,7 +93,7 @@ class Weights(_Residents[WeightCopy]):
     tensor: ClassVar[Tensor] = "W"
 
     def __init__(
-        self, level: str, tiles: WeightTiles, starts: Vector, outside: Weights | PackedWeight
+        self, level: str, tiles: WeightTiles, starts: Vector, outside: Source[FilterBox, WeightCopy]
     ) -> None:
         super().__init__(level, tiles.visits, starts)
         self.outside, self._boxes = outside, tiles
@@ -124,7 +128,7 @@ class Outputs(_Residents[Tile]):
         level: str,
         tiles: OutputTiles,
         starts: Vector,
-        outside: Outputs | PackedOutput,
+        outside: Sink,
         forms: Forms,
         accumulates: bool,
     ) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bfpsim.quant.formats.blocks import Shape
     from bfpsim.quant.formats.quantize import Quantized
     from bfpsim.sim.functional import Data
+    from bfpsim.sim.outputs import PackedOutput
     from bfpsim.workloads import NetworkSource
 
     Operand = ArrayLike | Quantized
@@ -100,11 +101,13 @@ def simulate(
             f"mapping {mapping!r:.80} of the layer {layer.name!r}; allowed: a Mapping, or None"
         )
     mapping = with_insides(layer, arch, mapping, formats)
-    loaded = None
-    if data is not None:
-        loaded = _load(layer, arch, mapping, formats, data, output_top)
-    tally = Accelerator(layer, arch, mapping, formats, loaded).run()
-    return _result(network, layer, arch, mapping, formats, tally, loaded)
+    if data is None:
+        tally = Accelerator(layer, arch, mapping, formats).run()
+        return _result(network, layer, arch, mapping, formats, tally)
+    moving, outputs = _load(layer, arch, mapping, formats, data, output_top)
+    tally = Accelerator(layer, arch, mapping, formats, moving).run()
+    result = _result(network, layer, arch, mapping, formats, tally)
+    return replace(result, quantized=outputs.read(), accumulator_width=moving.accumulator_width)
 
 
 def _simulate_network(
@@ -184,7 +187,6 @@ def _result(
     mapping: Tiling,
     formats: LayerFormats,
     tally: Tally,
-    data: Data | None,
 ) -> LayerResult:
     return LayerResult(
         network,
@@ -203,8 +205,6 @@ def _result(
         tally.steps,
         tally.transfers,
         tally.timeline,
-        None if data is None else data.output(),
-        None if data is None else data.accumulator_width,
     )
 
 
@@ -215,12 +215,15 @@ def _load(
     formats: LayerFormats,
     data: tuple[Operand, Operand],
     top: int | None,
-) -> Data:
-    """Quantise the operands, put them in DRAM, calibrate the output."""
+) -> tuple[Data, PackedOutput]:
+    """Quantise the operands, put them in DRAM, calibrate the output; what moves, and O in DRAM."""
     import numpy as np
 
+    from bfpsim.quant.formats import ActivationLayout, WeightLayout
     from bfpsim.quant.formats.quantize import quantize_activation, quantize_weight
+    from bfpsim.sim.copies import PackedInput, PackedWeight
     from bfpsim.sim.functional import Data, output_top
+    from bfpsim.sim.outputs import Forms, PackedOutput
 
     if isinstance(formats.O, BFP) and formats.O.rounding is Rounding.STOCHASTIC:
         raise FormatError(
@@ -252,7 +255,18 @@ def _load(
             codes = np.pad(codes, around, constant_values=(1 << formats.I.exponent_bits) - 1)
         inputs = replace(inputs, fields=np.pad(inputs.fields, around), codes=codes)
     nest = check(kept, arch, mapping, formats)
-    return Data(nest, formats, arch, inputs, weights, top)
+    forms = Forms(formats.O, top, arch.pe_array.accumulator_bits)
+    outputs = PackedOutput(ActivationLayout(kept.output_shape, formats.O), forms)
+    moving = Data(
+        nest,
+        formats,
+        arch,
+        PackedInput(inputs, ActivationLayout(kept.input_shape, formats.I)),
+        PackedWeight(weights, WeightLayout(kept.weight_shape, formats.W)),
+        outputs,
+        forms,
+    )
+    return moving, outputs
 
 
 def _torch_values(given: object) -> NDArray[np.float64] | None:

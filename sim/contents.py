@@ -1,0 +1,545 @@
+"""What a program's memories hold: activations packed, of which parts are written, one by one.
+
+Tiles are copied out of them and into them as the machine moves tiles. Reading what is not there yet
+is a defect of the model, so it raises.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bfpsim.arch import Arch
+from bfpsim.mapping.counts import Counts, Flow
+from bfpsim.mapping.fit import check, stored
+from bfpsim.mapping.steps.tiles import ActivationBox, OutputTiles, output_tiles
+from bfpsim.mapping.steps.volumes import Moved
+from bfpsim.mapping.window import Interval
+from bfpsim.quant.formats import ActivationLayout, Format, FormatError, WeightLayout
+from bfpsim.quant.formats.layout import indices
+from bfpsim.quant.formats.packing import blank, interpret, read_fields, write_fields
+from bfpsim.quant.formats.quantize import quantize_weight
+from bfpsim.sim.copies import InputCopy, PackedWeight, blocks
+from bfpsim.sim.functional import Data
+from bfpsim.sim.outputs import Forms, Part, Raw, RawForms, Result, pieces, values_of
+from bfpsim.sim.staging import Plan
+from bfpsim.workloads import LayerWeights, Node
+from bfpsim.workloads.program import Activation, Operation, View
+
+Values = NDArray[np.float64]
+Evaluate = Callable[[Node, Sequence[Values]], Values]
+"""The output of a node that is no product, of its inputs' values (N, H, W, channels)."""
+
+
+class Store:
+    """An activation as it is stored: packed, and which of its elements were written."""
+
+    def __init__(self, activation: Activation, fmt: Format, top: int) -> None:
+        self.activation, self.fmt, self.top = activation, fmt, top
+        layout = ActivationLayout(activation.shape, fmt)
+        self._memory = blank(layout.bits)
+        self._written = np.zeros(activation.shape, bool)
+
+    def part(self, box: ActivationBox, shape: tuple[int, int, int]) -> InputCopy:
+        """A copy of a box; `shape`: of its pixels, in the same order as the activation's."""
+        layout, fmt = self._layout(shape), self.fmt
+        if not self._marks(box, shape).all():
+            raise RuntimeError(f"{self.activation.name} is read in {box} before it is written")
+        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
+        fields = interpret(read_fields(self._memory, at, fmt.mantissa_bits), fmt)
+        codes = np.empty((*fields.shape[:3], 0), np.int64)
+        if fmt.exponent_bits:
+            touched = blocks(box.channels, fmt.block_size)
+            at = layout.code_addresses(box.n, box.h, box.w, touched)
+            codes = read_fields(self._memory, at, fmt.exponent_bits)
+        return InputCopy(box, fields, codes, fmt, self.top)
+
+    def write(self, box: ActivationBox, result: Result, shape: tuple[int, int, int]) -> None:
+        """Write a box of results that ends on blocks."""
+        layout, fmt = self._layout(shape), self.fmt
+        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
+        write_fields(self._memory, at, fmt.mantissa_bits, result.fields)
+        if fmt.exponent_bits:
+            touched = blocks(box.channels, fmt.block_size)
+            at = layout.code_addresses(box.n, box.h, box.w, touched)
+            write_fields(self._memory, at, fmt.exponent_bits, result.codes)
+        self._mark(box, shape, True)
+
+    def forget(self, box: ActivationBox, shape: tuple[int, int, int]) -> None:
+        """Something else was written over a box."""
+        self._mark(box, shape, False)
+
+    def values(self, view: View) -> Values:
+        """All values of a view, those that are not written as NaN."""
+        N, H, W, C = view.shape
+        box = ActivationBox((0, N), (0, H), (0, W), ((view.first, view.first + C),))
+        marks = self._marks(box, view.shape[:3])
+        kept, self._written = self._written, np.ones_like(self._written)
+        values = self.part(box, view.shape[:3]).values(box).to_float()
+        self._written = kept
+        return np.where(marks, values, np.nan)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is written."""
+        return bool(self._written.all())
+
+    def _layout(self, shape: tuple[int, int, int]) -> ActivationLayout:
+        return ActivationLayout((*shape, self.activation.shape[3]), self.fmt)
+
+    def _marks(self, box: ActivationBox, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+        marks = self._written.reshape(*shape, -1)
+        pixels = marks[slice(*box.n), slice(*box.h), slice(*box.w)]
+        own: NDArray[np.bool_] = pixels[..., indices(box.channels)]
+        return own
+
+    def _mark(self, box: ActivationBox, shape: tuple[int, int, int], written: bool) -> None:
+        marks = self._written.reshape(*shape, -1)
+        pixels = marks[slice(*box.n), slice(*box.h), slice(*box.w)]
+        pixels[..., indices(box.channels)] = written
+
+
+class Window:
+    """A view of a store, or one head of one sample of it, under the coordinates of its reader.
+
+    image, first: the sample and the channel of the store that its own 0 are
+    """
+
+    level = "DRAM"
+
+    def __init__(self, store: Store, view: View, image: int = 0, first: int = 0) -> None:
+        self.store, self._shape = store, view.shape[:3]
+        self._image, self._first = image, view.first + first
+
+    def part(self, box: ActivationBox) -> InputCopy:
+        """A copy of a box."""
+        copy = self.store.part(self._placed(box), self._shape)
+        return InputCopy(box, copy.fields, copy.codes, copy.fmt, copy.top)
+
+    def write(self, box: ActivationBox, values: Values) -> Moved:
+        """Quantise values and write them; the bits written."""
+        store = self.store
+        forms = Forms(store.fmt, store.top, 0)
+        result = forms.quantized(values)
+        store.write(self._placed(box), result, self._shape)
+        return forms.moved(box, result)
+
+    def forget(self, box: ActivationBox) -> None:
+        """Something else was written over a box."""
+        self.store.forget(self._placed(box), self._shape)
+
+    def values(self, box: ActivationBox) -> Values:
+        """The values in a box."""
+        return self.part(box).values(box).to_float()
+
+    def _placed(self, box: ActivationBox) -> ActivationBox:
+        def moved(range_: Interval, by: int) -> Interval:
+            return range_[0] + by, range_[1] + by
+
+        channels = tuple(moved(own, self._first) for own in box.channels)
+        return ActivationBox(moved(box.n, self._image), box.h, box.w, channels)
+
+
+class Moving(Protocol):
+    """The data of one stage: each transfer returns the bits that it copied."""
+
+    inside: Counts
+    """Bits that moved so far between SRAM, the levels inside and the array."""
+
+    def fetch(self, name: str, tile: int) -> Moved:
+        """Copy a tile of a feed into SRAM."""
+
+    def restore(self, tile: int) -> Moved:
+        """Bring an output tile's sums back into SRAM, or start it from nothing."""
+
+    def compute(self, step: int) -> None:
+        """Take one tile step."""
+
+    def drain(self, tile: int) -> Moved:
+        """Send an output tile out of its slot; finished, the vector unit has it on its way."""
+
+    def close(self) -> Moved:
+        """Write what was summed up over the whole output, if anything was."""
+
+    def copies(self, flow: Flow) -> bool:
+        """Whether the bits of a flow on chip are copied here."""
+
+
+class Contents:
+    """All activations of a program, and the data of its operations.
+
+    values: of what the network reads: its inputs, and constants, by activation
+    weights: of layers
+    tops: E_top of every activation
+    evaluate: computes every node that is no product
+
+    Raises FormatError where a product reads an activation in another format than it is stored in.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        arch: Arch,
+        weights: Mapping[str, LayerWeights],
+        values: Mapping[str, Values],
+        tops: Mapping[str, int],
+        evaluate: Evaluate,
+    ) -> None:
+        self.plan, self.arch, self.evaluate = plan, arch, evaluate
+        self.weights = weights
+        self.stores: dict[str, Store] = {}
+        for name, activation in plan.program.activations.items():
+            store = Store(activation, plan.stored[name], tops[name])
+            self.stores[name] = store
+            if name in values:
+                whole = View(name, activation.shape)
+                Window(store, whole).write(_all_of(activation.shape), values[name])
+        self._check_formats()
+
+    def output(self, name: str) -> Values:
+        """The values of an activation (N, H, W, channels)."""
+        store = self.stores[name]
+        return store.values(View(name, store.activation.shape))
+
+    def of(self, place: int) -> Moving:
+        """The data of the operation at a place."""
+        operation = self.plan.program.operations[place]
+        if operation.unit == "array":
+            return _Product(self, operation)
+        return _Tiled(self, operation) if operation.unit == "vector" else _Host(self, operation)
+
+    def addends(self, operation: Operation, image: int, first: int) -> list[Window]:
+        """What is added to an output, in the coordinates of one of its repeats."""
+        return [
+            Window(self.stores[view.activation], view, image, first) for view in operation.addends
+        ]
+
+    def finished(self, operation: Operation, values: Values, addends: Sequence[Values]) -> Values:
+        """What the vector unit makes of a box of a product, or of all of another operation."""
+        core = operation.nodes[0]
+        known = {core.name: values}
+        left = iter(addends)
+        for node in operation.nodes[1:]:
+            if operation.mean and node is operation.nodes[-1]:
+                break
+            operands = [known[name] if name in known else next(left) for name in node.inputs]
+            if node.function == "add_parameter":
+                values = operands[0] + next(left)
+            else:
+                values = self.evaluate(node, operands)
+            known[node.name] = values
+        return values
+
+    def _check_formats(self) -> None:
+        for operation in self.plan.program.operations:
+            if operation.layer is None:
+                continue
+            formats, view = self.plan.formats[operation.name], operation.reads[0]
+            kept = self.plan.stored[view.activation]
+            if kept != formats.I:
+                raise FormatError(
+                    f"{operation.name} reads {view.activation} as {formats.I}, which is stored as "
+                    f"{kept}; allowed: one format for all that write and read an activation"
+                )
+
+
+class _Product:
+    """The data of a product: a run of its own for each repeat."""
+
+    def __init__(self, contents: Contents, operation: Operation) -> None:
+        self._contents, self._operation = contents, operation
+        layer = operation.layer
+        assert layer is not None
+        arch, plan = contents.arch, contents.plan
+        self._formats = plan.formats[operation.name]
+        self._nest = check(stored(layer, arch), arch, plan.mappings[operation.name], self._formats)
+        self._outputs: OutputTiles = output_tiles(self._nest)
+        self._layer = layer
+        self._lengths = {tensor: len(visits_of(self._nest, tensor)) for tensor in TENSORS}
+        self._runs: dict[int, tuple[Data, _Outlet]] = {}
+        self._fetched: dict[str, deque[Values]] = {}
+        self._resident = {
+            f"V{number}": view.activation in plan.resident
+            for number, view in enumerate(operation.addends)
+        }
+        self._map: Values | None = None
+        if operation.mean:
+            shape = layer.output_shape
+            self._map = np.full(shape, np.nan)
+        self.inside = Counts()
+        self.accumulator_width = 1
+
+    def fetch(self, name: str, tile: int) -> Moved:
+        if name == "I":
+            run, local = self._run("I", tile)
+            return run.fetch_input(local)
+        if name == "W":
+            run, local = self._run("W", tile)
+            return run.fetch_weight(local)
+        finished = np.flatnonzero(self._outputs.finished)
+        repeat, local = divmod(tile, len(finished))
+        box = self._outputs.resident.at(int(finished[local]))
+        copy = self._addends(repeat)[int(name[1:])].part(box)
+        self._fetched.setdefault(name, deque()).append(copy.values(box).to_float())
+        return copy.moved
+
+    def restore(self, tile: int) -> Moved:
+        run, local = self._run("O", tile)
+        return run.restore(local)
+
+    def compute(self, step: int) -> None:
+        run, local = self._run("steps", step)
+        run.compute(local)
+
+    def drain(self, tile: int) -> Moved:
+        repeat, local = divmod(tile, self._length("O"))
+        run, outlet = self._runs[repeat]
+        if self._outputs.finished[local]:
+            box = self._outputs.resident.at(local)
+            outlet.addends = [
+                window.values(box) if self._resident[name] else self._fetched[name].popleft()
+                for name, window in zip(self._resident, self._addends(repeat), strict=True)
+            ]
+        moved = run.drain(local)
+        if local == self._length("O") - 1:
+            self.inside.merge(run.inside)
+            self.accumulator_width = max(self.accumulator_width, run.accumulator_width)
+            if repeat:
+                del self._runs[repeat - 1]
+        return moved
+
+    def close(self) -> Moved:
+        operation = self._operation
+        if self._map is None:
+            return Moved()
+        mean = self._contents.evaluate(operation.nodes[-1], [self._map])
+        view = operation.writes
+        return Window(self._contents.stores[view.activation], view).write(_all_of(view.shape), mean)
+
+    def copies(self, flow: Flow) -> bool:
+        run, _ = next(iter(self._runs.values()))
+        return run.copies(flow)
+
+    def finish(self, box: ActivationBox, values: Values, outlet: _Outlet) -> None:
+        """Take a finished box through the vector unit to where it is stored."""
+        operation, contents = self._operation, self._contents
+        own = contents.weights.get(operation.name)
+        if own is not None and operation.nodes[0].op != "matmul":
+            values = values + own.bias[indices(box.channels)]
+        values = contents.finished(operation, values, outlet.addends)
+        if self._map is not None:
+            n, h, w = (slice(*edge) for edge in (box.n, box.h, box.w))
+            part = self._map[n, h, w]
+            part[..., indices(box.channels)] = values
+            return
+        in_place = contents.plan.in_place.get(operation.name)
+        for view, window in zip(operation.addends, self._addends(outlet.repeat), strict=True):
+            if view.activation == in_place:
+                window.forget(box)
+        outlet.window.write(box, values)
+
+    def _length(self, name: Tensor | Literal["steps"]) -> int:
+        if name == "steps":
+            return self._nest.steps
+        return self._lengths[name]
+
+    def _run(self, name: Tensor | Literal["steps"], number: int) -> tuple[Data, int]:
+        repeat, local = divmod(number, self._length(name))
+        return self._start(repeat)[0], local
+
+    def _start(self, repeat: int) -> tuple[Data, _Outlet]:
+        if repeat not in self._runs:
+            self._runs[repeat] = self._make(repeat)
+        return self._runs[repeat]
+
+    def _place(self, repeat: int) -> tuple[int, int]:
+        """The sample and the head of a repeat."""
+        return divmod(repeat, self._operation.repeats // self._operation.writes.shape[0])
+
+    def _addends(self, repeat: int) -> list[Window]:
+        image, head = self._place(repeat) if self._operation.repeats > 1 else (0, 0)
+        return self._contents.addends(self._operation, image, head * self._layer.K)
+
+    def _make(self, repeat: int) -> tuple[Data, _Outlet]:
+        contents, operation, layer = self._contents, self._operation, self._layer
+        stores, formats = contents.stores, self._formats
+        image, head = self._place(repeat) if operation.nodes[0].op == "matmul" else (0, 0)
+        left = operation.reads[0]
+        inputs = Window(stores[left.activation], left, image, head * layer.C)
+        if len(operation.reads) > 1:
+            filters = _filters(stores[operation.reads[1].activation], operation, image, head)
+        else:
+            filters = np.asarray(contents.weights[operation.name].weight, np.float64)
+        weights = quantize_weight(filters, formats.W, None, f"{operation.name} weight")
+        forms = RawForms(formats.O, 0, contents.arch.pe_array.accumulator_bits)
+        view = operation.writes
+        window = Window(stores[view.activation], view, image, head * layer.K)
+        outlet = _Outlet(self, forms, window, repeat)
+        data = Data(
+            self._nest,
+            formats,
+            contents.arch,
+            inputs,
+            PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W)),
+            outlet,
+            forms,
+        )
+        return data, outlet
+
+
+class _Outlet:
+    """Where a product's tiles leave SRAM: unfinished sums for later, the others to be finished."""
+
+    level = "DRAM"
+
+    def __init__(self, product: _Product, forms: RawForms, window: Window, repeat: int) -> None:
+        self._product, self._forms, self.window, self.repeat = product, forms, window, repeat
+        self._sums: dict[ActivationBox, Part] = {}
+        self.addends: list[Values] = []
+
+    def give(self, box: ActivationBox) -> Part:
+        """Hand the sums of a box back."""
+        return self._sums.pop(box)
+
+    def take(self, box: ActivationBox, part: Part) -> None:
+        """Keep sums; finish what is whole."""
+        if all(isinstance(piece, Raw) for _, piece in pieces(box, part)):
+            self._product.finish(box, values_of(box, part), self)
+        else:
+            self._sums[box] = part
+
+
+class _Whole:
+    """What an operation of the vector unit or of the host makes of all that is there."""
+
+    def __init__(self, contents: Contents, operation: Operation) -> None:
+        self._contents, self._operation = contents, operation
+        self._views = (*operation.reads, *operation.addends)
+        self._stores = [contents.stores[view.activation] for view in self._views]
+        self._known: Values | None = None
+
+    def values(self) -> Values:
+        """The output, NaN where it depends on what is not written yet."""
+        if self._known is not None:
+            return self._known
+        complete = all(store.complete for store in self._stores)
+        contents, operation = self._contents, self._operation
+        operands = [store.values(v) for store, v in zip(self._stores, self._views, strict=True)]
+        core, count = operation.nodes[0], len(operation.reads)
+        with np.errstate(invalid="ignore"):
+            if core.function == "add_parameter":
+                values = operands[0] + operands[1]
+            else:
+                values = contents.evaluate(core, operands[:count])
+            values = contents.finished(operation, values, operands[count:])
+        if complete:
+            self._known = values
+        return values
+
+    def cut(self, box: ActivationBox) -> Values:
+        """A box of the output."""
+        n, h, w = (slice(*edge) for edge in (box.n, box.h, box.w))
+        values: Values = self.values()[n, h, w][..., indices(box.channels)]
+        if np.isnan(values).any():
+            raise RuntimeError(f"{self._operation.name} makes {box} before all of it is there")
+        return values
+
+    def write(self, box: ActivationBox, values: Values) -> Moved:
+        """Store a box of the output; in place, what lay there is gone."""
+        contents, view = self._contents, self._operation.writes
+        in_place = contents.plan.in_place.get(self._operation.name)
+        for store, own in zip(self._stores, self._views, strict=True):
+            if own.activation == in_place:
+                Window(store, own).forget(box)
+        return Window(contents.stores[view.activation], view).write(box, values)
+
+
+class _Tiled:
+    """The data of an operation of the vector unit."""
+
+    def __init__(self, contents: Contents, operation: Operation) -> None:
+        plan = contents.plan
+        self._whole = _Whole(contents, operation)
+        self._tiles = vector_tiles(
+            operation, plan.tilings[operation.name], contents.arch, plan.stored
+        )
+        self._windows = [
+            Window(contents.stores[own.view.activation], own.view) for own in self._tiles.operands
+        ]
+        self._made: deque[Values] = deque()
+        self.inside = Counts()
+
+    def fetch(self, name: str, tile: int) -> Moved:
+        place = int(name[1:])
+        box = self._tiles.operands[place].fetched.at(tile)
+        return self._windows[place].part(box).moved
+
+    def restore(self, tile: int) -> Moved:
+        return Moved()
+
+    def compute(self, step: int) -> None:
+        results = self._tiles.results
+        tile = int(np.searchsorted(results.ends, step + 1))
+        if tile < len(results.ends) and results.ends[tile] == step + 1:
+            self._made.append(self._whole.cut(results.resident.at(tile)))
+
+    def drain(self, tile: int) -> Moved:
+        return self._whole.write(self._tiles.results.resident.at(tile), self._made.popleft())
+
+    def close(self) -> Moved:
+        return Moved()
+
+    def copies(self, flow: Flow) -> bool:
+        return False
+
+
+class _Host:
+    """The data of an operation of the host, which has all of it at once."""
+
+    def __init__(self, contents: Contents, operation: Operation) -> None:
+        self._whole, self._shape = _Whole(contents, operation), operation.writes.shape
+        self.inside = Counts()
+
+    def fetch(self, name: str, tile: int) -> Moved:
+        return Moved()
+
+    def restore(self, tile: int) -> Moved:
+        return Moved()
+
+    def compute(self, step: int) -> None:
+        box = _all_of(self._shape)
+        self._whole.write(box, self._whole.cut(box))
+
+    def drain(self, tile: int) -> Moved:
+        return Moved()
+
+    def close(self) -> Moved:
+        return Moved()
+
+    def copies(self, flow: Flow) -> bool:
+        return False
+
+
+def _filters(store: Store, operation: Operation, image: int, head: int) -> Values:
+    """The second operand of a repeat of a product of activations, as (K, C, 1, 1)."""
+    layer, view = operation.layer, operation.reads[1]
+    assert layer is not None
+    values = store.values(view)
+    if np.isnan(values).any():
+        raise RuntimeError(f"{operation.name} multiplies by what is not written yet")
+    heads = operation.repeats // len(values)
+    tokens = values.shape[1] * values.shape[2]
+    right = values[image].reshape(tokens, heads, -1)[:, head]
+    if tokens == layer.C:  # as values, not as keys: turned round
+        right = right.T
+    filters: Values = right.reshape(layer.K, layer.C, 1, 1)
+    return filters
+
+
+def _all_of(shape: tuple[int, int, int, int]) -> ActivationBox:
+    N, H, W, C = shape
+    return ActivationBox((0, N), (0, H), (0, W), ((0, C),))

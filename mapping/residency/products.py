@@ -245,20 +245,24 @@ class ProductCuts:
             if self._near[residence][0] < slack:
                 self._near[residence] = slack, self._nearest(residence, slack)
                 self._open = None
-            choices = self._cheapest(residence, room)
-            if slack == math.inf or (choices and choices[0].dram_bits <= least * slack):
+            bits, tied = self._cheapest(residence, room)
+            if slack == math.inf or bits <= least * slack:
                 break
             slack = 2 * slack if slack < 4 else math.inf
-        if not choices:
+        if not tied:
             return None
-        if len(choices) > 1 and self._inner is None:
-            return min(choices, key=lambda own: self._cycles_of(own.tiles))
-        return choices[0]
+        best = tied[0]
+        if len(tied) > 1 and self._inner is None:
+            best = min(tied, key=self._cycles_of)
+        nest = make_nest(self._layer, best, self._arch.inside)
+        held = held_by(nest, self._arch, self._product)
+        slots = self._product.slots(residence, held, self._arch)
+        return Cut(best, int(bits), named(slots))
 
-    def _cheapest(self, residence: Residence, room: int) -> list[Cut]:
-        """The mappings of least cost in so much room, as many as the mapper looks at."""
+    def _cheapest(self, residence: Residence, room: int) -> tuple[float, list[Mapping]]:
+        """The least cost in so much room, and its mappings, as many as the mapper looks at."""
         near = self._near[residence][1]
-        limit, tied = math.inf, list[Cut]()
+        limit, tied = math.inf, list[Mapping]()
         seen: set[Mapping] = set()
         for index in np.flatnonzero(near.rooms <= room):
             payload = int(near.payloads[index])
@@ -273,16 +277,16 @@ class ProductCuts:
             if total > limit or (total == limit and len(tied) > TIES):
                 continue
             if self._inner is not None:
+                if total == limit:
+                    continue
                 insides = self._inner.best(nest)
                 if insides is None:
                     continue
                 mapping = replace(mapping, inner=insides.mappings)
             if total < limit:
                 limit, tied = total, []
-            tied.append(self._cut(mapping, total, residence))
-            if self._inner is not None:
-                tied = tied[:1]
-        return tied
+            tied.append(mapping)
+        return limit, tied
 
     def _mapping(self, rank: int, sizes: NDArray[np.int64]) -> Mapping:
         extents = self._layer.dims
@@ -315,13 +319,7 @@ class ProductCuts:
             total += -mean % self._arch.dram.burst
         return total
 
-    def _cut(self, mapping: Mapping, dram_bits: int, residence: Residence) -> Cut:
-        nest = make_nest(self._layer, mapping, self._arch.inside)
-        held = held_by(nest, self._arch, self._product)
-        slots = named(self._product.slots(residence, held, self._arch))
-        return Cut(mapping, dram_bits, slots)
-
-    def _cycles_of(self, mapping: Any) -> int:
+    def _cycles_of(self, mapping: Mapping) -> int:
         if mapping not in self._cycles:
             run = run_of(self._layer, self._arch, mapping, self._product.formats)
             self._cycles[mapping] = run.cycles

@@ -77,14 +77,14 @@ def streamed(array: PEArray) -> str:
     return "".join(d for d in in_time(array) if d not in RELEVANT[STATIONARY[array.stationary]])
 
 
-def reduction_folds(array: PEArray, sizes: Sizes, extents: Sizes) -> int:
+def reduction_folds(array: PEArray, sizes: Mapping[str, Any], extents: Sizes) -> Any:
     """Contributions to one output that leave the array apart from each other.
 
-    sizes: of a tile; extents: of the layer's dimensions
+    sizes: of a tile, whole numbers or arrays; extents: of the layer's dimensions
     """
     if array.stationary == "output":
         return 1
-    steps = prod(sizes[d] for d in in_time(array) if d in REDUCTION)
+    steps: Any = prod(sizes[d] for d in in_time(array) if d in REDUCTION)
     lanes = lanes_of(array, extents)
     return steps * prod(own.folds(sizes) for own in lanes if own.dim[0] in REDUCTION)
 

@@ -19,10 +19,10 @@ from bfpsim.mapping.closed.traffic import times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.inner import InnerMapper, no_insides
 from bfpsim.mapping.models import stored
-from bfpsim.mapping.nest import DIMS, RELEVANT, Mapping, MappingError, Nest, Tensor, make_nest
+from bfpsim.mapping.nest import DIMS, Mapping, MappingError, Nest, make_nest
 from bfpsim.mapping.objective import Objective
+from bfpsim.mapping.paddings import Paddings
 from bfpsim.mapping.runs import run_of
-from bfpsim.mapping.steps.bursts import input_padding, result_padding, sums_padding, weight_padding
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
@@ -116,7 +116,7 @@ def best_mappings(
     "latency" and "edp": the least over all tile sizes under `orders`, or the best of
     `mapping.timed.MOST_RUNS`, with the bound that is left.
 
-    Ties: of "dram" and "energy" fewest cycles (among the first `_TIES`), of the others fewest bits,
+    Ties: of "dram" and "energy" fewest cycles (among the first `TIES`), of the others fewest bits,
     then least energy. Then fewest tile steps, the order's place in `orders`, the largest tiles,
     those of C first, then of K, Q, P, G and N.
     Raises MappingError if no mapping is legal: which buffer is short, and by how many bits; or
@@ -166,14 +166,14 @@ def front(
     return [Point(*own) for own in timetable.front(least)]
 
 
-_TIES = 16
+TIES = 16
 """Mappings of equal cost of which the fastest is looked for."""
 
 
 def _least(candidates: _Candidates, count: int) -> list[Choice]:
     """The best by exact cost, and some more if they tie with the last."""
     best: list[Choice] = []
-    for mapping, cost, _ in candidates.ascending(count + _TIES):
+    for mapping, cost, _ in candidates.ascending(count + TIES):
         if len(best) >= count and cost > best[-1].cost:
             break
         best.append(Choice(mapping, cost, cost))
@@ -184,21 +184,21 @@ def _least_padded(
     candidates: _Candidates, kept: ConvLayer, arch: Arch, formats: LayerFormats, count: int
 ) -> list[Choice]:
     """The best by cost with bursts, and some more if they tie with the last."""
-    paddings = _Paddings(arch, formats)
+    paddings = Paddings(arch, formats)
     best: list[Choice] = []
     bound = math.inf
     for mapping, cost, padded in candidates.ascending(None):
         bound = min(bound, cost)
         limit = best[count - 1].cost if len(best) >= count else math.inf
-        if cost > limit or (cost == limit and len(best) == count + _TIES):
+        if cost > limit or (cost == limit and len(best) == count + TIES):
             break
         above = math.nextafter(limit, math.inf)
-        total = padded(*paddings.of(make_nest(kept, mapping), padded, above))
+        total = padded(*_padding(paddings, make_nest(kept, mapping), padded, above))
         if total <= limit:
             best.append(Choice(mapping, total, bound))
             best.sort(key=lambda found: found.cost)
             least = best[min(count, len(best)) - 1].cost
-            best = [one for one in best if one.cost <= least][: count + _TIES]
+            best = [one for one in best if one.cost <= least][: count + TIES]
     return best
 
 
@@ -216,7 +216,7 @@ def _least_inside(
     Candidates are tried in the order of a bound: their own cost, of energy with the least that the
     insides of any mapping cost.
     """
-    paddings, inner = _Paddings(arch, formats), InnerMapper(arch, formats)
+    paddings, inner = Paddings(arch, formats), InnerMapper(arch, formats)
     floor = inner.least_pj(kept) if objective == "energy" else 0.0
     best: list[Choice] = []
     for mapping, cost, padded in candidates.ascending(None):
@@ -225,7 +225,7 @@ def _least_inside(
             break
         nest, total = make_nest(kept, mapping), cost
         if model == "full" and arch.dram.burst > 1:
-            total = padded(*paddings.of(nest, padded, limit))
+            total = padded(*_padding(paddings, nest, padded, limit))
             if total + floor >= limit:
                 continue
         insides = inner.best(nest)
@@ -338,37 +338,19 @@ class _Candidates:
         return Mapping("".join(d for d in self._orders[rank] if d in tile), tile)
 
 
-class _Paddings:
-    """Burst padding of nests, each tensor's part remembered by the tiles that decide it."""
-
-    def __init__(self, arch: Arch, formats: LayerFormats) -> None:
-        self._arch, self._formats = arch, formats
-        self._known: dict[object, int] = {}
-
-    def of(self, nest: Nest, padded: Padded, limit: float) -> tuple[int, int]:
-        """Padding of all transfers, and of writes [bit]; ends once the cost reaches `limit`."""
-        burst, formats = self._arch.dram.burst, self._formats
-        accumulator_bits, halo = self._arch.pe_array.accumulator_bits, self._arch.dma.halo
-        spills = 2 * (times(nest, "O") - 1)
-        parts: tuple[tuple[object, int, int, Callable[[], int]], ...] = (
-            (_tiles(nest, "W"), times(nest, "W"), 0,
-             lambda: weight_padding(nest, formats.W, burst)),
-            (("O", _tiles(nest, "O")), 1, 1,
-             lambda: result_padding(nest, formats.O, burst)),
-            (("sums", _tiles(nest, "O")), spills, spills // 2,
-             lambda: sums_padding(nest, accumulator_bits, burst)),
-            (("I", nest.loops, _tiles(nest, "I")), 1, 0,
-             lambda: input_padding(nest, formats.I, burst, halo)),
-        )  # fmt: skip
-        total = of_writes = 0
-        for key, repeats, writes, count in parts:
-            if repeats and padded(total, of_writes) < limit:
-                if key not in self._known:
-                    self._known[key] = count()
-                total += repeats * self._known[key]
-                of_writes += writes * self._known[key]
-        return total, of_writes
-
-
-def _tiles(nest: Nest, tensor: Tensor) -> tuple[int, ...]:
-    return tuple(nest.tile[dim] for dim in RELEVANT[tensor])
+def _padding(paddings: Paddings, nest: Nest, padded: Padded, limit: float) -> tuple[int, int]:
+    """Padding of all transfers, and of writes [bit]; ends once the cost reaches `limit`."""
+    spills = 2 * (times(nest, "O") - 1)
+    parts: tuple[tuple[int, int, Callable[[Nest], int]], ...] = (
+        (times(nest, "W"), 0, paddings.weights),
+        (1, 1, paddings.results),
+        (spills, spills // 2, paddings.sums),
+        (1, 0, paddings.inputs),
+    )
+    total = of_writes = 0
+    for repeats, writes, padding in parts:
+        if repeats and padded(total, of_writes) < limit:
+            bits = padding(nest)
+            total += repeats * bits
+            of_writes += writes * bits
+    return total, of_writes

@@ -56,11 +56,8 @@ class FoldSums(NamedTuple):
 def fold_sums(layer: ConvLayer, array: PEArray, leaves: AllLeaves) -> FoldSums:
     """The contributions by the cuts of C; R and S are cut in one way."""
     lengths = np.broadcast_arrays(*_lengths(REDUCTION, leaves).values())
-    each = [
-        reduction_folds(array, dict(zip(REDUCTION, sizes, strict=True)), layer.dims)
-        for sizes in zip(*(own.ravel().tolist() for own in lengths), strict=True)
-    ]
-    every = most = np.array(each).reshape(lengths[0].shape)
+    each = reduction_folds(array, dict(zip(REDUCTION, lengths, strict=True)), layer.dims)
+    every = most = np.broadcast_to(np.asarray(each, np.int64), lengths[0].shape)
     for axis, dim in enumerate(REDUCTION):
         every, most = leaves[dim].totals(every, axis), leaves[dim].largest(most, axis)
     return FoldSums(every[:, 0, 0], most[:, 0, 0])

@@ -35,7 +35,7 @@ from bfpsim.mapping.closed.leaves import Leaves, Vector
 from bfpsim.mapping.closed.movement import Axis, Repeats, again, coincidences, moved, once
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, TENSORS, Nest, Tensor
 from bfpsim.mapping.room import claims, fits
-from bfpsim.quant.formats import ActivationLayout, LayerFormats
+from bfpsim.quant.formats import ActivationLayout, Format, LayerFormats
 from bfpsim.workloads import ConvLayer
 
 Sizes = Mapping[str, Vector]
@@ -167,12 +167,32 @@ class Grid:
 
     def room_under(self, order: str) -> dict[Tensor, Any]:
         """As `room`, under a loop order: sums that accumulators keep to the end take none [bit]."""
+        kept = self._kept_inside(order)
+        if kept is None:
+            return self.room
+        return self.room | {"O": np.where(kept, self.result_bits, self.room["O"])}
+
+    def sums_lie(self, order: str) -> Any:
+        """Where unfinished sums of O lie in SRAM under a loop order."""
+        lie, kept = self._lift("C", self._unfinished), self._kept_inside(order)
+        return lie if kept is None else lie & ~kept
+
+    def _kept_inside(self, order: str) -> Any:
+        """Where accumulators keep the sums of an O tile to the end; None if they never do."""
         level = self._arch.accumulators
         if level is None or level.tensors != ("O",) or not order.endswith("C"):
-            return self.room
+            return None
         sums = _product(self._lift(d, self._lengths(d)) for d in "NGKPQ")
-        kept = sums * self._arch.pe_array.accumulator_bits <= level.buffers["O"].usable_bits
-        return self.room | {"O": np.where(kept, self.result_bits, self.room["O"])}
+        return sums * self._arch.pe_array.accumulator_bits <= level.buffers["O"].usable_bits
+
+    def outputs_in(self, fmt: Format) -> tuple[Any, Any]:
+        """The boxes of O's tiles in a format: the largest, and all of them once [bit]."""
+        sizes = exact.tile_sizes("O", self._layer, self._leaves, exact.Cell.of(fmt))
+        most, every = (
+            _product(self._lift(dims, each(dims, self._leaves, of)) for dims, of in sizes.items())
+            for each in (exact.largest, exact.totals)
+        )
+        return most, every
 
     def shortage(self) -> str:
         """Why nothing is legal: the smallest need against what there is."""

@@ -1,0 +1,72 @@
+"""How an operation is cut into tiles while some of its operands stay on chip; what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from bfpsim.mapping.nest import Mapping
+from bfpsim.mapping.residency.stairs import Stairs
+from bfpsim.objects import immutable
+
+
+@dataclass(frozen=True, slots=True)
+class Residence:
+    """Which operands of an operation are resident, by their order in it.
+
+    reads: of `Operation.reads`; addends: of `Operation.addends`; writes: its output
+    """
+
+    reads: tuple[bool, ...]
+    addends: tuple[bool, ...]
+    writes: bool
+
+
+class VectorTiling(NamedTuple):
+    """The tiles of a vector operation's output: rows, columns and channels of each."""
+
+    rows: int
+    columns: int
+    channels: int
+
+
+class Slot(NamedTuple):
+    """A tensor's room while an operation runs.
+
+    tensor: V of an addend, or an operand of a vector operation
+    operand: the place of an addend, or of a vector operation's reads and then addends
+    bits: of the largest tile, twice if the tensor's buffer is double-buffered
+    """
+
+    tensor: Literal["I", "W", "O", "V"]
+    operand: int
+    bits: int
+
+
+@immutable
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Tiles of an operation and what they cost.
+
+    tiles: a mapping of a product, a tiling of a vector operation
+    dram_bits: that it moves off chip, bursts included
+    slots: what it takes of the buffers
+    """
+
+    tiles: Mapping | VectorTiling
+    dram_bits: int
+    slots: tuple[Slot, ...]
+
+
+class Cuts(Protocol):
+    """All ways to cut an operation.
+
+    Room is that of the buffer in which activations stay, free of them; the other buffers of a split
+    memory are the operation's alone.
+    """
+
+    def stairs(self, residence: Residence) -> Stairs:
+        """The least payload off chip over room [bit]: what no cut is below, bursts included."""
+
+    def best(self, residence: Residence, room: int) -> Cut | None:
+        """The least traffic off chip, bursts included, in so much room; None if nothing fits."""

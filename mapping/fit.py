@@ -90,8 +90,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     Raises MappingError if the mapping does not suit the layer, an O tile cuts a block, or the
     resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
-    nest = make_nest(layer, mapping, arch.inside)
-    check_all_blocks(nest, arch, formats)
+    nest = check_inside(layer, arch, mapping, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
     if short:
@@ -109,6 +108,16 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
             f"{need.bits} bit, usable in {arch.name}: {usable}; {where}; "
             f"{_what_fits(layer, arch, mapping, formats)}"
         )
+    return nest
+
+
+def check_inside(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) -> Nest:
+    """The nest of a mapping that is legal but for SRAM's room, of which tiles may have a part.
+
+    Raises MappingError as `check`.
+    """
+    nest = make_nest(layer, mapping, arch.inside)
+    check_all_blocks(nest, arch, formats)
     _check_inner_levels(nest, arch, formats)
     return nest
 

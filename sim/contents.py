@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Counts, Flow
-from bfpsim.mapping.fit import check, stored
-from bfpsim.mapping.steps.tiles import ActivationBox, OutputTiles, output_tiles
+from bfpsim.mapping.fit import check_inside, stored
+from bfpsim.mapping.nest import TENSORS, Tensor
+from bfpsim.mapping.steps.tiles import ActivationBox, OutputTiles, output_tiles, visits_of
+from bfpsim.mapping.steps.vector import vector_tiles
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.mapping.window import Interval
 from bfpsim.quant.formats import ActivationLayout, Format, FormatError, WeightLayout
 from bfpsim.quant.formats.layout import indices
 from bfpsim.quant.formats.packing import blank, interpret, read_fields, write_fields
 from bfpsim.quant.formats.quantize import quantize_weight
-from bfpsim.sim.copies import InputCopy, PackedWeight, blocks
+from bfpsim.sim.copies import FilterBox, InputCopy, PackedWeight, WeightCopy, blocks
 from bfpsim.sim.functional import Data
 from bfpsim.sim.outputs import Forms, Part, Raw, RawForms, Result, pieces, values_of
 from bfpsim.sim.staging import Plan
@@ -230,7 +232,8 @@ class Contents:
             if node.function == "add_parameter":
                 values = operands[0] + next(left)
             else:
-                values = self.evaluate(node, operands)
+                # In one order in memory, so that sums and powers do not depend on tiles.
+                values = self.evaluate(node, [np.ascontiguousarray(own) for own in operands])
             known[node.name] = values
         return values
 
@@ -245,6 +248,12 @@ class Contents:
                     f"{operation.name} reads {view.activation} as {formats.I}, which is stored as "
                     f"{kept}; allowed: one format for all that write and read an activation"
                 )
+            together = view.shape[0] != operation.repeats and operation.nodes[0].op == "matmul"
+            if together and kept.exponent_bits and operation.layer.C % kept.block_size:
+                raise FormatError(
+                    f"{operation.name}: heads of {operation.layer.C} channels cut blocks of "
+                    f"{kept.block_size} ({kept}); allowed: blocks that divide them"
+                )
 
 
 class _Product:
@@ -256,7 +265,9 @@ class _Product:
         assert layer is not None
         arch, plan = contents.arch, contents.plan
         self._formats = plan.formats[operation.name]
-        self._nest = check(stored(layer, arch), arch, plan.mappings[operation.name], self._formats)
+        self._nest = check_inside(
+            stored(layer, arch), arch, plan.mappings[operation.name], self._formats
+        )
         self._outputs: OutputTiles = output_tiles(self._nest)
         self._layer = layer
         self._lengths = {tensor: len(visits_of(self._nest, tensor)) for tensor in TENSORS}
@@ -356,39 +367,61 @@ class _Product:
             self._runs[repeat] = self._make(repeat)
         return self._runs[repeat]
 
-    def _place(self, repeat: int) -> tuple[int, int]:
-        """The sample and the head of a repeat."""
-        return divmod(repeat, self._operation.repeats // self._operation.writes.shape[0])
+    def _window(self, view: View, repeat: int, channels: int) -> Window:
+        """What a repeat has of a view: one sample, or so many channels of it for each head."""
+        store, times = self._contents.stores[view.activation], self._operation.repeats
+        if self._operation.nodes[0].op != "matmul":
+            return Window(store, view)
+        image, head = divmod(repeat, times // view.shape[0])
+        return Window(store, view, image, head * channels)
 
     def _addends(self, repeat: int) -> list[Window]:
-        image, head = self._place(repeat) if self._operation.repeats > 1 else (0, 0)
-        return self._contents.addends(self._operation, image, head * self._layer.K)
+        views = self._operation.addends
+        return [self._window(view, repeat, self._layer.K) for view in views]
 
     def _make(self, repeat: int) -> tuple[Data, _Outlet]:
         contents, operation, layer = self._contents, self._operation, self._layer
-        stores, formats = contents.stores, self._formats
-        image, head = self._place(repeat) if operation.nodes[0].op == "matmul" else (0, 0)
-        left = operation.reads[0]
-        inputs = Window(stores[left.activation], left, image, head * layer.C)
-        if len(operation.reads) > 1:
-            filters = _filters(stores[operation.reads[1].activation], operation, image, head)
-        else:
-            filters = np.asarray(contents.weights[operation.name].weight, np.float64)
-        weights = quantize_weight(filters, formats.W, None, f"{operation.name} weight")
+        formats = self._formats
+        inputs = self._window(operation.reads[0], repeat, layer.C)
         forms = RawForms(formats.O, 0, contents.arch.pe_array.accumulator_bits)
-        view = operation.writes
-        window = Window(stores[view.activation], view, image, head * layer.K)
+        window = self._window(operation.writes, repeat, layer.K)
         outlet = _Outlet(self, forms, window, repeat)
         data = Data(
             self._nest,
             formats,
             contents.arch,
             inputs,
-            PackedWeight(weights, WeightLayout(layer.weight_shape, formats.W)),
+            _Filters(lambda: self._filters(repeat)),
             outlet,
             forms,
         )
         return data, outlet
+
+    def _filters(self, repeat: int) -> PackedWeight:
+        """W of a repeat, packed: weights, or the second operand once all of it is written."""
+        contents, operation, fmt = self._contents, self._operation, self._formats.W
+        if len(operation.reads) > 1:
+            store = contents.stores[operation.reads[1].activation]
+            filters = _second_operand(store, operation, repeat)
+        else:
+            filters = np.asarray(contents.weights[operation.name].weight, np.float64)
+        weights = quantize_weight(filters, fmt, None, f"{operation.name} weight")
+        return PackedWeight(weights, WeightLayout(self._layer.weight_shape, fmt))
+
+
+class _Filters:
+    """W outside SRAM, packed as its first tile is asked for."""
+
+    level = "DRAM"
+
+    def __init__(self, pack: Callable[[], PackedWeight]) -> None:
+        self._pack = pack
+        self._packed: PackedWeight | None = None
+
+    def part(self, box: FilterBox) -> WeightCopy:
+        """A copy of a box."""
+        self._packed = self._packed or self._pack()
+        return self._packed.part(box)
 
 
 class _Outlet:
@@ -524,7 +557,7 @@ class _Host:
         return False
 
 
-def _filters(store: Store, operation: Operation, image: int, head: int) -> Values:
+def _second_operand(store: Store, operation: Operation, repeat: int) -> Values:
     """The second operand of a repeat of a product of activations, as (K, C, 1, 1)."""
     layer, view = operation.layer, operation.reads[1]
     assert layer is not None
@@ -532,6 +565,7 @@ def _filters(store: Store, operation: Operation, image: int, head: int) -> Value
     if np.isnan(values).any():
         raise RuntimeError(f"{operation.name} multiplies by what is not written yet")
     heads = operation.repeats // len(values)
+    image, head = divmod(repeat, heads)
     tokens = values.shape[1] * values.shape[2]
     right = values[image].reshape(tokens, heads, -1)[:, head]
     if tokens == layer.C:  # as values, not as keys: turned round

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import simpy
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, Traffic
 from bfpsim.mapping.channel import channel_cycles
 from bfpsim.mapping.counts import KINDS, Counts, Direction
 from bfpsim.mapping.steps.volumes import Moved
@@ -32,12 +32,11 @@ if TYPE_CHECKING:
     from bfpsim.sim.contents import Contents, Moving
 
 Process = Generator[simpy.Event, object, None]
-Moving = Literal["I", "W", "O", "V"]
 Unit = Literal["array", "vector"]
 
-_ENGINES: dict[Moving, Row] = {"I": "dma I", "W": "dma W", "O": "dma O", "V": "dma V"}
-_WAITS: dict[Moving, Activity] = {"I": "wait I", "W": "wait W", "O": "wait O", "V": "wait V"}
-_TRANSFERS: tuple[tuple[Moving, Direction], ...] = (
+_ENGINES: dict[Traffic, Row] = {"I": "dma I", "W": "dma W", "O": "dma O", "V": "dma V"}
+_WAITS: dict[Traffic, Activity] = {"I": "wait I", "W": "wait W", "O": "wait O", "V": "wait V"}
+_TRANSFERS: tuple[tuple[Traffic, Direction], ...] = (
     ("I", "read"),
     ("W", "read"),
     ("O", "read"),
@@ -66,7 +65,7 @@ class StageTally:
     fill_cycles: int
     port_cycles: int
     vector_cycles: int
-    stalls: dict[Moving, int]
+    stalls: dict[Traffic, int]
     dram_busy: int
     steps: int
     transfers: int
@@ -270,7 +269,7 @@ class Machine:
 
     # --- DMA engines -----------------------------------------------------------------------------
 
-    def _bring(self, tensor: Moving) -> Process:
+    def _bring(self, tensor: Traffic) -> Process:
         """Bring the tiles of a tensor that lie off chip, operation by operation."""
         for run in self._runs:
             feeds = {
@@ -279,7 +278,7 @@ class Machine:
                 if feed.tensor == tensor and feed.slot is not None
             }
             while feeds:
-                name = min(feeds, key=lambda own: run.buffers[own].reserved)
+                name = min(feeds, key=lambda own: _next_use(run, own))
                 if run.buffers[name].reserved == len(run.stays[name]):
                     del feeds[name]
                     continue
@@ -369,7 +368,7 @@ class Machine:
             self._finish(run)
 
     def _move(
-        self, run: _Run, tensor: Moving, direction: Direction, moved: Moved, name: str
+        self, run: _Run, tensor: Traffic, direction: Direction, moved: Moved, name: str
     ) -> Process:
         """Take the channel for a transfer, and wait for its end."""
         counters, arch = run.counters, self._arch
@@ -443,6 +442,8 @@ class Machine:
             before = int(self._env.now)
             yield from self._wait(run.stage.feeds[name].waits, run.begun[name])
             arrived = int(self._env.now) if self._env.now > before else -1
+            if run.data is not None and run.stage.feeds[name].tensor != "V":
+                run.data.fetch(name, run.begun[name])  # which stays where it lies
         if name != "O":
             if run.stage.feeds[name].tensor == "V":
                 moved = run.stays[name][run.begun[name]].arrives
@@ -484,7 +485,7 @@ class Machine:
         """A unit had nothing to do because the last tile it needed was of this stream."""
         end = self._now
         if end > begin:
-            tensor: Moving = "O" if name == "O" else run.stage.feeds[name].tensor
+            tensor: Traffic = "O" if name == "O" else run.stage.feeds[name].tensor
             run.counters.add(("stalled", tensor), end - begin)
             row: Row = "array" if run.stage.unit == "array" else "vector"
             run.timeline.add(row, _WAITS[tensor], begin, end, 0, run.step, "steps")
@@ -637,3 +638,9 @@ class Machine:
             counters["transfers"],
             run.timeline,
         )
+
+
+def _next_use(run: _Run, name: str) -> int:
+    """The step for which the next tile of a feed is brought; -1 behind the last."""
+    begins, tile = run.stage.feeds[name].begins, run.buffers[name].reserved
+    return int(begins[tile]) if tile < len(begins) else -1

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from bfpsim.arch import Traffic
 from bfpsim.mapping.counts import Flow
-from bfpsim.mapping.nest import Tensor
 from bfpsim.mapping.steps.price import Priced, Stay, Step
 from bfpsim.mapping.steps.tiles import Mask, Vector
 
@@ -44,12 +44,14 @@ class Feed:
     stays: its tiles in order; `arrives` is nothing where the operand lies in SRAM already
     slot: None if it does
     waits: for its writers
+    begins: the first step, or finished visit, that uses each tile: in this order they are brought
     """
 
-    tensor: Tensor | Literal["V"]
+    tensor: Traffic
     stays: Priced[Stay]
     slot: Slot | None
     waits: tuple[Wait, ...]
+    begins: Vector
 
 
 class Turn(NamedTuple):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bfpsim.mapping.array import sums_lie_outside
-from bfpsim.mapping.fit import check, footprint, stored
-from bfpsim.mapping.nest import Nest, Tensor
+from bfpsim.mapping.fit import check_inside, footprint, stored
+from bfpsim.mapping.nest import MappingError, Nest, Tensor
 from bfpsim.mapping.steps.dependence import Completion
 from bfpsim.mapping.steps.price import Priced, Stay, box_transfers, stays_from, streams_of
 from bfpsim.mapping.steps.tiles import (
@@ -22,7 +22,9 @@ from bfpsim.mapping.steps.tiles import (
     input_tiles,
     output_tiles,
 )
+from bfpsim.mapping.steps.vector import vector_tiles
 from bfpsim.mapping.steps.volumes import Moved
+from bfpsim.mapping.vector import VectorTiling
 from bfpsim.quant.formats import ActivationLayout, Format, LayerFormats
 from bfpsim.sim.stage import Feed, Kept, Output, Sink, Slot, Stage, Turn, Wait
 from bfpsim.workloads.program import Operation, Program, View
@@ -39,7 +41,7 @@ class Plan:
     """How a program runs: what stays on chip, and how each operation is cut.
 
     formats: by product; stored: the format of every activation
-    mappings: by product
+    mappings: by product; tilings: by vector operation
     resident: activations that stay from their first writer to their last reader
     in_place: operation -> the activation whose room its output takes over
     """
@@ -48,6 +50,7 @@ class Plan:
     formats: Mapping[str, LayerFormats]
     stored: Mapping[str, Format]
     mappings: Mapping[str, Tiling]
+    tilings: Mapping[str, VectorTiling]
     resident: frozenset[str] = frozenset()
     in_place: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,7 +61,35 @@ def stages_of(plan: Plan, arch: Arch) -> list[Stage]:
     Raises MappingError as `check` does.
     """
     staging = _Staging(plan, arch)
-    return [staging.stage(place) for place in range(len(plan.program.operations))]
+    stages = [staging.stage(place) for place in range(len(plan.program.operations))]
+    _check_room(stages, plan, arch)
+    return stages
+
+
+def _check_room(stages: list[Stage], plan: Plan, arch: Arch) -> None:
+    """Raise MappingError if an operation does not fit beside what stays meanwhile."""
+    memories = arch.levels[1].memories
+    capacities = {name: arch.buffer(tensor).capacity for tensor, name in memories.items()}
+    kept = {stage.keeps.name: stage.keeps for stage in stages if stage.keeps is not None}
+    ends = {name: plan.program.lifetime(name) for name in kept}
+    for stage in stages:
+        slots = [feed.slot for feed in stage.feeds.values()]
+        slots += [stage.output.slot] if stage.output is not None else []
+        tiles, stays = dict.fromkeys(capacities, 0), dict.fromkeys(capacities, 0)
+        for slot in slots:
+            if slot is not None:
+                tiles[slot.memory] += slot.bits * slot.tiles
+        for name, (first, last) in ends.items():
+            replaced = stage.keeps is not None and stage.keeps.in_place == name
+            if first <= stage.place <= last and not replaced:
+                stays[kept[name].memory] += kept[name].bits
+        for memory, capacity in capacities.items():
+            if tiles[memory] + stays[memory] > capacity:
+                raise MappingError(
+                    f"{stage.name}: its tiles take {tiles[memory]} bit of {memory} beside "
+                    f"{stays[memory]} bit of activations that stay; allowed: {capacity} bit in "
+                    f"all in {arch.name}"
+                )
 
 
 class _Staging:
@@ -82,6 +113,8 @@ class _Staging:
             )
             nothing: Priced[Turn] = Priced(np.zeros(0, np.int64), ())
             return Stage(place, operation.name, "host", {}, nothing, (), (), None, None, (), waits)
+        if operation.unit == "vector":
+            return self._vector(place, operation)
         return self._product(place, operation)
 
     def _product(self, place: int, operation: Operation) -> Stage:
@@ -89,7 +122,7 @@ class _Staging:
         given = operation.layer
         assert given is not None
         formats, layer = plan.formats[operation.name], stored(given, arch)
-        nest = check(layer, arch, plan.mappings[operation.name], formats)
+        nest = check_inside(layer, arch, plan.mappings[operation.name], formats)
         inside: set[Tensor] = {
             tensor
             for tensor, view in zip(_OPERANDS, operation.reads, strict=False)
@@ -114,7 +147,7 @@ class _Staging:
             slot = None
             if tensor not in inside:
                 slot = Slot(names[tensor], bits, self._slots(tensor))
-            feeds[tensor] = Feed(tensor, stays, slot, waits)
+            feeds[tensor] = Feed(tensor, stays, slot, waits, np.arange(len(stays)))
 
         finished = np.tile(outputs.finished, times)
         addends = self._addends(operation, outputs.resident, outputs.finished, feeds)
@@ -150,6 +183,49 @@ class _Staging:
             self._keeps(operation),
             self._frees(operation),
         )
+
+    def _vector(self, place: int, operation: Operation) -> Stage:
+        plan, arch = self._plan, self._arch
+        tiles = vector_tiles(operation, plan.tilings[operation.name], arch, plan.stored)
+        names, lanes = arch.levels[1].memories, _lanes(arch)
+        feeds: dict[str, Feed] = {}
+        begins: list[list[str]] = [[] for _ in range(tiles.steps)]
+        ends: list[list[str]] = [[] for _ in range(tiles.steps)]
+        for number, operand in enumerate(tiles.operands):
+            name, slot = f"V{number}", None
+            if operand.view.activation not in plan.resident:
+                slot = Slot(names["I"], _largest(operand.stays), self._slots("I"))
+            boxes = operand.resident if operand.placed else None
+            waits = self._waits(operand.view, boxes, len(operand.stays))
+            feeds[name] = Feed("V", operand.stays, slot, waits, operand.begins)
+            _mark(begins, operand.begins, name)
+            _mark(ends, operand.ends - 1, name)
+        results = tiles.results
+        _mark(begins, results.begins, "O")
+        _mark(ends, results.ends - 1, "O")
+        count = len(results.stays)
+        stays, sink, room = results.stays, self._written(operation), _largest(results.stays)
+        if sink == "in place":
+            stays, room = _weightless(stays), 0
+        output = Output(
+            "V", stays, np.ones(count, bool), sink, Slot(names["O"], room, self._slots("O")),
+            np.zeros(count, np.int64),
+        )  # fmt: skip
+        self._tiles[place] = count
+        self._completions[place] = Completion.of(results.resident)
+        cycles = (-(-tiles.work // lanes)).tolist()
+        every = [
+            Turn(*own) for own in zip(cycles, map(tuple, begins), map(tuple, ends), strict=True)
+        ]
+        prices = {turn: number for number, turn in enumerate(dict.fromkeys(every))}
+        turns = Priced(np.array([prices[turn] for turn in every], np.int64), tuple(prices))
+        keeps, frees = self._keeps(operation), self._frees(operation)
+        return Stage(place, operation.name, "vector", feeds, turns, (), (), output, keeps, frees)
+
+    def _written(self, operation: Operation) -> Sink:
+        """Where a vector operation's results go."""
+        resident = operation.writes.activation in self._plan.resident
+        return "in place" if resident else "off chip"
 
     def _slots(self, tensor: Tensor) -> int:
         return 2 if self._arch.buffer(tensor).double_buffered else 1
@@ -195,13 +271,13 @@ class _Staging:
             boxes = own if operation.repeats == 1 else None
             waits = self._waits(view, boxes, len(stays))
             name = f"V{number}"
-            feeds[name] = Feed("V", stays, slot, waits)
+            feeds[name] = Feed("V", stays, slot, waits, np.arange(len(stays)))
             names.append(name)
         return tuple(names)
 
     def _work(self, operation: Operation, outputs: Boxes, finished: Mask, times: int) -> Vector:
         """Cycles of the vector unit for each output tile as it drains."""
-        lanes = self._arch.vector.lanes if self._arch.vector is not None else 1
+        lanes = _lanes(self._arch)
         total = self._program.vector_work[operation.name]
         elements = _elements(outputs)
         whole = int(elements[finished].sum()) * times
@@ -255,6 +331,19 @@ class _Staging:
         return tuple(
             dict.fromkeys(v.activation for v in views if v.activation in self._plan.resident)
         )
+
+
+def _lanes(arch: Arch) -> int:
+    return 1 if arch.vector is None else arch.vector.lanes
+
+
+def _largest(stays: Priced[Stay]) -> int:
+    return max(stay.held for stay in stays.prices)
+
+
+def _mark(steps: list[list[str]], at: Vector, name: str) -> None:
+    for step in at.tolist():
+        steps[step].append(name)
 
 
 def _repeated(stays: Priced[Stay], times: int) -> Priced[Stay]:

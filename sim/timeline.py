@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from bfpsim.mapping.nest import Tensor
+from bfpsim.arch import Traffic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["dram", "dma I", "dma W", "dma O", "dma V", "array", "vector"]
 Activity = Literal["read", "write", "compute", "wait I", "wait W", "wait O", "wait V"]
-Stream = Tensor | Literal["V", "steps"]
+Stream = Traffic | Literal["steps"]
 """What `Slice.tile` numbers: a tensor's tiles in the order they come, or the nest's steps."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)

@@ -26,6 +26,9 @@ Origin = Literal["operation", "input", "constant"]
 class Activation(NamedTuple):
     """A tensor (N, H, W, channels) between operations, as it is stored, once.
 
+    What one product of activations makes for another lies head by head, each a sample of its own,
+    where several heads side by side would share blocks.
+
     name: of the node that makes it; of parts that lie in one tensor, the node that joins them
     origin: "constant" for what is no weight of a product, but added to activations
     """
@@ -394,8 +397,37 @@ class _Drafting:
                 origin = "input"
             elif not node.inputs and node.op == "host":
                 origin = "constant"
-            activations[root] = Activation(root, self._network.shape(root), origin)
-        return View(root, self._network.shape(name), first)
+            activations[root] = Activation(root, self._shape(root), origin)
+        return View(root, self._shape(name), first)
+
+    def _shape(self, name: str) -> Shape:
+        """The shape of a node's output as it is stored."""
+        product = self._product(name)
+        if product is None or product.layer is None or not self._by_head(name, product):
+            return self._network.shape(name)
+        return product.repeats, product.layer.P, product.layer.Q, product.layer.K
+
+    def _product(self, name: str) -> Node | None:
+        """The product of activations whose output, function by function, this is."""
+        node = self._by_name[name]
+        while node.op == "host" and len(node.inputs) == 1:
+            function = vector_function(node)
+            if function is None or function.reach not in ("element", "channels"):
+                return None
+            node = self._by_name[node.inputs[0]]
+        return node if node.op == "matmul" else None
+
+    def _by_head(self, name: str, product: Node) -> bool:
+        """Whether heads are read one by one alone, and would share blocks side by side."""
+        readers = [self._by_name[own] for own in self._readers[name]]
+        if product.layer is None or product.layer.K % self._block == 0 or not readers:
+            return False
+        return all(
+            reader.inputs.index(name) == 0 and reader.repeats == product.repeats
+            if reader.op == "matmul"
+            else self._product(reader.name) is product and self._by_head(reader.name, product)
+            for reader in readers
+        )
 
     def _work(self, operation: Operation) -> int:
         """What the lanes of a vector unit do: bias, each function, and requantisation."""

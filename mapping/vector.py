@@ -1,0 +1,313 @@
+"""What operations of the vector unit read for each part of what they write.
+
+Both homes of the rules build on it: what is here is definition, not movement. An operation goes
+over a grid (samples, rows, columns, channels): that of its output, or of its operand if it reduces
+a map to one pixel. Each tensor has a line of the grid on each of its axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bfpsim.mapping.window import Window
+from bfpsim.quant.formats import Format
+from bfpsim.workloads.layer import Shape
+from bfpsim.workloads.program import Operation, View
+from bfpsim.workloads.vector import operations_of, vector_function
+
+
+class VectorTiling(NamedTuple):
+    """How much of the grid a tile of a vector operation has; samples come one at a time."""
+
+    rows: int
+    columns: int
+    channels: int
+
+
+class Whole(NamedTuple):
+    """All of an axis is needed, whatever the grid's range: of a single one, or of all channels."""
+
+    extent: int
+
+    def stored(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """What a range of the grid needs; of arrays, too."""
+        return low * 0, high * 0 + self.extent
+
+
+class Part(NamedTuple):
+    """The axis lies in the grid's from `first` on, `per` of the grid's to one of its own.
+
+    Of a whole axis of the same extent `first` is 0 and `per` 1.
+    """
+
+    first: int
+    extent: int
+    per: int = 1
+
+    def stored(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """What a range of the grid needs, as Whole's; nothing is an empty range."""
+        low, high = (
+            np.minimum(np.maximum(edge - self.first, 0), self.extent * self.per)
+            for edge in (low, high)
+        )
+        return low // self.per, -(-high // self.per)
+
+
+class Nearest(NamedTuple):
+    """An axis of `inputs`, stretched to `outputs`: place i holds number i * inputs // outputs."""
+
+    inputs: int
+    outputs: int
+
+    def stored(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """What a range of the grid needs, as Whole's."""
+        return low * self.inputs // self.outputs, (high - 1) * self.inputs // self.outputs + 1
+
+
+Line = Window | Whole | Part | Nearest
+Lines = tuple[Line, Line, Line, Line]
+
+
+class Access(NamedTuple):
+    """How a stored tensor is gone through.
+
+    lines: what of samples, rows, columns and channels a range of the grid's needs. None: elements
+        move in a way that is not known, so every output may need all of it; then it passes in
+        order, once
+    box: what of it is read or written at all, from the front
+    """
+
+    view: View
+    lines: Lines | None
+    box: Shape
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a vector operation goes over and through.
+
+    grid: (samples, rows, columns, channels)
+    readings: how often it goes over a sample, all but the last time without writing
+    whole_channels: whether a tile must have all channels
+    per_cell: operations of the lanes for each element of the grid, over all readings
+    per_result: for each element that is written, requantisation included; their sum over all is
+        the program's `vector_work`
+    """
+
+    grid: Shape
+    readings: int
+    reads: tuple[Access, ...]
+    writes: Access
+    whole_channels: bool
+    per_cell: int
+    per_result: int
+
+    def spans(self, tiling: VectorTiling) -> tuple[list[tuple[int, int]], ...]:
+        """The ranges of samples, rows, columns and channels that a tiling cuts the grid into."""
+        sizes = (1, tiling.rows, tiling.columns, tiling.channels)
+        return tuple(
+            [(low, min(low + size, extent)) for low in range(0, extent, size)]
+            for extent, size in zip(self.grid, sizes, strict=True)
+        )
+
+    def steps(self, tiling: VectorTiling) -> int:
+        """How many tiles there are, over all readings."""
+        return self.readings * prod(len(own) for own in self.spans(tiling))
+
+
+def plan_of(operation: Operation) -> Plan:
+    """How the vector unit goes about an operation. Raises ValueError for another unit's."""
+    core, out = operation.nodes[0], operation.writes.shape
+    function = vector_function(core)
+    if operation.unit != "vector" or function is None:
+        raise ValueError(f"{operation.name}: unit {operation.unit}; allowed: vector")
+    views = tuple(dict.fromkeys(operation.reads))
+    grid, readings = out, 1
+    if function.reach == "map":
+        reads = tuple(_access(view, None) for view in views)
+        over = views[0].shape
+        lines = _spread(out, over)
+        if lines is not None:
+            grid, readings = over, function.readings
+            reads = tuple(_access(view, _spread(view.shape, over)) for view in views)
+    elif core.pool is not None:
+        reads = tuple(_access(view, _windows(operation, view)) for view in views)
+    elif function.reach == "copy":
+        reads = _copied(core.function or core.op, views, out)
+    else:
+        alike = function.reach == "element"
+        reads = tuple(_access(view, _spread(view.shape, out, alike)) for view in views)
+    addends = tuple(
+        _access(view, _spread(view.shape, out))
+        for view in dict.fromkeys(operation.addends)
+        if view not in views
+    )
+    writes = _access(operation.writes, _spread(out, grid))
+    cells, results = _operations(operation, grid)
+    whole = operation.whole_channels or function.reach == "channels"
+    return Plan(grid, readings, reads + addends, writes, whole, cells, results)
+
+
+def vector_tilings(operation: Operation, formats: Mapping[str, Format]) -> tuple[VectorTiling, ...]:
+    """Tilings to choose from, those of the largest tiles first.
+
+    Channels are cut between blocks of what is written, columns only where a row is too much.
+
+    formats: by activation
+    """
+    plan = plan_of(operation)
+    _, rows, columns, channels = plan.grid
+    block = formats[plan.writes.view.activation].block_size
+    widths, parts = [channels], 2
+    while not plan.whole_channels and widths[-1] > block:
+        own = -(-channels // (parts * block)) * block
+        widths.extend([own] if own < widths[-1] else [])
+        parts *= 2
+    heights = sorted({-(-rows // trips) for trips in range(1, rows + 1)}, reverse=True)
+    strips = [columns]
+    while strips[-1] > 1:
+        strips.append(-(-strips[-1] // 2))
+    maps = [(height, columns) for height in heights] + [(1, strip) for strip in strips[1:]]
+    made = (VectorTiling(*each, width) for each, width in product(maps, widths))
+    return tuple(sorted(made, key=lambda own: (-prod(own), -own.channels, -own.columns)))
+
+
+def pieces(box: Shape, steps: int, block: int) -> tuple[int, int, int, int]:
+    """Sizes of samples, rows, columns and channels that cut a box into at most so many pieces.
+
+    block: channels are cut at its multiples
+    """
+    sizes = []
+    for axis, extent in enumerate(box):
+        size = ceil(extent / min(extent, steps))
+        if axis == 3:
+            size = min(extent, -(-size // block) * block)
+        sizes.append(size)
+        steps //= ceil(extent / size)
+    return sizes[0], sizes[1], sizes[2], sizes[3]
+
+
+def _access(view: View, lines: Lines | None) -> Access:
+    return Access(view, lines, view.shape)
+
+
+def _spread(shape: Shape, grid: Shape, pixelwise: bool = True) -> Lines | None:
+    """Lines of a tensor that has the grid's extents, or single ones; None if it has others.
+
+    One that has a value per channel is held as a whole.
+
+    pixelwise: without, all channels are needed, however many
+    """
+    lines: list[Line] = []
+    pixelwise = pixelwise and (prod(shape[:3]) > 1 or prod(grid[:3]) == 1)
+    if shape[3] not in (1, grid[3]) and prod(shape[:3]) == 1 < prod(grid[:3]):
+        return None
+    for axis, (own, extent) in enumerate(zip(shape, grid, strict=True)):
+        if axis == 3 and not pixelwise:
+            lines.append(Whole(own))
+        elif own == extent > 1:
+            lines.append(Part(0, own))
+        elif own == 1:
+            lines.append(Whole(1))
+        else:
+            return None
+    return _four(lines)
+
+
+def _windows(operation: Operation, view: View) -> Lines | None:
+    pool = operation.nodes[0].pool
+    N, H, W, C = view.shape
+    if pool is None or view not in operation.reads:
+        return None
+    rows, columns = (
+        Window(pool.stride[axis], pool.kernel[axis], 1, pool.padding[axis], extent)
+        for axis, extent in enumerate((H, W))
+    )
+    return Part(0, N), rows, columns, Part(0, C)
+
+
+_STRETCHED = ("upsample", "upsample_nearest2d")
+_REPEATED = ("expand", "identity", "clone", "dropout")
+_JOINED = ("concat", "cat", "concat_tokens", "tokens", "reshape", "flatten", "view")
+_CUT = ("split", "crop", "slice", "select", "narrow", "chunk")
+
+
+def _copied(function: str, views: tuple[View, ...], out: Shape) -> tuple[Access, ...]:
+    """How a function that moves elements reads each operand."""
+    N, P, Q, K = out
+    shapes = [view.shape for view in views]
+    if function in _STRETCHED and all((n, c) == (N, K) for n, _, _, c in shapes):
+        return tuple(
+            _access(
+                view,
+                (
+                    Part(0, N),
+                    _stretched(view.shape[1], P),
+                    _stretched(view.shape[2], Q),
+                    Part(0, K),
+                ),
+            )
+            for view in views
+        )
+    if function in _REPEATED:
+        return tuple(_access(view, _spread(view.shape, out)) for view in views)
+    if function in _JOINED and all(shape[:3] == out[:3] for shape in shapes):
+        firsts = _running(shape[3] for shape in shapes)
+        if firsts[-1] == K:
+            return tuple(
+                _access(view, (Part(0, N), Part(0, P), Part(0, Q), Part(first, view.shape[3])))
+                for view, first in zip(views, firsts, strict=False)
+            )
+    if function in _JOINED and Q == 1 and all((n, c) == (N, K) for n, _, _, c in shapes):
+        firsts = _running(shape[1] * shape[2] for shape in shapes)
+        if firsts[-1] == P:
+            return tuple(
+                _access(
+                    view,
+                    (Part(0, N), Part(first, view.shape[1], w), Whole(w), Part(0, K)),
+                )
+                for view, first in zip(views, firsts, strict=False)
+                for w in view.shape[2:3]
+            )
+    if function in _CUT and len(views) == 1:
+        own = views[0].shape
+        if all(part <= extent for part, extent in zip(out, own, strict=True)):
+            return (Access(views[0], None, out),)
+    return tuple(_access(view, None) for view in views)
+
+
+def _stretched(inputs: int, outputs: int) -> Line:
+    return Whole(1) if inputs == 1 else Nearest(inputs, outputs)
+
+
+def _running(widths: Iterable[int]) -> list[int]:
+    firsts = [0]
+    for width in widths:
+        firsts.append(firsts[-1] + width)
+    return firsts
+
+
+def _four(lines: list[Line]) -> Lines:
+    return lines[0], lines[1], lines[2], lines[3]
+
+
+def _operations(operation: Operation, grid: Shape) -> tuple[int, int]:
+    """Operations per element of the grid, and per result."""
+    per_cell, per_result = 0, 1  # requantisation
+    results = operation.writes.elements
+    for node in operation.nodes:
+        function = vector_function(node)
+        assert function is not None
+        if function.reach == "map":
+            per_cell += function.operations * operation.reads[0].elements // prod(grid)
+        else:
+            inputs = 2 if node.function == "add_parameter" else len(node.inputs)
+            alike = [operation.writes.shape] * inputs
+            per_result += operations_of(node, alike, operation.writes.shape) // results
+    return per_cell, per_result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import simpy
@@ -10,71 +11,85 @@ import simpy
 
 @dataclass(slots=True)
 class Transfer:
-    """A transfer that waits for the channel, or has it.
+    """A transfer on its way.
 
     place: of the operation that asks
-    cycles: for which it holds the channel; latency: trails them, and holds up nothing behind
-    done: the event of its end
-    start, end: the cycles it gets and leaves the channel, once `done`
+    cycles: for which it holds the channel
+    granted: the event at which it gets the channel, where that is not known from the beginning
+    start, end: the cycles it gets and leaves the channel, once they are known
     """
 
     place: int
     cycles: int
-    latency: int
-    done: simpy.Event
+    granted: simpy.Event | None = None
     start: int = -1
     end: int = -1
 
 
 class Arbiter:
-    """Serves the operation that is under way, and those before it, before any prefetch.
+    """Serves the operations up to the one under way before any prefetch for later ones.
 
     Among each, transfers are served in the order of their requests. What has begun is not broken
-    off.
+    off; so it is known at once when a transfer that is no prefetch is served.
 
     env: the simulation
-    front: the place of the earliest operation that still computes; moved on by the machine
     """
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
         self._free_at = 0
-        self._waiting: list[Transfer] = []
-        self.front = 0
+        self._front = 0
+        self._prefetches: deque[Transfer] = deque()
+        self._woken = False
 
-    def request(self, place: int, cycles: int, latency: int) -> Transfer:
+    @property
+    def front(self) -> int:
+        """The place of the earliest operation that still computes."""
+        return self._front
+
+    def move_front(self, place: int) -> None:
+        """Go on to an operation: what was prefetched for it is waited for now."""
+        self._front = place
+        due = [own for own in self._prefetches if own.place <= place]
+        if due:
+            self._prefetches = deque(own for own in self._prefetches if own.place > place)
+        for own in due:
+            self._serve(own)
+
+    def request(self, place: int, cycles: int) -> Transfer:
         """Put a transfer on the channel."""
-        own = Transfer(place, cycles, latency, self._env.event())
-        now = int(self._env.now)
-        if now >= self._free_at and not self._waiting:
-            self._start(own, now)
+        own = Transfer(place, cycles)
+        if place <= self._front or (not self._prefetches and self._free_at <= self._env.now):
+            self._serve(own)
         else:
-            if not self._waiting:
-                self._after(self._free_at - now, self._next)
-            self._waiting.append(own)
+            own.granted = self._env.event()
+            self._prefetches.append(own)
+            self._wake()
         return own
 
     @property
     def state(self) -> Hashable:
         """What it has yet to do, relative to now and to the operation under way."""
         left = max(0, self._free_at - int(self._env.now))
-        waiting = tuple((own.place - self.front, own.cycles, own.latency) for own in self._waiting)
-        return left, waiting
+        return left, tuple((own.place - self._front, own.cycles) for own in self._prefetches)
 
-    def _start(self, own: Transfer, now: int) -> None:
-        own.start, own.end = now, now + own.cycles
-        self._free_at = own.end
-        self._after(own.cycles + own.latency, own.done.trigger)
+    def _serve(self, own: Transfer) -> None:
+        own.start = max(int(self._env.now), self._free_at)
+        own.end = self._free_at = own.start + own.cycles
+        if own.granted is not None:
+            own.granted.succeed()
 
-    def _after(self, delay: int, then: Callable[[simpy.Event], None]) -> None:
-        event = self._env.timeout(delay)
+    def _wake(self) -> None:
+        """See to the prefetches when the channel will be free, as far as is known."""
+        if self._woken or not self._prefetches:
+            return
+        self._woken = True
+        event = self._env.timeout(max(0, self._free_at - int(self._env.now)))
         assert event.callbacks is not None
-        event.callbacks.append(then)
+        event.callbacks.append(self._next)
 
     def _next(self, _: simpy.Event) -> None:
-        now = int(self._env.now)
-        chosen = next((own for own in self._waiting if own.place <= self.front), self._waiting[0])
-        self._waiting.remove(chosen)
-        self._start(chosen, now)
-        if self._waiting:
-            self._after(self._free_at - now, self._next)
+        self._woken = False
+        if self._prefetches and self._free_at <= self._env.now:
+            self._serve(self._prefetches.popleft())
+        self._wake()

@@ -32,15 +32,5 @@ class Clock(simpy.Environment):
         self._scheduled = left
         now = int(self.now)
         for when, _, event in left:
-            for resumed in _resumed(event):
-                yield int(when) - now, resumed
-
-
-def _resumed(event: Event) -> Iterator[object]:
-    """Who is called back; of an event that triggers another one, those that wait for that."""
-    for callback in event.callbacks:
-        own = callback.__self__  # type: ignore[attr-defined]
-        if isinstance(own, Event) and not isinstance(own, simpy.Process):
-            yield from _resumed(own)
-        else:
-            yield own
+            for resumed in event.callbacks:
+                yield int(when) - now, resumed.__self__  # type: ignore[attr-defined]

@@ -379,8 +379,10 @@ class Machine:
         # The latency trails the channel: it delays what is read, and holds up nothing behind it.
         latency = arch.dram_latency_cycles if direction == "read" else 0
         run.asked[name] = self._now - run.skipped
-        transfer = self._arbiter.request(run.stage.place, cycles, latency)
-        yield transfer.done
+        transfer = self._arbiter.request(run.stage.place, cycles)
+        if transfer.granted is not None:
+            yield transfer.granted
+        yield self._env.timeout(transfer.end + latency - int(self._env.now))
         # Tiles that were skipped meanwhile were like this one.
         start, end = transfer.start + self._skipped, transfer.end + self._skipped
         asked = run.asked.pop(name) + run.skipped
@@ -429,7 +431,7 @@ class Machine:
 
     def _turn_to(self, unit: Unit, place: int) -> None:
         self._at[unit] = place
-        self._arbiter.front = min(self._at.values())
+        self._arbiter.move_front(min(self._at.values()))
 
     def _use(self, run: _Run, name: str) -> Generator[simpy.Event, object, int]:
         """Wait for the next tile of a stream and begin to use it; when it arrived."""

@@ -12,7 +12,7 @@ from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import ActivationLayout, LayerFormats, layer_formats
 from bfpsim.sim.accelerator import Accelerator
 from bfpsim.sim.contents import Contents
-from bfpsim.sim.program import Machine, StageTally
+from bfpsim.sim.machine import Machine, StageTally
 from bfpsim.sim.stage import Stage
 from bfpsim.sim.staging import Plan, stages_of
 from bfpsim.workloads import Network, Node

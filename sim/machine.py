@@ -116,6 +116,10 @@ class _Run:
         """The names of what comes tile by tile."""
         return tuple(self.stays)
 
+    def stream(self, name: str) -> Traffic:
+        """What the timeline calls it: O for the output, else its tensor."""
+        return "O" if name == "O" else self.stage.feeds[name].tensor
+
     @property
     def finished(self) -> int:
         """Output tiles that others can read."""
@@ -386,10 +390,13 @@ class Machine:
         # Tiles that were skipped meanwhile were like this one.
         start, end = transfer.start + self._skipped, transfer.end + self._skipped
         asked = run.asked.pop(name) + run.skipped
-        bits, buffer = moved.payload + moved.burst, run.buffers[name]
-        tile = buffer.delivered if direction == "read" else buffer.released
-        run.timeline.add("dram", direction, start, end, bits, tile, tensor)
-        run.timeline.add(_ENGINES[tensor], direction, asked, end + latency, bits, tile, tensor)
+        bits, stream, tile = moved.payload + moved.burst, run.stream(name), 0
+        if direction == "write":
+            tile = run.buffers[name].released
+        else:  # of all operands of a stream together, in the order they come
+            tile = sum(own.delivered for k, own in run.buffers.items() if run.stream(k) == stream)
+        run.timeline.add("dram", direction, start, end, bits, tile, stream)
+        run.timeline.add(_ENGINES[tensor], direction, asked, end + latency, bits, tile, stream)
 
     # --- units -----------------------------------------------------------------------------------
 
@@ -487,7 +494,7 @@ class Machine:
         """A unit had nothing to do because the last tile it needed was of this stream."""
         end = self._now
         if end > begin:
-            tensor: Traffic = "O" if name == "O" else run.stage.feeds[name].tensor
+            tensor = run.stream(name)
             run.counters.add(("stalled", tensor), end - begin)
             row: Row = "array" if run.stage.unit == "array" else "vector"
             run.timeline.add(row, _WAITS[tensor], begin, end, 0, run.step, "steps")
@@ -582,8 +589,7 @@ class Machine:
         cycles = now.cycle - before.cycle
         period: dict[Stream, int] = {"I": 0, "W": 0, "O": 0, "V": 0, "steps": step}
         for name, count in zip(run.streams, tiles, strict=True):
-            stream: Stream = "O" if name == "O" else run.stage.feeds[name].tensor
-            period[stream] = max(period[stream], count)
+            period[run.stream(name)] += count if name in run.buffers else 0
         run.timeline.repeat(before.row, before.length, times, cycles, period)
         self._skipped += times * cycles
         run.skipped += times * cycles

@@ -287,7 +287,8 @@ class _Drafting:
     def _unit(self, node: Node) -> Unit:
         if node.layer is not None:
             return "array"
-        return "vector" if self._vector and vector_function(node) is not None else "host"
+        known = bool(node.inputs) and vector_function(node) is not None
+        return "vector" if self._vector and known else "host"
 
     # --- views -----------------------------------------------------------------------------------
 
@@ -395,7 +396,7 @@ class _Drafting:
             origin: Origin = "operation"
             if node.op == "input":
                 origin = "input"
-            elif not node.inputs and node.op == "host":
+            elif node.function == "parameter" and not node.inputs:
                 origin = "constant"
             activations[root] = Activation(root, self._shape(root), origin)
         return View(root, self._shape(name), first)

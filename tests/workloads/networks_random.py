@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from bfpsim.workloads import Network, NetworkBuilder, Node, WorkloadError
 
-_FUNCTIONS = ("softmax", "layer norm", "a,b;c", "null", " ")
+_FUNCTIONS = (
+    "softmax", "layer norm", "a,b;c", "null", " ", "gelu", "mul", "layer_norm", "split", "tokens",
+    "add_parameter", "upsample", "group_norm",
+)  # fmt: skip
 _SOURCES = ("", "", "", "published code", "1x2", " x ")
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from bfpsim.arch import load_arch
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.quant.formats import LayerFormats, parse_format
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import load_workload
 
 MACHINES = ("edge-64k", "edge-64k-double")
@@ -51,7 +51,7 @@ def table(name: str, machine: str, objectives: list[str], fmt: str) -> None:
         kinds = {replace(layer, name="any"): own.mapping for layer, own in found.items()}
         mappings = {layer.name: kinds[replace(layer, name="any")] for layer in network.layers}
         start = time.perf_counter()
-        result = simulate_network(network, arch, formats, mappings)
+        result = simulate_layers(network, arch, formats, mappings)
         ran = time.perf_counter() - start
         moved = [
             sum(int(layer.counts.total(level)) for layer in result.layers) / 1e6

@@ -9,7 +9,7 @@ import time
 from bfpsim.arch import load_arch
 from bfpsim.mapping.mapper import find_mapping
 from bfpsim.quant.formats import BFP, LayerFormats
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import load_workload, names
 
 
@@ -31,7 +31,7 @@ def main(chosen: list[str]) -> None:
         mapped = time.perf_counter()
         by_kind = {_kind(layer): mapping for layer, mapping in found.items()}
         mappings = {layer.name: by_kind[_kind(layer)] for layer in network.layers}
-        result = simulate_network(network, arch, formats, mappings)
+        result = simulate_layers(network, arch, formats, mappings)
         done = time.perf_counter()
         dram = sum(int(layer.counts.total("DRAM")) for layer in result.layers)
         print(

@@ -12,7 +12,7 @@ import time
 from bfpsim.arch import load_arch
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import LayerFormats, parse_format
-from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.sim.simulate import simulate, simulate_layers
 from bfpsim.workloads import load_workload
 
 
@@ -23,12 +23,12 @@ def main() -> None:
     mappings = {name: Mapping(*point) for name, point in json.load(sys.stdin).items()}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     first = time.perf_counter()
-    simulate_network(network, arch, formats, mappings)
+    simulate_layers(network, arch, formats, mappings)
     first = time.perf_counter() - first
     best = every = float("inf")
     for _ in range(5):
         start = time.perf_counter()
-        result = simulate_network(network, arch, formats, mappings)
+        result = simulate_layers(network, arch, formats, mappings)
         best = min(best, time.perf_counter() - start)
         start = time.perf_counter()
         for layer in network.layers:

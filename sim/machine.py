@@ -7,7 +7,7 @@ never waits for what comes later.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -138,6 +138,7 @@ class Machine:
 
     stages: in program order
     contents: what the transfers carry; without them, sizes only
+    progress: called with the name of each operation as it ends
     every_step: run every step, also those whose outcome is known
     """
 
@@ -146,9 +147,10 @@ class Machine:
         stages: Sequence[Stage],
         arch: Arch,
         contents: Contents | None = None,
+        progress: Callable[[str], None] | None = None,
         every_step: bool = False,
     ) -> None:
-        self._arch = arch
+        self._arch, self._tell = arch, progress
         self._clock = None if every_step or contents is not None else Clock()
         self._env = env = self._clock or simpy.Environment()
         self._arbiter = Arbiter(env)
@@ -267,6 +269,8 @@ class Machine:
             self._readers[name] -= 1
             if not self._readers[name] and self.room.holds((name, "")):  # or handed over
                 self.room.give((name, ""))
+        if self._tell is not None:
+            self._tell(run.stage.name)
         self._left -= 1
         if not self._left:
             self._end.succeed()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -234,9 +234,17 @@ class PlannedProgram:
     allocation: Allocation
     plan: Plan
 
-    def run(self, contents: Contents | None = None) -> ProgramResult:
-        """Simulate it; with contents, real data moves."""
-        machine = Machine(stages_of(self.plan, self.arch), self.arch, contents)
+    def run(
+        self,
+        contents: Contents | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> ProgramResult:
+        """Simulate it.
+
+        contents: the real data that moves; without them, sizes only
+        progress: called with the name of each operation as it ends
+        """
+        machine = Machine(stages_of(self.plan, self.arch), self.arch, contents, progress)
         tallies = machine.run()
         return _result(self, tallies, tuple(machine.room.changes))
 

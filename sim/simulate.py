@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from bfpsim.arch import load_arch
 from bfpsim.mapping.fit import check
@@ -20,6 +20,10 @@ from bfpsim.sim.accelerator import Accelerator, Tally
 from bfpsim.sim.result import LayerResult, NetworkResult, repeated
 from bfpsim.workloads import ConvLayer, WorkloadError, load_workload
 
+Layers = Literal["program", "alone"]
+"""How a network's layers run: as one program, or each by itself."""
+LAYERS: tuple[Layers, ...] = get_args(Layers)
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from bfpsim.quant.formats.quantize import Quantized
     from bfpsim.sim.functional import Data
     from bfpsim.sim.outputs import PackedOutput
+    from bfpsim.sim.program import ProgramResult
     from bfpsim.workloads import NetworkSource
 
     Operand = ArrayLike | Quantized
@@ -56,6 +61,17 @@ def simulate(
     formats: FormatsSource = "bfp8",
     *,
     mappings: MappingsSource | None = None,
+    layers: Literal["program"] = "program",
+) -> ProgramResult: ...
+@overload
+def simulate(
+    layer: NetworkSource,
+    arch: ArchSource,
+    mapping: MappingsSource | None = None,
+    formats: FormatsSource = "bfp8",
+    *,
+    mappings: MappingsSource | None = None,
+    layers: Literal["alone"],
 ) -> NetworkResult: ...
 def simulate(
     layer: ConvLayer | NetworkSource,
@@ -67,8 +83,9 @@ def simulate(
     output_top: int | None = None,
     network: str = "",
     mappings: MappingsSource | None = None,
-) -> LayerResult | NetworkResult:
-    """Run one layer on the event-driven accelerator, or a network's (`simulate_network`).
+    layers: Layers = "program",
+) -> LayerResult | NetworkResult | ProgramResult:
+    """Run one layer on the event-driven accelerator, or a network (`simulate_network`).
 
     layer: a layer; or a network, its name, file or torch module
     arch: an architecture, a shipped name or a YAML file
@@ -83,12 +100,14 @@ def simulate(
     output_top: E_top of O; None calibrates it from the layer's exact sums
     network: the name that the traffic table shows
     mappings: of a network, as ``mapping``
+    layers: of a network: "program", or each layer "alone"
 
     Raises MappingError for a mapping that is not legal, FormatError for data that does not suit,
     and as `load_arch`, `load_workload` and `layer_formats`.
     """
     if not isinstance(layer, ConvLayer):
-        return _simulate_network(layer, arch, formats, mapping, mappings, data, output_top, network)
+        others = data, output_top, network
+        return _simulate_network(layer, arch, formats, mapping, mappings, layers, *others)
     if mappings is not None:
         raise MappingError(
             f"mappings= with the layer {layer.name!r}; allowed: mapping=, or with a network"
@@ -116,8 +135,9 @@ def _simulate_network(
     formats: FormatsSource,
     mapping: MappingsSource | None,
     mappings: MappingsSource | None,
+    layers: Layers,
     *others: object,
-) -> NetworkResult:
+) -> NetworkResult | ProgramResult:
     """Check what `simulate` was given for a network, and run it."""
     own = load_workload(source)
     data, output_top, name = others
@@ -128,10 +148,79 @@ def _simulate_network(
         )
     if mapping is not None and mappings is not None:
         raise MappingError(f"network {own.name}: mapping= and mappings=; allowed: one of the two")
-    return simulate_network(own, arch, formats, mapping if mappings is None else mappings)
+    given = mapping if mappings is None else mappings
+    if layers == "alone":
+        return simulate_network(own, arch, formats, given, layers="alone")
+    return simulate_network(own, arch, formats, given, layers=layers)
 
 
+@overload
 def simulate_network(
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource = "bfp8",
+    mappings: MappingsSource | None = None,
+    progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
+    layers: Literal["program"] = "program",
+) -> ProgramResult: ...
+@overload
+def simulate_network(
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource = "bfp8",
+    mappings: MappingsSource | None = None,
+    progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
+    layers: Literal["alone"],
+) -> NetworkResult: ...
+def simulate_network(
+    network: NetworkSource,
+    arch: ArchSource,
+    formats: FormatsSource = "bfp8",
+    mappings: MappingsSource | None = None,
+    progress: Callable[[str], None] | None = None,
+    *,
+    objective: Objective = "dram",
+    layers: Layers = "program",
+) -> ProgramResult | NetworkResult:
+    """Run a network, sizes only: as one program, or layer by layer.
+
+    network, arch: themselves, names or files
+    formats: for all layers, or by layer name
+    mappings: by layer name, or a file of them; layers without one get the mapper's
+    progress: called with the name of each layer or operation
+    objective: what is made least, bursts included: "dram" bits; of layers alone also another as in
+        `find_mapping`
+    layers: "program": all operations on one clock, activations stay on chip where that moves least
+        DRAM bits. "alone": each layer by itself on an empty machine, what stands between them free
+
+    Raises MappingError, naming the layer, if one has no legal mapping.
+    """
+    if layers not in LAYERS:
+        raise WorkloadError(f"layers={layers!r:.40}; allowed: {', '.join(LAYERS)}")
+    if layers == "alone":
+        return simulate_layers(network, arch, formats, mappings, progress, objective=objective)
+    if objective != "dram":
+        raise MappingError(
+            f"objective {objective!r} of a program; allowed: dram, or layers='alone'"
+        )
+    from bfpsim.sim.program import plan_program
+
+    network, arch = load_workload(network), load_arch(arch)
+    network.check_layers()
+    planned = plan_program(
+        network,
+        arch,
+        formats_by_layer(formats, network),
+        mappings_by_layer(mappings, network, arch),
+    )
+    return planned.run(progress=progress)
+
+
+def simulate_layers(
     network: NetworkSource,
     arch: ArchSource,
     formats: FormatsSource,
@@ -140,7 +229,7 @@ def simulate_network(
     *,
     objective: Objective = "dram",
 ) -> NetworkResult:
-    """Run every layer of a network, sizes only.
+    """Run every layer of a network by itself, sizes only.
 
     Layers that are equal but for their names (with equal formats and mappings) run once.
     network, arch: themselves, names or files

@@ -15,7 +15,7 @@ from bfpsim.mapping.sources import FormatsSource, MappingsSource, formats_by_lay
 from bfpsim.objects import brief
 from bfpsim.sim.notebook import as_html
 from bfpsim.sim.result import LayerResult, NetworkResult
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
@@ -197,12 +197,12 @@ def validate(
 ) -> Validation:
     """Simulate a network and check the paper's and the exact models against the counts.
 
-    Arguments and errors as `simulate_network`.
+    Arguments and errors as `simulate_layers`.
     """
     network = load_workload(network)
     arch = load_arch(arch)
     formats = formats_by_layer(formats, network)
-    simulated = simulate_network(network, arch, formats, mappings, progress, objective=objective)
+    simulated = simulate_layers(network, arch, formats, mappings, progress, objective=objective)
     known: dict[object, LayerValidation] = {}
     layers = []
     for result in simulated.layers:

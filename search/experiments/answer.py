@@ -19,7 +19,7 @@ from bfpsim.search.crew import workers as processes
 from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import Stages, open_stages
 from bfpsim.sim.result import NetworkResult
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import Network, WorkloadError, load_workload
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def choose_formats(
         choice, finalists = result.by(cost), None
         if classifier is not None:
             choice, finalists = _confirm(result, cost, classifier, stages, progress)
-        simulation = simulate_network(
+        simulation = simulate_layers(
             network, arch, result.formats(choice), dict(choice.choice.mappings)
         )
         if classifier is not None and finalists is not None and training is not None:

@@ -19,7 +19,7 @@ from bfpsim.search.crew import workers as processes
 from bfpsim.search.experiments.answer import STEPS
 from bfpsim.search.phases import Phases, silent
 from bfpsim.search.store import open_stages
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import Network, NetworkSource, WorkloadError, load_workload
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _energies(
     for network in networks:
         original = 0.0
         for name, chosen in {ORIGINAL: STORED_AS[ORIGINAL], **formats}.items():
-            result = simulate_network(network, arch, chosen)
+            result = simulate_layers(network, arch, chosen)
             original = original or result.energy_pj
             rows.append(
                 {

@@ -42,7 +42,7 @@ from bfpsim.quant.study.datasets import Dataset
 from bfpsim.quant.torch.model import uncalibrated_model
 from bfpsim.search.experiments.classifier import module_network
 from bfpsim.search.phases import Phases, silent
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import LayerWeights, Network, NetworkSource, load_workload
 from bfpsim.workloads.importers.draft import Imported
 
@@ -340,7 +340,7 @@ def _cost(network: Network, arch: Arch, width: int, activations: bool) -> dict[s
         layer.name: LayerFormats(others, narrow if layer.name in holders else others, others)
         for layer in network.layers
     }
-    result = simulate_network(network, arch, formats)
+    result = simulate_layers(network, arch, formats)
     outermost = arch.levels[0].name
     moved = result.traffic[result.traffic["level"] == outermost]
     weights = (moved["tensor"] == "W") & moved["layer"].isin(holders)

@@ -21,7 +21,7 @@ from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.point import Point, program
 from bfpsim.search.sweep.record import LayerRecord, Models, Record
 from bfpsim.sim.result import LayerResult
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import ConvLayer
 
 _REMEMBERED = 1 << 14  # mappings, of some 500 bytes each; and as many layers' models
@@ -54,7 +54,7 @@ def evaluate(point: Point, progress: Callable[[str], None] | None = None) -> Rec
         layer.name: _mapping(layer, arch, formats[layer.name], point.objective, point.model)
         for layer in network.layers
     }
-    results = simulate_network(network, arch, formats, mappings, progress).layers
+    results = simulate_layers(network, arch, formats, mappings, progress).layers
     return Record(network.name, arch, tuple(_record(one, point.ladder) for one in results))
 
 

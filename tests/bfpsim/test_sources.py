@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import bfpsim as bs
 from bfpsim.arch import shipped
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import LayerWeights
 
 ARCH = "ideal-64k"
@@ -108,7 +108,7 @@ def test_a_layer_by_names(arch, files) -> None:
 
 def test_a_network_where_a_layer_is(arch, network, files) -> None:
     formats = uniform("bfp8")
-    whole = simulate_network(network, arch, formats)
+    whole = simulate_layers(network, arch, formats)
     for source in (network, files / "net.yaml", str(files / "net.yaml")):
         result = bs.simulate(source, ARCH, formats="bfp8")
         assert isinstance(result, bs.NetworkResult)
@@ -116,7 +116,7 @@ def test_a_network_where_a_layer_is(arch, network, files) -> None:
     assert bs.simulate(network, ARCH).cycles == whole.cycles
     mappings = bs.find_mapping(network, ARCH, "bfp8")
     assert list(mappings) == ["c1", "c2"]
-    expected = simulate_network(network, arch, formats, mappings)
+    expected = simulate_layers(network, arch, formats, mappings)
     by_file = files / "map.yaml"
     for given in (mappings, by_file, str(by_file)):
         for result in (
@@ -151,7 +151,7 @@ def test_torch_modules_are_networks() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
     own = bs.load_workload(module, {"input": (1, 3, 4, 4)})
     assert bs.load_workload(own) is own
-    assert bs.simulate(own, ARCH).cycles == simulate_network(own, bs.load_arch(ARCH), "bfp8").cycles
+    assert bs.simulate(own, ARCH).cycles == simulate_layers(own, bs.load_arch(ARCH), "bfp8").cycles
     with pytest.raises(bs.WorkloadError, match=r"Sequential: shapes must give 'input'"):
         bs.simulate(module, ARCH)
 

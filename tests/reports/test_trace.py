@@ -15,7 +15,7 @@ from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.reports.trace import write_trace
 from bfpsim.sim.result import NetworkResult, repeated
-from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.sim.simulate import simulate, simulate_layers
 from bfpsim.sim.timeline import Timeline
 from bfpsim.workloads import NetworkBuilder
 
@@ -96,7 +96,7 @@ def result(request) -> NetworkResult:
         "conv2": Mapping("CKP", {"C": 8, "K": 16, "P": 5}),
         "conv3": Mapping("PQ", {"P": 1, "Q": 1}),
     }
-    run = simulate_network(build.network(), load_arch(request.param), BFP8, mappings)
+    run = simulate_layers(build.network(), load_arch(request.param), BFP8, mappings)
     assert run.layers[2].timeline.rows < len(run.layers[2].timeline)
     first, second, third = run.layers
     return NetworkResult("tiny", run.arch, (first, second, repeated(third, 2)), run.simulations)
@@ -222,7 +222,7 @@ def test_a_long_timeline_is_unrolled_only_as_far_as_it_is_written(tmp_path, monk
     arch = replace(load_arch("ideal-64k"), "dram.burst", "1 bit")
     build = NetworkBuilder("tiny", input_shape=(1, 4, 4, 8))
     build.conv("conv", "input", 16, kernel=1)
-    (layer,) = simulate_network(build.network(), arch, BFP8).layers
+    (layer,) = simulate_layers(build.network(), arch, BFP8).layers
     row, length = layer.timeline.rows, len(layer.timeline)
     layer.timeline.add("dram", "read", 1000, 1001, 8, 1, "I")
     still = dict.fromkeys(("I", "W", "O", "steps"), 0)

@@ -8,7 +8,7 @@ import pytest
 from bfpsim.arch import load_arch, replace
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.search.buffers import constant_prices, sweep_capacity
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import NetworkBuilder
 
 
@@ -32,7 +32,7 @@ def test_the_largest_buffer_is_the_best_only_by_a_constant() -> None:
     prices = ((0.084, 0.181), (0.307, 0.282), (0.595, 0.497), (1.20, 1.01))
     for capacity, price, total in zip(capacities, prices, table["sram_energy_pj"], strict=True):
         sized = replace(load_arch("ideal-64k"), "sram.capacity", capacity)
-        counts = simulate_network(network, sized, formats).layers[0].counts
+        counts = simulate_layers(network, sized, formats).layers[0].counts
         moved = [counts.total("SRAM", direction=way) for way in ("read", "write")]
         assert total == pytest.approx(math.fsum(np.multiply(moved, price)), rel=1e-12)
     assert constant["energy"].tolist() == ["0.16 pJ/bit"] * 4

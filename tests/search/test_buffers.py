@@ -6,7 +6,7 @@ from bfpsim.mapping.models import EXACT, compulsory_counts, model_counts
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.search.buffers import sweep_capacity
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import ConvLayer, Network, NetworkBuilder
 
 CAPACITIES = ("1 KiB", "2 KiB", "4 KiB", "8 KiB", "32 KiB")
@@ -49,7 +49,7 @@ def test_a_larger_buffer_never_moves_more_and_no_buffer_less_than_compulsory(net
 
 def test_a_row_is_the_simulation_at_that_capacity(network, edge):
     row = sweep_capacity(network, edge, BFP8, ["64 KiB"]).iloc[0]
-    result = simulate_network(network, edge, BFP8)
+    result = simulate_layers(network, edge, BFP8)
 
     by_level = result.traffic.groupby("level")
     assert row["dram_bits"] == by_level["bits"].sum()["DRAM"]

@@ -10,7 +10,7 @@ import pytest
 from bfpsim.arch import cacti, load_arch, replace, replace_all
 from bfpsim.mapping.mapper import best_mappings, find_mapping
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
-from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.sim.simulate import simulate, simulate_layers
 from bfpsim.workloads import ConvLayer, load_workload
 
 BFP8 = LayerFormats.uniform(BFP(8, 3, 16))
@@ -94,7 +94,7 @@ def test_a_run_is_priced_part_by_part(formats: LayerFormats, passes: int, price:
 def test_a_network_costs_what_its_layers_do() -> None:
     arch = replace_all(load_arch("ideal-64k"), {"sram.leakage": "1 mW"})
     network = load_workload("resnet18-fashion")
-    result = simulate_network(network, arch, BFP8)
+    result = simulate_layers(network, arch, BFP8)
     assert result.energy.movement_pj == result.energy_pj == math.fsum(result.traffic["energy_pj"])
     (leakage,) = (part.energy_pj for part in result.energy.parts if part.part == "leakage")
     assert leakage == float(Fraction(result.cycles, 500_000_000) * 10**9)

@@ -11,7 +11,7 @@ from bfpsim.arch import load_arch, replace
 from bfpsim.quant.formats import BFP, LayerFormats, dequantize, quantize_activation, quantize_weight
 from bfpsim.sim.host import apply, convolve_float, infer
 from bfpsim.sim.inference import Tops, calibrate, float_predictions, run_inference
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import (
     ConvLayer,
     LayerWeights,
@@ -300,7 +300,7 @@ def test_fashion_mnist_images_through_the_trained_networks(name: str, count: int
     tops = calibrate(network, weights, normalise(pixels[100:116]))
     images, arch = normalise(pixels[:count]), load_arch("ideal-64k")
     formats = LayerFormats.uniform(BFP(8, 3, 16))
-    sizes_only = simulate_network(network.batched(count), arch, formats)
+    sizes_only = simulate_layers(network.batched(count), arch, formats)
     mappings = {each.layer.name: each.mapping for each in sizes_only.layers}
     inference = run_inference(network, arch, formats, weights, images, tops, mappings)
     expected = reference_run(network, weights, images, formats, tops)
@@ -338,7 +338,7 @@ def test_calibration_of_a_product_takes_both_operands_maxima() -> None:
 @pytest.mark.long
 def test_googlenet_is_simulated_whole() -> None:
     network = load_workload("googlenet")
-    result = simulate_network(network, load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16)))
+    result = simulate_layers(network, load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16)))
     assert [r.layer.name for r in result.layers] == [layer.name for layer in network.layers]
     assert result.simulations == len(network.unique_layers) < len(network.layers)
     assert sum(r.layer.macs for r in result.layers) == network.macs
@@ -348,7 +348,7 @@ def test_googlenet_is_simulated_whole() -> None:
 def test_equal_layers_are_simulated_once() -> None:
     network = load_workload("resnet18-fashion")
     seen = []
-    result = simulate_network(
+    result = simulate_layers(
         network, load_arch("ideal-64k"), LayerFormats.uniform(BFP(8, 3, 16)), progress=seen.append
     )
     assert seen == [layer.name for layer in network.layers]

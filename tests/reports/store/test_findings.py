@@ -9,13 +9,13 @@ from bfpsim.search.store import Store, StoreError
 from bfpsim.search.sweep.point import POINTS
 from bfpsim.search.sweep.results import Results
 from bfpsim.search.sweep.spec import SweepError
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.sim.validate import validate
 from tests.reports.store.conftest import fill
 
 
 def simulated(point):
-    return simulate_network(point.network, point.arch, point.formats_by_layer)
+    return simulate_layers(point.network, point.arch, point.formats_by_layer)
 
 
 def test_points_and_layers_say_what_the_sweeps_own_tables_say(findings, planned, store):

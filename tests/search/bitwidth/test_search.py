@@ -14,7 +14,7 @@ from bfpsim.search.bitwidth.target import CostBudget, LossBudget, Tradeoff, fron
 from bfpsim.search.crew import workers
 from bfpsim.search.rescore import simulated_cost
 from bfpsim.search.store import Stages, Store
-from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.sim.simulate import simulate, simulate_layers
 from tests.long import often
 from tests.search.bitwidth.small import (
     FORMATS,
@@ -107,9 +107,7 @@ def test_what_is_reported_is_what_the_simulator_counts(objective: str) -> None:
     network = block_network()
     found = searched(network, 1, 3500, objective)
     for own in found.proposals:
-        result = simulate_network(
-            network, found.arch, found.formats(own), dict(own.choice.mappings)
-        )
+        result = simulate_layers(network, found.arch, found.formats(own), dict(own.choice.mappings))
         counted = {
             "dram": sum(int(one.counts.total("DRAM")) for one in result.layers),
             "energy": result.energy_pj,

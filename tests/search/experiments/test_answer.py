@@ -6,7 +6,7 @@ import pytest
 from bfpsim.search.bitwidth.search import search_network
 from bfpsim.search.bitwidth.target import LossBudget
 from bfpsim.search.experiments.answer import choose_formats
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import WorkloadError
 
 
@@ -16,7 +16,7 @@ def test_a_network_is_searched_for_the_least_movement(classifier, edge, kept) ->
     assert answer.choice == alone.by("simulated")
     assert answer.choice.loss == 0
     assert (answer.finalists, answer.accuracy_loss, answer.losses.images) == (None, None, None)
-    simulated = simulate_network(
+    simulated = simulate_layers(
         classifier.network, edge, alone.formats(answer.choice), answer.choice.choice.mappings
     )
     assert answer.simulation.traffic.equals(simulated.traffic)

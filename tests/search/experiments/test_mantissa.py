@@ -15,7 +15,7 @@ from bfpsim.search.experiments.mantissa import (
     study_tolerance,
     study_weights,
 )
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import NetworkBuilder, load_with_weights
 
 FORMATS = [BF16, FP16, MiniFloat(8, 23), MiniFloat(8, 0), MiniFloat(2, 6), MiniFloat(2, 0)]
@@ -62,7 +62,7 @@ def test_bursts_and_partial_sums_are_the_simulators(network, edge) -> None:
     (row,) = measure_energy(network, edge, [MiniFloat(5, 2)]).to_dict(orient="records")
     counts = [
         layer.counts
-        for layer in simulate_network(
+        for layer in simulate_layers(
             network, edge, LayerFormats(Plain(32), Plain(8), Plain(32))
         ).layers
     ]
@@ -94,9 +94,9 @@ def test_each_width_is_simulated_once(network, edge, monkeypatch) -> None:
 
     def counted(network, arch, formats):
         ran.append(formats["fc"].W.bits)
-        return simulate_network(network, arch, formats)
+        return simulate_layers(network, arch, formats)
 
-    monkeypatch.setattr(mantissa, "simulate_network", counted)
+    monkeypatch.setattr(mantissa, "simulate_layers", counted)
     done = []
     formats = [*FORMATS[3:], *FORMATS]  # float32 is run first, to compare with
     measure_energy(network, edge, formats, progress=done.append)

@@ -12,7 +12,7 @@ from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.record import Record
 from bfpsim.search.sweep.run import sweep
 from bfpsim.search.sweep.tables import mapping_columns, sums
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from tests.generate import deep_arch
 
 
@@ -48,7 +48,7 @@ def test_cycles_are_parted_and_shares_are_the_simulators(results):
     for row, point in zip(points.to_dict(orient="records"), results.points, strict=True):
         mappings = {one.layer: one.mapping for one in evaluate(point).layers}
         network = point.network
-        expected = simulate_network(network, point.arch, point.formats_by_layer, mappings)
+        expected = simulate_layers(network, point.arch, point.formats_by_layer, mappings)
         shares = ("utilisation", "spatial_utilisation", "temporal_utilisation")
         assert tuple(row[name] for name in shares) == expected.utilisation
         assert row["utilisation"] == network.macs / (256 * row["cycles"])

@@ -7,7 +7,7 @@ from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.results import Results
 from bfpsim.search.sweep.spec import load_spec
 from bfpsim.search.sweep.tables import sums
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from tests.search.sweep.conftest import files
 
 
@@ -35,7 +35,7 @@ def test_a_row_per_point_in_the_order_of_the_sweep(results, tables):
 def test_a_point_is_what_the_simulation_says(results, tables):
     point = results.points[6]
     row = tables.points.iloc[6]
-    expected = simulate_network(point.network, point.arch, point.formats_by_layer)
+    expected = simulate_layers(point.network, point.arch, point.formats_by_layer)
     assert row["cycles"] == expected.cycles
     assert row["energy_pj"] == expected.energy_pj
     assert row["seconds"] == expected.seconds

@@ -304,8 +304,7 @@ class _Allocating:
             residence = self._residence_at(place, solution.residents)
             bound = self._costs(place, solution.residents & problem.stages[place].uses)
             for own in (min(bound.end(room), self._capacity), room):
-                cut = cuts.best(residence, int(own))
-                cost = math.inf if cut is None else cut.dram_bits
+                cost = cuts.cost(residence, int(own))
                 if cost > bound.at(int(own)):
                     bound = bound.raised(int(own), cost)
                     changed = True

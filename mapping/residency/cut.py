@@ -21,6 +21,11 @@ class Residence:
     addends: tuple[bool, ...]
     writes: bool
 
+    @property
+    def weights(self) -> bool:
+        """Whether what stands where a product's weights do is resident."""
+        return len(self.reads) > 1 and self.reads[1]
+
 
 class VectorTiling(NamedTuple):
     """The tiles of a vector operation's output: rows, columns and channels of each."""
@@ -68,5 +73,11 @@ class Cuts(Protocol):
     def stairs(self, residence: Residence) -> Stairs:
         """The least payload off chip over room [bit]: what no cut is below, bursts included."""
 
+    def cost(self, residence: Residence, room: int) -> float:
+        """The least traffic off chip, bursts included, in so much room; infinite if nothing fits.
+
+        [bit]
+        """
+
     def best(self, residence: Residence, room: int) -> Cut | None:
-        """The least traffic off chip, bursts included, in so much room; None if nothing fits."""
+        """The best cut of that cost; None if nothing fits."""

@@ -53,6 +53,10 @@ class VectorCuts:
                 bits += self._moved(*operand) * readings
         return Stairs((min(needs),), (bits,))
 
+    def cost(self, residence: Residence, room: int) -> float:
+        """The same, in so much room."""
+        return self.stairs(residence).at(room)
+
     def best(self, residence: Residence, room: int) -> Cut | None:
         """The largest of the tiles that fit."""
         bits = self.stairs(residence).at(room)

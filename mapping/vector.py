@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -132,7 +133,7 @@ def plan_of(operation: Operation) -> Plan:
     if function.reach == "map":
         reads = tuple(_access(view, None) for view in views)
         over = views[0].shape
-        lines = _spread(out, over)
+        lines = _alike(out, over)
         if lines is not None:
             grid, readings = over, function.readings
             reads = tuple(_access(view, _spread(view.shape, over)) for view in views)
@@ -141,14 +142,14 @@ def plan_of(operation: Operation) -> Plan:
     elif function.reach == "copy":
         reads = _copied(core.function or core.op, views, out)
     else:
-        alike = function.reach == "element"
-        reads = tuple(_access(view, _spread(view.shape, out, alike)) for view in views)
+        lines_of = _spread if function.reach == "element" else partial(_alike, pixelwise=False)
+        reads = tuple(_access(view, lines_of(view.shape, out)) for view in views)
     addends = tuple(
         _access(view, _spread(view.shape, out))
         for view in dict.fromkeys(operation.addends)
         if view not in views
     )
-    writes = _access(operation.writes, _spread(out, grid))
+    writes = _access(operation.writes, _alike(out, grid))
     cells, results = _operations(operation, grid)
     whole = operation.whole_channels or function.reach == "channels"
     return Plan(grid, readings, reads + addends, writes, whole, cells, results)
@@ -197,17 +198,21 @@ def _access(view: View, lines: Lines | None) -> Access:
     return Access(view, lines, view.shape)
 
 
-def _spread(shape: Shape, grid: Shape, pixelwise: bool = True) -> Lines | None:
-    """Lines of a tensor that has the grid's extents, or single ones; None if it has others.
+def _spread(shape: Shape, grid: Shape) -> Lines | None:
+    """Lines of an operand with the grid's extents, or single ones; None if it has others.
 
-    One that has a value per channel is held as a whole.
+    One that has a value per channel and no more is kept as a whole.
+    """
+    kept = prod(shape[:3]) == 1 < prod(grid[:3]) and shape[3] == grid[3]
+    return _alike(shape, grid, pixelwise=not kept)
+
+
+def _alike(shape: Shape, grid: Shape, *, pixelwise: bool = True) -> Lines | None:
+    """Lines of a tensor with the grid's extents, or single ones; None if it has others.
 
     pixelwise: without, all channels are needed, however many
     """
     lines: list[Line] = []
-    pixelwise = pixelwise and (prod(shape[:3]) > 1 or prod(grid[:3]) == 1)
-    if shape[3] not in (1, grid[3]) and prod(shape[:3]) == 1 < prod(grid[:3]):
-        return None
     for axis, (own, extent) in enumerate(zip(shape, grid, strict=True)):
         if axis == 3 and not pixelwise:
             lines.append(Whole(own))

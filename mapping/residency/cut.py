@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from bfpsim.mapping.nest import Mapping
 from bfpsim.mapping.residency.stairs import Stairs
+from bfpsim.mapping.vector import VectorTiling
 from bfpsim.objects import immutable
 
 
@@ -27,19 +28,12 @@ class Residence:
         return len(self.reads) > 1 and self.reads[1]
 
 
-class VectorTiling(NamedTuple):
-    """The tiles of a vector operation's output: rows, columns and channels of each."""
-
-    rows: int
-    columns: int
-    channels: int
-
-
 class Slot(NamedTuple):
     """A tensor's room while an operation runs.
 
-    tensor: V of an addend, or an operand of a vector operation
-    operand: the place of an addend, or of a vector operation's reads and then addends
+    tensor: V of what the vector unit reads
+    operand: which of these: the place of a product's addend, or of a vector operation's distinct
+        reads and addends
     bits: of the largest tile, twice if the tensor's buffer is double-buffered
     """
 

@@ -79,7 +79,8 @@ class Product:
         An operand of -1 is no addend.
         """
         double = {t: 2 if arch.buffer(t).double_buffered else 1 for t in ("I", "W", "O")}
-        outputs = held.sums if self.keeps_results(residence) else held.O
+        stays = self.mean_bits is not None or residence.writes  # no result waits in its slot
+        outputs = held.sums if stays else held.O
         slots: list[tuple[Tensor, int, Any]] = [("O", -1, double["O"] * outputs)]
         if not residence.reads[0]:
             slots.insert(0, ("I", -1, double["I"] * held.I))

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
 from bfpsim.mapping.vector import Access, Line, Plan, VectorTiling, pieces, plan_of
 from bfpsim.quant.formats import Format
 from bfpsim.workloads.program import Operation, View
@@ -102,11 +104,9 @@ def _passing(access: Access, steps: int, fmt: Format) -> VectorMoved:
 
 
 def _needs(line: Line, spans: list[Interval]) -> list[Interval]:
-    found = []
-    for span in spans:
-        low, high = (int(edge) for edge in line.stored(*span))
-        found.append((low, high) if low < high else (0, 0))
-    return found
+    low, high = (np.asarray(edge) for edge in line.stored(*np.array(spans, np.int64).T))
+    some = low < high
+    return list(zip((low * some).tolist(), (high * some).tolist(), strict=True))
 
 
 def _total(needs: list[Interval], alone: bool, halo: Halo) -> int:

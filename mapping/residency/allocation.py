@@ -18,11 +18,13 @@ from typing import cast
 from bfpsim.arch import Arch
 from bfpsim.mapping.nest import Mapping, MappingError
 from bfpsim.mapping.residency import frontier
-from bfpsim.mapping.residency.cut import Cuts, Residence, Slot, VectorTiling
+from bfpsim.mapping.residency.cut import Cuts, Residence, Slot
 from bfpsim.mapping.residency.frontier import Members, Problem, Solution, Stage
 from bfpsim.mapping.residency.products import GivenCut, Product, ProductCuts
 from bfpsim.mapping.residency.stairs import Stairs
 from bfpsim.mapping.residency.vectors import VectorCuts, VectorWork
+from bfpsim.mapping.stored import activation_formats
+from bfpsim.mapping.vector import VectorTiling
 from bfpsim.objects import immutable
 from bfpsim.quant.formats import ActivationLayout, Format, LayerFormats
 from bfpsim.workloads.program import Operation, Program, View
@@ -101,7 +103,7 @@ class _Allocating:
         keep: Collection[str] | None,
     ) -> None:
         self._program, self._arch, self._formats, self._given = program, arch, formats, mappings
-        self._stored = stored_formats(program, formats)
+        self._stored = activation_formats(program, formats)
         self._capacity = arch.buffer("I").capacity
         self._names = [
             name
@@ -183,17 +185,10 @@ class _Allocating:
 
     def _kind(self, operation: Operation) -> Product | VectorWork:
         """All that decides an operation's costs."""
+        if operation.layer is None:
+            return VectorWork.of(operation, self._stored)
         addends = tuple(self._stored[view.activation] for view in operation.addends)
         written = self._stored[operation.writes.activation]
-        if operation.layer is None:
-            views = (*operation.reads, *operation.addends)
-            function = vector_function(operation.nodes[0])
-            return VectorWork(
-                tuple((view.shape, self._stored[view.activation]) for view in views),
-                (operation.writes.shape, written),
-                operation.nodes[0].pool,
-                function.readings if function is not None else 1,
-            )
         mean = ActivationLayout(operation.writes.shape, written).bits if operation.mean else None
         formats = layer_formats_of(self._formats, operation)
         layer = replace(operation.layer, name="any")
@@ -304,35 +299,12 @@ class _Allocating:
             residence = self._residence_at(place, solution.residents)
             bound = self._costs(place, solution.residents & problem.stages[place].uses)
             for own in (min(bound.end(room), self._capacity), room):
-                cut = cuts.best(residence, int(own))
-                cost = math.inf if cut is None else cut.dram_bits
+                cost = cuts.cost(residence, int(own))
                 if cost > bound.at(int(own)):
                     bound = bound.raised(int(own), cost)
                     changed = True
             self._bounds[id(cuts), residence] = bound
         return changed
-
-
-def stored_formats(program: Program, formats: Formats) -> dict[str, Format]:
-    """The format in which each activation is stored.
-
-    O of the product that writes it first; what a vector operation writes, an input or a constant,
-    in the format in which a product reads it, or else of its operand.
-    """
-    found: dict[str, Format] = {}
-    for name in program.activations:
-        for place in program.readers[name]:
-            operation = program.operations[place]
-            if operation.layer is not None and operation.reads[0].activation == name:
-                found[name] = layer_formats_of(formats, operation).I
-                break
-    default = formats if isinstance(formats, LayerFormats) else next(iter(formats.values()))
-    for operation in reversed(program.operations):
-        if operation.layer is not None:
-            found[operation.writes.activation] = layer_formats_of(formats, operation).O
-    for name in program.activations:
-        found.setdefault(name, default.O)
-    return found
 
 
 def layer_formats_of(formats: Formats, operation: Operation) -> LayerFormats:

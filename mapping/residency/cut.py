@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from bfpsim.mapping.nest import Mapping
 from bfpsim.mapping.residency.stairs import Stairs
+from bfpsim.mapping.vector import VectorTiling
 from bfpsim.objects import immutable
 
 
@@ -21,20 +22,18 @@ class Residence:
     addends: tuple[bool, ...]
     writes: bool
 
-
-class VectorTiling(NamedTuple):
-    """The tiles of a vector operation's output: rows, columns and channels of each."""
-
-    rows: int
-    columns: int
-    channels: int
+    @property
+    def weights(self) -> bool:
+        """Whether what stands where a product's weights do is resident."""
+        return len(self.reads) > 1 and self.reads[1]
 
 
 class Slot(NamedTuple):
     """A tensor's room while an operation runs.
 
-    tensor: V of an addend, or an operand of a vector operation
-    operand: the place of an addend, or of a vector operation's reads and then addends
+    tensor: V of what the vector unit reads
+    operand: which of these: the place of a product's addend, or of a vector operation's distinct
+        reads and addends
     bits: of the largest tile, twice if the tensor's buffer is double-buffered
     """
 
@@ -68,5 +67,11 @@ class Cuts(Protocol):
     def stairs(self, residence: Residence) -> Stairs:
         """The least payload off chip over room [bit]: what no cut is below, bursts included."""
 
+    def cost(self, residence: Residence, room: int) -> float:
+        """The least traffic off chip, bursts included, in so much room; infinite if nothing fits.
+
+        [bit]
+        """
+
     def best(self, residence: Residence, room: int) -> Cut | None:
-        """The least traffic off chip, bursts included, in so much room; None if nothing fits."""
+        """The best cut of that cost; None if nothing fits."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as ByName
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +16,8 @@ from numpy.typing import NDArray
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import sums_lie_outside
 from bfpsim.mapping.candidates import candidate_sizes
-from bfpsim.mapping.closed.grid import Grid
+from bfpsim.mapping.closed.grid import Grid, Sizes
+from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import FULL, times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.fit import check_all_blocks, footprint, stored
@@ -23,6 +27,7 @@ from bfpsim.mapping.models import outer_counts
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.paddings import Paddings
 from bfpsim.mapping.residency.cut import Cut, Residence, Slot
+from bfpsim.mapping.residency.ranking import IMPOSSIBLE, Part, Ranking
 from bfpsim.mapping.residency.stairs import Stairs
 from bfpsim.mapping.runs import run_of
 from bfpsim.objects import immutable
@@ -32,8 +37,8 @@ from bfpsim.workloads import ConvLayer
 _NEVER = np.iinfo(np.int64).max // 4
 """A room that no buffer has [bit]."""
 
-_SLACK = 1.15
-"""How far above the least payload mappings are kept in mind, whose bursts may pad less."""
+_SLACKS = (1.05, 1.2, 2.0, math.inf)
+"""How far above the least payload to look for mappings whose bursts pad less, one after another."""
 
 
 @immutable
@@ -58,8 +63,9 @@ class Product:
 
     def off_chip(self, residence: Residence, moved: _Parts) -> Any:
         """Bits that go off chip, given those of each part."""
-        on_w = len(residence.reads) > 1 and residence.reads[1]
-        bits = moved.sums + (0 if residence.reads[0] else moved.I) + (0 if on_w else moved.W)
+        bits = moved.sums
+        bits = bits + (0 if residence.reads[0] else moved.I)
+        bits = bits + (0 if residence.weights else moved.W)
         if self.mean_bits is None and not residence.writes:
             bits = bits + moved.results
         for own, resident in zip(moved.addends, residence.addends, strict=True):
@@ -73,11 +79,12 @@ class Product:
         An operand of -1 is no addend.
         """
         double = {t: 2 if arch.buffer(t).double_buffered else 1 for t in ("I", "W", "O")}
-        outputs = held.sums if self.keeps_results(residence) else held.O
+        stays = self.mean_bits is not None or residence.writes  # no result waits in its slot
+        outputs = held.sums if stays else held.O
         slots: list[tuple[Tensor, int, Any]] = [("O", -1, double["O"] * outputs)]
         if not residence.reads[0]:
             slots.insert(0, ("I", -1, double["I"] * held.I))
-        if not (len(residence.reads) > 1 and residence.reads[1]):
+        if not residence.weights:
             slots.insert(-1, ("W", -1, double["W"] * held.W))
         for place, resident in enumerate(residence.addends):
             if not resident:
@@ -126,13 +133,18 @@ def room_taken(slots: Sequence[tuple[Tensor, int, Any]], arch: Arch) -> Any:
 class _Near(NamedTuple):
     """Mappings of about the least payload in their room, best first.
 
-    ranks: of their orders; tiles: sizes of `DIMS`
+    slack: how far above the least payload in their room; payloads, rooms: [bit]; ranks: of their
+    orders; places: of their tiles among the combinations of sizes; fetches: of every tile of W;
+    spills: of every tile of O
     """
 
+    slack: float
     payloads: NDArray[np.int64]
     rooms: NDArray[np.int64]
-    ranks: NDArray[np.int64]
-    tiles: NDArray[np.int64]
+    ranks: NDArray[np.int8]
+    places: NDArray[np.int32]
+    fetches: NDArray[np.int32]
+    spills: NDArray[np.int32]
 
 
 class ProductCuts:
@@ -148,8 +160,9 @@ class ProductCuts:
         self._layer = stored(product.layer, arch)
         self._orders = orders(self._layer)
         self._stairs: dict[Residence, Stairs] = {}
-        self._near: dict[Residence, tuple[float, _Near]] = {}
-        self._best: dict[tuple[Residence, int], Cut | None] = {}
+        self._near: dict[Residence, _Near] = {}
+        self._ranked: dict[Residence, Ranking] = {}
+        self._tied: dict[tuple[Residence, int], tuple[float, list[Mapping]]] = {}
         self._cycles: dict[Mapping, int] = {}
         self._paddings = Paddings(arch, product.formats)
         self._inner = InnerMapper(arch, product.formats) if len(arch.levels) > 2 else None
@@ -162,8 +175,7 @@ class ProductCuts:
             room, bits = (np.concatenate(own) for own in points)
             fits = room < _NEVER if self._limit is None else room <= self._limit
             self._stairs[residence] = Stairs.of(room[fits], bits[fits])
-            slack = self._first_slack
-            self._near[residence] = slack, self._nearest(residence, slack)
+            self._near[residence] = self._nearest(residence, self._slacks[0])
         return self._stairs[residence]
 
     def prepare(self, residences: Sequence[Residence]) -> None:
@@ -172,22 +184,44 @@ class ProductCuts:
             self.stairs(residence)
         self._open = None
 
+    def cost(self, residence: Residence, room: int) -> float:
+        """The least traffic off chip, bursts included, in so much room; infinite if nothing fits.
+
+        [bit]
+        """
+        return self._cheapest(residence, room)[0]
+
     def best(self, residence: Residence, room: int) -> Cut | None:
-        """The least traffic off chip, bursts included, in so much room; None if nothing fits.
+        """A cut of that cost; None if nothing fits.
 
         Ties as `mapping.mapper.best_mappings` breaks them.
         """
-        if (residence, room) not in self._best:
-            self._best[residence, room] = self._find(residence, room)
-        return self._best[residence, room]
+        bits, tied = self._cheapest(residence, room)
+        if not tied:
+            return None
+        best = tied[0] if self._inner is not None else min(tied, key=self._cycles_of)
+        nest = make_nest(self._layer, best, self._arch.inside)
+        held = held_by(nest, self._arch, self._product)
+        slots = self._product.slots(residence, held, self._arch)
+        return Cut(best, int(bits), named(slots))
 
     # --- all at once -----------------------------------------------------------------------------
 
     @property
     def _tilings(self) -> _Tilings:
         if self._open is None:
-            self._open = _Tilings(self._product, self._layer, self._arch, self._limit)
+            self._open = _Tilings(
+                self._product, self._layer, self._arch, self._candidates, self._limit
+            )
         return self._open
+
+    @cached_property
+    def _candidates(self) -> Sizes:
+        """The tile sizes that can be part of a best mapping, in every format of a box of O."""
+        product, layer = self._product, self._layer
+        whole = Constraints(tile={"G": layer.G, "K": layer.K}) if product.whole_channels else FREE
+        each = [product.formats, *(replace(product.formats, O=own) for own in product.addends)]
+        return candidate_sizes(layer, self._arch, list(dict.fromkeys(each)), "dram", whole)
 
     def _points(
         self, residence: Residence, together: bool = False
@@ -216,11 +250,14 @@ class ProductCuts:
     # --- the best one ----------------------------------------------------------------------------
 
     @property
-    def _first_slack(self) -> float:
-        return 1.0 if self._arch.dram.burst == 1 and self._inner is None else _SLACK
+    def _slacks(self) -> tuple[float, ...]:
+        """How far above the least payload to look for mappings, one after another."""
+        exact = self._arch.dram.burst == 1 and self._inner is None
+        return (1.0,) if exact else _SLACKS
 
     def _nearest(self, residence: Residence, slack: float) -> _Near:
-        stairs = self._stairs[residence]
+        """The mappings of about the least payload in their room."""
+        stairs, tilings = self._stairs[residence], self._tilings
         rooms, costs = np.array(stairs.rooms, np.int64), np.array(stairs.costs, np.int64)
         parts = []
         most = _NEVER - 1 if self._limit is None else self._limit
@@ -229,95 +266,114 @@ class ProductCuts:
             near = np.flatnonzero((at >= 0) & (taken <= most))
             if len(rooms) and slack < math.inf:
                 near = near[bits[near] <= costs[at[near]] * slack]
-            parts.append((bits[near], taken[near], np.full(len(near), rank), near))
-        payload, room, ranks, place = (np.concatenate(own) for own in zip(*parts, strict=True))
-        tiles, steps = self._tilings.tiles(place), self._tilings.steps[place]
-        large = [-tiles[:, DIMS.index(dim)] for dim in "NGPQKC"]
-        best_first = np.lexsort((*large, ranks, steps, payload))
-        return _Near(*(own[best_first] for own in (payload, room, ranks, tiles)))
+            parts.append((bits[near], taken[near], np.full(len(near), rank, np.int8), near))
+        payload, room, ranks, at = (np.concatenate(own) for own in zip(*parts, strict=True))
+        sizes = self._sizes(tilings.places[at])
+        large = [-sizes[dim] for dim in "NGPQKC"]
+        first = np.lexsort((*large, ranks, tilings.steps[at], payload))
+        ranks, at = ranks[first], at[first]
+        fetches, spills = np.zeros(len(at), np.int32), np.zeros(len(at), np.int32)
+        for rank, order in enumerate(self._orders):
+            own = np.flatnonzero(ranks == rank)
+            fetches[own], spills[own] = tilings.sweeps(order, at[own])
+        places = tilings.places[at]
+        return _Near(slack, payload[first], room[first], ranks, places, fetches, spills)
 
-    def _find(self, residence: Residence, room: int) -> Cut | None:
-        least = self.stairs(residence).at(room)
-        if math.isinf(least):
-            return None
-        slack = self._first_slack
-        while True:
-            if self._near[residence][0] < slack:
-                self._near[residence] = slack, self._nearest(residence, slack)
-                self._open = None
-            bits, tied = self._cheapest(residence, room)
-            if slack == math.inf or bits <= least * slack:
-                break
-            slack = 2 * slack if slack < 4 else math.inf
-        if not tied:
-            return None
-        best = tied[0]
-        if len(tied) > 1 and self._inner is None:
-            best = min(tied, key=self._cycles_of)
-        nest = make_nest(self._layer, best, self._arch.inside)
-        held = held_by(nest, self._arch, self._product)
-        slots = self._product.slots(residence, held, self._arch)
-        return Cut(best, int(bits), named(slots))
+    def _sizes(self, places: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:
+        """Tile sizes at places of the grid, by dimension."""
+        every = self._candidates
+        numbers = np.unravel_index(places, [len(every[dim]) for dim in DIMS])
+        return {dim: every[dim][own] for dim, own in zip(DIMS, numbers, strict=True)}
 
     def _cheapest(self, residence: Residence, room: int) -> tuple[float, list[Mapping]]:
         """The least cost in so much room, and its mappings, as many as the mapper looks at."""
-        near = self._near[residence][1]
-        limit, tied = math.inf, list[Mapping]()
-        seen: set[Mapping] = set()
-        for index in np.flatnonzero(near.rooms <= room):
-            payload = int(near.payloads[index])
-            if payload > limit or (payload == limit and len(tied) > TIES):
-                break
-            mapping = self._mapping(int(near.ranks[index]), near.tiles[index])
-            if mapping in seen:
-                continue
-            seen.add(mapping)
-            nest = make_nest(self._layer, mapping)
-            total = payload + self._padding(nest, residence, limit - payload)
-            if total > limit or (total == limit and len(tied) > TIES):
-                continue
-            if self._inner is not None:
-                if total == limit:
-                    continue
-                insides = self._inner.best(nest)
-                if insides is None:
-                    continue
-                mapping = replace(mapping, inner=insides.mappings)
-            if total < limit:
-                limit, tied = total, []
-            tied.append(mapping)
-        return limit, tied
+        key = residence, room
+        if key not in self._tied:
+            self._tied[key] = math.inf, []
+            least = self.stairs(residence).at(room)
+            for slack in self._slacks if math.isfinite(least) else ():
+                if self._near[residence].slack < slack:
+                    self._near[residence] = self._nearest(residence, slack)
+                    self._ranked.pop(residence, None)
+                    self._open = None
+                near = self._near[residence]
+                if residence not in self._ranked:
+                    self._ranked[residence] = self._ranking(near, residence)
+                cost, places = self._ranked[residence].least(room, self._count)
+                mappings = [self._mapping(near, int(place)) for place in places]
+                self._tied[key] = cost, list(dict.fromkeys(mappings))
+                if cost <= least * near.slack:
+                    break
+        return self._tied[key]
 
-    def _mapping(self, rank: int, sizes: NDArray[np.int64]) -> Mapping:
-        extents = self._layer.dims
-        tile = {d: int(s) for d, s in zip(DIMS, sizes, strict=True) if s < extents[d]}
-        return Mapping("".join(d for d in self._orders[rank] if d in tile), tile)
+    @property
+    def _count(self) -> int:
+        """How many mappings of equal cost are looked at."""
+        return TIES + 1 if self._inner is None else 1
 
-    def _padding(self, nest: Nest, residence: Residence, limit: float) -> int:
-        """Burst padding of all that goes off chip [bit]; no more is looked at from `limit` on."""
-        if self._arch.dram.burst == 1:
-            return 0
-        paddings, spills = self._paddings, 2 * (times(nest, "O") - 1)
-        nothing = _Parts(0, 0, 0, 0, [0] * len(residence.addends))
-        total = 0
-        parts: tuple[Callable[[], _Parts], ...] = (
-            lambda: nothing._replace(W=times(nest, "W") * paddings.weights(nest)),
-            lambda: nothing._replace(results=paddings.results(nest)),
-            lambda: nothing._replace(
-                addends=[paddings.results(nest, fmt) for fmt in self._product.addends]
-            ),
-            lambda: nothing._replace(sums=spills * paddings.sums(nest) if spills else 0),
-            lambda: nothing._replace(I=0 if residence.reads[0] else paddings.inputs(nest)),
-        )
-        bare = replace(self._product, mean_bits=None if self._product.mean_bits is None else 0)
-        for part in parts:
-            if total > limit:
-                break
-            total += bare.off_chip(residence, part())
-        mean = self._product.mean_bits
-        if mean is not None and not residence.writes:
-            total += -mean % self._arch.dram.burst
-        return total
+    def _ranking(self, near: _Near, residence: Residence) -> Ranking:
+        """The mappings by cost, with burst padding and insides as parts."""
+        parts = []
+        if self._arch.dram.burst > 1:
+            parts += self._padded_parts(near, residence)
+        payloads = near.payloads
+        if self._product.mean_bits is not None and not residence.writes:
+            payloads = payloads + -self._product.mean_bits % self._arch.dram.burst
+        every = np.arange(len(payloads))
+        if self._inner is not None:
+            inner = self._inner
+
+            def inside(place: int) -> int:
+                return 0 if inner.best(self._nest(near, place)) is not None else IMPOSSIBLE
+
+            parts.append(Part(every, 1, inside))
+        return Ranking(payloads, near.rooms, parts)
+
+    def _padded_parts(self, near: _Near, residence: Residence) -> list[Part]:
+        """Burst padding of all that goes off chip."""
+        sizes, paddings, product = self._sizes(near.places), self._paddings, self._product
+        weights, outputs = (_keys(sizes, dims, self._layer.dims) for dims in ("GKC", "NGKPQ"))
+        formats = [
+            fmt for fmt, on in zip(product.addends, residence.addends, strict=True) if not on
+        ]
+        if product.mean_bits is None and not residence.writes:
+            formats.append(product.formats.O)
+
+        def of_weights(place: int) -> int:
+            return paddings.weights(self._nest(near, place))
+
+        def of_boxes(place: int) -> int:
+            return sum(paddings.results(self._nest(near, place), fmt) for fmt in formats)
+
+        def of_sums(place: int) -> int:
+            return paddings.sums(self._nest(near, place))
+
+        def of_inputs(place: int) -> int:
+            return paddings.inputs(self._nest(near, place))
+
+        parts = []
+        if not residence.weights:
+            parts.append(Part(weights, product.repeats * near.fetches.astype(np.int64), of_weights))
+        if formats:
+            parts.append(Part(outputs, product.repeats, of_boxes))
+        parts.append(Part(outputs, 2 * product.repeats * near.spills.astype(np.int64), of_sums))
+        if not residence.reads[0]:
+            parts.append(Part(np.arange(len(outputs)), product.repeats, of_inputs))
+        return parts
+
+    def _nest(self, near: _Near, place: int) -> Nest:
+        return make_nest(self._layer, self._mapping(near, place, insides=False))
+
+    def _mapping(self, near: _Near, place: int, insides: bool = True) -> Mapping:
+        order, extents = self._orders[near.ranks[place]], self._layer.dims
+        sizes = self._sizes(near.places[place : place + 1])
+        tile = {dim: int(own[0]) for dim, own in sizes.items() if own[0] < extents[dim]}
+        mapping = Mapping("".join(d for d in order if d in tile), tile)
+        if insides and self._inner is not None:
+            found = self._inner.best(make_nest(self._layer, mapping))
+            assert found is not None  # those without are ruled out
+            mapping = replace(mapping, inner=found.mappings)
+        return mapping
 
     def _cycles_of(self, mapping: Mapping) -> int:
         if mapping not in self._cycles:
@@ -327,15 +383,16 @@ class ProductCuts:
 
 
 class _Tilings:
-    """Tile sizes that may fit in some residence, as flat arrays."""
+    """Combinations of tile sizes that may fit in some residence, as flat arrays.
 
-    def __init__(self, product: Product, layer: ConvLayer, arch: Arch, limit: int | None) -> None:
+    places: of each among all combinations of `sizes`
+    """
+
+    def __init__(
+        self, product: Product, layer: ConvLayer, arch: Arch, sizes: Sizes, limit: int | None
+    ) -> None:
         self._product, self._arch = product, arch
-        whole = Constraints(tile={"G": layer.G, "K": layer.K}) if product.whole_channels else FREE
-        own = product.formats
-        each = [own, *(replace(own, O=fmt) for fmt in dict.fromkeys(product.addends))]
-        sizes = candidate_sizes(layer, arch, list(dict.fromkeys(each)), "dram", whole)
-        self._grid = grid = Grid(layer, arch, own, sizes)
+        self._grid = grid = Grid(layer, arch, product.formats, sizes)
         self._shape = shape = np.broadcast_shapes(grid.steps.shape, sum(grid.room.values()).shape)
         legal = np.broadcast_to(grid.whole_blocks, shape)
         if limit is not None:
@@ -345,19 +402,20 @@ class _Tilings:
             )
             legal = legal & (room_taken(product.slots(everything, least, arch), arch) <= limit)
         self._legal = legal
-        self._places = np.argwhere(legal)
-        self.count = len(self._places)
+        self.places = np.flatnonzero(legal).astype(np.int32)
+        self.count = len(self.places)
         self.steps = self._flat(grid.steps)
         self._held: dict[bool, _Held] = {}
         self._known: dict[str, _Parts] = {}
+        self._sums_once = 2 * prod(layer.output_shape) * arch.pe_array.accumulator_bits
 
     def _flat(self, values: Any) -> NDArray[np.int64]:
         return np.asarray(np.broadcast_to(values, self._shape)[self._legal])
 
-    def tiles(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
-        """Sizes of `DIMS` at some places."""
-        chosen = self._places[at]
-        return np.stack([self._grid.sizes[d][chosen[:, i]] for i, d in enumerate(DIMS)], axis=1)
+    def sweeps(self, order: str, at: NDArray[np.intp]) -> tuple[Vector, Vector]:
+        """How often each tile of W is fetched, and each of O spilled, at some places."""
+        once, own = self.moved("GKCNPQ").W[at], self.moved(order)  # W inside no loop of N, P, Q
+        return own.W[at] // once, own.sums[at] // self._sums_once
 
     def held(self, order: str) -> _Held:
         """The largest tiles under an order; the same object if they are the same."""
@@ -428,6 +486,10 @@ class GivenCut:
         room = room_taken(self._slots(residence), self._arch)
         return Stairs((room,), (int(self._product.off_chip(residence, self._moved)),))
 
+    def cost(self, residence: Residence, room: int) -> float:
+        """The same, in so much room."""
+        return self.stairs(residence).at(room)
+
     def best(self, residence: Residence, room: int) -> Cut | None:
         """The mapping, if it fits."""
         bits = self.stairs(residence).at(room)
@@ -456,3 +518,11 @@ def named(slots: Sequence[tuple[Tensor, int, Any]]) -> tuple[Slot, ...]:
         for tensor, operand, bits in slots
         if bits
     )
+
+
+def _keys(sizes: ByName[str, Vector], dims: str, extents: ByName[str, int]) -> Vector:
+    """A number for each combination of the sizes of some dimensions."""
+    keys = np.zeros_like(sizes[dims[0]])
+    for dim in dims:
+        keys = keys * (extents[dim] + 1) + sizes[dim]
+    return keys

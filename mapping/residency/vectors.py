@@ -1,93 +1,167 @@
-"""Operations of the vector unit with some of their operands on chip."""
+"""Operations of the vector unit: every tiling priced, with some of the operands on chip."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping as ByName
+from dataclasses import replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.closed.leaves import Vector
+from bfpsim.mapping.closed.vector import vector_traffic
 from bfpsim.mapping.nest import Tensor
-from bfpsim.mapping.residency.cut import Cut, Residence, Slot, VectorTiling
-from bfpsim.mapping.residency.products import room_taken
+from bfpsim.mapping.residency.cut import Cut, Residence
+from bfpsim.mapping.residency.products import named, room_taken
+from bfpsim.mapping.residency.ranking import Part, Ranking
 from bfpsim.mapping.residency.stairs import Stairs
-from bfpsim.objects import immutable
-from bfpsim.quant.formats import ActivationLayout, Format
-from bfpsim.workloads.layer import Shape
-from bfpsim.workloads.node import Pool
+from bfpsim.mapping.steps.vector import vector_tiles
+from bfpsim.mapping.vector import VectorTiling, plan_of, vector_tilings
+from bfpsim.quant.formats import Format
+from bfpsim.workloads.program import Operation, View
 
 
-@immutable
-@dataclass(frozen=True, slots=True)
-class VectorWork:
-    """A vector operation: all that decides its costs.
+class VectorWork(NamedTuple):
+    """A vector operation without names: all that decides its costs.
 
-    operands: shape and format of its reads, then of its addends
-    writes: shape and format; pool: its window; readings: how often it goes through its reads
+    operation: whose activations are numbered in the order in which it names them
+    formats: of these
     """
 
-    operands: tuple[tuple[Shape, Format], ...]
-    writes: tuple[Shape, Format]
-    pool: Pool | None = None
-    readings: int = 1
+    operation: Operation
+    formats: tuple[tuple[str, Format], ...]
+
+    @classmethod
+    def of(cls, operation: Operation, stored: ByName[str, Format]) -> VectorWork:
+        """What an operation has in common with equal ones.
+
+        stored: format by activation
+        """
+        views = (*operation.reads, *operation.addends, operation.writes)
+        numbers = {
+            name: str(n) for n, name in enumerate(dict.fromkeys(v.activation for v in views))
+        }
+
+        def numbered(view: View) -> View:
+            return view._replace(activation=numbers[view.activation], first=0)
+
+        nodes = tuple(
+            replace(node, name="any", inputs=("any",) * len(node.inputs), unverified="")
+            for node in operation.nodes
+        )
+        own = replace(
+            operation,
+            name="any",
+            nodes=nodes,
+            reads=tuple(map(numbered, operation.reads)),
+            addends=tuple(map(numbered, operation.addends)),
+            writes=numbered(operation.writes),
+        )
+        return cls(own, tuple((number, stored[name]) for name, number in numbers.items()))
 
 
 class VectorCuts:
-    """The tiles of a vector operation: a row of the output with the rows that it needs, or a pixel.
+    """All tilings of a vector operation that may fit.
 
     limit: the room that there is at most [bit]
     """
 
     def __init__(self, work: VectorWork, arch: Arch, limit: int) -> None:
-        self._work, self._arch, self._limit = work, arch, limit
+        self._operation, self._formats = work.operation, dict(work.formats)
+        self._arch, self._limit = arch, limit
+        plan = plan_of(self._operation)
+        self._views = [own.view for own in plan.reads]
+        self._ranked: dict[Residence, Ranking] = {}
+        self._stairs: dict[Residence, Stairs] = {}
 
     def stairs(self, residence: Residence) -> Stairs:
-        """What is read and written off chip, from the room that the least tile takes on."""
-        needs = [self._room(self._slots(residence, whole)) for whole in (True, False)]
-        if min(needs) > self._limit:
-            return Stairs((), ())
-        bits = 0 if residence.writes else self._moved(*self._work.writes)
-        on_chip = (*residence.reads, *residence.addends)
-        for place, (operand, resident) in enumerate(zip(self._work.operands, on_chip, strict=True)):
-            if not resident:
-                readings = self._work.readings if place < len(residence.reads) else 1
-                bits += self._moved(*operand) * readings
-        return Stairs((min(needs),), (bits,))
+        """The least payload off chip over room [bit]."""
+        if residence not in self._stairs:
+            rooms, bits = self._points(residence)
+            fits = rooms <= self._limit
+            self._stairs[residence] = Stairs.of(rooms[fits], bits[fits])
+        return self._stairs[residence]
+
+    def cost(self, residence: Residence, room: int) -> float:
+        """The least traffic off chip, bursts included, in so much room; infinite if nothing fits.
+
+        [bit]
+        """
+        return self._ranking(residence).least(room, 1)[0]
 
     def best(self, residence: Residence, room: int) -> Cut | None:
-        """The largest of the tiles that fit."""
-        bits = self.stairs(residence).at(room)
-        if math.isinf(bits):
+        """The largest of the tiles of that cost; None if nothing fits."""
+        bits, choice = self._ranking(residence).least(room, 1)
+        if not len(choice):
             return None
-        _, _, columns, channels = self._work.writes[0]
-        whole = self._room(self._slots(residence, whole=True)) <= room
-        tiling = VectorTiling(1, columns if whole else 1, channels)
-        return Cut(tiling, int(bits), self._slots(residence, whole))
+        place = int(choice[0])
+        return Cut(self._tilings[place], int(bits), named(self._slots(residence, place)))
 
-    def _moved(self, shape: Shape, fmt: Format) -> int:
-        burst = self._arch.dram.burst
-        return -(-ActivationLayout(shape, fmt).bits // burst) * burst
+    @cached_property
+    def _tilings(self) -> tuple[VectorTiling, ...]:
+        return vector_tilings(self._operation, self._formats)
 
-    def _room(self, slots: tuple[Slot, ...]) -> int:
-        output = len(self._work.operands)
-        named: list[tuple[Tensor, int, int]] = [
-            ("O" if own.operand == output else "I", own.operand, own.bits) for own in slots
-        ]
-        return int(room_taken(named, self._arch))
+    @cached_property
+    def _traffic(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """By tiling: the room and the payload of each distinct operand and of the results [bit]."""
+        found = []
+        for tiling in self._tilings:
+            moved = vector_traffic(self._operation, tiling, self._arch, self._formats)
+            found.append((tuple(own.room for own in moved), tuple(own.bits for own in moved)))
+        return found
 
-    def _slots(self, residence: Residence, whole: bool) -> tuple[Slot, ...]:
-        """Of tiles of whole rows, or of single columns."""
-        resident = (*residence.reads, *residence.addends, residence.writes)
-        tensors = (*self._work.operands, self._work.writes)
-        slots = []
-        for place, ((shape, fmt), on_chip) in enumerate(zip(tensors, resident, strict=True)):
-            if on_chip:
-                continue
-            rows = columns = 1
-            if self._work.pool is not None and place < len(residence.reads):
-                rows, columns = self._work.pool.kernel
-            columns = shape[2] if whole else min(columns, shape[2])
-            tile = (1, min(rows, shape[1]), columns, shape[3])
-            buffer = self._arch.buffer("O" if place == len(self._work.operands) else "I")
-            copies = 2 if buffer.double_buffered else 1
-            slots.append(Slot("V", place, ActivationLayout(tile, fmt).bits * copies))
-        return tuple(slots)
+    def _points(self, residence: Residence) -> tuple[Vector, Vector]:
+        on_chip = self._on_chip(residence)
+        rooms, payloads = [], []
+        for place, (_, bits) in enumerate(self._traffic):
+            rooms.append(int(room_taken(self._slots(residence, place), self._arch)))
+            payloads.append(
+                sum(b for b, resident in zip(bits, on_chip, strict=True) if not resident)
+            )
+        return np.array(rooms, np.int64), np.array(payloads, np.int64)
+
+    def _on_chip(self, residence: Residence) -> tuple[bool, ...]:
+        """Whether each distinct operand is resident, and the results."""
+        views = (*self._operation.reads, *self._operation.addends)
+        resident = dict(zip(views, (*residence.reads, *residence.addends), strict=True))
+        return (*(resident[view] for view in self._views), residence.writes)
+
+    def _slots(self, residence: Residence, place: int) -> list[tuple[Tensor, int, int]]:
+        """As `Product.slots`: operands in the buffer of I, results in that of O."""
+        slots: list[tuple[Tensor, int, int]] = []
+        on_chip = self._on_chip(residence)
+        for operand, (bits, resident) in enumerate(
+            zip(self._traffic[place][0], on_chip, strict=True)
+        ):
+            tensor: Tensor = "O" if operand == len(self._views) else "I"
+            if not resident:
+                double = self._arch.buffer(tensor).double_buffered
+                slots.append((tensor, operand, bits * (2 if double else 1)))
+        return slots
+
+    def _ranking(self, residence: Residence) -> Ranking:
+        if residence not in self._ranked:
+            rooms, payloads = self._points(residence)
+            largest_first = np.arange(len(rooms))
+            parts = []
+            if self._arch.dram.burst > 1:
+                on_chip = self._on_chip(residence)
+                parts.append(Part(largest_first, 1, lambda place: self._padding(place, on_chip)))
+            self._ranked[residence] = Ranking(payloads, rooms, parts)
+        return self._ranked[residence]
+
+    def _padding(self, place: int, on_chip: tuple[bool, ...]) -> int:
+        """Burst padding of all that goes off chip [bit]."""
+        tiles = vector_tiles(self._operation, self._tilings[place], self._arch, self._formats)
+        total = 0
+        streams = (*(own.stays for own in tiles.operands), tiles.results.stays)
+        for stays, resident in zip(streams, on_chip, strict=True):
+            if not resident:
+                times = np.bincount(stays.kinds, minlength=len(stays.prices)).tolist()
+                total += sum(
+                    (stay.arrives.burst + stay.leaves.burst) * many
+                    for stay, many in zip(stays.prices, times, strict=True)
+                )
+        return total

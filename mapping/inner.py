@@ -221,17 +221,20 @@ class _Priced(NamedTuple):
 class InnerMapper:
     """The mapper inside SRAM, of layers as stored; it remembers what nests have in common.
 
-    roomy: as if SRAM had room for everything
+    sram: what SRAM has room for: what the architecture says; "all" tiles, with unfinished sums or
+        without; or "results" alone, so that no unfinished sums may lie there
     """
 
     # In its methods `nests` are those of the levels from SRAM inwards that are decided.
 
-    def __init__(self, arch: Arch, formats: LayerFormats, *, roomy: bool = False) -> None:
+    def __init__(
+        self, arch: Arch, formats: LayerFormats, *, sram: Literal["own", "all", "results"] = "own"
+    ) -> None:
         self._arch, self._formats = arch, formats
         self._last = len(arch.levels) - 1
         self._known_sizes: dict[object, Vector] = {}
         self._known_rooms: dict[object, tuple[bool, ...]] = {}
-        self._roomy = roomy
+        self._sram = sram
 
     def best(
         self, outside: Nest, objective: Objective = "energy", most: int = _TRIED
@@ -248,7 +251,7 @@ class InnerMapper:
 
     def least_pj(self, layer: ConvLayer, tensors: Sequence[Tensor] = TENSORS) -> float:
         """Energy of tensors inside SRAM that no mapping goes below, were SRAM large enough [pJ]."""
-        roomy = InnerMapper(self._arch, self._formats, roomy=True)
+        roomy = InnerMapper(self._arch, self._formats, sram="all")
         aim = _Energy(0.0, tensors)
         found = roomy._best((make_nest(layer, Mapping()),), aim, _TRIED)
         return 0.0 if found is None else found.bound
@@ -580,8 +583,10 @@ class InnerMapper:
 
     def _has_room(self, nests: tuple[Nest, ...], place: int, sums: Any) -> Any:
         """Whether a level outside has room for its tiles, where sums of O lie there or not."""
-        if place > len(nests) or (place == 1 and self._roomy):
+        if place > len(nests) or (place == 1 and self._sram == "all"):
             return True  # not decided yet, or large enough
+        if place == 1 and self._sram == "results":
+            return ~np.asarray(sums, bool)
         nest = nests[place - 1]
         key = (nest.layer, nest.loops, place)
         if key not in self._known_rooms:

@@ -12,9 +12,9 @@ from bfpsim.mapping.array import passes
 from bfpsim.mapping.counts import Counts, level_column, to_frame
 from bfpsim.mapping.energy import Energy, Work, energy_of, operand_bits
 from bfpsim.mapping.residency import Allocation, allocate
-from bfpsim.mapping.residency.allocation import stored_formats
+from bfpsim.mapping.stored import activation_formats
 from bfpsim.mapping.vector import VectorTiling
-from bfpsim.quant.formats import Format, LayerFormats
+from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.machine import Machine, StageTally
 from bfpsim.sim.notebook import as_html
 from bfpsim.sim.room import Change
@@ -271,7 +271,7 @@ def plan_program(
     block = max((own.O.block_size for own in by_layer.values()), default=1)
     program = program_of(network, vector=arch.vector is not None, block=block)
     allocation = allocate(program, arch, formats, mappings=mappings, keep=keep)
-    stored: dict[str, Format] = stored_formats(program, formats)
+    stored = activation_formats(program, by_layer)
     plan = Plan(
         program,
         by_layer,

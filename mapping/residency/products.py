@@ -21,7 +21,7 @@ from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import FULL, times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.fit import check_all_blocks, footprint, stored
-from bfpsim.mapping.inner import InnerMapper, with_insides
+from bfpsim.mapping.inner import Inner, InnerMapper, with_insides
 from bfpsim.mapping.mapper import TIES, orders
 from bfpsim.mapping.models import outer_counts
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, Tensor, make_nest
@@ -165,7 +165,12 @@ class ProductCuts:
         self._tied: dict[tuple[Residence, int], tuple[float, list[Mapping]]] = {}
         self._cycles: dict[Mapping, int] = {}
         self._paddings = Paddings(arch, product.formats)
-        self._inner = InnerMapper(arch, product.formats) if len(arch.levels) > 2 else None
+        self._inner: dict[bool, InnerMapper] | None = None
+        if len(arch.levels) > 2:  # by whether there is room for unfinished sums in SRAM
+            self._inner = {
+                False: InnerMapper(arch, product.formats, sram="results"),
+                True: InnerMapper(arch, product.formats, sram="all"),
+            }
         self._open: _Tilings | None = None
 
     def stairs(self, residence: Residence) -> Stairs:
@@ -321,10 +326,9 @@ class ProductCuts:
             payloads = payloads + -self._product.mean_bits % self._arch.dram.burst
         every = np.arange(len(payloads))
         if self._inner is not None:
-            inner = self._inner
 
             def inside(place: int) -> int:
-                return 0 if inner.best(self._nest(near, place)) is not None else IMPOSSIBLE
+                return IMPOSSIBLE if self._insides(self._nest(near, place)) is None else 0
 
             parts.append(Part(every, 1, inside))
         return Ranking(payloads, near.rooms, parts)
@@ -370,10 +374,16 @@ class ProductCuts:
         tile = {dim: int(own[0]) for dim, own in sizes.items() if own[0] < extents[dim]}
         mapping = Mapping("".join(d for d in order if d in tile), tile)
         if insides and self._inner is not None:
-            found = self._inner.best(make_nest(self._layer, mapping))
+            found = self._insides(make_nest(self._layer, mapping))
             assert found is not None  # those without are ruled out
             mapping = replace(mapping, inner=found.mappings)
         return mapping
+
+    def _insides(self, nest: Nest) -> Inner | None:
+        """The best insides that let no sums into SRAM for which no room was counted."""
+        assert self._inner is not None
+        grid = Grid.of_nest(nest, self._arch, self._product.formats)
+        return self._inner[bool(grid.sums_lie(nest.order))].best(nest)
 
     def _cycles_of(self, mapping: Mapping) -> int:
         if mapping not in self._cycles:

@@ -16,9 +16,11 @@ from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.levels import BUFFER, OUTERMOST
+from bfpsim.reports.program import Gains, program_report
 from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
+from bfpsim.sim.program import ProgramResult
 from bfpsim.sim.result import NetworkResult, utilisation_of
 
 if TYPE_CHECKING:
@@ -292,16 +294,20 @@ def bits_by_level(layers: Sequence[LayerResult], levels: Sequence[str]) -> dict[
 
 
 def simulation_report(
-    result: NetworkResult,
+    result: NetworkResult | ProgramResult,
     formats: FormatSource,
     images: ImageRun | None = None,
     width: int = 120,
+    gains: Gains | None = None,
 ) -> Report:
-    """A simulation: its table, traffic and layers, and the totals.
+    """A simulation: its table, traffic and layers (of a program operations), and the totals.
 
+    gains: what a program is compared with
     images: the run that it is of; then predictions too, and how many are right
     width: terminal columns that the table may take
     """
+    if isinstance(result, ProgramResult):
+        return program_report(result, formats, gains, width)
     formats, found = layer_formats(formats), result.demands
     summary = {
         "network": result.network,

@@ -1,15 +1,17 @@
 """A run's timeline as a file in Chrome's trace event format, which Perfetto opens.
 
 A thread per port, with a slice for everything it did; the PE array's slices lie in one slice per
-layer and fill it. A counter per buffer. One microsecond of the trace is one cycle: whole numbers,
-so durations add up to the simulated cycles at any clock.
+layer and fill it. A counter per buffer. Of a program the operations have a thread of their own, in
+which each lasts as long as the program's end moves on with it; counters tell slots from what stays.
+One microsecond of the trace is one cycle: whole numbers, so durations add up to the simulated
+cycles at any clock.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from gzip import GzipFile
 from itertools import islice
@@ -18,7 +20,9 @@ from typing import Any, BinaryIO
 
 from bfpsim.reports.levels import OUTERMOST
 from bfpsim.sim.occupancy import occupancy
+from bfpsim.sim.program import ProgramResult
 from bfpsim.sim.result import LayerResult, NetworkResult
+from bfpsim.sim.room import Change
 from bfpsim.sim.timeline import Slice, Unit
 from bfpsim.workloads.files.atomic import replacing
 
@@ -33,17 +37,21 @@ _THREADS: dict[Unit, str] = {
     "dma I": "DMA I",
     "dma W": "DMA W",
     "dma O": "DMA O",
+    "vector": "vector unit",
+    "dma V": "DMA V",
     "dram": f"{OUTERMOST} channel",
 }
 _TID = {unit: number for number, unit in enumerate(_THREADS, start=1)}
+_OF_PROGRAMS: tuple[Unit, ...] = ("vector", "dma V")
+_OPERATIONS = len(_THREADS) + 1
 _PID = 1
 _GZIP_LEVEL = 6
 
 
 def write_trace(
-    result: LayerResult | NetworkResult, path: str | Path, most: int = MOST_SLICES
+    result: LayerResult | NetworkResult | ProgramResult, path: str | Path, most: int = MOST_SLICES
 ) -> None:
-    """Write the timeline of a layer, or of a network's layers one after the other.
+    """Write the timeline of a layer, of a network's layers one after the other, or of a program.
 
     path: ends in .json or .json.gz
     most: slices of ports that are written, the first ones; if there are more, `UserWarning` says
@@ -52,8 +60,13 @@ def write_trace(
     Equal results make equal bytes. Raises ValueError for another path, OSError if the file cannot
     be written.
     """
-    layers = result.layers if isinstance(result, NetworkResult) else (result,)
-    slices = sum(len(layer.timeline) * layer.repeats for layer in layers)
+    if isinstance(result, ProgramResult):
+        slices = sum(len(own.timeline) for own in result.operations)
+        events = _program_events(result, most)
+    else:
+        layers = result.layers if isinstance(result, NetworkResult) else (result,)
+        slices = sum(len(layer.timeline) * layer.repeats for layer in layers)
+        events = _events(result, layers, most)
     about = {
         "network": result.network,
         "arch": result.arch.name,
@@ -67,7 +80,7 @@ def write_trace(
     with _open(Path(path)) as file:
         file.write(head.encode() + b', "traceEvents": [')
         separator = b"\n"
-        for event in _events(result, layers, most):
+        for event in events:
             file.write(separator + json.dumps(event, separators=(",", ":")).encode())
             separator = b",\n"
         file.write(b"\n]}\n")
@@ -96,10 +109,7 @@ def _events(
     result: LayerResult | NetworkResult, layers: tuple[LayerResult, ...], most: int
 ) -> Iterator[Event]:
     process = f"{result.arch.name}: {result.network}" if result.network else result.arch.name
-    yield _metadata("process_name", 0, {"name": process})
-    for unit, name in _THREADS.items():
-        yield _metadata("thread_name", _TID[unit], {"name": name})
-        yield _metadata("thread_sort_index", _TID[unit], {"sort_index": _TID[unit]})
+    yield from _threads(process, {u: n for u, n in _THREADS.items() if u not in _OF_PROGRAMS})
     start = 0
     for layer in layers:
         cycles = layer.cycles // layer.repeats
@@ -111,6 +121,48 @@ def _events(
                 yield from _counter_events(layer, start + cycle, held)
             most = max(0, most - len(layer.timeline))
             start += cycles
+
+
+def _program_events(result: ProgramResult, most: int) -> Iterator[Event]:
+    yield from _threads(f"{result.arch.name}: {result.network}", _THREADS)
+    yield _metadata("thread_name", _OPERATIONS, {"name": "operations"})
+    yield _metadata("thread_sort_index", _OPERATIONS, {"sort_index": _OPERATIONS})
+    for own in result.operations:
+        if own.cycles:
+            args = {
+                "unit": own.operation.unit,
+                "tiles": "" if own.tiles is None else str(own.tiles),
+            }
+            slice_ = _complete(
+                "array", own.name, "operation", own.end - own.cycles, own.cycles, args
+            )
+            yield slice_ | {"tid": _OPERATIONS}
+        for piece in islice(own.timeline, most):
+            yield _slice_event(piece, 0)
+        most = max(0, most - len(own.timeline))
+    for memory, cycle, held in room_held(result.changes):
+        yield _counter(f"{memory} [bit]", cycle, held)
+
+
+def room_held(changes: Sequence[Change]) -> Iterator[tuple[str, int, dict[str, int]]]:
+    """What slots of each tensor and what stays take of a memory from a cycle on: (memory, cycle,
+    bits of I, W, O, V and "stays"), whenever that changes."""
+    held: dict[str, dict[str, int]] = {}
+    for place, change in enumerate(changes):
+        own = held.setdefault(change.memory, dict.fromkeys((*"IWOV", "stays"), 0))
+        own[change.owner[1][:1] or "stays"] += change.bits
+        after = changes[place + 1 :]
+        if not any(later.memory == change.memory for later in after[:1]) or (
+            after[0].cycle != change.cycle
+        ):
+            yield change.memory, change.cycle, dict(own)
+
+
+def _threads(process: str, threads: dict[Unit, str]) -> Iterator[Event]:
+    yield _metadata("process_name", 0, {"name": process})
+    for unit, name in threads.items():
+        yield _metadata("thread_name", _TID[unit], {"name": name})
+        yield _metadata("thread_sort_index", _TID[unit], {"sort_index": _TID[unit]})
 
 
 def _metadata(name: str, tid: int, args: Event) -> Event:
@@ -157,4 +209,8 @@ def _counter_events(layer: LayerResult, start: int, held: dict[Any, int]) -> Ite
     if layer.arch.shared:
         buffers = {f"{sram.name} [bit]": {"held": sum(held.values()), **held}}
     for name, args in buffers.items():
-        yield {"name": name, "cat": "sram", "ph": "C", "pid": _PID, "ts": start, "args": args}
+        yield _counter(name, start, args)
+
+
+def _counter(name: str, start: int, args: dict[str, int]) -> Event:
+    return {"name": name, "cat": "sram", "ph": "C", "pid": _PID, "ts": start, "args": args}

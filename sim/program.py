@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -151,6 +151,11 @@ class ProgramResult:
         return float(self.cycles / self.arch.clock)
 
     @property
+    def dram_busy_cycles(self) -> int:
+        """Cycles the DRAM channel moved bits."""
+        return sum(own.dram_busy_cycles for own in self.operations)
+
+    @property
     def samples_per_second(self) -> float:
         """Throughput: samples of the batch by its latency [1/s]."""
         return self.program.network.batch / self.seconds
@@ -247,6 +252,15 @@ class PlannedProgram:
         machine = Machine(stages_of(self.plan, self.arch), self.arch, contents, progress)
         tallies = machine.run()
         return _result(self, tallies, tuple(machine.room.changes))
+
+    def one_by_one(self) -> int:
+        """Cycles if each operation began when the one before had ended: what overlap is worth."""
+        cycles = 0
+        for stage in stages_of(self.plan, self.arch):
+            feeds = {name: replace(feed, waits=()) for name, feed in stage.feeds.items()}
+            (tally,) = Machine([replace(stage, place=0, feeds=feeds, waits=())], self.arch).run()
+            cycles += tally.end
+        return cycles
 
 
 def plan_program(

@@ -25,10 +25,13 @@ from bfpsim.commands.progress import progress
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch
+    from bfpsim.mapping.nest import Mapping
     from bfpsim.mapping.objective import Objective
     from bfpsim.quant.formats import LayerFormats
     from bfpsim.search.experiments.inference import ImageRun
+    from bfpsim.sim.program import ProgramResult
     from bfpsim.sim.result import NetworkResult
+    from bfpsim.sim.simulate import Layers
     from bfpsim.workloads import Network
 
 
@@ -41,6 +44,15 @@ def simulate(
     shape: ShapeOption = None,
     value: ValueOption = None,
     choice: MappingOptions,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="'program': all operations on one clock, and what fits stays on chip; 'alone': "
+            "each layer by itself, and what stands between them free. Of one --layer: alone.",
+            metavar="program|alone",
+            show_default="program",
+        ),
+    ] = None,
     images: Annotated[
         str | None,
         typer.Option(
@@ -65,9 +77,10 @@ def simulate(
 ) -> None:
     """Run a network, or one layer, on the event-driven accelerator.
 
-    Without given mappings every layer runs under the one that moves the fewest DRAM bits, or is the
-    least by --objective. With --images the packed data itself moves, and predictions are compared
-    with float inference.
+    A network runs as one program: which activations stay on chip, and every layer's mapping in what
+    room is left, are chosen for the fewest DRAM bits, unless mappings are given. Layers alone run
+    under the mappings that are the least by --objective. With --images the packed data itself
+    moves, and predictions are compared with float inference.
     """
     output.check()
     choice.check()
@@ -81,8 +94,9 @@ def simulate(
     if images is None and (weights or labels):
         raise UsageError("--weights and --labels need --images")
     from bfpsim.reports.tables import simulation_report
-    from bfpsim.sim.simulate import simulate_network
+    from bfpsim.sim.simulate import simulate_layers
 
+    how = _layers(layers, choice, images)
     objective = choice.objective or "dram"
     if images is not None:
         run = _run_images(spec, net, formats, objective, images, weights, labels, count)
@@ -90,9 +104,51 @@ def simulate(
         _write_trace(run.result, trace)
         return
     net, mappings = choice.choose(net, spec)
+    if how == "program":
+        _run_program(spec, net, formats, mappings, trace, output)
+        return
     with progress(f"simulating {net.name} on {spec.name}", len(net.layers)) as step:
-        result = simulate_network(net, spec, formats, mappings, step, objective=objective)
+        result = simulate_layers(net, spec, formats, mappings, step, objective=objective)
     output.emit(simulation_report(result, formats, width=terminal_width()))
+    _write_trace(result, trace)
+
+
+def _layers(given: str | None, choice: MappingOptions, images: str | None) -> Layers:
+    """How the layers run; raises UsageError, before the work, for what does not go together."""
+    if given is not None and given not in ("program", "alone"):
+        raise UsageError(f"--layers {given!r}; allowed: program, alone")
+    if given == "program" and choice.layer is not None:
+        raise UsageError("--layers program is of a network; leave out --layer")
+    if choice.objective not in (None, "dram"):
+        if given == "program":
+            raise UsageError(f"--objective {choice.objective} is of --layers alone; allowed: dram")
+        return "alone"
+    alone = given == "alone" or choice.layer is not None or images is not None
+    return "alone" if alone else "program"
+
+
+def _run_program(
+    spec: Arch,
+    net: Network,
+    formats: LayerFormats,
+    mappings: dict[str, Mapping] | None,
+    trace: Path | None,
+    output: Output,
+) -> None:
+    from bfpsim.reports.program import Gains
+    from bfpsim.reports.tables import simulation_report
+    from bfpsim.sim.program import plan_program
+    from bfpsim.sim.simulate import simulate_layers
+
+    net.check_layers()
+    planned = plan_program(net, spec, formats, mappings)
+    steps = 2 * len(planned.plan.program.operations) + len(net.layers)
+    with progress(f"simulating {net.name} on {spec.name}", steps) as step:
+        result = planned.run(progress=step)
+        apart = plan_program(net, spec, formats, mappings, keep=()).run(progress=step)
+        alone = simulate_layers(net, spec, formats, mappings, step)
+    gains = Gains(apart, alone)
+    output.emit(simulation_report(result, formats, width=terminal_width(), gains=gains))
     _write_trace(result, trace)
 
 
@@ -127,7 +183,7 @@ def _check_trace(path: Path | None) -> None:
     check_writable("--trace", path)
 
 
-def _write_trace(result: NetworkResult, path: Path | None) -> None:
+def _write_trace(result: NetworkResult | ProgramResult, path: Path | None) -> None:
     if path is None:
         return
     from bfpsim.reports.trace import write_trace

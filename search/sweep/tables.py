@@ -18,6 +18,7 @@ from bfpsim.sim.validate import RUNGS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bfpsim.sim.program import OperationResult
     from bfpsim.sim.result import LayerResult
 
 Types = Table[str, str]
@@ -199,7 +200,7 @@ def sums(record: Record) -> dict[str, Any]:
     }
 
 
-def cycle_sums(layers: Sequence[LayerRecord | LayerResult]) -> dict[str, int]:
+def cycle_sums(layers: Sequence[LayerRecord | LayerResult | OperationResult]) -> dict[str, int]:
     """The cycles that the PE array is busy in, and what they are made of, by column."""
     return {
         "compute_cycles": sum(layer.compute_cycles for layer in layers),

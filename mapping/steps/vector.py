@@ -109,7 +109,7 @@ def vector_tiles(
         _operand(access, grid, arch, formats[access.view.activation]) for access in plan.reads
     )
     results = _results(plan.writes, grid, last, arch, formats[plan.writes.view.activation])
-    return VectorTiles(operands, results, _work(plan, grid, last, results), plan.readings)
+    return VectorTiles(operands, results, _work(plan, grid, results), plan.readings)
 
 
 def _operand(access: Access, grid: tuple[Ranges, ...], arch: Arch, fmt: Format) -> VectorOperand:
@@ -148,13 +148,12 @@ def _results(
     return VectorResults(access.view, at[first], ends, resident, stays)
 
 
-def _work(plan: Plan, grid: tuple[Ranges, ...], last: Mask, results: VectorResults) -> Vector:
-    cells = np.asarray(prod(each.lengths for each in grid))
-    each, rest = divmod(plan.per_cell, plan.readings)
-    work: Vector = cells * np.where(last, each + rest, each)
+def _work(plan: Plan, grid: tuple[Ranges, ...], results: VectorResults) -> Vector:
+    cells = np.cumsum(np.asarray(prod(each.lengths for each in grid)))
+    work: Vector = np.diff(plan.grid_work * cells // cells[-1], prepend=0)
     boxes = results.resident
     made = boxes.pixels * boxes.channels.inner.lengths[boxes.channels.which]
-    work[results.ends - 1] += made * plan.per_result
+    work[results.ends - 1] += made * plan.result_work
     return work
 
 

@@ -15,12 +15,15 @@ from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import Format
 from bfpsim.workloads.layer import Shape
 from bfpsim.workloads.program import Operation, View
 from bfpsim.workloads.vector import operations_of, vector_function
+
+Vector = NDArray[np.int64]
 
 
 class VectorTiling(NamedTuple):
@@ -97,13 +100,22 @@ class Access(NamedTuple):
     box: Shape
 
 
+class Loop(NamedTuple):
+    """A loop over ranges low .. high of an axis of the grid; axis None: over readings."""
+
+    axis: int | None
+    low: Vector
+    high: Vector
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a vector operation goes over and through.
 
     grid: (samples, rows, columns, channels)
     readings: how often it goes over a sample, all but the last time without writing
-    whole_channels: whether a tile must have all channels
+    by_pixel: whether results depend on all channels. Then ranges of channels come innermost, and
+        where there are several, a pixel is read once to find out, and once more to write
     grid_work: operations of the lanes on the elements of the grid, evenly over all readings
     result_work: those for each element that is written, requantisation included; with
         `grid_work` they are the program's `vector_work`
@@ -113,21 +125,24 @@ class Plan:
     readings: int
     reads: tuple[Access, ...]
     writes: Access
-    whole_channels: bool
+    by_pixel: bool
     grid_work: int
     result_work: int
 
-    def spans(self, tiling: VectorTiling) -> tuple[list[tuple[int, int]], ...]:
-        """The ranges of samples, rows, columns and channels that a tiling cuts the grid into."""
+    def loops(self, tiling: VectorTiling) -> tuple[Loop, ...]:
+        """The loops over the grid's tiles, outer to inner, and the one over readings."""
         sizes = (1, tiling.rows, tiling.columns, tiling.channels)
-        return tuple(
-            [(low, min(low + size, extent)) for low in range(0, extent, size)]
-            for extent, size in zip(self.grid, sizes, strict=True)
-        )
-
-    def steps(self, tiling: VectorTiling) -> int:
-        """How many tiles there are, over all readings."""
-        return self.readings * prod(len(own) for own in self.spans(tiling))
+        axes = []
+        for axis, (extent, size) in enumerate(zip(self.grid, sizes, strict=True)):
+            low = np.arange(0, extent, size)
+            axes.append(Loop(axis, low, np.minimum(low + size, extent)))
+        samples, rows, columns, channels = axes
+        again = self.by_pixel and len(channels.low) > 1 and self.writes.box[3] == self.grid[3]
+        once = np.zeros(2 if again else self.readings, np.int64)
+        reading = Loop(None, once, once)
+        if self.by_pixel:
+            return samples, columns, rows, reading, channels
+        return samples, reading, channels, columns, rows
 
 
 def plan_of(operation: Operation) -> Plan:
@@ -157,32 +172,41 @@ def plan_of(operation: Operation) -> Plan:
         if view not in views
     )
     writes = _access(operation.writes, _alike(out, grid))
-    whole = operation.whole_channels or function.reach == "channels" or out[3] < grid[3]
-    return Plan(grid, readings, reads + addends, writes, whole, *_work(operation))
+    by_pixel = operation.whole_channels or function.reach == "channels" or out[3] < grid[3]
+    return Plan(grid, readings, reads + addends, writes, by_pixel, *_work(operation))
 
 
 def vector_tilings(operation: Operation, formats: Mapping[str, Format]) -> tuple[VectorTiling, ...]:
     """Tilings to choose from, those of the largest tiles first.
 
-    Channels are cut between blocks of what is written, columns only where a row is too much.
+    Channels are cut between blocks of what is written, columns only where a row is too much, and
+    channels on which a result depends where a pixel is.
 
     formats: by activation
     """
     plan = plan_of(operation)
     _, rows, columns, channels = plan.grid
     block = formats[plan.writes.view.activation].block_size
-    widths, parts = [channels], 2
-    while not plan.whole_channels and widths[-1] > block:
-        own = -(-channels // (parts * block)) * block
-        widths.extend([own] if own < widths[-1] else [])
-        parts *= 2
-    heights = sorted({-(-rows // trips) for trips in range(1, rows + 1)}, reverse=True)
-    strips = [columns]
-    while strips[-1] > 1:
-        strips.append(-(-strips[-1] // 2))
-    maps = [(height, columns) for height in heights] + [(1, strip) for strip in strips[1:]]
-    made = (VectorTiling(*each, width) for each, width in product(maps, widths))
+    widths = [-(-size // block) * block for size in _shares(channels)]
+    widths = [channels, *dict.fromkeys(width for width in widths if width < channels)]
+    strips = [(1, strip) for strip in _shares(columns)[1:]]
+    maps = [*((height, columns) for height in _shares(rows)), *strips]
+    made = [VectorTiling(*each, width) for each, width in product(maps, widths)]
+    if plan.by_pixel:
+        made = [own for own in made if own.channels == channels or own[:2] == (1, 1)]
     return tuple(sorted(made, key=lambda own: (-prod(own), -own.channels, -own.columns)))
+
+
+def _shares(extent: int) -> list[int]:
+    """Sizes that cut an extent into 1, 2, 3, 4, 6, 8, 12, ... parts, descending."""
+    parts = sorted(
+        own << power
+        for power in range(extent.bit_length())
+        for own in (2, 3)
+        if own << power < 2 * extent
+    )
+    sizes = (max(1, -(-extent // own)) for own in (1, *parts))
+    return [*dict.fromkeys(sizes)]
 
 
 def pieces(box: Shape, steps: int, block: int) -> tuple[int, int, int, int]:
@@ -318,7 +342,7 @@ def _work(operation: Operation) -> tuple[int, int]:
     assert function is not None
     given = [view.shape for view in operation.reads]
     on_grid, per_result = operations_of(core, given, operation.writes.shape), 1  # requantisation
-    if function.reach != "map" and (function.reach != "window" or core.pool is not None):
+    if function.reach in ("element", "copy") or core.pool is not None:
         on_grid, per_result = 0, 1 + on_grid // written
     for node in fused:
         operands = 2 if node.function == "add_parameter" else len(node.inputs)

@@ -15,12 +15,15 @@ from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bfpsim.mapping.window import Window
 from bfpsim.quant.formats import Format
 from bfpsim.workloads.layer import Shape
 from bfpsim.workloads.program import Operation, View
 from bfpsim.workloads.vector import operations_of, vector_function
+
+Vector = NDArray[np.int64]
 
 
 class VectorTiling(NamedTuple):
@@ -60,18 +63,26 @@ class Part(NamedTuple):
         return low // self.per, -(-high // self.per)
 
 
-class Nearest(NamedTuple):
-    """An axis of `inputs`, stretched to `outputs`: place i holds number i * inputs // outputs."""
+class Stretched(NamedTuple):
+    """An axis of `inputs`, stretched to `outputs`: place i is nearest to i * inputs // outputs.
+
+    beside: how many on either side of that may have a share in it
+    """
 
     inputs: int
     outputs: int
+    beside: int = 0
 
     def stored(self, low: Any, high: Any) -> tuple[Any, Any]:
         """What a range of the grid needs, as Whole's."""
-        return low * self.inputs // self.outputs, (high - 1) * self.inputs // self.outputs + 1
+        first, last = (edge * self.inputs // self.outputs for edge in (low, high - 1))
+        return (
+            np.maximum(first - self.beside, 0),
+            np.minimum(last + self.beside, self.inputs - 1) + 1,
+        )
 
 
-Line = Window | Whole | Part | Nearest
+Line = Window | Whole | Part | Stretched
 Lines = tuple[Line, Line, Line, Line]
 
 
@@ -89,37 +100,49 @@ class Access(NamedTuple):
     box: Shape
 
 
+class Loop(NamedTuple):
+    """A loop over ranges low .. high of an axis of the grid; axis None: over readings."""
+
+    axis: int | None
+    low: Vector
+    high: Vector
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a vector operation goes over and through.
 
     grid: (samples, rows, columns, channels)
     readings: how often it goes over a sample, all but the last time without writing
-    whole_channels: whether a tile must have all channels
-    per_cell: operations of the lanes for each element of the grid, over all readings
-    per_result: for each element that is written, requantisation included; their sum over all is
-        the program's `vector_work`
+    by_pixel: whether results depend on all channels. Then ranges of channels come innermost, and
+        where there are several, a pixel is read once to find out, and once more to write
+    grid_work: operations of the lanes on the elements of the grid, evenly over all readings
+    result_work: those for each element that is written, requantisation included; with
+        `grid_work` they are the program's `vector_work`
     """
 
     grid: Shape
     readings: int
     reads: tuple[Access, ...]
     writes: Access
-    whole_channels: bool
-    per_cell: int
-    per_result: int
+    by_pixel: bool
+    grid_work: int
+    result_work: int
 
-    def spans(self, tiling: VectorTiling) -> tuple[list[tuple[int, int]], ...]:
-        """The ranges of samples, rows, columns and channels that a tiling cuts the grid into."""
+    def loops(self, tiling: VectorTiling) -> tuple[Loop, ...]:
+        """The loops over the grid's tiles, outer to inner, and the one over readings."""
         sizes = (1, tiling.rows, tiling.columns, tiling.channels)
-        return tuple(
-            [(low, min(low + size, extent)) for low in range(0, extent, size)]
-            for extent, size in zip(self.grid, sizes, strict=True)
-        )
-
-    def steps(self, tiling: VectorTiling) -> int:
-        """How many tiles there are, over all readings."""
-        return self.readings * prod(len(own) for own in self.spans(tiling))
+        axes = []
+        for axis, (extent, size) in enumerate(zip(self.grid, sizes, strict=True)):
+            low = np.arange(0, extent, size)
+            axes.append(Loop(axis, low, np.minimum(low + size, extent)))
+        samples, rows, columns, channels = axes
+        again = self.by_pixel and len(channels.low) > 1 and self.writes.box[3] == self.grid[3]
+        once = np.zeros(2 if again else self.readings, np.int64)
+        reading = Loop(None, once, once)
+        if self.by_pixel:
+            return samples, columns, rows, reading, channels
+        return samples, reading, channels, columns, rows
 
 
 def plan_of(operation: Operation) -> Plan:
@@ -133,11 +156,10 @@ def plan_of(operation: Operation) -> Plan:
     if function.reach == "map":
         reads = tuple(_access(view, None) for view in views)
         over = views[0].shape
-        lines = _alike(out, over)
-        if lines is not None:
+        if _alike(out, over) is not None and _reduces(over, out):
             grid, readings = over, function.readings
             reads = tuple(_access(view, _spread(view.shape, over)) for view in views)
-    elif core.pool is not None:
+    elif function.reach == "window":
         reads = tuple(_access(view, _windows(operation, view)) for view in views)
     elif function.reach == "copy":
         reads = _copied(core.function or core.op, views, out)
@@ -150,33 +172,41 @@ def plan_of(operation: Operation) -> Plan:
         if view not in views
     )
     writes = _access(operation.writes, _alike(out, grid))
-    cells, results = _operations(operation, grid)
-    whole = operation.whole_channels or function.reach == "channels"
-    return Plan(grid, readings, reads + addends, writes, whole, cells, results)
+    by_pixel = operation.whole_channels or function.reach == "channels" or out[3] < grid[3]
+    return Plan(grid, readings, reads + addends, writes, by_pixel, *_work(operation))
 
 
 def vector_tilings(operation: Operation, formats: Mapping[str, Format]) -> tuple[VectorTiling, ...]:
     """Tilings to choose from, those of the largest tiles first.
 
-    Channels are cut between blocks of what is written, columns only where a row is too much.
+    Channels are cut between blocks of what is written, columns only where a row is too much, and
+    channels on which a result depends where a pixel is.
 
     formats: by activation
     """
     plan = plan_of(operation)
     _, rows, columns, channels = plan.grid
     block = formats[plan.writes.view.activation].block_size
-    widths, parts = [channels], 2
-    while not plan.whole_channels and widths[-1] > block:
-        own = -(-channels // (parts * block)) * block
-        widths.extend([own] if own < widths[-1] else [])
-        parts *= 2
-    heights = sorted({-(-rows // trips) for trips in range(1, rows + 1)}, reverse=True)
-    strips = [columns]
-    while strips[-1] > 1:
-        strips.append(-(-strips[-1] // 2))
-    maps = [(height, columns) for height in heights] + [(1, strip) for strip in strips[1:]]
-    made = (VectorTiling(*each, width) for each, width in product(maps, widths))
+    widths = [-(-size // block) * block for size in _shares(channels)]
+    widths = [channels, *dict.fromkeys(width for width in widths if width < channels)]
+    strips = [(1, strip) for strip in _shares(columns)[1:]]
+    maps = [*((height, columns) for height in _shares(rows)), *strips]
+    made = [VectorTiling(*each, width) for each, width in product(maps, widths)]
+    if plan.by_pixel:
+        made = [own for own in made if own.channels == channels or own[:2] == (1, 1)]
     return tuple(sorted(made, key=lambda own: (-prod(own), -own.channels, -own.columns)))
+
+
+def _shares(extent: int) -> list[int]:
+    """Sizes that cut an extent into 1, 2, 3, 4, 6, 8, 12, ... parts, descending."""
+    parts = sorted(
+        own << power
+        for power in range(extent.bit_length())
+        for own in (2, 3)
+        if own << power < 2 * extent
+    )
+    sizes = (max(1, -(-extent // own)) for own in (1, *parts))
+    return [*dict.fromkeys(sizes)]
 
 
 def pieces(box: Shape, steps: int, block: int) -> tuple[int, int, int, int]:
@@ -237,29 +267,27 @@ def _windows(operation: Operation, view: View) -> Lines | None:
     return Part(0, N), rows, columns, Part(0, C)
 
 
-_STRETCHED = ("upsample", "upsample_nearest2d")
-_REPEATED = ("expand", "identity", "clone", "dropout")
+# How many rows or columns beside the nearest have a share: of none, linear, or cubic splines.
+_BESIDE = {
+    "upsample_nearest1d": 0, "upsample_nearest2d": 0, "upsample": 1, "upsample_linear1d": 1,
+    "upsample_bilinear2d": 1, "resize": 2, "interpolate": 2,
+}  # fmt: skip
+_REPEATED = ("expand", "broadcast_to")
 _JOINED = ("concat", "cat", "concat_tokens", "tokens", "reshape", "flatten", "view")
-_CUT = ("split", "crop", "slice", "select", "narrow", "chunk")
+_CUT = (
+    "split", "split_with_sizes", "chunk", "unbind", "select", "slice", "narrow", "crop",
+)  # fmt: skip
 
 
 def _copied(function: str, views: tuple[View, ...], out: Shape) -> tuple[Access, ...]:
     """How a function that moves elements reads each operand."""
     N, P, Q, K = out
     shapes = [view.shape for view in views]
-    if function in _STRETCHED and all((n, c) == (N, K) for n, _, _, c in shapes):
-        return tuple(
-            _access(
-                view,
-                (
-                    Part(0, N),
-                    _stretched(view.shape[1], P),
-                    _stretched(view.shape[2], Q),
-                    Part(0, K),
-                ),
-            )
-            for view in views
-        )
+    if function in _BESIDE and len(views) == 1:
+        ((n, h, w, c),) = shapes
+        if (n, c) == (N, K) and h <= P and w <= Q:
+            rows, columns = _stretched(function, h, P), _stretched(function, w, Q)
+            return (_access(views[0], (Part(0, N), rows, columns, Part(0, K))),)
     if function in _REPEATED:
         return tuple(_access(view, _spread(view.shape, out)) for view in views)
     if function in _JOINED and all(shape[:3] == out[:3] for shape in shapes):
@@ -287,8 +315,8 @@ def _copied(function: str, views: tuple[View, ...], out: Shape) -> tuple[Access,
     return tuple(_access(view, None) for view in views)
 
 
-def _stretched(inputs: int, outputs: int) -> Line:
-    return Whole(1) if inputs == 1 else Nearest(inputs, outputs)
+def _stretched(function: str, inputs: int, outputs: int) -> Line:
+    return Whole(1) if inputs == 1 else Stretched(inputs, outputs, _BESIDE[function])
 
 
 def _running(widths: Iterable[int]) -> list[int]:
@@ -302,17 +330,22 @@ def _four(lines: list[Line]) -> Lines:
     return lines[0], lines[1], lines[2], lines[3]
 
 
-def _operations(operation: Operation, grid: Shape) -> tuple[int, int]:
-    """Operations per element of the grid, and per result."""
-    per_cell, per_result = 0, 1  # requantisation
-    results = operation.writes.elements
-    for node in operation.nodes:
-        function = vector_function(node)
-        assert function is not None
-        if function.reach == "map":
-            per_cell += function.operations * operation.reads[0].elements // prod(grid)
-        else:
-            inputs = 2 if node.function == "add_parameter" else len(node.inputs)
-            alike = [operation.writes.shape] * inputs
-            per_result += operations_of(node, alike, operation.writes.shape) // results
-    return per_cell, per_result
+def _reduces(over: Shape, out: Shape) -> bool:
+    """Whether one result after the other is finished as a grid is gone through."""
+    return out[0] == over[0] and (out[2] == over[2] or out[1] == 1)
+
+
+def _work(operation: Operation) -> tuple[int, int]:
+    """Operations on the whole grid, and on each result."""
+    core, *fused = operation.nodes
+    function, written = vector_function(core), operation.writes.elements
+    assert function is not None
+    given = [view.shape for view in operation.reads]
+    on_grid, per_result = operations_of(core, given, operation.writes.shape), 1  # requantisation
+    if function.reach in ("element", "copy") or core.pool is not None:
+        on_grid, per_result = 0, 1 + on_grid // written
+    for node in fused:
+        operands = 2 if node.function == "add_parameter" else len(node.inputs)
+        alike = [operation.writes.shape] * operands
+        per_result += operations_of(node, alike, operation.writes.shape) // written
+    return on_grid, per_result

@@ -1,7 +1,8 @@
 """The tiles of operations of the vector unit, in order: what arrives for each, and what leaves.
 
 Samples come one after the other; within one, all readings; within these, ranges of channels, then
-strips of columns, then rows. While what is needed of an operand stays the same box, nothing moves.
+strips of columns, then rows. (Where results depend on all channels: strips, rows, readings, ranges
+of channels.) While what is needed of an operand stays the same box, nothing moves.
 If rows or columns alone go on, the overlap with the box before stays.
 """
 
@@ -96,20 +97,22 @@ def vector_tiles(
     Raises ValueError for an operation that is not the vector unit's.
     """
     plan = plan_of(operation)
-    samples, rows, columns, channels = plan.spans(tiling)
-    axes = [np.array(own, np.int64) for own in (samples, channels, columns, rows)]
-    counts = (len(samples), plan.readings, len(channels), len(columns), len(rows))
-    numbers = np.unravel_index(np.arange(prod(counts)), counts)
-    n, k, q, p = (
-        Ranges(*own[numbers[place]].T) for own, place in zip(axes, (0, 2, 3, 4), strict=True)
-    )
-    last = numbers[1] == plan.readings - 1
-    grid = (n, p, q, k)
+    loops = plan.loops(tiling)
+    counts = [len(loop.low) for loop in loops]
+    turns = np.unravel_index(np.arange(prod(counts)), counts)
+    on_axis = {
+        loop.axis: Ranges(loop.low[turn], loop.high[turn])
+        for loop, turn in zip(loops, turns, strict=True)
+    }
+    grid = tuple(on_axis[axis] for axis in range(4))
+    reading = [loop.axis for loop in loops].index(None)
+    readings = counts[reading]
+    last = turns[reading] == readings - 1
     operands = tuple(
         _operand(access, grid, arch, formats[access.view.activation]) for access in plan.reads
     )
     results = _results(plan.writes, grid, last, arch, formats[plan.writes.view.activation])
-    return VectorTiles(operands, results, _work(plan, grid, last, results), plan.readings)
+    return VectorTiles(operands, results, _work(plan, grid, results), readings)
 
 
 def _operand(access: Access, grid: tuple[Ranges, ...], arch: Arch, fmt: Format) -> VectorOperand:
@@ -148,13 +151,12 @@ def _results(
     return VectorResults(access.view, at[first], ends, resident, stays)
 
 
-def _work(plan: Plan, grid: tuple[Ranges, ...], last: Mask, results: VectorResults) -> Vector:
-    cells = np.asarray(prod(each.lengths for each in grid))
-    each, rest = divmod(plan.per_cell, plan.readings)
-    work: Vector = cells * np.where(last, each + rest, each)
+def _work(plan: Plan, grid: tuple[Ranges, ...], results: VectorResults) -> Vector:
+    cells = np.cumsum(np.asarray(prod(each.lengths for each in grid)))
+    work: Vector = np.diff(plan.grid_work * cells // cells[-1], prepend=0)
     boxes = results.resident
     made = boxes.pixels * boxes.channels.inner.lengths[boxes.channels.which]
-    work[results.ends - 1] += made * plan.per_result
+    work[results.ends - 1] += made * plan.result_work
     return work
 
 

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
-from math import prod
+from math import floor, prod
 
 import pytest
 
@@ -11,7 +12,7 @@ from bfpsim.arch import Arch, load_arch, replace_all
 from bfpsim.mapping.closed.vector import vector_traffic
 from bfpsim.mapping.steps.tiles import ActivationBox, Boxes
 from bfpsim.mapping.steps.vector import VectorOperand, VectorTiles, vector_tiles
-from bfpsim.mapping.vector import VectorTiling, plan_of, vector_tilings
+from bfpsim.mapping.vector import Stretched, VectorTiling, plan_of, vector_tilings
 from bfpsim.quant.formats import ActivationLayout, Format
 from bfpsim.workloads import NetworkBuilder
 from bfpsim.workloads.program import Operation, Program, program_of
@@ -22,8 +23,10 @@ Element = tuple[int, int, int, int]
 Box = tuple[range, range, range, range]
 
 KINDS = (
-    "relu", "add", "mul", "pixels", "maxpool", "upsample", "softmax", "mean", "group_norm",
-    "concat", "concat_tokens", "interleave", "split", "add_parameter",
+    "relu", "add", "mul", "pixels", "maxpool", "upsample_nearest2d", "softmax", "mean",
+    "group_norm",
+    "concat", "concat_tokens", "interleave", "split", "add_parameter", "reduce_max", "reduced_map",
+    "reduced_columns", "average_pool", "resize",
 )  # fmt: skip
 
 
@@ -44,9 +47,9 @@ def made(kind: str, rng: random.Random) -> Program:
             pad = rng.randint(0, kernel[0] // 2), rng.randint(0, kernel[1] // 2)
             step, ceil = (rng.randint(1, 3), rng.randint(1, 3)), rng.random() < 0.5
             build.maxpool("last", "input", kernel, stride=step, padding=pad, ceil=ceil)
-        case "upsample":
+        case "upsample_nearest2d":
             rows, columns = rng.choice([H, 2 * H, 2 * H + 1]), rng.choice([W, 3 * W, 2 * W])
-            build.host("last", "upsample", "input", shape=(N, rows, columns, C))
+            build.host("last", kind, "input", shape=(N, rows, columns, C))
         case "mean":
             build.avgpool("last", "input")
         case "concat":
@@ -62,6 +65,16 @@ def made(kind: str, rng: random.Random) -> Program:
             part = rng.randint(1, N), rng.randint(1, H), rng.randint(1, W), C
             part = part if part != shape else (*part[:3], C + 1)
             build.host("last", kind, "input", shape=part)
+        case "reduce_max":
+            build.host("last", kind, "input", shape=rng.choice([(N, H, W, 1), (N, 1, W, C)]))
+        case "reduced_map":
+            build.host("last", "reduce_mean", "input", shape=rng.choice([(N, 1, 1, C)] * 2))
+        case "reduced_columns":  # results are not finished one after the other
+            build.host("last", "reduce_mean", "input", shape=(N, H, 1, C))
+        case "average_pool":
+            build.host("last", kind, "input", shape=(N, -(-H // 2), -(-W // 2), C))
+        case "resize":
+            build.host("last", kind, "input", shape=(N, 2 * H, W + 1, C))
         case _:
             build.host("last", kind, "input", shape=shape)
     return program_of(build.network(), block=64)
@@ -86,8 +99,13 @@ def sources(kind: str, program: Program, place: int, at: Element) -> Iterator[El
             for h, w in product(rows, columns):
                 if 0 <= h < H and 0 <= w < W:
                     yield n, h, w, k
-        case "upsample":
+        case "upsample_nearest2d":
             yield n, p * H // P, q * W // Q, k
+        case "resize":
+            rows, columns = (i * e // o for i, e, o in ((p, H, P), (q, W, Q)))
+            for h, w in product(range(rows - 2, rows + 3), range(columns - 2, columns + 3)):
+                if 0 <= h < H and 0 <= w < W:
+                    yield n, h, w, k
         case "softmax":
             yield from ((n, p, q, c) for c in range(C))
         case "concat":
@@ -104,14 +122,34 @@ def sources(kind: str, program: Program, place: int, at: Element) -> Iterator[El
             yield tuple(i if e > 1 else 0 for i, e in zip(at, view.shape, strict=True))  # type: ignore[misc]
 
 
+def over_operand(kind: str, operation: Operation) -> bool:
+    """Whether tiles go over the operand: it is reduced, result after result."""
+    columns_alone = kind == "reduced_columns" and operation.writes.shape[1] == 1
+    return kind in ("mean", "group_norm", "reduce_max", "reduced_map") or columns_alone
+
+
+def in_order(kind: str, operation: Operation) -> bool:
+    """Whether an operand can only pass as it lies."""
+    _, H, W, _ = operation.reads[0].shape
+    unfinished = kind == "reduced_columns" and H > 1 and W > 1
+    return kind in ("interleave", "split", "average_pool") or unfinished
+
+
 def grid_tiles(operation: Operation, kind: str, tiling: VectorTiling) -> Iterator[Box]:
     """The tiles in order, over all readings."""
-    shape = operation.reads[0].shape if kind in ("mean", "group_norm") else operation.writes.shape
+    shape = operation.reads[0].shape if over_operand(kind, operation) else operation.writes.shape
     cut = [
         [range(extent)[low : low + size] for low in range(0, extent, size)]
         for extent, size in zip(shape, (1, *tiling), strict=True)
     ]
     n, p, q, k = cut
+    if kind in ("softmax", "reduce_max") and (
+        kind == "softmax" or operation.writes.shape[3] < shape[3]
+    ):
+        again = 2 if kind == "softmax" and len(k) > 1 else 1
+        for sample, columns, rows, _, channels in product(n, q, p, range(again), k):
+            yield sample, rows, columns, channels
+        return
     for sample in n:
         for _ in range(2 if kind == "group_norm" else 1):
             for channels, columns, rows in product(k, q, p):
@@ -204,6 +242,7 @@ def test_tiles_are_those_of_sets_of_elements(kind: str, seed: int) -> None:
             assert set().union(*fetched) == box
             for visit, fresh in enumerate(fetched):
                 check_price(operand, visit, fresh, fmt)
+            assert in_order(kind, operation)
             continue
         needs = [
             around({one for at in product(*box) for one in sources(kind, program, place, at)})
@@ -217,7 +256,7 @@ def test_tiles_are_those_of_sets_of_elements(kind: str, seed: int) -> None:
         for visit, (_, held, fresh) in enumerate(visits):
             assert operand.stays[visit].held == sum(bits(held, fmt))
             check_price(operand, visit, fresh, fmt)
-    assert (kind in ("interleave", "split")) == (not all(own.placed for own in tiles.operands))
+        assert not in_order(kind, operation)
 
 
 @pytest.mark.parametrize("seed", often(12, range(100)))
@@ -237,7 +276,9 @@ def test_each_result_is_written_once_and_all_work_is_done(kind: str, seed: int) 
         padding = layout.runs(*results.resident.at(visit)).burst_padding(64)
         assert stay.leaves.burst == padding
         steps = int(results.ends[visit] - results.begins[visit])
-        sums = len(elements) * arch.pe_array.accumulator_bits if kind == "mean" and steps > 1 else 0
+        assert steps == 1 or over_operand(kind, operation)
+        finished = len(written) == tiles.steps // tiles.readings
+        sums = 0 if finished else len(elements) * arch.pe_array.accumulator_bits
         assert stay.held == max(sum(bits(elements, fmt)), sums)
     # Blocks are never cut: what leaves is all that is stored.
     assert sum(results.stays[i].leaves.payload for i in range(len(written))) == layout.bits
@@ -277,8 +318,24 @@ def test_an_operand_is_read_once_for_each_reading_where_columns_are_whole(kind: 
                 whole = ActivationLayout(access.box, formats[moved.view.activation]).bits
                 samples = plan.grid[0] if kind == "mul" and moved.view.shape[0] == 1 else 1
                 assert moved.bits <= whole * samples * plan.readings
-                if plan.steps(tiling) == plan.grid[0] * plan.readings:
+                if prod(len(own.low) for own in plan.loops(tiling)) == plan.grid[0] * plan.readings:
                     assert moved.bits <= whole * samples  # a sample stays for the second reading
+
+
+def test_what_is_stretched_needs_no_more_than_its_line_says() -> None:
+    """Of linear and cubic splines, with pixels' centres, corners, or origins aligned."""
+    for inputs in range(2, 8):
+        for outputs in range(inputs, 4 * inputs):
+            for place in range(outputs):
+                scale = Fraction(inputs, outputs)
+                corners = Fraction(inputs - 1, max(1, outputs - 1))
+                centre = (place + Fraction(1, 2)) * scale - Fraction(1, 2)
+                at = [floor(own) for own in (centre, place * corners, place * scale)]
+                for beside, first, last in ((1, 0, 1), (2, -1, 2)):
+                    low, high = Stretched(inputs, outputs, beside).stored(place, place + 1)
+                    needed = {min(max(x + i, 0), inputs - 1) for x in at
+                              for i in range(first, last + 1)}  # fmt: skip
+                    assert needed <= set(range(low, high))
 
 
 def test_tilings_begin_with_the_whole_and_end_with_a_pixel() -> None:

@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from bfpsim.search.experiments.formats import study_formats, study_sensitivity
     from bfpsim.search.experiments.inference import run_images
     from bfpsim.search.experiments.mantissa import study_mantissa, study_tolerance, study_weights
+    from bfpsim.search.experiments.program import ProgramComparison, compare_program
     from bfpsim.search.mappings import map_fronts, map_network, mappings_of
     from bfpsim.search.phases import progress_lines
     from bfpsim.search.rescore import find_mapping, rescored
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from bfpsim.search.sweep.spec import SweepError
     from bfpsim.sim.host import infer
     from bfpsim.sim.inference import calibrate, run_inference
+    from bfpsim.sim.program import OperationResult, ProgramResult
     from bfpsim.sim.result import LayerResult, NetworkResult
     from bfpsim.sim.simulate import simulate, simulate_network
     from bfpsim.sim.validate import validate
@@ -202,6 +204,7 @@ _HOME = {
     "bfpsim.search.experiments.classifier": "Classifier make_classifier",
     "bfpsim.search.experiments.formats": "study_formats study_sensitivity",
     "bfpsim.search.experiments.inference": "run_images",
+    "bfpsim.search.experiments.program": "ProgramComparison compare_program",
     "bfpsim.search.experiments.mantissa": "study_mantissa study_tolerance study_weights",
     "bfpsim.search.mappings": "map_fronts map_network mappings_of",
     "bfpsim.search.phases": "progress_lines",
@@ -212,6 +215,7 @@ _HOME = {
     "bfpsim.search.sweep.spec": "SweepError",
     "bfpsim.sim.host": "infer",
     "bfpsim.sim.inference": "calibrate run_inference",
+    "bfpsim.sim.program": "OperationResult ProgramResult",
     "bfpsim.sim.result": "LayerResult NetworkResult",
     "bfpsim.sim.simulate": "simulate simulate_network",
     "bfpsim.sim.validate": "validate",
@@ -253,9 +257,12 @@ __all__ = [
     "NetworkBuilder",
     "NetworkResult",
     "Normalisation",
+    "OperationResult",
     "PEArray",
     "Plain",
     "Ports",
+    "ProgramComparison",
+    "ProgramResult",
     "QuantizedModel",
     "Register",
     "Registers",
@@ -279,6 +286,7 @@ __all__ = [
     "check_additivity",
     "choose_formats",
     "compare_formats",
+    "compare_program",
     "compare_solvers",
     "curve_report",
     "cycles_table",

@@ -90,7 +90,8 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
     Raises MappingError if the mapping does not suit the layer, an O tile cuts a block, or the
     resident tiles do not fit at some level: the message says what is short, and what would fit.
     """
-    nest = check_inside(layer, arch, mapping, formats)
+    nest = make_nest(layer, mapping, arch.inside)
+    check_all_blocks(nest, arch, formats)
     need = footprint(nest, arch, formats)
     short = shortage(need, arch)
     if short:
@@ -108,6 +109,7 @@ def check(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats)
             f"{need.bits} bit, usable in {arch.name}: {usable}; {where}; "
             f"{_what_fits(layer, arch, mapping, formats)}"
         )
+    _check_inner_levels(nest, arch, formats)
     return nest
 
 

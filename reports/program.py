@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -15,6 +14,7 @@ from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
+from bfpsim.search.experiments.program import ProgramComparison, outer_bits
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
 from bfpsim.sim.program import OperationResult, ProgramResult
 
@@ -26,39 +26,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bfpsim.quant.formats import FormatSource
-    from bfpsim.sim.result import NetworkResult
 
 _TRAFFIC: tuple[Traffic, ...] = ("I", "W", "O", "V")
 _WIDE = 150  # terminal columns that the table with all of its columns takes
-
-
-@dataclass(frozen=True, eq=False)
-class Gains:
-    """What running as a program gave.
-
-    apart: the same program, of which nothing stays on chip
-    alone: each layer by itself, what stands between them free
-    """
-
-    apart: ProgramResult
-    alone: NetworkResult
-
-    def columns(self, result: ProgramResult) -> dict[str, int]:
-        """The figures by name; negative where a program costs more."""
-        return {
-            "alone_dram_bits": _outer_bits(self.alone),
-            "alone_cycles": self.alone.cycles,
-            "nothing_stays_dram_bits": _outer_bits(self.apart),
-            "nothing_stays_cycles": self.apart.cycles,
-            "residency_saves_bits": _outer_bits(self.apart) - _outer_bits(result),
-            "residency_saves_cycles": self.apart.cycles - result.cycles,
-        }
-
-
-def _outer_bits(result: ProgramResult | NetworkResult) -> int:
-    outermost = result.arch.levels[0].name
-    parts = result.operations if isinstance(result, ProgramResult) else result.layers
-    return sum(int(own.counts.total(outermost)) for own in parts)
 
 
 def program_table(result: ProgramResult, width: int = 120) -> Table:
@@ -158,18 +128,18 @@ def activations_frame(result: ProgramResult) -> pd.DataFrame:
 
 
 def program_report(
-    result: ProgramResult,
+    result: ProgramResult | ProgramComparison,
     formats: FormatSource,
-    gains: Gains | None = None,
     width: int = 120,
     more: Sequence[RenderableType] = (),
 ) -> Report:
-    """A program: its table, traffic, operations and activations, and the totals.
+    """A program: its table, traffic, operations and activations, the totals, and comparisons.
 
-    gains: what it is compared with
     width: terminal columns that the table may take
     more: what stands below the table
     """
+    compared = result if isinstance(result, ProgramComparison) else None
+    result = result.program if isinstance(result, ProgramComparison) else result
     levels = [level.name for level in result.arch.levels]
     summary: dict[str, Any] = {
         "network": result.network,
@@ -190,8 +160,8 @@ def program_report(
         "least_dram_bits": result.allocation.bound,
         "proven": result.allocation.proven,
     }
-    if gains is not None:
-        summary |= gains.columns(result)
+    if compared is not None:
+        summary |= compared.figures
     frames = {
         "traffic": result.traffic,
         "operations": operations_frame(result),
@@ -199,11 +169,11 @@ def program_report(
         "energy": result.energy.to_frame(),
     }
     shown: list[RenderableType] = [program_table(result, width), *more]
-    shown += [Text(line) for line in program_lines(result, gains)]
+    shown += [Text(line) for line in program_lines(result, compared)]
     return Report(Group(*shown), frames, summary)
 
 
-def program_lines(result: ProgramResult, gains: Gains | None = None) -> list[str]:
+def program_lines(result: ProgramResult, compared: ProgramComparison | None = None) -> list[str]:
     """What residency and overlap gave, what is proven, and what the host does, in sentences."""
     program, allocation = result.program, result.allocation
     least = "the least of all" if allocation.proven else "at most"
@@ -214,22 +184,17 @@ def program_lines(result: ProgramResult, gains: Gains | None = None) -> list[str
         if allocation.proven
         else f"{stay}; traffic off chip is {least} {gap:.2f} % above the least"
     ]
-    if gains is not None:
-        own = gains.columns(result)
+    if compared is not None:
+        own = compared.figures
         lines.append(
             f"residency: {_mbit(own['nothing_stays_dram_bits'])} -> "
-            f"{_mbit(_outer_bits(result))} Mbit off chip, "
+            f"{_mbit(outer_bits(result))} Mbit off chip, "
             f"{own['nothing_stays_cycles']:,} -> {result.cycles:,} cycles"
         )
-        spans = sum(
-            part.end - part.start
-            for part in gains.apart.operations
-            if part.operation.unit != "host"
-        )
-        hidden = spans - gains.apart.cycles
         lines.append(
-            f"overlap: {hidden:,} cycles of transfers and vector work go on while the next "
-            f"operation is under way ({100 * hidden / spans:.1f} %)"
+            f"overlap: {compared.one_by_one_cycles:,} -> {result.cycles:,} cycles; the array "
+            f"computes {result.compute_cycles:,} and the channel moves bits in "
+            f"{result.dram_busy_cycles:,}"
         )
         lines.append(
             f"alone, each layer by itself and what stands between them free: "

@@ -16,11 +16,10 @@ from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.levels import BUFFER, OUTERMOST
-from bfpsim.reports.program import Gains, program_report
+from bfpsim.reports.program import program_report
 from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
-from bfpsim.sim.program import ProgramResult
 from bfpsim.sim.result import NetworkResult, utilisation_of
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
     from bfpsim.mapping.counts import Kind
     from bfpsim.quant.formats import FormatSource
     from bfpsim.search.experiments.inference import ImageRun
+    from bfpsim.search.experiments.program import ProgramComparison
     from bfpsim.sim.demand import Demand
+    from bfpsim.sim.program import ProgramResult
     from bfpsim.sim.result import LayerResult
     from bfpsim.sim.validate import LayerValidation, Validation
 
@@ -294,20 +295,18 @@ def bits_by_level(layers: Sequence[LayerResult], levels: Sequence[str]) -> dict[
 
 
 def simulation_report(
-    result: NetworkResult | ProgramResult,
+    result: NetworkResult | ProgramResult | ProgramComparison,
     formats: FormatSource,
     images: ImageRun | None = None,
     width: int = 120,
-    gains: Gains | None = None,
 ) -> Report:
     """A simulation: its table, traffic and layers (of a program operations), and the totals.
 
-    gains: what a program is compared with
     images: the run that it is of; then predictions too, and how many are right
     width: terminal columns that the table may take
     """
-    if isinstance(result, ProgramResult):
-        return program_report(result, formats, gains, width)
+    if not isinstance(result, NetworkResult):
+        return program_report(result, formats, width)
     formats, found = layer_formats(formats), result.demands
     summary = {
         "network": result.network,

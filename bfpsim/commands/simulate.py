@@ -135,20 +135,13 @@ def _run_program(
     trace: Path | None,
     output: Output,
 ) -> None:
-    from bfpsim.reports.program import Gains
     from bfpsim.reports.tables import simulation_report
-    from bfpsim.sim.program import plan_program
-    from bfpsim.sim.simulate import simulate_layers
+    from bfpsim.search.experiments.program import compare_program
 
-    net.check_layers()
-    planned = plan_program(net, spec, formats, mappings)
-    steps = 2 * len(planned.plan.program.operations) + len(net.layers)
-    with progress(f"simulating {net.name} on {spec.name}", steps) as step:
-        result = planned.run(progress=step)
-        apart = plan_program(net, spec, formats, mappings, keep=()).run(progress=step)
-        alone = simulate_layers(net, spec, formats, mappings, step)
-    gains = Gains(apart, alone)
-    output.emit(simulation_report(result, formats, width=terminal_width(), gains=gains))
+    with progress(f"simulating {net.name} on {spec.name}", 3 * len(net.layers)) as step:
+        compared = compare_program(net, spec, formats, mappings, step)
+    result = compared.program
+    output.emit(simulation_report(compared, formats, width=terminal_width()))
     _write_trace(result, trace)
 
 

@@ -91,7 +91,7 @@ def test_simulations_mappings_and_workloads(same, edge, what: str) -> None:
         "curve": ("map", network.name, "--curve"),
         "workload": ("workload", "show", network.name),
     }[what]
-    simulate = bs.simulate_network
+    simulate = bs.compare_program
     reports = {
         "simulate": lambda: bs.simulation_report(simulate(network, edge, formats), formats),
         "validate": lambda: bs.validation_report(bs.validate(network, edge, formats), formats),

@@ -110,19 +110,19 @@ def test_a_network_where_a_layer_is(arch, network, files) -> None:
     formats = uniform("bfp8")
     whole = simulate_layers(network, arch, formats)
     for source in (network, files / "net.yaml", str(files / "net.yaml")):
-        result = bs.simulate(source, ARCH, formats="bfp8")
+        result = bs.simulate(source, ARCH, formats="bfp8", layers="alone")
         assert isinstance(result, bs.NetworkResult)
         pd.testing.assert_frame_equal(result.traffic, whole.traffic)
-    assert bs.simulate(network, ARCH).cycles == whole.cycles
+    assert bs.simulate(network, ARCH, layers="alone").cycles == whole.cycles
     mappings = bs.find_mapping(network, ARCH, "bfp8")
     assert list(mappings) == ["c1", "c2"]
     expected = simulate_layers(network, arch, formats, mappings)
     by_file = files / "map.yaml"
     for given in (mappings, by_file, str(by_file)):
         for result in (
-            bs.simulate(network, ARCH, given, "bfp8"),
-            bs.simulate(network, ARCH, mappings=given, formats="bfp8"),
-            bs.simulate_network(network, ARCH, "bfp8", given),
+            bs.simulate(network, ARCH, given, "bfp8", layers="alone"),
+            bs.simulate(network, ARCH, mappings=given, formats="bfp8", layers="alone"),
+            bs.simulate_network(network, ARCH, "bfp8", given, layers="alone"),
             bs.validate(network, ARCH, "bfp8", given).simulated,
         ):
             pd.testing.assert_frame_equal(result.traffic, expected.traffic)
@@ -151,7 +151,8 @@ def test_torch_modules_are_networks() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
     own = bs.load_workload(module, {"input": (1, 3, 4, 4)})
     assert bs.load_workload(own) is own
-    assert bs.simulate(own, ARCH).cycles == simulate_layers(own, bs.load_arch(ARCH), "bfp8").cycles
+    alone = bs.simulate(own, ARCH, layers="alone")
+    assert alone.cycles == simulate_layers(own, bs.load_arch(ARCH), "bfp8").cycles
     with pytest.raises(bs.WorkloadError, match=r"Sequential: shapes must give 'input'"):
         bs.simulate(module, ARCH)
 
@@ -371,7 +372,9 @@ def short(thing: object) -> str:
 
 
 def test_reprs_of_simulations() -> None:
-    result = bs.simulate(NETWORK, ARCH)
+    program = bs.simulate(NETWORK, ARCH)
+    assert f"<ProgramResult of {NETWORK} on {ARCH}\n" in short(program)
+    result = bs.simulate(NETWORK, ARCH, layers="alone")
     total = int(result.traffic.query("level == 'DRAM'")["bits"].sum())
     assert f"<NetworkResult of {NETWORK} on {ARCH}\n" in short(result)
     assert f"DRAM {total:,} bit" in repr(result)

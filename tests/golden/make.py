@@ -92,7 +92,7 @@ def _network(name: str, archs: dict[str, int]) -> dict[str, Any]:
                 "rungs": rungs(layer, arch, mapping, formats),
             }
         )
-    result = bs.simulate_network(net, arch, formats)
+    result = bs.simulate_network(net, arch, formats, layers="alone")
     return {
         "name": name,
         "formats": "bfp8",

@@ -90,5 +90,5 @@ def test_networks(archs: list[bs.Arch], number: int) -> None:
         same(found, golden)
         assert bs.find_mapping(layer, arch, formats, model="full") == mapping
     net = bs.load_workload(network["name"])
-    whole = bs.simulate_network(net, arch, formats)
+    whole = bs.simulate_network(net, arch, formats, layers="alone")
     assert (whole.cycles, whole.energy_pj) == (network["cycles"], network["energy_pj"])

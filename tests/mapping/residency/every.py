@@ -54,9 +54,7 @@ def small_network(rng: random.Random) -> Network:
 def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: list[str]) -> str:
     N, H, W, C = build.shape(x)
     same = [own for own in known if build.shape(own) == build.shape(x)]
-    joined = [
-        own for own in known if build.shape(own)[:3] == (N, H, W) and own != x and C <= 2
-    ]
+    joined = [own for own in known if build.shape(own)[:3] == (N, H, W) and own != x and C <= 2]
     match rng.randrange(7):
         case 0:
             return build.relu(name, x)
@@ -233,9 +231,7 @@ class Every:
     def _may_stay(self, name: str) -> bool:
         own = self.program.activations[name]
         users = [op for op in self.program.operations if name in self._touched(op)]
-        reads = [
-            op for op in users if name in [v.activation for v in (*op.reads, *op.addends)]
-        ]
+        reads = [op for op in users if name in [v.activation for v in (*op.reads, *op.addends)]]
         return (
             own.origin == "operation"
             and name not in self.program.outputs

@@ -258,7 +258,8 @@ class PlannedProgram:
         cycles = 0
         for stage in stages_of(self.plan, self.arch):
             feeds = {name: replace(feed, waits=()) for name, feed in stage.feeds.items()}
-            (tally,) = Machine([replace(stage, place=0, feeds=feeds, waits=())], self.arch).run()
+            alone = replace(stage, place=0, feeds=feeds, waits=(), keeps=None, frees=())
+            (tally,) = Machine([alone], self.arch).run()
             cycles += tally.end
         return cycles
 

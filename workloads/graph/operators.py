@@ -267,17 +267,21 @@ def _conv_transpose(multiply: Multiply) -> type[OpRun]:
             if plain and axes in (1, 2) and X.size and W.size:
                 wide = [1] * (2 - axes)
                 sides = _sides(X.shape[2:], W.shape[2:], strides or (), dilations or (), pads, None)
+                steps = (*wide, *(strides or [1] * axes))
+                cut: Any = (*[0, 0] * (2 - axes), *(x for side in sides for x in side))
+                extra = (*[0] * (2 - axes), *(output_padding or [0] * axes))
                 parts, shape = phases(
                     _title(self),
                     (len(X), *wide, *X.shape[2:], X.shape[1]),
                     groups * W.shape[1],
                     (*wide, *W.shape[2:]),
-                    (*wide, *(strides or [1] * axes)),
-                    (*[0, 0] * (2 - axes), *(x for side in sides for x in side)),  # type: ignore[arg-type]
-                    (*[0] * (2 - axes), *(output_padding or [0] * axes)),
+                    steps,
+                    cut,
+                    extra,
                     groups,
                 )
-                product = Phased(shape, tuple((part, part.layer, None) for part in parts), None)
+                run = tuple((part, part.layer, None) for part in parts)
+                product = Phased(shape, run, None, None, steps, cut, extra, groups)
                 return (product.compute([X, W, B], multiply),)
             rest = (
                 auto_pad,

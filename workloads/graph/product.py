@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.workloads.checkpoint import LayerWeights
-from bfpsim.workloads.layer import ConvLayer, Shape
+from bfpsim.workloads.layer import ConvLayer, Pair, Shape
 from bfpsim.workloads.transposed import Phase
 
 Values = NDArray[np.float64]
@@ -172,20 +172,26 @@ class Phased(Product):
     """A transposed convolution of (N, C, L) or (N, C, H, W): a layer for each of its phases.
 
     shape: (N, H, W, C) of the output
-    phases: each with its layer under its own name, and that layer's weight (filters, C, R, S);
-        without weights the product's second input is torch's (channels in, K per group, rows,
-        columns), and its third, if there is one, the bias
-    bias: one for each channel
+    phases: each with its layer under its own name, and that layer's weight (filters, C, R, S)
+    filters: torch's weight (channels in, K per group, rows, columns); None: it is the product's
+        second input, and its third, if there is one, the bias
+    bias: one for each channel, None for none
+    stride, padding, extra, groups: torch's, but that padding, what is cut off the output, is
+        (top, bottom, left, right)
     """
 
     shape: Shape
     phases: tuple[tuple[Phase, ConvLayer, NDArray[Any] | None], ...]
+    filters: NDArray[Any] | None
     bias: NDArray[Any] | None
-    last: bool = False
+    stride: Pair
+    padding: Shape
+    extra: Pair
+    groups: int
 
     def operands(self, values: Sequence[Any]) -> list[Operands]:
         """Return what each layer multiplies."""
-        whole = _channels_last(_floats(values[0]), self.last)
+        whole = _channels_last(_floats(values[0]), last=False)
         found = []
         for phase, layer, weight in self.phases:
             part = whole
@@ -214,7 +220,7 @@ class Phased(Product):
         if bias is None and len(values) > 2 and values[2] is not None:
             bias = values[2]
         out = _plus(out, bias)
-        return out if self.last else _channels_second(out, values[0].ndim)
+        return _channels_second(out, values[0].ndim)
 
 
 @dataclass(frozen=True, eq=False)

@@ -299,8 +299,8 @@ class Draft(Generic[Tensor]):
             layer = self._build.layer(nodes[-1])
             run.append((part, layer, None if weights is None else part.weight(weights[0])))
             if weights is not None:
-                bias = np.zeros_like(weights[1]) if bare else weights[1]
-                grouped = bias.reshape(groups, 1, -1)
+                added = np.zeros_like(weights[1]) if bare else weights[1]
+                grouped = added.reshape(groups, 1, -1)
                 repeated = np.tile(grouped, (1, len(part.offsets), 1)).ravel()
                 stored = run[-1][2]
                 assert stored is not None
@@ -308,7 +308,8 @@ class Draft(Generic[Tensor]):
         last = self.host(self.names.free(f"{name}.interleave"), "interleave", nodes, shape)
         if bare and biased:
             last = self.host(self.names.free(f"{name}.bias"), "add", [last], shape)
-        product = Phased(shape, tuple(run), None if weights is None else weights[1])
+        filters, bias = (None, None) if weights is None else weights
+        product = Phased(shape, tuple(run), filters, bias, stride, padding, output_padding, groups)
         return self._map_of(last, len(view.dims)), product
 
     def _phase(self, name: str, part: Phase, source: str) -> str:

@@ -334,7 +334,8 @@ def _note(
     if inputs is None:
         stored = isinstance(product, Windows) and product.weights is not None
         stored = stored or (isinstance(product, Phased) and known)
-        inputs = node.input[:1] if stored else node.input[:3]
+        most = 2 if isinstance(product, Contraction) else 3
+        inputs = node.input[: 1 if stored else most]
     if isinstance(product, Windows) and product.weights is None:
         known = False
     tensors = affine.tensors if known else affine.tensors[:1]

@@ -7,16 +7,24 @@ function and its shapes leave no doubt what it computes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import helper
 
 from bfpsim.workloads.checkpoint import LayerWeights
-from bfpsim.workloads.graph.graph import Graph, Input, Operation, Step
+from bfpsim.workloads.graph.graph import Graph, Input, Operation, Step, evaluate
 from bfpsim.workloads.graph.operators import OnnxOperation
-from bfpsim.workloads.graph.product import Contraction, Letters, Product, Windows
+from bfpsim.workloads.graph.product import (
+    Contraction,
+    Letters,
+    Multiply,
+    Product,
+    Windows,
+    multiply_floats,
+)
 from bfpsim.workloads.layer import ConvLayer, Shape, WorkloadError
 from bfpsim.workloads.network import Network
 from bfpsim.workloads.node import Node, Pool
@@ -54,6 +62,36 @@ def describe(network: Network, weights: Mapping[str, LayerWeights]) -> Graph:
     }
     last = network.nodes[-1].name
     return Graph(network, tuple(drawn.steps), inputs, (last,), drawn.constants)
+
+
+def node_evaluator(
+    network: Network, weights: Mapping[str, LayerWeights], multiply: Multiply = multiply_floats
+) -> Callable[[Node, Sequence[NDArray[Any]]], NDArray[Any]]:
+    """Return what computes one node at a time, float64 (N, H, W, C), of the values that it reads.
+
+    They may be a part of each map, where a node computes pixel by pixel. Computing a node raises
+    WorkloadError, as `describe`, if it does not say what it computes.
+    """
+    known: dict[str, _Drawn] = {}
+
+    def evaluate_node(node: Node, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        if node.name not in known:
+            if not _runs(network, node):
+                raise WorkloadError(
+                    f"network {network.name!r}: {node.function or node.op} {node.name!r} cannot "
+                    "be run with data"
+                )
+            known[node.name] = _Drawn(network, weights)
+            known[node.name].append(node)
+        drawn = known[node.name]
+        values: dict[str, Any] = dict(zip(node.inputs, inputs, strict=True))
+        for step in drawn.steps:
+            read = [values.get(name, drawn.constants.get(name)) for name in step.inputs]
+            values[step.outputs[0]] = evaluate(step, read, multiply)[0]
+        made: NDArray[Any] = values[node.name]
+        return made
+
+    return evaluate_node
 
 
 class _Drawn:
@@ -101,7 +139,7 @@ class _Drawn:
                 y = self._part(node, "Mul", x, self._part(node, "Add", y, one))
                 self._operator(node, "Mul", y, half)
             case "reshape" | "tokens":
-                self._operator(node, "Reshape", x, self._constant(node, list(shape)))
+                self._operator(node, "Reshape", x, self._constant(node, [0, *shape[1:]]))
             case "split":
                 parts = _parts(self._network, node)
                 widths = [self._network.shape(part)[3] for part in parts]
@@ -113,9 +151,9 @@ class _Drawn:
                 self._operator(node, "Div", x, self._constant(node, width))
             case "softmax":  # over the columns of each head
                 columns = _product_of(self._network, node).K
-                heads = self._constant(node, [*shape[:3], shape[3] // columns, columns])
+                heads = self._constant(node, [0, 0, 0, -1, columns])
                 shares = self._part(node, "Softmax", self._part(node, "Reshape", x, heads))
-                self._operator(node, "Reshape", shares, self._constant(node, list(shape)))
+                self._operator(node, "Reshape", shares, self._constant(node, [0, 0, 0, -1]))
             case "layer_norm":
                 assert own is not None
                 parameters = (self._constant(node, each) for each in (own.weight, own.bias))

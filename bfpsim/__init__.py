@@ -118,8 +118,7 @@ if TYPE_CHECKING:
     from bfpsim.search.store import StoreError
     from bfpsim.search.sweep.run import sweep
     from bfpsim.search.sweep.spec import SweepError
-    from bfpsim.sim.host import infer
-    from bfpsim.sim.inference import calibrate, run_inference
+    from bfpsim.sim.inference import calibrate, infer, infer_quantised, run_inference
     from bfpsim.sim.program import OperationResult, ProgramResult
     from bfpsim.sim.result import LayerResult, NetworkResult
     from bfpsim.sim.simulate import simulate, simulate_network
@@ -129,6 +128,7 @@ if TYPE_CHECKING:
         Network,
         NetworkBuilder,
         WorkloadError,
+        load_graph,
         load_weights,
         load_with_weights,
         load_workload,
@@ -213,14 +213,13 @@ _HOME = {
     "bfpsim.search.store": "StoreError",
     "bfpsim.search.sweep.run": "sweep",
     "bfpsim.search.sweep.spec": "SweepError",
-    "bfpsim.sim.host": "infer",
-    "bfpsim.sim.inference": "calibrate run_inference",
+    "bfpsim.sim.inference": "calibrate infer infer_quantised run_inference",
     "bfpsim.sim.program": "OperationResult ProgramResult",
     "bfpsim.sim.result": "LayerResult NetworkResult",
     "bfpsim.sim.simulate": "simulate simulate_network",
     "bfpsim.sim.validate": "validate",
     "bfpsim.workloads": (
-        "ConvLayer Network NetworkBuilder WorkloadError load_weights load_with_weights "
+        "ConvLayer Network NetworkBuilder WorkloadError load_graph load_weights load_with_weights "
         "load_workload normalise save_weights save_workload shipped_images shipped_weights"
     ),
     "bfpsim.workloads.training.shipped": "load_module shipped_module",
@@ -300,8 +299,10 @@ __all__ = [
     "front_report",
     "host_frame",
     "infer",
+    "infer_quantised",
     "kinds_frame",
     "load_arch",
+    "load_graph",
     "load_mappings",
     "load_module",
     "load_weights",

@@ -20,10 +20,11 @@ from bfpsim.quant.formats.quantize import (
     quantize_weight,
     top_exponent,
 )
-from bfpsim.sim.host import apply, by_head, by_sample, convolve_float
 from bfpsim.sim.stage import Stage
 from bfpsim.sim.staging import Plan
-from bfpsim.workloads import LayerWeights, Network, NetworkBuilder
+from bfpsim.workloads import ConvLayer, LayerWeights, Network, NetworkBuilder
+from bfpsim.workloads.graph.described import node_evaluator
+from bfpsim.workloads.graph.product import convolve
 from bfpsim.workloads.program import Program, View, program_of
 from tests.generate import make_arch, random_mapping
 
@@ -177,13 +178,38 @@ def random_weights(rng: np.random.Generator, network: Network) -> dict[str, Laye
 
 def evaluator(network: Network):  # type: ignore[no-untyped-def]
     """What computes a node that is no product."""
+    own = node_evaluator(network, {})
 
     def evaluate(node, inputs):  # type: ignore[no-untyped-def]
         if node.function == "map":
             return inputs[0].reshape(network.shape(node.name))
-        return apply(network, node, list(inputs))
+        return own(node, inputs)
 
     return evaluate
+
+
+def by_head(layer: ConvLayer, left: Values, right: Values) -> tuple[Values, Values]:
+    """The operands of a product of activations, run by run: sample by sample, head by head.
+
+    left (N, P, Q, heads * C) gives (runs, P, Q, C), and right (runs, K, C, 1, 1): tokens as they
+    are if each has C channels of a head, as keys; turned round if there are C of them, as values.
+    """
+    heads = left.shape[3] // layer.C
+    lefts = np.moveaxis(left.reshape(*left.shape[:3], heads, layer.C), 3, 1)
+    tokens = right.shape[1] * right.shape[2]
+    rights = np.moveaxis(right.reshape(len(right), tokens, heads, -1), 2, 1)
+    if tokens == layer.C:
+        rights = rights.swapaxes(2, 3)
+    return (
+        lefts.reshape(-1, layer.P, layer.Q, layer.C),
+        rights.reshape(-1, layer.K, layer.C, 1, 1),
+    )
+
+
+def by_sample(runs: Values, samples: int) -> Values:
+    """The products of `by_head`'s operands (runs, P, Q, K) as (N, P, Q, heads * K)."""
+    heads = runs.reshape(samples, -1, *runs.shape[1:])
+    return np.moveaxis(heads, 1, 3).reshape(samples, *runs.shape[1:3], -1)
 
 
 def reference(
@@ -227,14 +253,14 @@ def reference(
             runs = []
             for left, right in zip(lefts, rights, strict=True):
                 filters = dequantize(quantize_weight(right, formats.W))
-                runs.append(convolve_float(layer, left[np.newaxis], filters))
+                runs.append(convolve(layer, left[np.newaxis], filters))
             made = np.concatenate(runs)
             if operation.writes.shape[0] != operation.repeats:
                 made = by_sample(made, len(reads[1]))
         else:
             own = weights[operation.name]
             filters = dequantize(quantize_weight(own.weight, formats.W))
-            made = convolve_float(layer, reads[0], filters) + own.bias
+            made = convolve(layer, reads[0], filters) + own.bias
         known = {core.name: made}
         addends = iter(operation.addends)
         for node in operation.nodes[1:]:

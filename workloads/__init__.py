@@ -23,8 +23,10 @@ from bfpsim.workloads.images import (
 )
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, output_extent, span
 from bfpsim.workloads.load import (
+    GraphSource,
     NetworkSource,
     Shapes,
+    load_graph,
     load_with_weights,
     load_workload,
     save_workload,
@@ -41,6 +43,7 @@ __all__ = [
     "OPS",
     "ConvLayer",
     "FashionMnist",
+    "GraphSource",
     "Images",
     "LayerWeights",
     "Network",
@@ -55,6 +58,7 @@ __all__ = [
     "Shapes",
     "WorkloadError",
     "googlenet",
+    "load_graph",
     "load_images",
     "load_metadata",
     "load_weights",

@@ -205,6 +205,13 @@ class NetworkBuilder:
             raise WorkloadError(f"network {self._name!r}: has no node {node!r}")
         return self._shapes[node]
 
+    def layer(self, node: str) -> ConvLayer:
+        """Return the layer of a node appended before."""
+        layer = next((each.layer for each in self._nodes if each.name == node), None)
+        if layer is None:
+            raise WorkloadError(f"network {self._name!r}: has no layer {node!r}")
+        return layer
+
     @property
     def shapes(self) -> Mapping[str, Shape]:
         """Node -> output shape (N, H, W, C), of all nodes so far."""

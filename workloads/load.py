@@ -18,6 +18,7 @@ from bfpsim.workloads.shipped import shipped_weights
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from bfpsim.workloads.graph.graph import Graph
     from bfpsim.workloads.importers.draft import Imported
 
 Shapes = Mapping[str, Sequence[int] | NDArray[Any]]
@@ -29,6 +30,8 @@ of a torch module's.
 
 NetworkSource: TypeAlias = "Network | str | Path | Module"
 """A network, or what stands for one, as `load_workload` takes it."""
+GraphSource: TypeAlias = "Graph | NetworkSource"
+"""A graph, or what stands for one, as `load_graph` takes it."""
 
 _TEXT_FILES = (".yaml", ".yml", ".csv")
 _ALSO = (
@@ -69,11 +72,42 @@ def load_with_weights(
     own = _import(source, shapes)
     if own is not None:
         return own.network, own.weights
-    network = _describe(str(source))
-    try:
-        return network, shipped_weights(str(source))
-    except WorkloadError:  # none are shipped
-        return network, {}
+    return _describe(str(source)), _own_weights(str(source))
+
+
+def load_graph(
+    source: GraphSource,
+    weights: Mapping[str, LayerWeights] | None = None,
+    shapes: Shapes | None = None,
+    *,
+    samples: int | None = None,
+) -> Graph:
+    """Return what `load_workload` takes as a graph that can be run with data; one itself as it is.
+
+    weights: by layer name; None: those that come with the source. Given, an ONNX file or a module
+        is run as its `Network` alone describes it
+    shapes: as in `load_workload`
+    samples: the batch of a network that is described; a graph of a file or a module has its own
+
+    Raises `WorkloadError` as `load_workload`, and for a network that cannot be run.
+    """
+    from bfpsim.workloads.graph.graph import Graph
+
+    if isinstance(source, Graph):
+        return source
+    own = None if isinstance(source, Network) else _import(source, shapes)
+    if own is not None and weights is None:
+        return own.graph
+    if isinstance(source, Network):
+        network = source
+    else:
+        network = _describe(str(source)) if own is None else own.network
+        if weights is None:
+            weights = _own_weights(str(source))
+    from bfpsim.workloads.graph.described import describe
+
+    batched = network if samples is None else network.batched(samples)
+    return describe(batched, weights or {})
 
 
 def runs_code(source: object) -> bool:
@@ -99,6 +133,13 @@ def save_workload(network: NetworkSource, path: str | Path) -> None:
             write_csv(network, path)
         case suffix:
             raise WorkloadError(f"{path}: ending {suffix!r} is refused; allowed: .yaml, .yml, .csv")
+
+
+def _own_weights(source: str) -> Mapping[str, LayerWeights]:
+    try:
+        return shipped_weights(source)
+    except WorkloadError:  # none are shipped
+        return {}
 
 
 def _import(source: str | Path | Module, shapes: Shapes | None) -> Imported | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bfpsim.quant.formats import FormatError
 from bfpsim.quant.torch.model import QuantizedModel
 from bfpsim.quant.torch.operand import Mode
-from bfpsim.workloads.importers.draft import Imported
+from bfpsim.workloads import LayerWeights
 from bfpsim.workloads.network import Network
 
 if TYPE_CHECKING:
@@ -56,18 +56,22 @@ def stored_weights(model: QuantizedModel, inputs: Tensor) -> dict[str, NDArray[n
     return weights
 
 
-def imported_weights(imported: Imported) -> dict[str, NDArray[np.float32]]:
+def imported_weights(
+    network: Network, held: Mapping[str, LayerWeights]
+) -> dict[str, NDArray[np.float32]]:
     """The weights of every layer of an imported network; once where layers have equal ones.
 
-    An imported network does not say which layers share a weight, but those that do have equal
-    ones. The phases of a transposed convolution are one layer, its weights in a row.
+    held: by layer, as the importer gives them
+
+    The importer does not say which layers share a weight, but those that do have equal ones. The
+    phases of a transposed convolution are one layer, its weights in a row.
     """
-    wholes = _transposed(imported.network)
+    wholes = _transposed(network)
     parts: dict[str, list[NDArray[np.float32]]] = {}
-    for layer in imported.network.layers:
-        if layer.name in imported.weights:
+    for layer in network.layers:
+        if layer.name in held:
             name = wholes.get(layer.name, layer.name)
-            parts.setdefault(name, []).append(imported.weights[layer.name].weight)
+            parts.setdefault(name, []).append(held[layer.name].weight)
     weights = {
         name: own[0] if len(own) == 1 else np.concatenate([part.ravel() for part in own])
         for name, own in parts.items()

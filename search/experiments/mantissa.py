@@ -44,7 +44,6 @@ from bfpsim.search.experiments.classifier import module_network
 from bfpsim.search.phases import Phases, silent
 from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import LayerWeights, Network, NetworkSource, load_workload
-from bfpsim.workloads.importers.draft import Imported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +214,7 @@ def study_weights(
     """
     network = load_workload(network)
     arch = load_arch(arch)
-    name, own = name or network.name, imported_weights(Imported(network, dict(weights)))
+    name, own = name or network.name, imported_weights(network, weights)
     check_weights(name, own)
     energy = _measure_energy(name, network, arch, grid(), activations, progress)
     return _weight_study(name, own, arch, activations, energy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from bfpsim.workloads.builder import NetworkBuilder
 from bfpsim.workloads.checkpoint import LayerWeights
+from bfpsim.workloads.graph.graph import Graph, Input, Operation, Step
+from bfpsim.workloads.graph.product import Phased, Product
 from bfpsim.workloads.importers.view import Arrangement, Dims, View, axes_of
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape
 from bfpsim.workloads.network import Network
@@ -25,10 +27,12 @@ class Imported:
     """A network, and the weights of those of its layers whose weights the source holds.
 
     Batch normalisation is folded in; a layer without a bias has one of zeros.
+    graph: the same, to be run with data
     """
 
     network: Network
     weights: dict[str, LayerWeights]
+    graph: Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Draft(Generic[Tensor]):
     move: what the host's transposing is called
     views: the graph's tensor -> what node holds it and how; constants are not there
     repeats: nodes that do nothing but repeat another's tensor
+    folded: tensors that a product computes, or that are within one
     """
 
     def __init__(self, name: str, names: Names, move: str) -> None:
@@ -88,12 +93,30 @@ class Draft(Generic[Tensor]):
         self.views: dict[Tensor, View] = {}
         self.weights: dict[str, LayerWeights] = {}
         self.repeats: dict[str, Repeat] = {}
+        self.folded: set[Tensor] = set()
+        self._steps: list[Step] = []
+        self._noted = 0
         self._build = NetworkBuilder(name)
         self._move = move
         self._moves: dict[tuple[object, ...], str] = {}
 
-    def finish(self) -> Imported:
-        """Return the network and the weights written down so far.
+    def step(
+        self,
+        name: str,
+        kind: str,
+        inputs: Iterable[str],
+        outputs: Iterable[str],
+        operation: Product | Operation,
+    ) -> None:
+        """Note an operation of the graph; nodes appended since the last one are its nodes."""
+        nodes = tuple(self._build.shapes)[self._noted :]
+        self._noted += len(nodes)
+        self._steps.append(Step(name, kind, (*inputs,), (*outputs,), operation, nodes))
+
+    def finish(
+        self, inputs: Mapping[str, Input], outputs: Iterable[str], constants: Mapping[str, Any]
+    ) -> Imported:
+        """Return what is written down so far; inputs, outputs and constants are the graph's.
 
         What repeats a tensor is left out where products read the tensor itself.
         """
@@ -105,7 +128,9 @@ class Draft(Generic[Tensor]):
             for node in network.nodes
             if node.name not in self.repeats or node.name in read or node.name == last
         )
-        return Imported(Network(network.name, nodes), self.weights)
+        network = Network(network.name, nodes)
+        graph = Graph(network, tuple(self._steps), inputs, (*outputs,), constants)
+        return Imported(network, self.weights, graph)
 
     @property
     def last(self) -> str:
@@ -129,6 +154,7 @@ class Draft(Generic[Tensor]):
     def input(self, name: str, dims: Dims, arrangement: Arrangement) -> View:
         """Append an input, held in an arrangement."""
         self._build.input(name, arrangement.shape(dims))
+        self._noted += 1  # no operation's
         return View.of(name, dims, arrangement)
 
     def repeat(self, view: View, source: View, dim: int, times: int, *, apart: bool) -> None:
@@ -253,7 +279,7 @@ class Draft(Generic[Tensor]):
         groups: int,
         biased: bool,
         weights: tuple[NDArray[Any], NDArray[Any]] | None,
-    ) -> View:
+    ) -> tuple[View, Phased]:
         """Append a transposed convolution: its phases, and what interleaves them.
 
         biased: whether something is added to its outputs
@@ -266,19 +292,25 @@ class Draft(Generic[Tensor]):
         # Where no tap reaches an output there is nothing but the bias, which no layer adds.
         reached = sum(len(part.offsets) for part in parts)
         bare = reached < min(stride[0], shape[1]) * min(stride[1], shape[2])
-        nodes = []
+        nodes: list[str] = []
+        run: list[tuple[Phase, ConvLayer, NDArray[Any] | None]] = []
         for part in parts:
             nodes.append(self._phase(name, part, source.node))
+            layer = self._build.layer(nodes[-1])
+            run.append((part, layer, None if weights is None else part.weight(weights[0])))
             if weights is not None:
-                filters, bias = weights
-                bias = np.zeros_like(bias) if bare else bias
-                grouped = bias.reshape(groups, 1, -1)
+                added = np.zeros_like(weights[1]) if bare else weights[1]
+                grouped = added.reshape(groups, 1, -1)
                 repeated = np.tile(grouped, (1, len(part.offsets), 1)).ravel()
-                self.weights[nodes[-1]] = LayerWeights(part.weight(filters), repeated)
+                stored = run[-1][2]
+                assert stored is not None
+                self.weights[nodes[-1]] = LayerWeights(stored, repeated)
         last = self.host(self.names.free(f"{name}.interleave"), "interleave", nodes, shape)
         if bare and biased:
             last = self.host(self.names.free(f"{name}.bias"), "add", [last], shape)
-        return self._map_of(last, len(view.dims))
+        filters, bias = (None, None) if weights is None else weights
+        product = Phased(shape, tuple(run), filters, bias, stride, padding, output_padding, groups)
+        return self._map_of(last, len(view.dims)), product
 
     def _phase(self, name: str, part: Phase, source: str) -> str:
         """Append a phase, under the convolution's own name if it is the only one."""

@@ -1,8 +1,6 @@
 """Matrix products as linear layers and products of activations, whatever their operands' ranks.
 
-Every product is written as in Einsum: one letter per dimension. Letters of both factors and the
-result are batch, of both factors alone contracted, of the left (right) and the result rows
-(columns).
+Every product is written as in Einsum: `Letters`, one per dimension.
 """
 
 from __future__ import annotations
@@ -12,81 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bfpsim.workloads.graph.product import Contraction, Letters
 from bfpsim.workloads.importers.draft import Draft
 from bfpsim.workloads.importers.view import Arrangement, Axes, Dims, View, axes_of, join, size
 from bfpsim.workloads.layer import ConvLayer
 from bfpsim.workloads.node import Node
 
-_NONE = "."  # a dimension of extent 1 that takes part in nothing
 _PARTS = "123"  # of a dimension that a repetition splits
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
-    """The letters of two factors' dimensions, and of their result's."""
-
-    left: str
-    right: str
-    out: str
-
-    @classmethod
-    def matmul(cls, left: Dims, right: Dims) -> Product:
-        """Return numpy's product of two tensors, whose batches are broadcast."""
-        letters = "".join(chr(ord("A") + axis) for axis in range(max(len(left), len(right)) - 2))
-        batch = ["" if len(dims) < 3 else letters[2 - len(dims) :] for dims in (left, right)]
-        for place, axis in enumerate(range(-3, -3 - min(map(len, batch)), -1)):
-            if left[axis] != right[axis]:  # the factor whose extent is 1 is broadcast
-                less = 0 if left[axis] == 1 else 1
-                at = len(batch[less]) - 1 - place
-                batch[less] = batch[less][:at] + _NONE + batch[less][at + 1 :]
-        rows, columns = "m" * (len(left) > 1), "n" * (len(right) > 1)
-        return cls(batch[0] + rows + "k", batch[1] + "k" + columns, letters + rows + columns)
-
-    @classmethod
-    def einsum(cls, equation: str) -> Product | None:
-        """Return the product of two factors that an equation of Einsum is, if it is one.
-
-        It is not with dots, with a letter twice in a term, which is a diagonal, and with a letter
-        of one factor alone that the result lacks, which is summed over before.
-        """
-        terms, arrow, out = equation.replace(" ", "").partition("->")
-        if terms.count(",") != 1 or "." in equation:
-            return None
-        left, right = terms.split(",")
-        if not arrow:
-            out = "".join(sorted(x for x in {*left, *right} if (left + right).count(x) == 1))
-        once = all(len({*term}) == len(term) for term in (left, right, out))
-        whole = {*left} ^ {*right} == {*out} - ({*left} & {*right})
-        return cls(left, right, out) if once and whole else None
-
-    @property
-    def swapped(self) -> Product:
-        """The same product, its factors the other way round."""
-        return Product(self.right, self.left, self.out)
-
-    @property
-    def batch(self) -> str:
-        """Letters of both factors and the result."""
-        return "".join(x for x in self.left if x in self.right and x in self.out)
-
-    @property
-    def contracted(self) -> str:
-        """Letters of both factors alone, in the right one's order."""
-        return "".join(x for x in self.right if x in self.left and x not in self.out)
-
-    @property
-    def rows(self) -> str:
-        """Letters of the left factor and the result."""
-        return "".join(x for x in self.left if x in self.out and x not in self.right)
-
-    @property
-    def columns(self) -> str:
-        """Letters of the right factor alone, or with the result."""
-        return "".join(x for x in self.right if x not in self.left and x != _NONE)
-
-
 def linear(
-    draft: Draft[Any], name: str, view: View, product: Product, right: Dims
+    draft: Draft[Any], name: str, view: View, product: Letters, right: Dims
 ) -> tuple[ConvLayer, View, str]:
     """Append a product of a tensor and a constant of shape ``right`` as a linear layer.
 
@@ -109,7 +43,9 @@ def linear(
     return layer, View(name, view.n, view.map, c, _dims(product, axes)), order
 
 
-def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Product) -> View:
+def matmul(
+    draft: Draft[Any], name: str, left: View, right: View, product: Letters
+) -> tuple[View, Contraction]:
     """Append a product of two activations: what N holds are samples, batches in C are heads.
 
     Batches that share one second operand are rows of one product; those that share one first
@@ -118,17 +54,20 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
     """
     apart = _apart(draft, left, right, product)
     if apart is not None:
-        whole = matmul(draft, name, *apart)
-        place = product.out.index(next(x for x in product.out if x not in apart[2].out))
+        whole, run = matmul(draft, name, *apart.operands, apart.letters)
+        place = product.out.index(next(x for x in product.out if x not in apart.letters.out))
         parts = whole.dims[place : place + len(_PARTS)]
         dims = (*whole.dims[:place], join(parts), *whole.dims[place + len(_PARTS) :])
-        return replace(whole, dims=dims)
+        merged = replace(whole, dims=dims)
+        return merged, replace(run, out=merged.shape, copies=(apart.copies, *run.copies))
     axes = dict(zip(product.left, left.dims, strict=True))
     batch, rows = (join(axes[x] for x in letters) for letters in (product.batch, product.rows))
-    contracted = join(axes[x] for x in _in_order(product.contracted, axes, left.c))
+    order, shapes = _in_order(product.contracted, axes, left.c), (left.shape, right.shape)
+    contracted = join(axes[x] for x in order)
     heads = left.c[: len(left.c) - len(contracted)]
     if (*heads, *contracted) != left.c or {*heads} - {*batch} or {*left.map} != {*rows}:
-        contracted = join(axes[x] for x in product.contracted)
+        order = product.contracted
+        contracted = join(axes[x] for x in order)
         first = axes[product.batch[0]] if product.batch else ()
         samples = tuple(axis for axis in first if axis not in left.c)
         others = dict.fromkeys(axis for axis in (*left.c, *batch) if axis in batch)
@@ -148,12 +87,23 @@ def matmul(draft: Draft[Any], name: str, left: View, right: View, product: Produ
     layer = ConvLayer(name, K=size(columns), C=size(contracted), P=P, Q=Q)
     sources = left.node, right.node
     draft.append(Node(name, "matmul", sources, layer=layer, repeats=N * size(heads)))
-    return View(name, left.n, left.map, (*heads, *columns), _dims(product, axes))
+    made = View(name, left.n, left.map, (*heads, *columns), _dims(product, axes))
+    return made, Contraction(layer, product, order, *shapes, made.shape)
 
 
-def _apart(
-    draft: Draft[Any], left: View, right: View, product: Product
-) -> tuple[View, View, Product] | None:
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """A product by a tensor that was repeated, as one by the tensor itself.
+
+    copies: the repeated tensor's shape with its copies apart, and the dimension that counts them
+    """
+
+    operands: tuple[View, View]
+    letters: Letters
+    copies: tuple[Dims, int]
+
+
+def _apart(draft: Draft[Any], left: View, right: View, product: Letters) -> _Apart | None:
     """Return a product by a tensor that was repeated as one by the tensor itself, if it is that.
 
     The batches for which it was are rows: their letter becomes three, for what lies around the
@@ -174,12 +124,13 @@ def _apart(
             return None
         around, _, within = map(axes_of, sizes)
         dims = (*right.dims[:place], around, within, *right.dims[place + 1 :])
-        apart = Product(
+        apart = Letters(
             product.left.replace(x, _PARTS),
             product.right.replace(x, _PARTS[0] + _PARTS[2]),
             product.out.replace(x, _PARTS),
         )
-        return split, View(repeat.source, (), (), (), dims), apart
+        copies = (*right.shape[:place], *sizes, *right.shape[place + 1 :]), place + 1
+        return _Apart((split, View(repeat.source, (), (), (), dims)), apart, copies)
     return None
 
 
@@ -193,5 +144,5 @@ def _in_order(letters: str, axes: dict[str, Axes], group: Sequence[Any]) -> str:
     return "".join(sorted(letters, key=place))
 
 
-def _dims(product: Product, axes: dict[str, Axes]) -> tuple[Axes, ...]:
+def _dims(product: Letters, axes: dict[str, Axes]) -> tuple[Axes, ...]:
     return tuple(axes.get(x, ()) for x in product.out)

@@ -25,7 +25,7 @@ def test_a_shared_weight_and_a_transposed_convolution_count_once(tmp_path) -> No
     x = model.node("Conv", x, weights["last"], name="last")
     imported = import_onnx(model.save(tmp_path / "net.onnx", x))
     assert len(imported.weights) == 2 + 2 * 4 + 1 + 1
-    found = imported_weights(imported)
+    found = imported_weights(imported.network, imported.weights)
     assert list(found) == list(stored)
     for name, own in stored.items():
         assert sorted(found[name].ravel()) == sorted(own.ravel())
@@ -39,5 +39,6 @@ def test_layers_of_other_values_or_shapes_are_all_there(tmp_path) -> None:
     x = model.node("MatMul", x, model.constant(own.reshape(2, 3)), name="narrow")
     x = model.node("MatMul", x, model.constant(own.reshape(3, 2) + 1), name="other")
     x = model.node("MatMul", x, model.constant(own.reshape(2, 3)), name="narrow again")
-    found = imported_weights(import_onnx(model.save(tmp_path / "net.onnx", x)))
+    imported = import_onnx(model.save(tmp_path / "net.onnx", x))
+    found = imported_weights(imported.network, imported.weights)
     assert list(found) == ["wide", "narrow", "other"]

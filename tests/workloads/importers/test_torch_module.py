@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils import parametrizations, parametrize
 
-from bfpsim.sim.host import infer
+from bfpsim.sim.inference import infer
 from bfpsim.workloads import ConvLayer, Network, Pool, WorkloadError, phases, resnet18
 from bfpsim.workloads.importers.onnx.model import import_onnx
 from bfpsim.workloads.importers.torch.module import import_module_function, import_torch

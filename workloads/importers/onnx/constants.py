@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import external_data_helper, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from bfpsim.workloads.graph.operators import known_opsets
 from bfpsim.workloads.importers.onnx.file import (
     LARGEST_SHAPE,
     OnnxFile,
@@ -27,8 +28,6 @@ _RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 )  # fmt: skip
-# The evaluator knows no older ones; for int8 and uint8 they do the same.
-_OLDEST_QUANTISERS = 19
 # Their outputs have no more elements than these inputs, times the inputs' rank.
 SHRINKING = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
 
@@ -61,8 +60,13 @@ class Constants:
         inner._values = ChainMap({}, self._values)
         return inner
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._stored or name in self._makers or name in self._values
+
+    @property
+    def names(self) -> list[str]:
+        """All constants."""
+        return [*dict.fromkeys((*self._stored, *self._makers, *self._values))]
 
     def store(self, tensor: onnx.TensorProto, name: str = "") -> None:
         """Add an initialiser."""
@@ -220,13 +224,32 @@ class Constants:
         graph = helper.make_graph(
             [node], "constant", inputs, [onnx.ValueInfoProto(name=name) for name in outputs]
         )
-        opsets = dict(self._file.opsets)
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            opsets[""] = max(opsets[""], _OLDEST_QUANTISERS)
+        opsets = known_opsets(node, self._file.opsets)
         values: Any = ReferenceEvaluator(graph, opsets=opsets).run(
             None, {value.name: feeds[value.name] for value in inputs}
         )
         feeds.update({name: np.asarray(value) for name, value in zip(outputs, values, strict=True)})
+
+
+class Stored(Mapping[str, NDArray[Any]]):
+    """Constants by name, each made when it is first asked for and kept then."""
+
+    def __init__(self, constants: Constants) -> None:
+        self._constants = constants
+        self._made: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._made:
+            if name not in self._constants:
+                raise KeyError(name)
+            self._made[name] = self._constants.array(name)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._constants.names)
+
+    def __len__(self) -> int:
+        return len(self._constants.names)
 
 
 def all_finite(values: NDArray[Any]) -> bool:

@@ -344,6 +344,23 @@ def reads(node: onnx.NodeProto) -> list[str]:
     return names
 
 
+def needs(node: onnx.NodeProto) -> list[str]:
+    """Return what an operator reads, "" where an input is left out, then what its bodies read.
+
+    Of bodies it is what is made around them alone.
+    """
+    names = [*node.input]
+    for own in node.attribute:
+        for graph in (*own.graphs, *([own.g] if own.HasField("g") else [])):
+            inner = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+            for each in graph.node:
+                names += [name for name in needs(each) if name and name not in inner]
+                inner.update(each.output)
+            made = (output.name for output in graph.output)
+            names += [name for name in made if name not in inner]
+    return names
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """Return an operator's attribute, text as str, or the default if it is left out."""
     for own in node.attribute:

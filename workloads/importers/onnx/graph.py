@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx
+from onnx import helper
 
 from bfpsim.workloads.importers.onnx.constants import Constants
 from bfpsim.workloads.importers.onnx.file import OnnxFile, is_onnx, reads
@@ -22,6 +25,8 @@ class Graph:
     nodes: operators in execution order
     inputs, outputs: names of tensors that are no constants
     dims: tensor -> shape, constants included
+    types: tensor -> type
+    opsets: domain -> version of the operators
     readers: tensor -> the operators that read it; the graph's outputs are read by `None`
     """
 
@@ -29,8 +34,14 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     dims: Mapping[str, Dims]
+    types: Mapping[str, onnx.TypeProto]
+    opsets: Mapping[str, int]
     constants: Constants
     readers: Mapping[str, tuple[onnx.NodeProto | None, ...]]
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Return the type of a tensor's elements, as numpy has it."""
+        return np.dtype(helper.tensor_dtype_to_np_dtype(self.types[name].tensor_type.elem_type))
 
     def dynamic(self, node: onnx.NodeProto) -> list[str]:
         """Return the operator's inputs that are no constants, in order."""
@@ -63,7 +74,7 @@ def resolve(file: OnnxFile) -> Graph:
     ]
     if unknown:
         raise WorkloadError(_refusal(len(known.nodes), unknown, known.reasons))
-    return _graph(file.model.graph, nodes, _Known(known.dims), known.constants)
+    return _graph(file, nodes, known)
 
 
 def _live(
@@ -92,12 +103,8 @@ def _refusal(total: int, unknown: list[onnx.NodeProto], reasons: Mapping[str, st
     )
 
 
-def _graph(
-    graph: onnx.GraphProto,
-    nodes: tuple[onnx.NodeProto, ...],
-    dims: dict[str, Dims],
-    constants: Constants,
-) -> Graph:
+def _graph(file: OnnxFile, nodes: tuple[onnx.NodeProto, ...], known: Inference) -> Graph:
+    graph, dims, constants = file.model.graph, _Known(known.dims), known.constants
     readers: dict[str, tuple[onnx.NodeProto | None, ...]] = {}
     for node in nodes:
         for name in dict.fromkeys(reads(node)):
@@ -114,4 +121,4 @@ def _graph(
     for name in outputs:
         readers[name] = (*readers.get(name, ()), None)
     inputs = [v.name for v in graph.input if v.name in readers and v.name not in constants]
-    return Graph(nodes, tuple(inputs), tuple(outputs), dims, constants, readers)
+    return Graph(nodes, (*inputs,), (*outputs,), dims, known.types, file.opsets, constants, readers)

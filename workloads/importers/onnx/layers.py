@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import helper
 
 from bfpsim.workloads.checkpoint import LayerWeights
+from bfpsim.workloads.graph.product import Contraction, Letters, Phased, Product, Windows
 from bfpsim.workloads.importers import products
 from bfpsim.workloads.importers.onnx.constants import all_finite
 from bfpsim.workloads.importers.onnx.file import attribute, is_onnx
@@ -22,7 +25,6 @@ from bfpsim.workloads.importers.onnx.operators import (
     pairs,
     pixels,
 )
-from bfpsim.workloads.importers.products import Product
 from bfpsim.workloads.layer import Pair, WorkloadError
 
 Values = NDArray[np.float64]
@@ -69,6 +71,7 @@ def convolution(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
         filters = filters.reshape(layer.weight_shape)
         draft.weights[name] = _weights(name, filters, bias, affine)
     draft.views.update(dict.fromkeys(affine.tensors, output))
+    _note(draft, node, affine, Windows(layer, draft.weights.get(name)))
     return True
 
 
@@ -110,7 +113,7 @@ def transposed_convolution(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
         own = _weights(name, grouped.reshape(-1, *grouped.shape[2:]), bias, affine)
         folded = own.weight.reshape(grouped.shape).swapaxes(1, 2)
         weights = folded.reshape(*weight[:2], *kernel), own.bias
-    whole = draft.transposed(
+    whole, product = draft.transposed(
         name,
         view,
         groups * weight[1],
@@ -123,13 +126,14 @@ def transposed_convolution(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
         weights=weights,
     )
     draft.views.update(dict.fromkeys(affine.tensors, whole))
+    _note(draft, node, affine, product, known=weights is not None)
     return True
 
 
 def matmul(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     """Append a MatMul; it is no layer if a factor is a constant of several matrices."""
     left, right = (draft.graph.dims[name] for name in node.input)
-    return _product(draft, node, Product.matmul(left, right))
+    return _product(draft, node, Letters.matmul(left, right))
 
 
 def gemm(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
@@ -146,10 +150,11 @@ def gemm(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
         bias = np.broadcast_to(graph.constants.finite(added).ravel(), columns).astype(np.float64)
         bias, added = beta * bias, ""
     behind = bool(added) or (alpha != 1 and not any(n in graph.constants for n in node.input[:2]))
-    product = Product(left, right, "mn")
+    product = Letters(left, right, "mn")
     if not _product(draft, node, product, scale=alpha, bias=bias, last=not behind):
         return False
     if behind:
+        _note_behind(draft, node, 1.0 if fixed or node.input[0] in graph.constants else alpha, beta)
         view, other = draft.views[node.output[0]], draft.views.get(added)
         name, shape = draft.names.free(f"{view.node}.bias"), draft.shape(view.node)
         if other is not None and other.shape == view.shape and (alpha, beta) == (1, 1):
@@ -164,7 +169,7 @@ def gemm(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
 
 def einsum(draft: OperatorDraft, node: onnx.NodeProto) -> bool:
     """Append an Einsum that is one product of two matrices, in batches or not."""
-    product = Product.einsum(attribute(node, "equation", ""))
+    product = Letters.einsum(attribute(node, "equation", ""))
     if product is None:
         return False
     _check_ranks(draft.graph, node, product.left, product.right)
@@ -266,7 +271,7 @@ def _check_ranks(graph: Graph, node: onnx.NodeProto, *terms: str) -> None:
 def _product(
     draft: OperatorDraft,
     node: onnx.NodeProto,
-    product: Product,
+    product: Letters,
     scale: float = 1.0,
     bias: Values | None = None,
     *,
@@ -280,8 +285,10 @@ def _product(
     _check_ranks(draft.graph, node, product.left, product.right)
     left, right = (draft.views.get(name) for name in node.input[:2])
     if left is not None and right is not None:
-        output = products.matmul(draft, draft.title(node), left, right, product)
-        return draft.bind(node, output)
+        output, run = products.matmul(draft, draft.title(node), left, right, product)
+        draft.bind(node, output)
+        _note(draft, node, _Affine((node.output[0] if last else _before(node),)), run)
+        return True
     if left is None and right is None:
         return False
     view, constant = (left, node.input[1]) if right is None else (right, node.input[0])
@@ -301,9 +308,55 @@ def _product(
     matrix = draft.graph.constants.finite(constant).transpose(order).reshape(layer.weight_shape)
     if scale != 1:
         matrix = matrix.astype(np.float64) * scale
-    draft.weights[name] = _weights(name, matrix, bias, affine)
+    draft.weights[name] = weights = _weights(name, matrix, bias, affine)
     draft.views.update(dict.fromkeys(affine.tensors, output))
+    run = Contraction(layer, product, contracted, view.shape, dims, output.shape, weights=weights)
+    made = affine if last else _Affine((_before(node),))
+    _note(draft, node, made, run, inputs=[node.input[0 if right is None else 1]])
     return True
+
+
+def _before(node: onnx.NodeProto) -> str:
+    """Return what a Gemm's product is called that something is added to."""
+    return f"{node.output[0]}:product"
+
+
+def _note(
+    draft: OperatorDraft,
+    node: onnx.NodeProto,
+    affine: _Affine,
+    product: Product,
+    *,
+    inputs: Sequence[str] | None = None,
+    known: bool = True,
+) -> None:
+    """Note a product of the graph: its inputs are the operator's, unless its weights are known."""
+    if inputs is None:
+        stored = isinstance(product, Windows) and product.weights is not None
+        stored = stored or (isinstance(product, Phased) and known)
+        most = 2 if isinstance(product, Contraction) else 3
+        inputs = node.input[: 1 if stored else most]
+    if isinstance(product, Windows) and product.weights is None:
+        known = False
+    tensors = affine.tensors if known else affine.tensors[:1]
+    draft.folded.update((node.output[0], *tensors))
+    title = node.name or node.output[0]
+    draft.step(title, node.op_type, inputs, [tensors[-1]], product)
+
+
+def _note_behind(draft: OperatorDraft, node: onnx.NodeProto, alpha: float, beta: float) -> None:
+    """Note what a Gemm does behind its product: alpha times it, and beta times what it adds."""
+    made, added = _before(node), node.input[2] if len(node.input) > 2 else ""
+    kind = draft.graph.dtype(node.output[0])
+    for factor, source, last in ((alpha, made, not added), (beta, added, False)):
+        if not source or (factor == 1 and not last):
+            continue
+        scaled, name = node.output[0] if last else f"{source}:scaled", f"{made}:{factor}"
+        draft.graph.constants.keep(name, np.asarray(factor, kind))
+        draft.operator(helper.make_node("Mul", [source, name], [scaled], f"{made}.scale"))
+        made, added = (scaled, added) if source == made else (made, scaled)
+    if added:
+        draft.operator(helper.make_node("Add", [made, added], [node.output[0]], f"{made}.add"))
 
 
 def _weights(

@@ -16,8 +16,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from bfpsim.workloads.graph.graph import Input
 from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.onnx import layers, operators
+from bfpsim.workloads.importers.onnx.constants import Stored
 from bfpsim.workloads.importers.onnx.file import is_onnx, read_file
 from bfpsim.workloads.importers.onnx.graph import Graph, resolve
 from bfpsim.workloads.importers.onnx.host import REORDERING, append_host
@@ -98,7 +100,8 @@ def import_onnx(path: str | Path, shapes: Inputs | None = None) -> Imported:
         if len(graph.outputs) > 1:
             last = [draft.views[name].node for name in graph.outputs]
             draft.host(draft.names.free("outputs"), "outputs", last, draft.shape(last[0]))
-        return draft.finish()
+        inputs = {name: Input(graph.dims[name], graph.dtype(name)) for name in graph.inputs}
+        return draft.finish(inputs, graph.outputs, Stored(graph.constants))
     except WorkloadError as error:
         raise WorkloadError(f"{path}: {error}") from None
     except UnicodeError as error:
@@ -109,11 +112,12 @@ def _append(
     draft: OperatorDraft, node: onnx.NodeProto, preferred: Mapping[str, Arrangement]
 ) -> None:
     outputs = [name for name in node.output if name in draft.graph.readers]
-    if outputs[0] in draft.views:
-        return  # folded into a layer
-    kind = _KINDS.get(node.op_type) if is_onnx(node) else None
-    if kind is None or not kind(draft, node):
-        append_host(draft, node, outputs, preferred)
+    if outputs[0] not in draft.views:  # else it is folded into a layer
+        kind = _KINDS.get(node.op_type) if is_onnx(node) else None
+        if kind is None or not kind(draft, node):
+            append_host(draft, node, outputs, preferred)
+    if outputs[0] not in draft.folded:
+        draft.operator(node)
 
 
 def _preferred(graph: Graph) -> dict[str, Arrangement]:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import onnx
 
+from bfpsim.workloads.graph.operators import OnnxOperation
 from bfpsim.workloads.importers.draft import Draft, Names
-from bfpsim.workloads.importers.onnx.file import attribute
+from bfpsim.workloads.importers.onnx.file import attribute, is_onnx, needs
 from bfpsim.workloads.importers.onnx.graph import Graph
 from bfpsim.workloads.importers.view import Arrangement, View
 from bfpsim.workloads.layer import Pair, Shape, WorkloadError, span
@@ -31,6 +32,14 @@ class OperatorDraft(Draft[str]):
         operators = (node.name for node in graph.nodes)
         super().__init__(name, Names(operators, mark=".", first=2), "transpose")
         self.graph = graph
+
+    def operator(self, node: onnx.NodeProto) -> None:
+        """Note an operator that is no product as an operation of the graph."""
+        read = tuple(dict.fromkeys(name for name in needs(node) if name))
+        run = OnnxOperation(node, read, self.graph.opsets, self.graph.constants)
+        title = node.name or next(filter(None, node.output))
+        kind = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
+        self.step(title, kind, read, node.output, run)
 
     def title(self, node: onnx.NodeProto) -> str:
         """Return a node's name for an operator: its own, or its first output's."""

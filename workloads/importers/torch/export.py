@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import CodeGen
 from torch.utils._pytree import TreeSpec, tree_unflatten
 
-from bfpsim.workloads.importers.products import Product
+from bfpsim.workloads.graph.product import Letters
 from bfpsim.workloads.importers.torch.recurrent import Whole, restore
 from bfpsim.workloads.importers.torch.watch import deciding_values, place
 from bfpsim.workloads.layer import WorkloadError
@@ -351,7 +351,7 @@ def addmm(
 
 def einsum(equation: str, operands: list[Tensor], *, path: list[int] | None = None) -> Tensor:
     """Write the einsum of two operands as one matmul, where it is one."""
-    product = Product.einsum(equation)
+    product = Letters.einsum(equation)
     if len(operands) != 2 or product is None or not product.contracted:
         return NotImplemented  # type: ignore[no-any-return]
     left, right, out = product.left, product.right, product.out

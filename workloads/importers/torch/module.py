@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from bfpsim.workloads.graph.graph import Input
 from bfpsim.workloads.importers.draft import Imported
 from bfpsim.workloads.importers.torch.export import aten, constants, first_line
 from bfpsim.workloads.importers.torch.graph import Captured, capture, copied
@@ -25,6 +26,7 @@ from bfpsim.workloads.importers.torch.operations import (
     append_operation,
     zero_padding,
 )
+from bfpsim.workloads.importers.torch.run import TorchOperation
 from bfpsim.workloads.importers.view import Arrangement
 from bfpsim.workloads.layer import WorkloadError
 
@@ -76,16 +78,20 @@ def import_torch(module: nn.Module, shapes: Inputs | None) -> Imported:
     fixed = constants(graph)
     sites = {site.node: site for site in captured.sites}
     names = iter(titles)
+    inputs: dict[str, Input] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
-            _append_input(draft, node, next(names))
+            _append_input(draft, node, next(names), inputs)
         elif node.name in sites:
             append_layer(draft, sites[node.name], node)
         elif node.op == "output":
             _append_outputs(draft, node)
         elif node not in fixed and node.name in captured.shapes and zero_padding(node) is None:
             append_operation(draft, node)
-    return draft.finish()
+        elif node not in fixed and node.name not in captured.shapes and node.op == "call_function":
+            draft.note(node, TorchOperation(node))  # several results at once
+    outputs = [draft.inputs.get(x, x.name) for x in graph.output_node().all_input_nodes]
+    return draft.finish(inputs, outputs, draft.constants)
 
 
 def import_module_function(reference: str, shapes: Inputs | None) -> Imported:
@@ -198,9 +204,13 @@ def _single(value: Any) -> Any:
     return value.float() if value.dtype in _HALF else value
 
 
-def _append_input(draft: OperationDraft, node: fx.Node, name: str) -> None:
+def _append_input(
+    draft: OperationDraft, node: fx.Node, name: str, inputs: dict[str, Input]
+) -> None:
     if node.users:
         dims = draft.dims(node)
+        draft.inputs[node] = name
+        inputs[name] = Input(dims, np.dtype(str(node.meta["val"].dtype).removeprefix("torch.")))
         signal = len(dims) == 3 and any(reader.target in _SIGNALS for reader in node.users)
         arrangement = (Arrangement.channels_first if signal else Arrangement.usual)(len(dims))
         draft.views[node] = draft.input(draft.names.free(name), dims, arrangement)

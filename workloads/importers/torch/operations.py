@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import fx
-from torch.fx.node import map_aggregate
 
 from bfpsim.workloads.checkpoint import LayerWeights
+from bfpsim.workloads.graph.product import Contraction, Letters, Product, Windows
 from bfpsim.workloads.importers import products
 from bfpsim.workloads.importers.draft import Draft, Names
-from bfpsim.workloads.importers.products import Product
 from bfpsim.workloads.importers.torch.export import arguments_of, aten, each
 from bfpsim.workloads.importers.torch.graph import Captured
+from bfpsim.workloads.importers.torch.run import Constants, TorchOperation
 from bfpsim.workloads.importers.torch.sites import Site, owner
 from bfpsim.workloads.importers.view import Dims, View
 from bfpsim.workloads.layer import Pair, Shape, WorkloadError
@@ -29,16 +29,27 @@ class OperationDraft(Draft[fx.Node]):
 
     Layers have their sites' names; other operations that of their submodule if it is one of
     ``leaves``, which are one operation each, else its path and what they do.
+
+    constants: what depends on no input
+    inputs: the graph's inputs, and what the forward calls them
     """
 
     def __init__(self, name: str, captured: Captured, leaves: Iterable[str]) -> None:
         super().__init__(name, Names(site.name for site in captured.sites), "permute")
         self.captured = captured
+        self.constants = Constants(captured)
+        self.inputs: dict[fx.Node, str] = {}
         self._leaves = frozenset(leaves)
 
     def dims(self, node: fx.Node) -> Dims:
         """Return the shape of the tensor that an fx node computes."""
         return self.captured.shapes[node.name]
+
+    def note(self, node: fx.Node, operation: Product | TorchOperation, *reads: fx.Node) -> None:
+        """Note an fx node as an operation of the graph; it reads what it reads, or ``reads``."""
+        sources = reads or node.all_input_nodes
+        names = [self.inputs.get(source, source.name) for source in sources]
+        self.step(owner(node) or node.name, _function(node), names, [node.name], operation)
 
     def title(self, node: fx.Node, function: str) -> str:
         """Return a free name for what an fx node does."""
@@ -67,6 +78,7 @@ def append_operation(draft: OperationDraft, node: fx.Node) -> None:
     kind = _KINDS.get(node.target)
     view = None if kind is None else kind(draft, node)
     draft.views[node] = _host(draft, node) if view is None else view
+    draft.note(node, TorchOperation(node))
 
 
 def zero_padding(node: fx.Node) -> tuple[fx.Node, Shape] | None:
@@ -107,7 +119,8 @@ def _convolution(draft: OperationDraft, site: Site, node: fx.Node) -> None:
         groups=groups,
     )
     own = np.zeros(len(weight), np.float32) if bias is None else bias
-    draft.weights[site.name] = LayerWeights(weight.reshape(layer.weight_shape), own)
+    draft.weights[site.name] = stored = LayerWeights(weight.reshape(layer.weight_shape), own)
+    draft.note(node, Windows(layer, stored), before)
 
 
 def _transposed(draft: OperationDraft, site: Site, node: fx.Node) -> None:
@@ -117,7 +130,7 @@ def _transposed(draft: OperationDraft, site: Site, node: fx.Node) -> None:
     channels, kernel = groups * weight.shape[1], _pair(weight.shape[2:])
     own = np.zeros(channels, np.float32) if bias is None else bias
     rows, cols = _pair(padding, 0)
-    draft.views[node] = draft.transposed(
+    draft.views[node], run = draft.transposed(
         site.name,
         draft.views[x],
         channels,
@@ -129,16 +142,21 @@ def _transposed(draft: OperationDraft, site: Site, node: fx.Node) -> None:
         biased=bias is not None,
         weights=(weight.reshape(*weight.shape[:2], *kernel), own),
     )
+    draft.note(node, run, x)
 
 
 def _linear(draft: OperationDraft, site: Site, node: fx.Node) -> None:
     weight, bias = _stored(draft, site, node)
     view = draft.views[_read(node)]
     outer = "".join(chr(ord("A") + dim) for dim in range(len(view.dims) - 1))
-    product = Product(outer + "k", "nk", outer + "n")
-    layer, draft.views[node], _ = products.linear(draft, site.name, view, product, weight.shape)
+    product = Letters(outer + "k", "nk", outer + "n")
+    layer, output, order = products.linear(draft, site.name, view, product, weight.shape)
     own = np.zeros(len(weight), np.float32) if bias is None else bias
-    draft.weights[site.name] = LayerWeights(weight.reshape(layer.weight_shape), own)
+    draft.views[node] = output
+    # The layer's channels may be in another order than the weight's.
+    draft.weights[site.name] = stored = LayerWeights(weight.reshape(layer.weight_shape), own)
+    run = Contraction(layer, product, order, view.shape, weight.shape, output.shape, weights=stored)
+    draft.note(node, run, _read(node))
 
 
 def _matmul(draft: OperationDraft, site: Site, node: fx.Node) -> None:
@@ -151,8 +169,10 @@ def _matmul(draft: OperationDraft, site: Site, node: fx.Node) -> None:
             draft.views[operand] = view
         factors.append(draft.views[operand])
     left, right = factors
-    product = Product.matmul(left.shape, right.shape)
-    draft.views[node] = products.matmul(draft, site.name, left, right, product)
+    product = Letters.matmul(left.shape, right.shape)
+    draft.views[node], run = products.matmul(draft, site.name, left, right, product)
+    sources = [x for x in node.args[:2] if isinstance(x, fx.Node)]
+    draft.note(node, run, *sources)
 
 
 def _stored(
@@ -160,32 +180,17 @@ def _stored(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return what a site multiplies by and adds, as torch has it; None: it adds nothing."""
     arguments: tuple[Any, ...] = node.args
-    values = [
-        None if argument is None else _value(draft.captured.module, argument, site.name)
-        for argument in arguments[1:3]
-    ]
+    values = []
+    for argument in arguments[1:3]:
+        if argument is not None and argument.name not in draft.constants:
+            raise WorkloadError(f"layer {site.name!r}: its weight depends on an input")
+        values.append(None if argument is None else draft.constants.value(argument))
     for value in values:
         if value is not None and not bool(value.isfinite().all()):
             raise WorkloadError(f"layer {site.name!r}: its weights hold NaN or Inf")
     weight, bias = (None if value is None else value.float().numpy() for value in values)
     assert weight is not None
     return weight, bias
-
-
-def _value(module: fx.GraphModule, node: fx.Node, layer: str) -> Any:
-    """Return what a node computes from parameters alone."""
-    if node.op == "get_attr":
-        path, _, own = str(node.target).rpartition(".")
-        return getattr(module.get_submodule(path), own).detach()
-    if node.op == "placeholder" or not callable(node.target):
-        raise WorkloadError(f"layer {layer!r}: its weight depends on the extents of an input")
-
-    def value(argument: Any) -> Any:
-        return _value(module, argument, layer) if isinstance(argument, fx.Node) else argument
-
-    args: Any = map_aggregate(node.args, value)
-    kwargs: Any = map_aggregate(node.kwargs, value)
-    return node.target(*args, **kwargs)
 
 
 def _relu(draft: OperationDraft, node: fx.Node) -> View | None:

@@ -1,0 +1,1 @@
+"""Networks as graphs that can be run with data, whatever they come from."""

@@ -106,8 +106,6 @@ def sources(kind: str, program: Program, place: int, at: Element) -> Iterator[El
             for h, w in product(range(rows - 2, rows + 3), range(columns - 2, columns + 3)):
                 if 0 <= h < H and 0 <= w < W:
                     yield n, h, w, k
-        case "softmax":
-            yield from ((n, p, q, c) for c in range(C))
         case "concat":
             first = sum(own.shape[3] for own in operation.reads[:place])
             if first <= k < first + C:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -164,7 +163,7 @@ def plan_of(operation: Operation) -> Plan:
     elif function.reach == "copy":
         reads = _copied(core.function or core.op, views, out)
     else:
-        lines_of = _spread if function.reach == "element" else partial(_alike, pixelwise=False)
+        lines_of = _spread if function.reach == "element" else _through
         reads = tuple(_access(view, lines_of(view.shape, out)) for view in views)
     addends = tuple(
         _access(view, _spread(view.shape, out))
@@ -235,6 +234,11 @@ def _spread(shape: Shape, grid: Shape) -> Lines | None:
     """
     kept = prod(shape[:3]) == 1 < prod(grid[:3]) and shape[3] == grid[3]
     return _alike(shape, grid, pixelwise=not kept)
+
+
+def _through(shape: Shape, grid: Shape) -> Lines | None:
+    """Lines of an operand whose channels all have a share in a result, however many there are."""
+    return _alike(shape, grid, pixelwise=shape[3] == grid[3])
 
 
 def _alike(shape: Shape, grid: Shape, *, pixelwise: bool = True) -> Lines | None:

@@ -12,6 +12,7 @@ from bfpsim.arch import Traffic
 from bfpsim.mapping.counts import Counts, level_column
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import layer_formats
+from bfpsim.reports.host import host_line
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.experiments.program import ProgramComparison, outer_bits
@@ -200,7 +201,8 @@ def program_lines(result: ProgramResult, compared: ProgramComparison | None = No
             f"alone, each layer by itself and what stands between them free: "
             f"{_mbit(own['alone_dram_bits'])} Mbit off chip, {own['alone_cycles']:,} cycles"
         )
-    return lines
+    line = host_line(program, result.arch)
+    return lines if line is None else [*lines, line]
 
 
 def _stays(own: OperationResult, result: ProgramResult) -> str:

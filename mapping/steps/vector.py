@@ -153,7 +153,8 @@ def _results(
 
 def _work(plan: Plan, grid: tuple[Ranges, ...], results: VectorResults) -> Vector:
     cells = np.cumsum(np.asarray(prod(each.lengths for each in grid)))
-    work: Vector = np.diff(plan.grid_work * cells // cells[-1], prepend=0)
+    each, rest = divmod(plan.grid_work, int(cells[-1]))  # their product may pass 64 bits
+    work: Vector = np.diff(each * cells + rest * cells // cells[-1], prepend=0)
     boxes = results.resident
     made = boxes.pixels * boxes.channels.inner.lengths[boxes.channels.which]
     work[results.ends - 1] += made * plan.result_work

@@ -6,15 +6,17 @@ from fractions import Fraction
 from itertools import product
 from math import floor, prod
 
+import numpy as np
 import pytest
 
 from bfpsim.arch import Arch, load_arch, replace_all
 from bfpsim.mapping.closed.vector import vector_traffic
 from bfpsim.mapping.steps.tiles import ActivationBox, Boxes
 from bfpsim.mapping.steps.vector import VectorOperand, VectorTiles, vector_tiles
+from bfpsim.mapping.stored import activation_formats
 from bfpsim.mapping.vector import Stretched, VectorTiling, plan_of, vector_tilings
-from bfpsim.quant.formats import ActivationLayout, Format
-from bfpsim.workloads import NetworkBuilder
+from bfpsim.quant.formats import BFP, ActivationLayout, Format, LayerFormats
+from bfpsim.workloads import NetworkBuilder, load_workload
 from bfpsim.workloads.program import Operation, Program, program_of
 from tests.generate import random_format
 from tests.long import often
@@ -106,8 +108,6 @@ def sources(kind: str, program: Program, place: int, at: Element) -> Iterator[El
             for h, w in product(range(rows - 2, rows + 3), range(columns - 2, columns + 3)):
                 if 0 <= h < H and 0 <= w < W:
                     yield n, h, w, k
-        case "softmax":
-            yield from ((n, p, q, c) for c in range(C))
         case "concat":
             first = sum(own.shape[3] for own in operation.reads[:place])
             if first <= k < first + C:
@@ -352,6 +352,31 @@ def test_tilings_begin_with_the_whole_and_end_with_a_pixel() -> None:
     assert all(own.channels == C or own.channels % block == 0 for own in tilings)
     sizes = [prod(own) for own in tilings]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "name", often(3, ["yolov8n", "vit-b16", "mobilenetv2-eca", "mask-dino-r50-semantic",
+                      "one-peace-segmentation"])
+)  # fmt: skip
+def test_vector_operations_of_shipped_networks_fit_16_kib(name: str) -> None:
+    program, arch = program_of(load_workload(name), block=16), load_arch("edge-16k")
+    formats = activation_formats(program, LayerFormats.uniform(BFP(8, 3, 16)))
+    for operation in program.operations:
+        if operation.unit != "vector":
+            continue
+        for tiling in vector_tilings(operation, formats):
+            moved = vector_traffic(operation, tiling, arch, formats)
+            if sum(own.room for own in moved) <= arch.usable_bits("I"):
+                break
+        else:
+            pytest.fail(f"{operation.name} of {name} fits under no tiling")
+        tiles = vector_tiles(operation, tiling, arch, formats)
+        assert tiles.room == tuple(own.room for own in moved)
+        for own, operand in zip(moved, tiles.operands, strict=False):
+            stays = operand.stays
+            times = np.bincount(stays.kinds, minlength=len(stays.prices)).tolist()
+            arrives = [stay.arrives.payload for stay in stays.prices]
+            assert own.bits == sum(a * b for a, b in zip(times, arrives, strict=True))
 
 
 def test_only_vector_operations_have_tiles() -> None:

@@ -126,7 +126,7 @@ class _Allocating:
         names = [name for name in self._names if solution.residents >> self._numbers[name] & 1]
         chosen = set(names)
         overwrites, mappings, tilings, slots, bits = {}, {}, {}, {}, {}
-        for place, room in self._rooms(problem, solution.residents):
+        for place, room in enumerate(frontier.rooms(problem, solution.residents)):
             operation, cuts = self._program.operations[place], self._cuts[place]
             replaced = replaces(self._program, place, self._stored)
             if replaced in chosen and operation.writes.activation in chosen:
@@ -253,7 +253,12 @@ class _Allocating:
 
     def _solve(self, problem: Problem) -> Solution:
         try:
-            return frontier.solve(problem)
+            try:
+                return frontier.solve(problem)
+            except frontier.TooWideError:
+                from bfpsim.mapping.residency import integer
+
+                return integer.solve(problem)
         except frontier.InfeasibleError as error:
             raise MappingError(self._shortage(error.stage)) from None
 
@@ -275,24 +280,10 @@ class _Allocating:
             f"{self._capacity} bit{more}"
         )
 
-    def _rooms(self, problem: Problem, residents: Members) -> list[tuple[int, int]]:
-        """What each operation has left, by its place [bit]."""
-        alive = used = 0
-        rooms = []
-        for place, stage in enumerate(problem.stages):
-            if stage.begins is not None and residents >> stage.begins & 1:
-                alive |= 1 << stage.begins
-                used += problem.sizes[stage.begins]
-            rooms.append((place, problem.room(stage, alive, used)))
-            ending = alive & stage.ends
-            alive &= ~stage.ends
-            used -= sum(size for n, size in enumerate(problem.sizes) if ending >> n & 1)
-        return rooms
-
     def _raise_bounds(self, problem: Problem, solution: Solution) -> bool:
         """Price what is chosen, and raise the bounds that are below; whether any was."""
         changed = False
-        for place, room in self._rooms(problem, solution.residents):
+        for place, room in enumerate(frontier.rooms(problem, solution.residents)):
             cuts = self._cuts[place]
             if cuts is None:
                 continue

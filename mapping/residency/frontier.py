@@ -84,6 +84,30 @@ def subsets(members: Members) -> list[Members]:
     return every
 
 
+def cost_of(problem: Problem, residents: Members) -> float:
+    """What all operations cost with some residents; infinite if something does not fit."""
+    return sum(
+        math.inf if room < 0 else 0 if stage.costs is None
+        else stage.costs(residents & stage.uses).at(room)
+        for stage, room in zip(problem.stages, rooms(problem, residents), strict=True)
+    )  # fmt: skip
+
+
+def rooms(problem: Problem, residents: Members) -> list[int]:
+    """What each operation has left, in program order [bit]."""
+    alive = used = 0
+    found = []
+    for stage in problem.stages:
+        if stage.begins is not None and residents >> stage.begins & 1:
+            alive |= 1 << stage.begins
+            used += problem.sizes[stage.begins]
+        found.append(problem.room(stage, alive, used))
+        ending = alive & stage.ends
+        alive &= ~stage.ends
+        used -= sum(size for n, size in enumerate(problem.sizes) if ending >> n & 1)
+    return found
+
+
 class TooWideError(ValueError):
     """More states than the dynamic program follows."""
 

@@ -3,6 +3,7 @@
 Shares with what it checks the tiles, their prices and the definition of where sums lie.
 """
 
+import dataclasses
 import random
 from dataclasses import dataclass
 from functools import cache
@@ -33,17 +34,17 @@ def small_network(rng: random.Random) -> Network:
     H, W = rng.choice([(2, 2), (3, 2), (1, 4), (3, 3)])
     build = NetworkBuilder("small", (1, H, W, 2))
     known = ["input"]
-    for number in range(rng.randint(2, 4)):
-        x = rng.choice(known[-2:])
+    for number in range(rng.randint(3, 5)):
+        x = rng.choice([known[-1], known[-1], *known[-2:]])
         _, H, W, C = build.shape(x)
         kernel = rng.choice([1, min(H, 2), min(H, 3)]), rng.choice([1, min(W, 2)])
         groups = rng.choice([1, 1, 1, C])
         y = build.conv(
-            f"conv{number}", x, rng.choice([2, 4]) if groups == 1 else C, kernel,
+            f"conv{number}", x, rng.choice([2, 2, 4]) if groups == 1 else C, kernel,
             padding=(0, kernel[0] - 1, 0, kernel[1] - 1) if rng.random() < 0.7 else 0,
             groups=groups,
         )  # fmt: skip
-        for step in range(rng.randint(0, 2)):
+        for step in range(rng.choice([0, 1, 1, 2])):
             y = _after(rng, build, f"n{number}.{step}", y, known)
         known.append(y)
     if rng.random() < 0.3:
@@ -55,17 +56,20 @@ def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: 
     N, H, W, C = build.shape(x)
     same = [own for own in known if build.shape(own) == build.shape(x)]
     joined = [own for own in known if build.shape(own)[:3] == (N, H, W) and own != x and C <= 2]
-    match rng.randrange(7):
+    match rng.randrange(12):
         case 0:
             return build.relu(name, x)
-        case 1 | 2 | 3 if same:
-            return build.add(name, x, rng.choice(same))
-        case 4 if joined:
+        case 1 | 2 | 3 | 4 | 5 | 6 if same:
+            return build.add(name, x, rng.choice(same[-2:]))
+        case 7 | 8 if joined:
             return build.concat(name, x, rng.choice(joined))
-        case 5 if H > 1:
+        case 9 if H > 1:
             return build.maxpool(name, x, (2, 1), stride=1)
-        case 6:
+        case 10:
             return build.host(name, "softmax", x)
+        case 11:
+            factor = build.host(f"{name}.sigmoid", "sigmoid", build.avgpool(f"{name}.mean", x))
+            return build.host(name, "mul", x, factor)
     return x
 
 
@@ -90,7 +94,7 @@ def small_machine(rng: random.Random, burst: str = "1 bit") -> Arch:
         halo=rng.choice(["sliding", "none"]),
         padding=rng.choice(["skip", "skip", "fetch"]),
     )
-    return replace(arch, "vector", Vector(lanes=4)) if rng.random() < 0.7 else arch
+    return replace(arch, "vector", Vector(lanes=4)) if rng.random() < 0.85 else arch
 
 
 def with_capacity(arch: Arch, bits: int) -> Arch:
@@ -133,6 +137,7 @@ def needs(arch: Arch, tilings: Tilings, on_chip: tuple[bool, ...], stays: bool) 
     return np.where(short, 1 << 40, taken["I"])
 
 
+@cache
 def product_tilings(
     layer: ConvLayer, arch: Arch, formats: LayerFormats, addends: tuple[Format, ...],
     mean: bool, whole: bool,
@@ -259,9 +264,9 @@ class Every:
             return vector_rows(operation, self.arch, self.stored)
         addends = tuple(self.stored[view.activation] for view in operation.addends)
         names = [operation.reads[0].activation, *(view.activation for view in operation.addends)]
-        layer = operation.layer
-        return names, product_tilings_of(
-            (layer.dims["K"], layer), self.arch, self.formats, addends, operation.mean,
+        layer = dataclasses.replace(operation.layer, name="any")
+        return names, product_tilings(
+            layer, self.arch, self.formats, addends, operation.mean,
             operation.whole_channels,
         )  # fmt: skip
 
@@ -360,13 +365,4 @@ class Every:
             if own.unit != "host"
         )
         most = least + sum(map(self.size, self.names))
-        return sorted(rng.randint(int(least * 0.9), most) for _ in range(count))
-
-
-@cache
-def product_tilings_of(
-    key: tuple[int, ConvLayer], arch: Arch, formats: LayerFormats, addends: tuple[Format, ...],
-    mean: bool, whole: bool,
-) -> Tilings:  # fmt: skip
-    """`product_tilings`, once."""
-    return product_tilings(key[1], arch, formats, addends, mean, whole)
+        return sorted(rng.randint(int(least * 0.97), most) for _ in range(count))

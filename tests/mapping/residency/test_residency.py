@@ -6,7 +6,9 @@ import random
 import pytest
 
 from bfpsim.mapping.nest import MappingError
-from bfpsim.mapping.residency import allocate
+from bfpsim.mapping.residency import allocate, frontier, integer
+from bfpsim.mapping.residency.frontier import InfeasibleError, Problem, Stage, cost_of, subsets
+from bfpsim.mapping.residency.stairs import Stairs
 from bfpsim.mapping.stored import activation_formats
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.workloads.program import program_of
@@ -16,7 +18,7 @@ from tests.mapping.residency.every import Every, small_machine, small_network, w
 FORMATS = LayerFormats.uniform(BFP(8, 3, 2))
 
 
-@pytest.mark.parametrize("seed", often(12, range(400)))
+@pytest.mark.parametrize("seed", often(12, range(300)))
 def test_the_least_of_all_residencies_and_mappings(seed: int) -> None:
     rng = random.Random(seed)
     network, arch = small_network(rng), small_machine(rng)
@@ -39,3 +41,55 @@ def test_the_least_of_all_residencies_and_mappings(seed: int) -> None:
         nothing = every.cost(capacity, frozenset())
         if math.isfinite(nothing):
             assert allocate(program, machine, FORMATS, keep=()).total_bits == nothing
+
+
+@pytest.mark.parametrize("seed", often(8, range(200)))
+def test_the_integer_program_equals_the_dynamic_one(seed: int) -> None:
+    rng = random.Random(seed)
+    problem = made_problem(rng)
+    least = min(cost_of(problem, chosen) for chosen in range(1 << len(problem.sizes)))
+    for solve in (frontier.solve, integer.solve):
+        if math.isinf(least):
+            with pytest.raises(InfeasibleError):
+                solve(problem)
+            continue
+        found = solve(problem)
+        assert found.cost == found.bound == least
+        assert cost_of(problem, found.residents) == least
+
+
+def made_problem(rng: random.Random) -> Problem:
+    """Operations that read some of what is alive, with any falling costs."""
+    count = rng.randint(2, 9)
+    sizes = [rng.randint(1, 40) for _ in range(count)]
+    ends = [rng.randint(n + 1, min(count, n + 4)) for n in range(count)]
+    stages = []
+    for place in range(count + 1):
+        alive = [n for n in range(min(place, count)) if ends[n] >= place]
+        uses = {n for n in alive if ends[n] == place or rng.random() < 0.3}
+        begins = place if place < count else None
+        replaces = None
+        dying = [n for n in uses if ends[n] == place]
+        if begins is not None:
+            uses.add(begins)
+            if dying and rng.random() < 0.5:
+                replaces = dying[0], begins
+                sizes[begins] = sizes[dying[0]]
+        tables = {key: made_stairs(rng) for key in subsets(sum(1 << n for n in uses))}
+        stages.append(
+            Stage(
+                begins,
+                sum(1 << n for n in range(count) if ends[n] == place),
+                sum(1 << n for n in uses),
+                replaces,
+                None if rng.random() < 0.1 else tables.__getitem__,
+            )
+        )
+    return Problem(stages, sizes, rng.randint(20, 150))
+
+
+def made_stairs(rng: random.Random) -> Stairs:
+    """Some steps, from any room on."""
+    rooms = sorted(rng.sample(range(70), rng.randint(1, 5)))
+    costs = sorted(rng.sample(range(1, 1000), len(rooms)), reverse=True)
+    return Stairs(tuple(rooms), tuple(costs))

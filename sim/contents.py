@@ -48,9 +48,12 @@ class Store:
 
     def part(self, box: ActivationBox, shape: tuple[int, int, int]) -> InputCopy:
         """A copy of a box; `shape`: of its pixels, in the same order as the activation's."""
-        layout, fmt = self._layout(shape), self.fmt
         if not self._marks(box, shape).all():
             raise RuntimeError(f"{self.activation.name} is read in {box} before it is written")
+        return self._copy(box, shape)
+
+    def _copy(self, box: ActivationBox, shape: tuple[int, int, int]) -> InputCopy:
+        layout, fmt = self._layout(shape), self.fmt
         at = layout.field_addresses(box.n, box.h, box.w, box.channels)
         fields = interpret(read_fields(self._memory, at, fmt.mantissa_bits), fmt)
         codes = np.empty((*fields.shape[:3], 0), np.int64)
@@ -76,14 +79,16 @@ class Store:
         self._mark(box, shape, False)
 
     def values(self, view: View) -> Values:
-        """All values of a view, those that are not written as NaN."""
+        """All values of a view, those that are not there as NaN."""
         N, H, W, C = view.shape
         box = ActivationBox((0, N), (0, H), (0, W), ((view.first, view.first + C),))
-        marks = self._marks(box, view.shape[:3])
-        kept, self._written = self._written, np.ones_like(self._written)
-        values = self.part(box, view.shape[:3]).values(box).to_float()
-        self._written = kept
-        return np.where(marks, values, np.nan)
+        there = self._marks(box, view.shape[:3])
+        return np.where(there, self._copy(box, view.shape[:3]).values(box).to_float(), np.nan)
+
+    def last_values(self) -> Values:
+        """All that was written, also what something else was written over since then."""
+        box = _all_of(self.activation.shape)
+        return self._copy(box, self.activation.shape[:3]).values(box).to_float()
 
     @property
     def complete(self) -> bool:
@@ -203,9 +208,8 @@ class Contents:
         self._check_formats()
 
     def output(self, name: str) -> Values:
-        """The values of an activation (N, H, W, channels)."""
-        store = self.stores[name]
-        return store.values(View(name, store.activation.shape))
+        """The values of an activation as it was written last (N, H, W, channels)."""
+        return self.stores[name].last_values()
 
     def of(self, place: int) -> Moving:
         """The data of the operation at a place."""

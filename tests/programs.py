@@ -176,9 +176,9 @@ def random_weights(rng: np.random.Generator, network: Network) -> dict[str, Laye
     }
 
 
-def evaluator(network: Network):  # type: ignore[no-untyped-def]
+def evaluator(network: Network, weights: Mapping[str, LayerWeights] | None = None):  # type: ignore[no-untyped-def]
     """What computes a node that is no product."""
-    own = node_evaluator(network, {})
+    own = node_evaluator(network, weights or {})
 
     def evaluate(node, inputs):  # type: ignore[no-untyped-def]
         if node.function == "map":
@@ -218,12 +218,19 @@ def reference(
     weights: Mapping[str, LayerWeights],
     inputs: Values,
     tops: dict[str, int],
+    constants: Mapping[str, Values] | None = None,
 ) -> dict[str, Values]:
     """Every activation's stored values, whole tensors one after another, in float64.
 
     Sums are exact in float64 for narrow formats. A top that is not given is calibrated, and added.
     """
-    evaluate = evaluator(program.network)
+    own_evaluate = evaluator(program.network, weights)
+
+    def evaluate(node, sources):  # type: ignore[no-untyped-def]
+        if node.function == "add_parameter":
+            return sources[0] + sources[1]
+        return own_evaluate(node, sources)
+
     values: dict[str, Values] = {}
 
     def store(view: View, own: Values) -> None:
@@ -240,6 +247,8 @@ def reference(
         return whole[..., view.first : view.first + view.shape[3]]
 
     store(View("input", inputs.shape), inputs)  # type: ignore[arg-type]
+    for name, constant in (constants or {}).items():
+        store(View(name, constant.shape), constant)  # type: ignore[arg-type]
     for operation in program.operations:
         core, layer = operation.nodes[0], operation.layer
         reads = [read(view) for view in operation.reads]
@@ -267,6 +276,8 @@ def reference(
             sources = [
                 known[name] if name in known else read(next(addends)) for name in node.inputs
             ]
+            if node.function == "add_parameter":
+                sources.append(read(next(addends)))
             known[node.name] = evaluate(node, sources)
         store(operation.writes, known[operation.nodes[-1].name])
     return values

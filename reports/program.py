@@ -13,6 +13,7 @@ from bfpsim.mapping.counts import Counts, level_column
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.host import host_line
+from bfpsim.reports.predictions import prediction_notes
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.experiments.program import ProgramComparison, outer_bits
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bfpsim.quant.formats import FormatSource
+    from bfpsim.search.experiments.inference import ImageRun
 
 _TRAFFIC: tuple[Traffic, ...] = ("I", "W", "O", "V")
 _WIDE = 150  # terminal columns that the table with all of its columns takes
@@ -132,12 +134,12 @@ def program_report(
     result: ProgramResult | ProgramComparison,
     formats: FormatSource,
     width: int = 120,
-    more: Sequence[RenderableType] = (),
+    images: ImageRun | None = None,
 ) -> Report:
     """A program: its table, traffic, operations and activations, the totals, and comparisons.
 
     width: terminal columns that the table may take
-    more: what stands below the table
+    images: the run that it is of; then predictions too, and how many are right
     """
     compared = result if isinstance(result, ProgramComparison) else None
     result = result.program if isinstance(result, ProgramComparison) else result
@@ -169,9 +171,10 @@ def program_report(
         "activations": activations_frame(result),
         "energy": result.energy.to_frame(),
     }
-    shown: list[RenderableType] = [program_table(result, width), *more]
+    notes = prediction_notes(images, frames)
+    shown: list[RenderableType] = [program_table(result, width)]
     shown += [Text(line) for line in program_lines(result, compared)]
-    return Report(Group(*shown), frames, summary)
+    return Report(Group(*shown), frames, summary | notes, tuple(notes))
 
 
 def program_lines(result: ProgramResult, compared: ProgramComparison | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.levels import BUFFER, OUTERMOST
+from bfpsim.reports.predictions import prediction_notes
 from bfpsim.reports.program import program_report
 from bfpsim.reports.report import Report, together
 from bfpsim.reports.style import make_table, numbers
@@ -306,7 +307,7 @@ def simulation_report(
     width: terminal columns that the table may take
     """
     if not isinstance(result, NetworkResult):
-        return program_report(result, formats, width)
+        return program_report(result, formats, width, images)
     formats, found = layer_formats(formats), result.demands
     summary = {
         "network": result.network,
@@ -326,16 +327,7 @@ def simulation_report(
         "layers": layers_frame(result),
         "energy": result.energy.to_frame(),
     }
-    notes: dict[str, int] = {}
-    if images is not None:
-        classes = frames["predictions"] = images.predictions
-        notes = {
-            "images": len(classes),
-            "equal_to_float": int((classes["simulated"] == classes["float"]).sum()),
-        }
-        if "label" in classes:
-            notes["right"] = int((classes["simulated"] == classes["label"]).sum())
-            notes["right_in_float"] = int((classes["float"] == classes["label"]).sum())
+    notes = prediction_notes(images, frames)
     shown: list[RenderableType] = [simulation_table(result, width)]
     if result.arch.prices_more:
         shown += ["", energy_table(result)]

@@ -59,6 +59,7 @@ _NETWORKS: dict[str, Callable[[], Network]] = {
     "mask-dino-r50-semantic": mask_dino_semantic,
     "mask-dino-swinl-instance": partial(mask_dino_instance, "swin-large"),
     "mask-dino-swinl-semantic": partial(mask_dino_semantic, "swin-large", (640, 640)),
+    "mobilenetv2": partial(mobilenetv2, None),
     "mobilenetv2-eca": mobilenetv2,
     "mobilenetv2-fashion": _mobilenetv2_fashion,
     "one-peace-detection": one_peace_detection,

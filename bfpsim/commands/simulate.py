@@ -48,7 +48,8 @@ def simulate(
         str | None,
         typer.Option(
             help="'program': all operations on one clock, and what fits stays on chip; 'alone': "
-            "each layer by itself, and what stands between them free. Of one --layer: alone.",
+            "each layer by itself, and what stands between them free. Of one --layer and of "
+            "--images: alone.",
             metavar="program|alone",
             show_default="program",
         ),
@@ -99,7 +100,8 @@ def simulate(
     how = _layers(layers, choice, images)
     objective = choice.objective or "dram"
     if images is not None:
-        run = _run_images(spec, net, formats, objective, images, weights, labels, count)
+        files = images, weights, labels
+        run = _run_images(spec, net, formats, objective, how, *files, count)
         output.emit(simulation_report(run.result, formats, run, terminal_width()))
         _write_trace(run.result, trace)
         return
@@ -123,8 +125,9 @@ def _layers(given: str | None, choice: MappingOptions, images: str | None) -> La
         if given == "program":
             raise UsageError(f"--objective {choice.objective} is of --layers alone; allowed: dram")
         return "alone"
-    alone = given == "alone" or choice.layer is not None or images is not None
-    return "alone" if alone else "program"
+    if given is None and (choice.layer is not None or images is not None):
+        return "alone"
+    return "alone" if given == "alone" else "program"
 
 
 def _run_program(
@@ -150,6 +153,7 @@ def _run_images(
     net: Network,
     formats: LayerFormats,
     objective: Objective,
+    how: Layers,
     images: str,
     weights: str | None,
     labels: str | None,
@@ -162,7 +166,10 @@ def _run_images(
     chosen = read_images(net, images, labels, count)
     with progress(f"running {count} images on {spec.name}", len(net.layers)) as step:
         pixels = normalise(chosen.pixels)
-        return run_images(net, spec, formats, own, pixels, chosen.labels, step, objective=objective)
+        known = chosen.labels
+        return run_images(
+            net, spec, formats, own, pixels, known, step, objective=objective, layers=how
+        )
 
 
 def _check_trace(path: Path | None) -> None:

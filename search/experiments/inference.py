@@ -13,8 +13,11 @@ from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.objective import Objective
 from bfpsim.mapping.sources import FormatsSource, formats_by_layer
 from bfpsim.objects import brief
-from bfpsim.sim.inference import float_predictions, run_inference
+from bfpsim.sim.inference import Inference, float_predictions, run_inference
+from bfpsim.sim.program import ProgramResult
+from bfpsim.sim.program_inference import ProgramInference, run_program
 from bfpsim.sim.result import NetworkResult
+from bfpsim.sim.simulate import Layers
 from bfpsim.workloads import LayerWeights, NetworkSource, load_workload
 
 if TYPE_CHECKING:
@@ -26,11 +29,11 @@ if TYPE_CHECKING:
 class ImageRun:
     """Images through the accelerator.
 
-    result: counts and time of the layers, for all images
+    result: counts and time of the layers, or of the program, for all images
     predictions: a row per image: image, simulated and float (classes), and label if it is known
     """
 
-    result: NetworkResult
+    result: NetworkResult | ProgramResult
     predictions: pd.DataFrame
 
 
@@ -44,14 +47,17 @@ def run_images(
     progress: Callable[[str], None] | None = None,
     *,
     objective: Objective = "dram",
+    layers: Layers = "alone",
 ) -> ImageRun:
     """Run images through a network whose packed data moves, and compare with float inference.
 
     images: (N, H, W, channels), normalised; labels: (N,)
     progress: called with each layer's name when it is done
-    objective: what the layers' mappings are the least of
+    objective: what the mappings of layers alone are the least of
+    layers: "alone": each by itself, the host between them, I and O quantised apart. "program":
+        all operations on one clock, every activation stored once
 
-    Raises as `run_inference`.
+    Raises as `run_inference` or `run_program`.
     """
     import pandas as pd
 
@@ -59,9 +65,13 @@ def run_images(
     arch = load_arch(arch)
     formats = formats_by_layer(formats, network)
 
-    inference = run_inference(
-        network, arch, formats, weights, images, progress=progress, objective=objective
-    )
+    inference: Inference | ProgramInference
+    if layers == "program":
+        inference = run_program(network, arch, formats, weights, images, progress=progress)
+    else:
+        inference = run_inference(
+            network, arch, formats, weights, images, progress=progress, objective=objective
+        )
     classes = pd.DataFrame({"image": range(len(images)), "simulated": inference.predictions})
     classes["float"] = float_predictions(network, weights, images)
     if labels is not None:

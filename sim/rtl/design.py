@@ -124,14 +124,23 @@ class Design:
         return self.rows + self.cols - 2
 
     @property
-    def beyond_model(self) -> int:
-        """Cycles that a tile takes more than the simulator's: until its sums are accumulated.
+    def beyond(self) -> dict[str, int]:
+        """Cycles that a tile takes which the simulator does not count, by what takes them.
 
-        One to accumulate, one for each stage. Where sums stay and each fold fills the array anew,
-        as many as rows to shift the last fold's sums out, which SCALE-Sim does not count.
+        Where sums stay and each fold fills the array anew, the simulator counts up to the last
+        product, as SCALE-Sim does: the last fold's sums must still be shifted out.
         """
-        uncounted = self.rows if self.held == "O" and self.fill == "each_fold" else 0
-        return 1 + self.stages + uncounted
+        shifted = self.rows if self.held == "O" and self.fill == "each_fold" else 0
+        return {
+            "accumulating the last sums": 1,
+            "stages in PEs": self.stages,
+            "shifting the last sums out": shifted,
+        }
+
+    @property
+    def beyond_model(self) -> int:
+        """All of them."""
+        return sum(self.beyond.values())
 
     def unit(self, input_top: int, weight_top: int) -> int:
         """The exponent of a sum's last bit: that of the smallest product there can be."""
@@ -169,7 +178,8 @@ def design_of(
     ):
         if given:
             raise ArchError(
-                f"{arch.name}: pe_array.{key} {getattr(array, key)!r:.40}; allowed in RTL: {allowed}"
+                f"{arch.name}: pe_array.{key} {getattr(array, key)!r:.40}; "
+                f"allowed in RTL: {allowed}"
             )
     axes = array.axes
     if len(axes) != 2 or any(axis.over for axis in axes):

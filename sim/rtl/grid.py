@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Shape, ShapeLike, Signal, Value, signed
+from amaranth.hdl import Cat, Module, ShapeLike, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,7 +60,9 @@ class Grid(wiring.Component):
         """The circuit."""
         m, design = Module(), self._design
         pes = {
-            (r, c): SumPE(design, r == design.rows - 1) if design.kept is None else OperandPE(design)
+            (r, c): SumPE(design, r == design.rows - 1)
+            if design.kept is None
+            else OperandPE(design)
             for r in range(design.rows)
             for c in range(design.cols)
         }

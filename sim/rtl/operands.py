@@ -18,6 +18,9 @@ from bfpsim.workloads import ConvLayer
 Words = NDArray[np.int64]
 """Operands as their wires carry them: a mantissa's bits, above it its block's code."""
 
+Table = NDArray[np.int64]
+"""Indices of elements."""
+
 NOTHING = -1
 """In tables of indices: a lane without work."""
 
@@ -38,7 +41,7 @@ class Feed(NamedTuple):
     kept: Words | None
     across: Words | None
     down: Words | None
-    outputs: NDArray[np.int64]
+    outputs: Table
 
 
 def words(q: Quantized) -> Words:
@@ -51,69 +54,98 @@ def words(q: Quantized) -> Words:
 
 
 def feed(design: Design, layer: ConvLayer, tile: Tile, inputs: Words, weights: Words) -> Feed:
-    """The feed of a tile of a layer whose operands are given whole, as `words`.
-
-    Within a load's sums the reduction goes on first: they are accumulated before others begin.
-    """
-    i, w = _columns(layer, tile, inputs), _filters(layer, tile, weights)
-    groups, pixels, depth = (extent - extra for extent, extra in zip(i.shape, (0, 1, 1), strict=True))
-    filters = w.shape[2] - 1
-    by_dims = {
-        dims: _folds(dims, size, tile.sizes)
-        for dims, size in ((design.row_dims, design.rows), (design.col_dims, design.cols))
-    }
-    pixel_folds, filter_folds, depth_folds = (
-        next((folds for dims, folds in by_dims.items() if set(dims) <= set(family)), None)
-        for family in ("NPQ", "K", "CRS")
-    )
-    channel = np.arange(groups * filters).reshape(groups, filters)
-    place = np.arange(pixels)[:, None] * (groups * filters) + channel[:, None]  # (g, pixel, k)
-    place = np.pad(place, ((0, 0), (0, 1), (0, 1)), constant_values=NOTHING)
+    """The feed of a tile of a layer whose operands are given whole, as `words`."""
+    columns, filters = _columns(layer, tile, inputs), _filters(layer, tile, weights)
     if design.held == "O":
-        assert pixel_folds is not None
-        assert filter_folds is not None
-        every = list(product(range(groups), pixel_folds, filter_folds))
-        streams = [i[g][p, :depth].T for g, p, _ in every], [w[g][:depth, k] for g, _, k in every]
-        tables = [place[g][np.ix_(p, k)] for g, p, k in every]
-        if design.row_dims == "K":
-            streams, tables = streams[::-1], [table.T for table in tables]
-        outputs = np.concatenate(tables).T  # (column, load x row)
-        across, down = (np.stack(own) for own in streams)
-        return Feed(len(every), 1, depth, None, across, down, outputs)
-    assert depth_folds is not None
-    kept_folds, length = (
-        (filter_folds, pixels) if design.held == "W" else (pixel_folds, filters)
-    )
-    assert kept_folds is not None
-    every = list(product(range(groups), kept_folds, depth_folds))
+        return _to_sums(design, tile, columns, filters)
     if design.held == "W":
-        kept = np.stack([w[g][np.ix_(d, k)] for g, k, d in every])
-        stream = np.stack([i[g][:pixels, d] for g, _, d in every])
-        outputs = [place[g][:pixels, k] for g, k in product(range(groups), kept_folds)]
-    else:
-        kept = np.stack([i[g][np.ix_(p, d)].T for g, p, d in every])
-        stream = np.stack([w[g][d, :filters].T for g, _, d in every])
-        outputs = [place[g][p, :filters].T for g, p in product(range(groups), kept_folds)]
-    if design.sums_move_down:
-        ports = kept, stream, None
-    else:
-        ports = kept.swapaxes(1, 2), None, stream
-    count = groups * len(kept_folds)
-    return Feed(count, len(depth_folds), length, *ports, np.concatenate(outputs).T)
+        others = _folds_of("K", design, tile)
+        return _to_operand(design, tile, filters.swapaxes(1, 2), columns, others)
+    return _to_operand(
+        design, tile, columns, filters.swapaxes(1, 2), _folds_of("NPQ", design, tile)
+    )
 
 
-def _folds(dims: str, size: int, sizes: dict[str, int]) -> NDArray[np.int64]:
-    """Indices of a family's elements on an axis' lanes, (loads, lanes), -1 where there is none.
+def _to_sums(design: Design, tile: Tile, columns: Words, filters: Words) -> Feed:
+    """Where sums stay: a load for each fold of pixels and of filters, all of the reduction in it.
 
-    dims: that the axis unrolls, first letter outermost; the family's others run in time.
-    An element's index counts the family's dimensions in their usual order.
+    columns: (group, pixel, c r s); filters: (group, c r s, filter)
     """
-    family = next(own for own in ("NPQ", "CRS", "K") if set(dims) <= set(own))
-    extents = [sizes[d] for d in family]
+    place = _places(tile)
+    every = list(
+        product(range(len(columns)), _folds_of("NPQ", design, tile), _folds_of("K", design, tile))
+    )
+    along_i = np.stack([columns[g, p, :-1].T for g, p, _ in every])
+    along_w = np.stack([filters[g, :-1, k].T for g, _, k in every])
+    sums = np.stack([place[g][np.ix_(p, k)] for g, p, k in every])  # (load, pixel, filter)
+    across, down = along_i, along_w
+    if design.row_dims == "K":
+        across, down, sums = along_w, along_i, sums.swapaxes(1, 2)
+    outputs = sums.reshape(-1, design.cols).T
+    return Feed(len(every), 1, across.shape[1], None, across, down, outputs)
+
+
+def _to_operand(design: Design, tile: Tile, kept: Words, streaming: Words, others: Table) -> Feed:
+    """Where an operand stays: a load for each of its folds, those of the reduction first, so that a
+    group's sums are whole before others begin.
+
+    kept, streaming: (group, what has sums of its own, c r s)
+    others: the folds of the kept operand that have sums of their own
+    """
+    place = _places(tile)
+    if design.held == "W":
+        place = place.swapaxes(1, 2)  # (group, of the kept operand, of the streaming one)
+    depths = _folds_of("CRS", design, tile)
+    every = list(product(range(len(kept)), others, depths))
+    loads = np.stack([kept[g][np.ix_(o, d)].T for g, o, d in every])  # (load, depth, other)
+    stream = np.stack([streaming[g, :-1, d].T for g, _, d in every])  # (load, element, depth)
+    sums = [place[g, o, :-1] for g, o in product(range(len(kept)), others)]
+    outputs = np.concatenate(sums, axis=1)
+    counts = len(sums), len(depths), stream.shape[1]
+    if design.sums_move_down:
+        return Feed(*counts, loads, stream, None, outputs)
+    return Feed(*counts, loads.swapaxes(1, 2), None, stream, outputs)
+
+
+def _places(tile: Tile) -> Table:
+    """(group, pixel, filter): the element of the tile's O; a pixel and a filter of none more."""
+    sizes = tile.sizes
+    groups, filters = sizes["G"], sizes["K"]
+    pixels = np.arange(sizes["N"] * sizes["P"] * sizes["Q"])
+    channels = np.arange(groups * filters).reshape(groups, 1, filters)
+    return np.pad(
+        pixels[:, None] * (groups * filters) + channels,
+        ((0, 0), (0, 1), (0, 1)),
+        constant_values=NOTHING,
+    )
+
+
+def room(design: Design, tile: Tile) -> int:
+    """Sums per bank of accumulators that a tile takes."""
+    sizes = tile.sizes
+    if design.held == "O":
+        folds = len(_folds_of("NPQ", design, tile)) * len(_folds_of("K", design, tile))
+        return sizes["G"] * folds * design.rows
+    if design.held == "W":
+        length = sizes["N"] * sizes["P"] * sizes["Q"]
+        return sizes["G"] * len(_folds_of("K", design, tile)) * length
+    return sizes["G"] * len(_folds_of("NPQ", design, tile)) * sizes["K"]
+
+
+def _folds_of(family: str, design: Design, tile: Tile) -> Table:
+    """The indices that the lanes of an axis have, (folds, lanes), -1 where there is none.
+
+    family: the dimensions of which the axis unrolls some, first letter outermost; the others run
+    in time. An index counts all of them in their usual order.
+    """
+    dims, size = design.row_dims, design.rows
+    if not set(dims) <= set(family):
+        dims, size = design.col_dims, design.cols
+    extents = [tile.sizes[d] for d in family]
     grid = np.arange(prod(extents)).reshape(extents)
     rest = [d for d in family if d not in dims]
     turned = grid.transpose([family.index(d) for d in (*rest, *dims)])
-    lanes = turned.reshape(prod(sizes[d] for d in rest), -1)
+    lanes = turned.reshape(prod(tile.sizes[d] for d in rest), -1)
     folds = -(-lanes.shape[1] // size)
     padded = np.pad(lanes, ((0, 0), (0, folds * size - lanes.shape[1])), constant_values=NOTHING)
     return padded.reshape(-1, size)
@@ -124,8 +156,7 @@ def _columns(layer: ConvLayer, tile: Tile, inputs: Words) -> Words:
     (sr, sc), (dr, dc) = layer.strides, layer.dilations
     _, height, width, _ = inputs.shape
     n, g, c, p, q, r, s = (np.arange(*getattr(tile, dim)) for dim in "NGCPQRS")
-    at = np.ix_(g, n, p, q, c, r, s)
-    g, n, p, q, c, r, s = at
+    g, n, p, q, c, r, s = np.ix_(g, n, p, q, c, r, s)
     row, col = p * sr + r * dr - layer.paddings[0], q * sc + s * dc - layer.paddings[2]
     stored = (row >= 0) & (row < height) & (col >= 0) & (col < width)
     taken = inputs[n, row.clip(0, height - 1), col.clip(0, width - 1), g * layer.C + c]

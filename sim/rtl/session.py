@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.quantize import Quantized
 from bfpsim.sim.rtl.engine import Engine
 from bfpsim.sim.rtl.grid import ports
-from bfpsim.sim.rtl.operands import NOTHING, Feed, Words, feed, words
+from bfpsim.sim.rtl.operands import NOTHING, Feed, Words, feed, room, words
 from bfpsim.sim.rtl.signals import operand_bits
 from bfpsim.workloads import ConvLayer
 
@@ -43,8 +43,8 @@ class Session:
     top: E_top of the output
     stalls: whether memory has nothing to give, cycle by cycle
 
-    Raises MappingError for a mapping that is not legal, and for innermost tiles of O that cut
-    blocks.
+    Raises MappingError for a mapping that is not legal, for tiles larger than the accumulators, and
+    for innermost tiles of O that cut blocks.
     """
 
     def __init__(
@@ -70,6 +70,12 @@ class Session:
             Tile(*(ranges[dim].at(step) for dim in EVERY_DIM)) for step in range(nest.steps)
         ]
         for tile in self._tiles:
+            entries = room(self._design, tile)
+            if entries > self._design.entries:
+                raise MappingError(
+                    f"{layer.name}: a tile has {entries} sums per bank of accumulators; allowed "
+                    f"in RTL: {self._design.entries}"
+                )
             if self._finishes(tile) and not _on_blocks(layer, tile, fmt.block_size):
                 raise MappingError(
                     f"{layer.name}: innermost tiles of O cut blocks of {fmt}; allowed in RTL: "
@@ -101,14 +107,13 @@ class Session:
     async def run(self, ctx: Any) -> None:
         """Take all tiles; sums stay in the accumulators until a tile needs other ones.
 
-        ctx: the simulator's. Raises MappingError for a tile larger than the accumulators.
+        ctx: the simulator's
         """
         ctx.set(self._engine.unit, self._unit)
         ctx.set(self._engine.top, self._top)
         resident: tuple[Tile, Feed] | None = None
         for tile in self._tiles:
             own = feed(self._design, self._layer, tile, self._inputs, self._weights)
-            self._check_room(own)
             if resident is not None and _output(resident[0]) != _output(tile):
                 await self._take_out(ctx, *resident)
                 resident = None
@@ -121,14 +126,6 @@ class Session:
             if self._finishes(tile):
                 await self._requantise(ctx, tile, own)
                 resident = None
-
-    def _check_room(self, own: Feed) -> None:
-        entries = own.outputs.shape[1]
-        if entries > self._design.entries:
-            raise MappingError(
-                f"{self._layer.name}: a tile has {entries} sums per bank of accumulators; allowed "
-                f"in RTL: {self._design.entries}"
-            )
 
     async def _compute(self, ctx: Any, own: Feed, resume: bool) -> tuple[int, int]:
         """Run a tile: give each port what it wants when it does; the cycles, and the beats."""
@@ -162,7 +159,8 @@ class Session:
 
     def _supply(self, own: Feed) -> tuple[list[_Supply], list[_Supply]]:
         """What the port of what stays, and the streaming ports, are given."""
-        kept, streams = [], []
+        kept: list[_Supply] = []
+        streams: list[_Supply] = []
         for name, fmt, _ in ports(self._design):
             supply = _Supply(
                 Value.cast(getattr(self._engine, name)),
@@ -198,9 +196,9 @@ class Session:
         every = zip(*(own.ravel() for own in np.broadcast_arrays(*self._place(tile))), strict=True)
         blocks: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for place, (n, p, q, channel) in enumerate(every):
-            block = (int(n), int(p), int(q), int(channel) // size)
+            block = int(n), int(p), int(q), int(channel) // size
             blocks.setdefault(block, []).append((place, int(channel)))
-        for (n, p, q, block), members in blocks.items():
+        for (n, p, q, number), members in blocks.items():
             for place, channel in members:
                 bank, address = where[place]
                 ctx.set(engine.access, {"bank": bank, "address": address})
@@ -214,7 +212,7 @@ class Session:
                 if not ctx.get(engine.result_valid):
                     raise RuntimeError(f"{self._layer.name}: no result of channel {channel}")
                 self._fields[n, p, q, channel] = ctx.get(engine.mantissa)
-                self._codes[n, p, q, block] = ctx.get(engine.code)
+                self._codes[n, p, q, number] = ctx.get(engine.code)
                 await ctx.tick()
 
     def _place(self, tile: Tile) -> tuple[NDArray[np.int64], ...]:

@@ -94,9 +94,7 @@ class Twin:
         else:
             self._simulator.reset()
         self._simulator.run()
-        return LayerRun(
-            tuple(session.runs), session.sums, session.quantized, session.overflow
-        )
+        return LayerRun(tuple(session.runs), session.sums, session.quantized, session.overflow)
 
     async def _bench(self, ctx: Any) -> None:
         assert self._session is not None

@@ -73,7 +73,7 @@ def _parts(design: Design) -> list[tuple[str, str]]:
 
 def _trials_table(trials: Sequence[Trial]) -> Any:
     table = make_table("Random layers, on the array in RTL and in the simulator", "layer", "tiles")
-    numbers(table, "simulated\n[cycles]", "and beyond\n[cycles]", "RTL\n[cycles]")
+    numbers(table, "simulated\n[cycles]", "expected\n[cycles]", "RTL\n[cycles]")
     for column in ("cycles", "sums", "results"):
         table.add_column(column, justify="right", vertical="bottom")
     for trial in trials:

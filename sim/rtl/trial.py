@@ -100,8 +100,8 @@ def _layer(rng: np.random.Generator, design: Design) -> ConvLayer:
     """A layer of which an axis takes up to two folds and a part of one."""
     wide = 2 * max(design.rows, design.cols) + 2
     K, C = (int(rng.integers(1, wide)) for _ in range(2))
-    P, Q, R, S = (int(rng.integers(1, high)) for high in (5, 5, 3, 3))
-    return ConvLayer("random", K=K, C=C, P=P, Q=Q, R=R, S=S, padding=(R // 2, S // 2))
+    P, Q, R, S = (int(rng.integers(1, high)) for high in (5, 5, 4, 4))
+    return ConvLayer("random", K=K, C=C, P=P, Q=Q, R=R, S=S, padding=((R - 1) // 2, (S - 1) // 2))
 
 
 def _mapping(rng: np.random.Generator, layer: ConvLayer, formats: LayerFormats) -> Mapping:

@@ -18,6 +18,7 @@ from bfpsim.mapping.steps.tiles import unrolled
 from bfpsim.quant.formats.blocks import activation_block
 from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.quantize import Quantized
+from bfpsim.sim.rtl.design import Design
 from bfpsim.sim.rtl.engine import Engine
 from bfpsim.sim.rtl.grid import ports
 from bfpsim.sim.rtl.operands import NOTHING, Feed, Words, feed, room, words
@@ -37,7 +38,7 @@ class TileRun(NamedTuple):
 
 
 class Session:
-    """Brings a layer's operands to an engine, tile by tile, and takes its sums and results.
+    """Brings a layer's operands to a machine, tile by tile, and takes its sums and results.
 
     inputs, weights: (N, H, W, channels) and (filters, C, R, S), in the formats of I and W
     top: E_top of the output
@@ -49,7 +50,7 @@ class Session:
 
     def __init__(
         self,
-        engine: Engine,
+        design: Design,
         arch: Arch,
         layer: ConvLayer,
         mapping: Mapping,
@@ -58,7 +59,7 @@ class Session:
         top: int,
         stalls: Iterator[bool],
     ) -> None:
-        self._engine, self._design = engine, engine.design
+        self._design = design
         self._layer, self._top, self._stalls = layer, top, stalls
         self._inputs, self._weights = words(inputs), words(weights)
         self._unit = self._design.unit(inputs.top, weights.top)
@@ -104,33 +105,32 @@ class Session:
         block = activation_block(fmt, self._layer.output_shape)
         return Quantized(self._fields, codes, self._top, fmt, block)
 
-    async def run(self, ctx: Any) -> None:
+    async def run(self, ctx: Any, engine: Engine) -> None:
         """Take all tiles; sums stay in the accumulators until a tile needs other ones.
 
         ctx: the simulator's
         """
-        ctx.set(self._engine.unit, self._unit)
-        ctx.set(self._engine.top, self._top)
+        ctx.set(engine.unit, self._unit)
+        ctx.set(engine.top, self._top)
         resident: tuple[Tile, Feed] | None = None
         for tile in self._tiles:
             own = feed(self._design, self._layer, tile, self._inputs, self._weights)
             if resident is not None and _output(resident[0]) != _output(tile):
-                await self._take_out(ctx, *resident)
+                await self._take_out(ctx, engine, *resident)
                 resident = None
             resumes = any(getattr(tile, dim)[0] for dim in REDUCTION)
             if resumes and resident is None:
-                await self._put_back(ctx, tile, own)
-            self.runs.append(TileRun(tile, *await self._compute(ctx, own, resumes)))
-            self.overflow |= bool(ctx.get(self._engine.overflow))
+                await self._put_back(ctx, engine, tile, own)
+            self.runs.append(TileRun(tile, *await self._compute(ctx, engine, own, resumes)))
+            self.overflow |= bool(ctx.get(engine.overflow))
             resident = tile, own
             if self._finishes(tile):
-                await self._requantise(ctx, tile, own)
+                await self._requantise(ctx, engine, tile, own)
                 resident = None
 
-    async def _compute(self, ctx: Any, own: Feed, resume: bool) -> tuple[int, int]:
+    async def _compute(self, ctx: Any, engine: Engine, own: Feed, resume: bool) -> tuple[int, int]:
         """Run a tile: give each port what it wants when it does; the cycles, and the beats."""
-        engine = self._engine
-        kept, streams = self._supply(own)
+        kept, streams = self._supply(engine, own)
         length = {"length": own.length, "beats": own.length * self._design.passes}
         counts = {"groups": own.groups, "loads": own.loads}
         ctx.set(engine.tile, {**counts, **length, "resume": resume})
@@ -157,41 +157,41 @@ class Session:
             cycles += 1
         return cycles, beats
 
-    def _supply(self, own: Feed) -> tuple[list[_Supply], list[_Supply]]:
+    def _supply(self, engine: Engine, own: Feed) -> tuple[list[_Supply], list[_Supply]]:
         """What the port of what stays, and the streaming ports, are given."""
         kept: list[_Supply] = []
         streams: list[_Supply] = []
         for name, fmt, _ in ports(self._design):
             supply = _Supply(
-                Value.cast(getattr(self._engine, name)),
+                Value.cast(getattr(engine, name)),
                 _packed(getattr(own, name), operand_bits(fmt)),
             )
             (kept if name == "kept" else streams).append(supply)
         return kept, streams
 
-    async def _take_out(self, ctx: Any, tile: Tile, own: Feed) -> None:
+    async def _take_out(self, ctx: Any, engine: Engine, tile: Tile, own: Feed) -> None:
         """Read a tile's sums."""
         flat = np.zeros(_box(tile), object).reshape(-1)
         for (bank, address), place in np.ndenumerate(own.outputs):
             if place != NOTHING:
-                ctx.set(self._engine.access, {"bank": bank, "address": address})
+                ctx.set(engine.access, {"bank": bank, "address": address})
                 await ctx.tick()
-                flat[place] = ctx.get(self._engine.read)
+                flat[place] = ctx.get(engine.read)
         self._sums[self._place(tile)] = flat.reshape(_box(tile))
 
-    async def _put_back(self, ctx: Any, tile: Tile, own: Feed) -> None:
+    async def _put_back(self, ctx: Any, engine: Engine, tile: Tile, own: Feed) -> None:
         """Write sums that were taken out before."""
         flat = self._sums[self._place(tile)].reshape(-1)
         for (bank, address), place in np.ndenumerate(own.outputs):
             if place != NOTHING:
                 sum_ = {"bank": bank, "address": address, "sum": int(flat[place])}
-                ctx.set(self._engine.access, {"write": 1, **sum_})
+                ctx.set(engine.access, {"write": 1, **sum_})
                 await ctx.tick()
-        ctx.set(self._engine.access, {"write": 0})
+        ctx.set(engine.access, {"write": 0})
 
-    async def _requantise(self, ctx: Any, tile: Tile, own: Feed) -> None:
+    async def _requantise(self, ctx: Any, engine: Engine, tile: Tile, own: Feed) -> None:
         """Send a tile's sums through the requantiser, a block at a time; see them on the way."""
-        engine, size = self._engine, self._design.formats.O.block_size
+        size = self._design.formats.O.block_size
         where = {int(place): at for at, place in np.ndenumerate(own.outputs)}
         every = zip(*(own.ravel() for own in np.broadcast_arrays(*self._place(tile))), strict=True)
         blocks: dict[tuple[int, ...], list[tuple[int, int]]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -63,7 +64,6 @@ class Twin:
     ) -> None:
         self.arch = arch
         self.design = design_of(arch, formats, stages=stages, entries=entries)
-        self._engine = Engine(self.design)
         self._simulator: Simulator | None = None
         self._session: Session | None = None
 
@@ -85,7 +85,7 @@ class Twin:
         Raises MappingError for a mapping that is not legal, for tiles larger than the
         accumulators, and for innermost tiles of O that cut blocks.
         """
-        session = Session(self._engine, self.arch, layer, mapping, inputs, weights, top, stalls)
+        session = Session(self.design, self.arch, layer, mapping, inputs, weights, top, stalls)
         self._session = session
         if self._simulator is None:
             self._simulator = Simulator(self._engine)
@@ -96,6 +96,10 @@ class Twin:
         self._simulator.run()
         return LayerRun(tuple(session.runs), session.sums, session.quantized, session.overflow)
 
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(self.design)
+
     async def _bench(self, ctx: Any) -> None:
         assert self._session is not None
-        await self._session.run(ctx)
+        await self._session.run(ctx, self._engine)

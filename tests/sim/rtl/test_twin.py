@@ -76,7 +76,11 @@ def random_quantized(rng: random.Random, layer: bs.ConvLayer, fmt: Format, name:
     codes = seed.integers(0, 1 << fmt.exponent_bits, blocks)
     assert codes.size == block_count(shape, block)
     return Quantized(
-        fields, codes if fmt.exponent_bits else np.empty(0, np.int64), rng.randint(-9, 9), fmt, block
+        fields,
+        codes if fmt.exponent_bits else np.empty(0, np.int64),
+        rng.randint(-9, 9),
+        fmt,
+        block,
     )
 
 

@@ -1,4 +1,4 @@
-"""The Verilog: that it is written, the same each time, and does what Amaranth's simulator does.
+"""The Verilog: that it is written, and does what Amaranth's simulator does.
 
 The last needs Verilator on the path; it replays a layer's inputs and compares all outputs, cycle by
 cycle.
@@ -54,14 +54,13 @@ endmodule
 """
 
 
-def test_verilog_is_the_same_each_time_and_names_no_file() -> None:
+def test_verilog_names_no_file() -> None:
     arch = make_arch(rows=("C", 2), cols=("K", 1), fill="overlapped")
     design = design_of(arch, LayerFormats.uniform(BFP(6, 2, 2)))
     text = to_verilog(design, "my-array.1")
     assert "module array_my_array_1(" in text
     assert text.count("\nmodule") > 5
     assert ".py" not in text
-    assert to_verilog(design, "my-array.1") == text
 
 
 def record(seed: int) -> tuple[Engine, list[tuple[int, int]], list[tuple[bool, str, int]]]:
@@ -132,7 +131,14 @@ def test_verilated_array_does_the_same(seed: int, tmp_path: Path) -> None:
         ports=", ".join(slices(ports)),
     )
     (tmp_path / "bench.sv").write_text(bench)
-    build = ["verilator", "--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-Wno-fatal"]
+    build = [
+        "verilator",
+        "--binary",
+        "--timing",
+        "-CFLAGS",
+        "-std=c++20 -fcoroutines",
+        "-Wno-fatal",
+    ]
     for command in ([*build, "--top-module", "bench", "bench.sv", "array.v"], ["obj_dir/Vbench"]):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -114,7 +114,10 @@ class Design:
 
     @property
     def exact_terms(self) -> int:
-        """Products, of any operands, whose sum `sum_bits` hold for certain; 0 if not even one."""
+        """Products, of any operands, whose sum `sum_bits` hold for certain; 0 if not even one.
+
+        Where a layer's codes stay below the largest, they hold more.
+        """
         spare = self.sum_bits - 1 - (self.product_bits - 2 + self.reach)
         return 1 << spare if spare >= 0 else 0
 
@@ -142,11 +145,13 @@ class Design:
         """All of them."""
         return sum(self.beyond.values())
 
-    def unit(self, input_top: int, weight_top: int) -> int:
-        """The exponent of a sum's last bit: that of the smallest product there can be."""
+    def unit(self, tops: int, base: int) -> int:
+        """The exponent of a sum's last bit: that of the smallest product of all operands.
+
+        tops: E_top of I and W, added; base: the largest codes of each that mean anything, added
+        """
         i, w = self.formats.I, self.formats.W
-        places = i.mantissa_bits - 2 + w.mantissa_bits - 2
-        return input_top + weight_top - places - self.reach
+        return tops - (i.mantissa_bits - 2) - (w.mantissa_bits - 2) - base
 
 
 def design_of(

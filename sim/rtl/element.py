@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bfpsim.sim.rtl.design import Design
-from bfpsim.sim.rtl.signals import beat, operand, preload
+from bfpsim.sim.rtl.signals import base, beat, operand, preload
 
 
 class Multiplier(wiring.Component):
-    """The product of two operands, aligned to the smallest product there can be.
+    """The product of two operands, aligned to the smallest product of the layer.
 
     A mantissa wider than `mac_bits` is multiplied piece by piece, one pair of pieces a cycle. The
-    exponent adder needs no carry of signs: the distances of both codes from the lowest one add up
-    to the shift.
+    exponent adder takes both codes from the base; what is left is the shift to the left. Codes
+    beyond the base are of blocks of zeros, which may be shifted anywhere.
 
+    base: the largest code of I and that of W with any mantissa but 0, added; constant in a layer
     valid, first, last: of the product, as many cycles after its operands as there are stages
     """
 
@@ -27,6 +28,7 @@ class Multiplier(wiring.Component):
                 "i": In(operand(design.formats.I)),
                 "w": In(operand(design.formats.W)),
                 "beat": In(beat(design)),
+                "base": In(base(design)),
                 "product": Out(signed(design.product_bits + design.reach)),
                 "valid": Out(1),
                 "first": Out(1),
@@ -43,11 +45,10 @@ class Multiplier(wiring.Component):
             m.d.comb += product.eq(self.i.mantissa * self.w.mantissa)
         else:
             m.d.comb += product.eq(self._accumulated(m))
-        shift = sum(
-            (~given.code for given, fmt in ((self.i, design.formats.I), (self.w, design.formats.W))
-             if fmt.exponent_bits),
-            start=Const(0, 1),
-        )  # fmt: skip
+        shift: Value = self.base
+        for given, fmt in ((self.i, design.formats.I), (self.w, design.formats.W)):
+            if fmt.exponent_bits:
+                shift = (shift - given.code)[: len(self.base)]
         if design.stages > 0:
             product, shift, flags = (_registered(m, own) for own in (product, shift, flags))
         aligned: Value = product << shift
@@ -111,6 +112,7 @@ class OperandPE(wiring.Component):
                 "preload_out": Out(chain),
                 "beat": In(beat(design)),
                 "beat_out": Out(beat(design)),
+                "base": In(base(design)),
                 "operand": In(operand(stream)),
                 "operand_out": Out(operand(stream)),
                 "sum": In(signed(design.sum_bits)),
@@ -147,7 +149,12 @@ class OperandPE(wiring.Component):
             (multiplier.w, multiplier.i) if design.held == "W" else (multiplier.i, multiplier.w)
         )
         total = self.sum + multiplier.product
-        m.d.comb += [own.eq(used), other.eq(self.operand), multiplier.beat.eq(self.beat)]
+        m.d.comb += [
+            own.eq(used),
+            other.eq(self.operand),
+            multiplier.beat.eq(self.beat),
+            multiplier.base.eq(self.base),
+        ]
         m.d.sync += [
             self.beat_out.eq(self.beat),
             self.operand_out.eq(self.operand),
@@ -175,6 +182,7 @@ class SumPE(wiring.Component):
             {
                 "beat": In(beat(design)),
                 "beat_out": Out(beat(design)),
+                "base": In(base(design)),
                 "across": In(operand(design.across)),
                 "across_out": Out(operand(design.across)),
                 "down": In(operand(design.down)),
@@ -197,7 +205,8 @@ class SumPE(wiring.Component):
         )
         total = Mux(multiplier.first, 0, kept) + multiplier.product
         m.d.comb += [
-            across.eq(self.across), down.eq(self.down), multiplier.beat.eq(self.beat)
+            across.eq(self.across), down.eq(self.down), multiplier.beat.eq(self.beat),
+            multiplier.base.eq(self.base),
         ]  # fmt: skip
         m.d.sync += [
             self.beat_out.eq(self.beat),

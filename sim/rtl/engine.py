@@ -13,7 +13,7 @@ from bfpsim.sim.rtl.design import Design
 from bfpsim.sim.rtl.grid import Grid, ports
 from bfpsim.sim.rtl.requantiser import UNIT_BITS, Requantiser
 from bfpsim.sim.rtl.sequencer import TILE, WANTED, Sequencer
-from bfpsim.sim.rtl.signals import operand
+from bfpsim.sim.rtl.signals import base, operand
 
 
 class Engine(wiring.Component):
@@ -25,6 +25,7 @@ class Engine(wiring.Component):
         taken in the same cycle
     access, read: one sum, while the array rests; what is read comes a cycle later
     send, last: what is read goes to the requantiser, too; last: it ends a block
+    base: the largest code of I and that of W with any mantissa but 0, added
     unit, top: exponents of a sum's last bit and of the output's top
     result_valid, mantissa, code: results; as many cycles as the block has elements, after it is in
     overflow: since the last tile that did not resume, a sum did not fit
@@ -43,6 +44,7 @@ class Engine(wiring.Component):
             "read": Out(signed(design.sum_bits)),
             "send": In(1),
             "last": In(1),
+            "base": In(base(design)),
             "unit": In(signed(UNIT_BITS)),
             "top": In(signed(8)),
             "result_valid": Out(1),
@@ -71,6 +73,7 @@ class Engine(wiring.Component):
             self.busy.eq(sequencer.busy),
             self.stream.eq(sequencer.stream),
             grid.beat.eq(sequencer.beat),
+            grid.base.eq(self.base),
             accumulators.command.eq(sequencer.command),
             accumulators.sums.eq(grid.sums),
             accumulators.busy.eq(sequencer.busy),

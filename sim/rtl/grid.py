@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from bfpsim.quant.formats import Format
 from bfpsim.sim.rtl.design import Design
 from bfpsim.sim.rtl.element import OperandPE, SumPE
-from bfpsim.sim.rtl.signals import beat, operand, preload
+from bfpsim.sim.rtl.signals import base, beat, operand, preload
 
 
 class Skew(wiring.Component):
@@ -37,6 +37,7 @@ class Grid(wiring.Component):
     """A systolic array: operands go in at the left and at the top, sums come out at one side.
 
     beat: what the first PE does now; others do it as many cycles later as they are steps away
+    base: of exponents, constant in a layer
     kept: a row of what stays, and the number of the row where it is to stay
     across, down: what streams, a lane for each row or column
     sums: where they leave, the last PE's of each bank's lane; skewed
@@ -47,6 +48,7 @@ class Grid(wiring.Component):
         self._design = design
         members = {
             "beat": In(beat(design)),
+            "base": In(base(design)),
             "sums": Out(data.ArrayLayout(signed(design.sum_bits), design.banks)),
             "overflow": Out(1),
         }
@@ -68,6 +70,7 @@ class Grid(wiring.Component):
         }
         for (r, c), pe in pes.items():
             m.submodules[f"pe_{r}_{c}"] = pe
+            m.d.comb += pe.base.eq(self.base)
         m.d.comb += self.overflow.eq(Cat(*(pe.overflow for pe in pes.values())).any())
         if design.kept is None:
             self._keep_sums(m, pes)

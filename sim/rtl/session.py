@@ -15,7 +15,7 @@ from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, Mapping, MappingError
 from bfpsim.mapping.steps.array import Tile
 from bfpsim.mapping.steps.tiles import unrolled
-from bfpsim.quant.formats.blocks import activation_block
+from bfpsim.quant.formats.blocks import activation_block, spread
 from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.quantize import Quantized
 from bfpsim.sim.rtl.design import Design
@@ -62,7 +62,8 @@ class Session:
         self._design = design
         self._layer, self._top, self._stalls = layer, top, stalls
         self._inputs, self._weights = words(inputs), words(weights)
-        self._unit = self._design.unit(inputs.top, weights.top)
+        self._base = _last_code(inputs) + _last_code(weights)
+        self._unit = self._design.unit(inputs.top + weights.top, self._base)
         fmt = self._design.formats.O
         nest = check(stored(layer, arch), arch, mapping, self._design.formats).innermost
         ranges = unrolled(nest, len(nest.loops))
@@ -110,6 +111,7 @@ class Session:
 
         ctx: the simulator's
         """
+        ctx.set(engine.base, self._base)
         ctx.set(engine.unit, self._unit)
         ctx.set(engine.top, self._top)
         resident: tuple[Tile, Feed] | None = None
@@ -238,6 +240,14 @@ def _packed(vectors: Words | None, bits: int) -> list[list[int]]:
     shifts = np.array([bits * lane for lane in range(vectors.shape[-1])], object)
     packed: list[list[int]] = (vectors.astype(object) << shifts).sum(axis=-1).tolist()
     return packed
+
+
+def _last_code(q: Quantized) -> int:
+    """The largest code of a block with any mantissa but 0."""
+    if not q.fmt.exponent_bits:
+        return 0
+    codes = spread(q.codes, q.block, q.shape)
+    return int(np.where(q.fields != 0, codes, 0).max(initial=0))
 
 
 def _output(tile: Tile) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import signed, unsigned
+from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data
 
 from bfpsim.quant.formats import Format
@@ -44,6 +44,11 @@ def preload(fmt: Format, rows: int) -> data.StructLayout:
     hops: rows still to go
     """
     return data.StructLayout({"valid": 1, "hops": range(rows), "operand": operand(fmt)})
+
+
+def base(design: Design) -> Shape:
+    """The sum of the largest codes of I and W that mean anything."""
+    return Shape(max(1, design.reach.bit_length()))
 
 
 def command(design: Design) -> data.StructLayout:

@@ -231,7 +231,7 @@ def test_sums_that_do_not_fit_are_flagged(stationary: str) -> None:
     rows, cols = ("C", "K") if stationary == "weight" else ("Q", "K")
     layer = bs.ConvLayer("wide", K=2, C=8, P=1, Q=2)
     formats, flags = LayerFormats.uniform(BFP(7, 2, 2)), []
-    for bits in (30, 14):
+    for bits in (30, 10):
         arch = make_arch(
             rows=(rows, 2), cols=(cols, 2), stationary=stationary, fill="each_fold",
             accumulator_bits=bits,

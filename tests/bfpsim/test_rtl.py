@@ -43,12 +43,15 @@ def test_parts_as_table_and_data(capsys, tmp_path: Path) -> None:
     assert (code, written) == (0, ["cycles.csv", "parts.csv", "summary.json"])
 
 
-def test_verilog_is_the_same_each_time(capsys, tmp_path: Path, tiny: str) -> None:
+def test_verilog_is_the_same_each_time_and_names_no_file(capsys, tmp_path: Path, tiny: str) -> None:
     file = tmp_path / "array.v"
     code, text, _ = call(capsys, tiny, "--verilog", str(file))
     assert (code, text.splitlines()[-1]) == (0, f"wrote {file}")
     design = design_of(load_arch(tiny), layer_formats("bfp8"))
-    assert file.read_text() == to_verilog(design, "small-array")
+    verilog = file.read_text()
+    assert "\nmodule array_small_array(" in verilog
+    assert ".py" not in verilog
+    assert verilog == to_verilog(design, "small-array")
 
 
 def test_trials_agree_or_the_exit_code_says_so(capsys, tiny: str, monkeypatch) -> None:

@@ -1,6 +1,6 @@
-"""The Verilog: that it is written, and does what Amaranth's simulator does.
+"""The Verilog does what Amaranth's simulator does.
 
-The last needs Verilator on the path; it replays a layer's inputs and compares all outputs, cycle by
+That needs Verilator on the path; it replays a layer's inputs and compares all outputs, cycle by
 cycle.
 """
 
@@ -17,13 +17,11 @@ from amaranth.hdl import Value
 from amaranth.lib.wiring import In
 from amaranth.sim import Simulator
 
-from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.sim.functional import output_top
-from bfpsim.sim.rtl.design import design_of
 from bfpsim.sim.rtl.engine import Engine
 from bfpsim.sim.rtl.session import Session
 from bfpsim.sim.rtl.verilog import to_verilog
-from tests.generate import make_arch, random_layer, random_mapping
+from tests.generate import random_layer, random_mapping
 from tests.sim.rtl.test_twin import MOST_CYCLES, random_quantized, random_twin
 
 BENCH = """
@@ -52,15 +50,6 @@ module bench;
   end
 endmodule
 """
-
-
-def test_verilog_names_no_file() -> None:
-    arch = make_arch(rows=("C", 2), cols=("K", 1), fill="overlapped")
-    design = design_of(arch, LayerFormats.uniform(BFP(6, 2, 2)))
-    text = to_verilog(design, "my-array.1")
-    assert "module array_my_array_1(" in text
-    assert text.count("\nmodule") > 5
-    assert ".py" not in text
 
 
 def record(seed: int) -> tuple[Engine, list[tuple[int, int]], list[tuple[bool, str, int]]]:

@@ -15,6 +15,7 @@ from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import EVERY_DIM, REDUCTION, Mapping, MappingError
 from bfpsim.mapping.steps.array import Tile
 from bfpsim.mapping.steps.tiles import unrolled
+from bfpsim.quant.formats import FormatError
 from bfpsim.quant.formats.blocks import activation_block, spread
 from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.quantize import Quantized
@@ -45,7 +46,7 @@ class Session:
     stalls: whether memory has nothing to give, cycle by cycle
 
     Raises MappingError for a mapping that is not legal, for tiles larger than the accumulators, and
-    for innermost tiles of O that cut blocks.
+    for innermost tiles of O that cut blocks; FormatError for other operands.
     """
 
     def __init__(
@@ -59,6 +60,15 @@ class Session:
         top: int,
         stalls: Iterator[bool],
     ) -> None:
+        for name, given, shape, fmt in (
+            ("input", inputs, layer.input_shape, design.formats.I),
+            ("weight", weights, layer.weight_shape, design.formats.W),
+        ):
+            if (given.fmt, given.shape) != (fmt, shape):
+                raise FormatError(
+                    f"{layer.name} {name} is {given.fmt} of shape {given.shape}; allowed: {fmt} of "
+                    f"shape {shape}"
+                )
         self._design = design
         self._layer, self._top, self._stalls = layer, top, stalls
         self._inputs, self._weights = words(inputs), words(weights)

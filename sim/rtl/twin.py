@@ -83,7 +83,7 @@ class Twin:
         stalls: whether memory has nothing to give, cycle by cycle; the machine waits then
 
         Raises MappingError for a mapping that is not legal, for tiles larger than the
-        accumulators, and for innermost tiles of O that cut blocks.
+        accumulators, and for innermost tiles of O that cut blocks; FormatError for other operands.
         """
         session = Session(self.design, self.arch, layer, mapping, inputs, weights, top, stalls)
         self._session = session

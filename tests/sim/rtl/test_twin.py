@@ -11,7 +11,7 @@ import bfpsim as bs
 from bfpsim.arch import Arch, replace
 from bfpsim.mapping.nest import MappingError
 from bfpsim.mapping.steps.array import tile_cycles
-from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain, Rounding
+from bfpsim.quant.formats import BFP, Format, FormatError, LayerFormats, Plain, Rounding
 from bfpsim.quant.formats.blocks import activation_block, block_count, weight_block
 from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.quantize import Quantized, quantize_activation, quantize_weight
@@ -261,3 +261,49 @@ def test_levels_inside_sram() -> None:
     run = twin.run(layer, mapping, inputs, weights, simulated.quantized.top)
     assert len(run.tiles) > 20
     compare(twin.design, arch, layer, run, simulated, exact_output(layer, inputs, weights))
+
+
+@pytest.fixture(scope="module")
+def small() -> Twin:
+    arch = make_arch(rows=("C", 2), cols=("K", 2), fill="overlapped")
+    return Twin(arch, LayerFormats.uniform(BFP(6, 2, 2)), entries=8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inner", "message"),
+    [
+        ({"K": 4, "Q": 5}, {}, "a tile has 10 sums per bank of accumulators; allowed in RTL: 8"),
+        ({"K": 4, "Q": 2}, {"K": 3}, "cuts a block of 2"),
+    ],
+)
+def test_tiles_that_it_cannot_take(small: Twin, layer, inner, message: str) -> None:
+    own = bs.ConvLayer("own", **{"C": 2, "P": 1} | layer)
+    fmt = small.design.formats.I
+    inputs = quantize_activation(np.ones(own.input_shape), fmt)
+    weights = quantize_weight(np.ones(own.weight_shape), fmt)
+    with pytest.raises(MappingError, match=message):
+        small.run(own, bs.Mapping("K", inner), inputs, weights, 0)
+
+
+def test_innermost_tiles_end_on_blocks() -> None:
+    base = make_arch(rows=("C", 2), cols=("K", 2), fill="overlapped")
+    levels = [
+        {"name": name, "tensors": [tensor], "capacity": "1 KiB"}
+        for name, tensor in (("acc", "O"), ("near", "I"))
+    ]
+    arch = Arch.model_validate(base.model_dump() | {"levels": levels})
+    fmt = BFP(6, 2, 2)
+    layer = bs.ConvLayer("own", K=4, C=2, P=1, Q=1)
+    inputs = quantize_activation(np.ones(layer.input_shape), fmt)
+    weights = quantize_weight(np.ones(layer.weight_shape), fmt)
+    mapping = bs.Mapping(inner={"near": bs.Mapping("K", {"K": 1})})
+    with pytest.raises(MappingError, match="innermost tiles of O cut blocks of bfp6e2b2"):
+        Twin(arch, LayerFormats.uniform(fmt)).run(layer, mapping, inputs, weights, 0)
+
+
+def test_operands_in_other_formats(small: Twin) -> None:
+    layer = bs.ConvLayer("own", K=2, C=2, P=1, Q=1)
+    inputs = quantize_activation(np.ones(layer.input_shape), BFP(8, 3, 2))
+    weights = quantize_weight(np.ones(layer.weight_shape), BFP(6, 2, 2))
+    with pytest.raises(FormatError, match=r"own input is bfp8e3b2 of shape .*; allowed: bfp6e2b2"):
+        small.run(layer, bs.Mapping(), inputs, weights, 0)

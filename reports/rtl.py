@@ -66,6 +66,8 @@ def _parts(design: Design) -> list[tuple[str, str]]:
                        f"{min(design.formats.W.mantissa_bits, design.mac_bits)} bit{cut}"),
         ("alignment", f"up to {design.reach} bit to the left"),
         ("sums", f"{design.sum_bits} bit, exact for certain up to {sure}; they leave {way}"),
+        ("registers in PEs", f"{design.register_bits:,} bit, "
+                             f"{design.register_bits / (design.rows * design.cols):.0f} in each"),
         ("accumulators", f"{design.banks} banks of {design.entries} sums"),
         ("requantiser", f"blocks of up to {design.formats.O.block_size}, a sum or result a cycle"),
     ]  # fmt: skip

@@ -122,6 +122,27 @@ class Design:
         return 1 << spare if spare >= 0 else 0
 
     @property
+    def register_bits(self) -> int:
+        """Registers of all PEs [bit]."""
+        i, w = (f.mantissa_bits + f.exponent_bits for f in (self.formats.I, self.formats.W))
+        beat = 4 + (self.passes - 1).bit_length()
+        product, shift = self.product_bits, max(1, self.reach.bit_length())
+        multiplier = product if self.passes > 1 else 0
+        if self.stages > 0:
+            multiplier += product + shift + 3
+        if self.stages > 1:
+            multiplier += product + self.reach + 3
+        own = beat + multiplier + self.sum_bits + 1
+        pes = self.rows * self.cols
+        if self.held == "O":
+            waiting = pes - self.cols if self.fill == "overlapped" else 0
+            return pes * (own + i + w + self.sum_bits + 1) + waiting * self.sum_bits
+        kept, stream = (w, i) if self.held == "W" else (i, w)
+        copies = 2 if self.fill == "overlapped" else 1
+        hops = (self.rows - 1).bit_length() + 1
+        return pes * (own + stream + copies * kept + hops)
+
+    @property
     def skew(self) -> int:
         """Cycles from the first PE's first operand to the last PE's."""
         return self.rows + self.cols - 2

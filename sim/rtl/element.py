@@ -51,7 +51,7 @@ class Multiplier(wiring.Component):
                 shift = (shift - given.code)[: len(self.base)]
         if design.stages > 0:
             product, shift, flags = (_registered(m, own) for own in (product, shift, flags))
-        aligned: Value = product << shift
+        aligned = (product << shift)[: design.product_bits + design.reach].as_signed()
         if design.stages > 1:
             aligned, flags = _registered(m, aligned), _registered(m, flags)
         m.d.comb += [self.product.eq(aligned), Cat(self.valid, self.first, self.last).eq(flags)]

@@ -1,12 +1,15 @@
 """What can be built as RTL, and how wide it is."""
 
+import re
 from itertools import product
 
 import pytest
+from amaranth.back import rtlil
 
 from bfpsim.arch import Arch, ArchError, load_arch, replace
 from bfpsim.quant.formats import BFP, Format, FormatError, LayerFormats, Plain, Rounding
 from bfpsim.sim.rtl.design import design_of
+from bfpsim.sim.rtl.grid import Grid
 from tests.generate import make_arch
 
 FORMATS = LayerFormats.uniform(BFP(8, 3, 4))
@@ -69,3 +72,30 @@ def test_terms_that_always_fit_do_and_no_more_than_four_times_as_many() -> None:
         limit = (1 << (bits - 1)) - 1
         assert design.exact_terms * largest <= limit
         assert (4 * design.exact_terms + 4) * largest > limit
+
+
+@pytest.mark.parametrize(
+    ("stages", "fill"), [(0, "each_fold"), (1, "overlapped"), (2, "each_fold")]
+)
+@pytest.mark.parametrize(
+    ("stationary", "rows", "formats"),
+    [
+        ("weight", "C", LayerFormats(BFP(11, 3, 4), BFP(7, 2, 4), BFP(8, 3, 4))),
+        ("input", "PQ", LayerFormats(BFP(6, 2, 4), Plain(5), BFP(8, 3, 4))),
+        ("output", "Q", LayerFormats(BFP(8, 3, 4), BFP(14, 3, 4), Plain(4))),
+        ("output", "P", LayerFormats(Plain(3), Plain(3), Plain(4))),
+    ],
+)
+def test_registers_are_those_of_the_circuit(stationary, rows, formats, stages, fill) -> None:
+    """Counted in the netlist that Amaranth makes."""
+    cols = "C" if stationary == "input" else "K"
+    arch = make_arch(rows=(rows, 3), cols=(cols, 2), stationary=stationary, fill=fill, mac_bits=8)
+    design = design_of(arch, formats, stages=stages)
+    modules = rtlil.convert(Grid(design), name="top", emit_src=False).split("\nmodule ")
+    widths = [
+        int(width)
+        for module in modules
+        if ".pe_" in module.partition("\n")[0]
+        for width in re.findall(r"cell \$\w*dff\w* .*\n(?:.*parameter.*\n)*?.*WIDTH (\d+)", module)
+    ]
+    assert sum(widths) == design.register_bits

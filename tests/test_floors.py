@@ -26,6 +26,7 @@ def test_the_floors_hold() -> None:
             ("torch", "matplotlib"),
         ),
         ("import bfpsim.arch", ("pint", "ruamel")),
+        ("import bfpsim.commands.rtl, bfpsim.reports.rtl", ("amaranth",)),
         ("import bfpsim.workloads", ("onnx", "torch", "safetensors.torch")),
         ("import bfpsim.quant.formats.ties", ("numba", "llvmlite", "torch")),
         ("import bfpsim.quant.torch.fake_quantize", ("numba", "llvmlite")),

@@ -186,6 +186,7 @@ COMMANDS = (
     "workload list",
     "workload show tiny.csv",
     "arch list",
+    "rtl edge-64k",
 )
 # These load matplotlib, pyomo and torch, and compile kernels.
 LONG_COMMANDS = (

@@ -20,6 +20,7 @@ from bfpsim.commands.map import map_layers
 from bfpsim.commands.quantize import quantize
 from bfpsim.commands.report import report
 from bfpsim.commands.reproduce import reproduce_app
+from bfpsim.commands.rtl import rtl
 from bfpsim.commands.search import search
 from bfpsim.commands.simulate import simulate
 from bfpsim.commands.sweep import sweep
@@ -44,6 +45,7 @@ app.command()(sweep)
 app.command()(report)
 app.command()(simulate)
 app.command()(validate)
+app.command()(rtl)
 app.command("map")(map_layers)
 
 

@@ -1,4 +1,4 @@
-"""Without torch: what needs it says how to get it in one line, all else works."""
+"""Without torch and amaranth: what needs them says so in one line, all else works."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ import json, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "numba", "PIL"):
+        if name.partition(".")[0] in ("torch", "numba", "PIL", "amaranth"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
@@ -36,7 +36,7 @@ print(json.dumps(results))
 
 
 def blocked(code: str, *arguments: str) -> str:
-    """What a program prints that cannot import torch."""
+    """What a program prints that can import neither torch nor amaranth."""
     run = subprocess.run(
         [sys.executable, "-c", BLOCKED + code, *arguments],
         capture_output=True, text=True, check=False, timeout=100,
@@ -61,6 +61,8 @@ def test_commands(tmp_path) -> None:
         ["simulate", f"{tmp_path / 'net.py'}:make"],
         ["workload", "import", f"{tmp_path / 'net.py'}:make", "--out", str(tmp_path / "x.yaml")],
     ]
+    hardware = [["rtl", "edge-64k", "--verilog", str(tmp_path / "x.v")]]
+    hardware += [["rtl", "edge-64k", "--trials", "1"]]
     work = [
         ["search", str(network), "--workers", "1"],
         ["simulate", str(network)],
@@ -68,12 +70,16 @@ def test_commands(tmp_path) -> None:
         ["map", str(network)],
         ["workload", "show", str(network)],
         ["arch", "list"],
+        ["rtl", "edge-64k"],
     ]
-    results = json.loads(blocked(COMMANDS, json.dumps(need + work)))
+    results = json.loads(blocked(COMMANDS, json.dumps(need + hardware + work)))
     for arguments, (code, _, error) in zip(need, results, strict=False):
         assert (code, error.count("\n")) == (2, 1), (arguments, error)
         assert "needs torch, which is not installed: pip install bfpsim[torch]\n" in error
-    for arguments, (code, out, error) in zip(work, results[len(need) :], strict=True):
+    for arguments, (code, _, error) in zip(hardware, results[len(need) :], strict=False):
+        assert (code, error.count("\n")) == (2, 1), (arguments, error)
+        assert "needs amaranth, which is not installed: pip install bfpsim[rtl]\n" in error
+    for arguments, (code, out, error) in zip(work, results[-len(work) :], strict=True):
         assert (code, bool(out)) == (0, True), (arguments, error)
 
 
@@ -103,6 +109,7 @@ def test_names_of_the_public_api() -> None:
     [
         ("numba.core", "x needs numba, which is not installed: pip install bfpsim[torch]"),
         ("PIL", "x needs PIL, which is not installed: pip install bfpsim[torch]"),
+        ("amaranth.hdl", "x needs amaranth, which is not installed: pip install bfpsim[rtl]"),
         ("torchvision", None),
         (None, None),
     ],

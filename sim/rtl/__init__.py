@@ -1,0 +1,1 @@
+"""An RTL twin of the PE array: generated from an architecture, simulated, written as Verilog."""

@@ -147,6 +147,20 @@ class _Near(NamedTuple):
     spills: NDArray[np.int32]
 
 
+def staircase(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, residence: Residence | None = None
+) -> Stairs:
+    """The least payload off chip of a product over room, of every size and order [bit].
+
+    Room is that of the shared buffer, twice what tiles take if it is double-buffered; or that of
+    I's, the other two being what they are. Levels inside SRAM are taken as they are.
+
+    residence: what is on chip already, or stays; without it nothing
+    """
+    cuts = ProductCuts(Product(layer, formats), arch, None)
+    return cuts.stairs(residence or Residence((False,), (), False))
+
+
 class ProductCuts:
     """All mappings of a product, by every order and tile size that can be part of a best one.
 
@@ -175,13 +189,13 @@ class ProductCuts:
             room, bits = (np.concatenate(own) for own in points)
             fits = room < _NEVER if self._limit is None else room <= self._limit
             self._stairs[residence] = Stairs.of(room[fits], bits[fits])
-            self._near[residence] = self._nearest(residence, self._slacks[0])
         return self._stairs[residence]
 
     def prepare(self, residences: Sequence[Residence]) -> None:
-        """Work out the stairs of some residences, and forget what only they need."""
+        """Work out some residences while all tilings are at hand, and let go of these."""
         for residence in residences:
             self.stairs(residence)
+            self._near[residence] = self._nearest(residence, self._slacks[0])
         self._open = None
 
     def cost(self, residence: Residence, room: int) -> float:
@@ -292,7 +306,7 @@ class ProductCuts:
             self._tied[key] = math.inf, []
             least = self.stairs(residence).at(room)
             for slack in self._slacks if math.isfinite(least) else ():
-                if self._near[residence].slack < slack:
+                if residence not in self._near or self._near[residence].slack < slack:
                     self._near[residence] = self._nearest(residence, slack)
                     self._ranked.pop(residence, None)
                     self._open = None
@@ -514,7 +528,7 @@ def held_by(nest: Nest, arch: Arch, product: Product) -> _Held:
 def named(slots: Sequence[tuple[Tensor, int, Any]]) -> tuple[Slot, ...]:
     """Slots as the machine knows them, without those that take nothing."""
     return tuple(
-        Slot(tensor if operand < 0 else "V", max(operand, 0), int(bits))
+        Slot(tensor if operand < 0 else "V", max(operand, 0), int(bits), tensor)
         for tensor, operand, bits in slots
         if bits
     )

@@ -285,6 +285,10 @@ class ProductCuts:
         sizes = self._sizes(tilings.places[at])
         large = [-sizes[dim] for dim in "NGPQKC"]
         first = np.lexsort((*large, ranks, tilings.steps[at], payload))
+        if self._inner is None:  # there are as many as the mapper looks at, each once
+            alike = tilings.places[at].astype(np.int64) * len(self._orders)
+            alike += self._same_orders[ranks, _cuts(sizes, self._layer.dims)]
+            first = first[np.sort(np.unique(alike[first], return_index=True)[1])]
         ranks, at = ranks[first], at[first]
         fetches, spills = np.zeros(len(at), np.int32), np.zeros(len(at), np.int32)
         for rank, order in enumerate(self._orders):
@@ -292,6 +296,17 @@ class ProductCuts:
             fetches[own], spills[own] = tilings.sweeps(order, at[own])
         places = tilings.places[at]
         return _Near(slack, payload[first], room[first], ranks, places, fetches, spills)
+
+    @cached_property
+    def _same_orders(self) -> NDArray[np.int64]:
+        """The first order that is the same among what is cut, by order and the dimensions cut."""
+        table = np.zeros((len(self._orders), 1 << len(DIMS)), np.int64)
+        for cuts in range(1 << len(DIMS)):
+            known: dict[str, int] = {}
+            for rank, order in enumerate(self._orders):
+                own = "".join(dim for dim in order if cuts >> DIMS.index(dim) & 1)
+                table[rank, cuts] = known.setdefault(own, rank)
+        return table
 
     def _sizes(self, places: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:
         """Tile sizes at places of the grid, by dimension."""
@@ -531,6 +546,13 @@ def named(slots: Sequence[tuple[Tensor, int, Any]]) -> tuple[Slot, ...]:
         Slot(tensor if operand < 0 else "V", max(operand, 0), int(bits), tensor)
         for tensor, operand, bits in slots
         if bits
+    )
+
+
+def _cuts(sizes: ByName[str, Vector], extents: ByName[str, int]) -> Vector:
+    """Which dimensions are cut, as bits of a number in the order of `DIMS`."""
+    return np.asarray(
+        sum((sizes[dim] < extents[dim]).astype(np.int64) << at for at, dim in enumerate(DIMS))
     )
 
 

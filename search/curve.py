@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bfpsim.arch import ArchError, ArchSource, load_arch
-from bfpsim.mapping.candidates import grid_of
-from bfpsim.mapping.mapper import orders
-from bfpsim.mapping.models import compulsory_counts, stored
+from bfpsim.mapping.models import compulsory_counts
+from bfpsim.mapping.residency.products import staircase
 from bfpsim.quant.formats import FormatSource, layer_formats
 from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
     from bfpsim.arch import Arch
     from bfpsim.quant.formats import LayerFormats
@@ -47,29 +45,7 @@ def layer_curve(layer: ConvLayer, arch: Arch, formats: LayerFormats) -> list[Sta
             f"{arch.name}: sram: has a buffer per tensor, so no one capacity to draw; "
             "allowed: an architecture with one shared buffer"
         )
-    kept = stored(layer, arch)
-    grid = grid_of(kept, arch, formats)
-    shape = np.broadcast_shapes(grid.steps.shape, sum(grid.room.values()).shape)
-    legal = np.broadcast_to(grid.whole_blocks, shape)
-    least: dict[bool, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-    for order in orders(kept):
-        room = grid.room_under(order)
-        need = np.broadcast_to(sum(room.values()), shape)[legal]
-        traffic = np.broadcast_to(sum(grid.outer_bits(order).values()), shape)[legal]
-        keeps = room is not grid.room  # accumulators may keep the sums: less need, so apart
-        _, before = least.get(keeps, (need, traffic))
-        least[keeps] = need, np.minimum(before, traffic)
-    needs, bits = (np.concatenate(own) for own in zip(*least.values(), strict=True))
-    return _staircase(needs * (2 if arch.buffer("I").double_buffered else 1), bits)
-
-
-def _staircase(need: NDArray[np.int64], traffic: NDArray[np.int64]) -> list[Stair]:
-    """Points that no cheaper or equal point of less or equal need precedes."""
-    by_need = np.lexsort((traffic, need))
-    need, traffic = need[by_need], traffic[by_need]
-    best = np.minimum.accumulate(traffic)
-    falls = np.r_[True, best[1:] < best[:-1]]
-    return [Stair(int(n), int(t)) for n, t in zip(need[falls], best[falls], strict=True)]
+    return [Stair(*own) for own in staircase(layer, arch, formats)]
 
 
 def network_curve(curves: Sequence[Sequence[Stair]]) -> list[Stair]:

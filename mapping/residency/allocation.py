@@ -88,11 +88,11 @@ def allocate(
     breaks ties, in all the room that is left.
     Raises MappingError if an operation fits in no case.
     """
-    return _Allocating(program, arch, formats, mappings or {}, keep).allocation()
+    return Allocating(program, arch, formats, mappings or {}, keep).allocation({})
 
 
-class _Allocating:
-    """An allocation being worked out."""
+class Allocating:
+    """An allocation being worked out; raises MappingError as `allocate`."""
 
     def __init__(
         self,
@@ -115,25 +115,34 @@ class _Allocating:
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self._cuts = self._find_cuts()
         self._bounds: dict[tuple[int, Residence], Stairs] = {}
-        self._stages = [self._stage(place) for place in range(len(program.operations))]
-
-    def allocation(self) -> Allocation:
-        problem = Problem(self._stages, [self._size(own) for own in self._names], self._capacity)
-        while True:
+        stages = [self._stage(place) for place in range(len(program.operations))]
+        sizes = [self._size(name) for name in self._names]
+        self._problem = problem = Problem(stages, sizes, self._capacity)
+        solution = self._solve(problem)
+        while self._raise_bounds(problem, solution):
             solution = self._solve(problem)
-            if not self._raise_bounds(problem, solution):
-                break
-        names = [name for name in self._names if solution.residents >> self._numbers[name] & 1]
+        self._residents, self._bound = solution.residents, solution.bound
+
+    def allocation(self, most: ByName[str, int]) -> Allocation:
+        """The allocation.
+
+        most: room that the tiles of an operation are to take at most, where those cost no more
+        """
+        names = [name for name in self._names if self._residents >> self._numbers[name] & 1]
         chosen = set(names)
         overwrites, mappings, tilings, slots, bits = {}, {}, {}, {}, {}
-        for place, room in enumerate(frontier.rooms(problem, solution.residents)):
+        for place, room in enumerate(frontier.rooms(self._problem, self._residents)):
             operation, cuts = self._program.operations[place], self._cuts[place]
             replaced = replaces(self._program, place, self._stored)
             if replaced in chosen and operation.writes.activation in chosen:
                 overwrites[operation.name] = replaced
             if cuts is None:
                 continue
-            cut = cuts.best(self._residence(operation, solution.residents), room)
+            residence = self._residence(operation, self._residents)
+            less = min(room, most.get(operation.name, room))
+            if cuts.cost(residence, less) == cuts.cost(residence, room):
+                room = less
+            cut = cuts.best(residence, room)
             assert cut is not None  # its bound is finite and has been reached
             slots[operation.name], bits[operation.name] = cut.slots, cut.dram_bits
             if isinstance(cut.tiles, Mapping):
@@ -141,7 +150,7 @@ class _Allocating:
             else:
                 tilings[operation.name] = cut.tiles
         sizes = {name: self._size(name) for name in names}
-        bound = min(math.ceil(solution.bound), sum(bits.values()))
+        bound = min(math.ceil(self._bound), sum(bits.values()))
         return Allocation(sizes, overwrites, mappings, tilings, slots, bits, bound)
 
     # --- the problem -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from bfpsim.mapping.nest import Mapping
+from bfpsim.mapping.nest import Mapping, Tensor
 from bfpsim.mapping.residency.stairs import Stairs
 from bfpsim.mapping.vector import VectorTiling
 from bfpsim.objects import immutable
@@ -35,11 +35,13 @@ class Slot(NamedTuple):
     operand: which of these: the place of a product's addend, or of a vector operation's distinct
         reads and addends
     bits: of the largest tile, twice if the tensor's buffer is double-buffered
+    buffer: the tensor whose buffer it is in
     """
 
     tensor: Literal["I", "W", "O", "V"]
     operand: int
     bits: int
+    buffer: Tensor
 
 
 @immutable

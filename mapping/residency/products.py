@@ -147,6 +147,20 @@ class _Near(NamedTuple):
     spills: NDArray[np.int32]
 
 
+def staircase(
+    layer: ConvLayer, arch: Arch, formats: LayerFormats, residence: Residence | None = None
+) -> Stairs:
+    """The least payload off chip of a product over room, of every size and order [bit].
+
+    Room is that of the shared buffer, twice what tiles take if it is double-buffered; or that of
+    I's, the other two being what they are. Levels inside SRAM are taken as they are.
+
+    residence: what is on chip already, or stays; without it nothing
+    """
+    cuts = ProductCuts(Product(layer, formats), arch, None)
+    return cuts.stairs(residence or Residence((False,), (), False))
+
+
 class ProductCuts:
     """All mappings of a product, by every order and tile size that can be part of a best one.
 
@@ -180,13 +194,13 @@ class ProductCuts:
             room, bits = (np.concatenate(own) for own in points)
             fits = room < _NEVER if self._limit is None else room <= self._limit
             self._stairs[residence] = Stairs.of(room[fits], bits[fits])
-            self._near[residence] = self._nearest(residence, self._slacks[0])
         return self._stairs[residence]
 
     def prepare(self, residences: Sequence[Residence]) -> None:
-        """Work out the stairs of some residences, and forget what only they need."""
+        """Work out some residences while all tilings are at hand, and let go of these."""
         for residence in residences:
             self.stairs(residence)
+            self._near[residence] = self._nearest(residence, self._slacks[0])
         self._open = None
 
     def cost(self, residence: Residence, room: int) -> float:
@@ -276,6 +290,10 @@ class ProductCuts:
         sizes = self._sizes(tilings.places[at])
         large = [-sizes[dim] for dim in "NGPQKC"]
         first = np.lexsort((*large, ranks, tilings.steps[at], payload))
+        if self._inner is None:  # there are as many as the mapper looks at, each once
+            alike = tilings.places[at].astype(np.int64) * len(self._orders)
+            alike += self._same_orders[ranks, _cuts(sizes, self._layer.dims)]
+            first = first[np.sort(np.unique(alike[first], return_index=True)[1])]
         ranks, at = ranks[first], at[first]
         fetches, spills = np.zeros(len(at), np.int32), np.zeros(len(at), np.int32)
         for rank, order in enumerate(self._orders):
@@ -283,6 +301,17 @@ class ProductCuts:
             fetches[own], spills[own] = tilings.sweeps(order, at[own])
         places = tilings.places[at]
         return _Near(slack, payload[first], room[first], ranks, places, fetches, spills)
+
+    @cached_property
+    def _same_orders(self) -> NDArray[np.int64]:
+        """The first order that is the same among what is cut, by order and the dimensions cut."""
+        table = np.zeros((len(self._orders), 1 << len(DIMS)), np.int64)
+        for cuts in range(1 << len(DIMS)):
+            known: dict[str, int] = {}
+            for rank, order in enumerate(self._orders):
+                own = "".join(dim for dim in order if cuts >> DIMS.index(dim) & 1)
+                table[rank, cuts] = known.setdefault(own, rank)
+        return table
 
     def _sizes(self, places: NDArray[np.int32]) -> dict[str, NDArray[np.int64]]:
         """Tile sizes at places of the grid, by dimension."""
@@ -297,7 +326,7 @@ class ProductCuts:
             self._tied[key] = math.inf, []
             least = self.stairs(residence).at(room)
             for slack in self._slacks if math.isfinite(least) else ():
-                if self._near[residence].slack < slack:
+                if residence not in self._near or self._near[residence].slack < slack:
                     self._near[residence] = self._nearest(residence, slack)
                     self._ranked.pop(residence, None)
                     self._open = None
@@ -524,9 +553,16 @@ def held_by(nest: Nest, arch: Arch, product: Product) -> _Held:
 def named(slots: Sequence[tuple[Tensor, int, Any]]) -> tuple[Slot, ...]:
     """Slots as the machine knows them, without those that take nothing."""
     return tuple(
-        Slot(tensor if operand < 0 else "V", max(operand, 0), int(bits))
+        Slot(tensor if operand < 0 else "V", max(operand, 0), int(bits), tensor)
         for tensor, operand, bits in slots
         if bits
+    )
+
+
+def _cuts(sizes: ByName[str, Vector], extents: ByName[str, int]) -> Vector:
+    """Which dimensions are cut, as bits of a number in the order of `DIMS`."""
+    return np.asarray(
+        sum((sizes[dim] < extents[dim]).astype(np.int64) << at for at, dim in enumerate(DIMS))
     )
 
 

@@ -54,12 +54,12 @@ class Ranking:
             if least >= IMPOSSIBLE:
                 break
             tied = fitting[costs == least]
-            unknown = np.zeros(len(tied), bool)
+            first = tied[:count]
+            unknown = np.zeros(len(first), bool)
             for part in self._parts:
-                unknown |= part.unknown[tied]
-            priced = tied[~unknown]
-            if len(priced) >= count or not unknown.any():
-                return int(least), priced[:count]
-            choice = int(tied[unknown.argmax()])
+                unknown |= part.unknown[first]
+            if not unknown.any():
+                return int(least), first
+            choice = int(first[unknown.argmax()])
             next(part for part in self._parts if part.unknown[choice]).add(choice, self._costs)
         return math.inf, fitting[:0]

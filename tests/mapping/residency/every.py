@@ -326,6 +326,20 @@ class Every:
             self._known[key] = room, bits
         return self._known[key]
 
+    def moves(self, place: int, mapping: Mapping, on_chip: frozenset[str]) -> int:
+        """What a product moves off chip under a mapping."""
+        operation = self.program.operations[place]
+        assert operation.layer is not None
+        addends = tuple(self.stored[view.activation] for view in operation.addends)
+        nest = make_nest(stored(operation.layer, self.arch), mapping)
+        row = _priced(nest, self.arch, self.formats, addends, operation.mean)
+        (names, _), whole = self._tables[place], self._tables[place]  # type: ignore[misc]
+        self._tables[place] = names, _table([row])
+        self._known = {}
+        _, bits = self.points(place, on_chip)
+        self._tables[place], self._known = whole, {}
+        return int(bits[0])
+
     def cost(self, capacity: int, on_chip: frozenset[str]) -> float:
         """The least traffic of all operations, residents given."""
         total = 0.0

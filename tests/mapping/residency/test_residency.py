@@ -5,12 +5,14 @@ import random
 
 import pytest
 
+from bfpsim.mapping.mapper import find_mapping
 from bfpsim.mapping.nest import MappingError
 from bfpsim.mapping.residency import allocate, frontier, integer
 from bfpsim.mapping.residency.frontier import InfeasibleError, Problem, Stage, cost_of, subsets
 from bfpsim.mapping.residency.stairs import Stairs
 from bfpsim.mapping.stored import activation_formats
 from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.workloads import NetworkBuilder
 from bfpsim.workloads.program import program_of
 from tests.long import often
 from tests.mapping.residency.every import Every, small_machine, small_network, with_capacity
@@ -93,3 +95,47 @@ def made_stairs(rng: random.Random) -> Stairs:
     rooms = sorted(rng.sample(range(70), rng.randint(1, 5)))
     costs = sorted(rng.sample(range(1, 1000), len(rooms)), reverse=True)
     return Stairs(tuple(rooms), tuple(costs))
+
+
+@pytest.mark.parametrize("seed", often(6, range(80)))
+def test_with_bursts_what_is_promised_is_what_steps_move(seed: int) -> None:
+    rng = random.Random(seed)
+    network, arch = small_network(rng), small_machine(rng, burst="3 B")
+    program = program_of(network, vector=arch.vector is not None, block=2)
+    every = Every(program, arch, FORMATS, activation_formats(program, FORMATS))
+    before = math.inf
+    for capacity in every.capacities(rng, 3):
+        machine = with_capacity(arch, capacity)
+        try:
+            found = allocate(program, machine, FORMATS)
+        except MappingError:
+            assert math.isinf(every.best(capacity))
+            continue
+        on_chip = frozenset(found.residents)
+        for place, operation in enumerate(program.operations):
+            if operation.layer is not None:
+                mapping = found.mappings[operation.name]
+                assert found.dram_bits[operation.name] == every.moves(place, mapping, on_chip)
+        # a size left out for equal payload may pad less, so all mappings may do better
+        assert every.best(capacity) <= found.total_bits <= before
+        before = found.total_bits
+        given = allocate(program, machine, FORMATS, mappings=found.mappings)
+        assert given.mappings == found.mappings
+        assert given.total_bits == found.total_bits
+
+
+@pytest.mark.parametrize("seed", often(6, range(60)))
+def test_without_residents_the_mapping_is_the_mappers(seed: int) -> None:
+    rng = random.Random(seed)
+    arch = small_machine(rng, burst=rng.choice(["1 bit", "4 B"]))
+    build = NetworkBuilder("one", (1, rng.randint(2, 6), rng.randint(2, 6), 4))
+    build.conv("conv", "input", 2 * rng.randint(1, 5), 2, padding=1)
+    program = program_of(build.network())
+    (layer,) = build.network().layers
+    need = FORMATS.O.bits * 60 * rng.randint(2, 6)
+    machine = with_capacity(arch, need)
+    try:
+        mapping = find_mapping(layer, machine, FORMATS, model="full")
+    except MappingError:
+        return
+    assert allocate(program, machine, FORMATS).mappings == {"conv": mapping}

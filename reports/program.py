@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -13,6 +14,7 @@ from bfpsim.mapping.counts import Counts, level_column
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.host import host_line
+from bfpsim.reports.occupancy import occupancy_frame, plot_occupancy
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.experiments.program import ProgramComparison, outer_bits
@@ -134,7 +136,7 @@ def program_report(
     width: int = 120,
     more: Sequence[RenderableType] = (),
 ) -> Report:
-    """A program: its table, traffic, operations and activations, the totals, and comparisons.
+    """A program: its table, traffic, operations, activations, occupancy of SRAM and totals.
 
     width: terminal columns that the table may take
     more: what stands below the table
@@ -167,11 +169,13 @@ def program_report(
         "traffic": result.traffic,
         "operations": operations_frame(result),
         "activations": activations_frame(result),
+        "occupancy": occupancy_frame(result),
         "energy": result.energy.to_frame(),
     }
+    figures = {"occupancy": partial(plot_occupancy, result)}
     shown: list[RenderableType] = [program_table(result, width), *more]
     shown += [Text(line) for line in program_lines(result, compared)]
-    return Report(Group(*shown), frames, summary)
+    return Report(Group(*shown), frames, summary, (), figures)
 
 
 def program_lines(result: ProgramResult, compared: ProgramComparison | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -13,6 +14,7 @@ from bfpsim.mapping.counts import Counts, level_column
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.host import host_line
+from bfpsim.reports.occupancy import occupancy_frame, plot_occupancy
 from bfpsim.reports.predictions import prediction_notes
 from bfpsim.reports.report import Report
 from bfpsim.reports.style import make_table, numbers
@@ -136,7 +138,7 @@ def program_report(
     width: int = 120,
     images: ImageRun | None = None,
 ) -> Report:
-    """A program: its table, traffic, operations and activations, the totals, and comparisons.
+    """A program: its table, traffic, operations, activations, occupancy of SRAM and totals.
 
     width: terminal columns that the table may take
     images: the run that it is of; then predictions too, and how many are right
@@ -169,12 +171,14 @@ def program_report(
         "traffic": result.traffic,
         "operations": operations_frame(result),
         "activations": activations_frame(result),
+        "occupancy": occupancy_frame(result),
         "energy": result.energy.to_frame(),
     }
     notes = prediction_notes(images, frames)
+    figures = {"occupancy": partial(plot_occupancy, result)}
     shown: list[RenderableType] = [program_table(result, width)]
     shown += [Text(line) for line in program_lines(result, compared)]
-    return Report(Group(*shown), frames, summary | notes, tuple(notes))
+    return Report(Group(*shown), frames, summary | notes, tuple(notes), figures)
 
 
 def program_lines(result: ProgramResult, compared: ProgramComparison | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from gzip import GzipFile
 from itertools import islice
@@ -22,7 +22,7 @@ from bfpsim.reports.levels import OUTERMOST
 from bfpsim.sim.occupancy import occupancy
 from bfpsim.sim.program import ProgramResult
 from bfpsim.sim.result import LayerResult, NetworkResult
-from bfpsim.sim.room import Change
+from bfpsim.sim.room import held
 from bfpsim.sim.timeline import Slice, Unit
 from bfpsim.workloads.files.atomic import replacing
 
@@ -117,8 +117,8 @@ def _events(
             yield _layer_event(layer, run, start, cycles)
             for piece in islice(layer.timeline, most):
                 yield _slice_event(piece, start)
-            for cycle, held in occupancy(layer, most) if most else ():
-                yield from _counter_events(layer, start + cycle, held)
+            for cycle, bits in occupancy(layer, most) if most else ():
+                yield from _counter_events(layer, start + cycle, bits)
             most = max(0, most - len(layer.timeline))
             start += cycles
 
@@ -140,22 +140,8 @@ def _program_events(result: ProgramResult, most: int) -> Iterator[Event]:
         for piece in islice(own.timeline, most):
             yield _slice_event(piece, 0)
         most = max(0, most - len(own.timeline))
-    for memory, cycle, held in room_held(result.changes):
-        yield _counter(f"{memory} [bit]", cycle, held)
-
-
-def room_held(changes: Sequence[Change]) -> Iterator[tuple[str, int, dict[str, int]]]:
-    """What slots of each tensor and what stays take of a memory from a cycle on: (memory, cycle,
-    bits of I, W, O, V and "stays"), whenever that changes."""
-    held: dict[str, dict[str, int]] = {}
-    for place, change in enumerate(changes):
-        own = held.setdefault(change.memory, dict.fromkeys((*"IWOV", "stays"), 0))
-        own[change.owner[1][:1] or "stays"] += change.bits
-        after = changes[place + 1 :]
-        if not any(later.memory == change.memory for later in after[:1]) or (
-            after[0].cycle != change.cycle
-        ):
-            yield change.memory, change.cycle, dict(own)
+    for cycle, memory, bits in held(result.changes):
+        yield _counter(f"{memory} [bit]", cycle, bits)
 
 
 def _threads(process: str, threads: dict[Unit, str]) -> Iterator[Event]:
@@ -212,5 +198,5 @@ def _counter_events(layer: LayerResult, start: int, held: dict[Any, int]) -> Ite
         yield _counter(name, start, args)
 
 
-def _counter(name: str, start: int, args: dict[str, int]) -> Event:
+def _counter(name: str, start: int, args: Mapping[Any, int]) -> Event:
     return {"name": name, "cat": "sram", "ph": "C", "pid": _PID, "ts": start, "args": args}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Literal, NamedTuple, get_args
 
 import simpy
 
@@ -18,6 +19,37 @@ class Change(NamedTuple):
     memory: str
     owner: Owner
     bits: int
+
+
+Share = Literal["stays", "W", "I", "O", "V"]
+"""Whose the room is: activations that stay, or slots of a tensor."""
+SHARES: tuple[Share, ...] = get_args(Share)
+# By the first letter of an owner's stream: "V0" and "V1" are slots of V.
+_SHARE_OF: dict[str, Share] = {"": "stays", "W": "W", "I": "I", "O": "O", "V": "V"}
+
+
+class Held(NamedTuple):
+    """What is held of a memory from a cycle on [bit]."""
+
+    cycle: int
+    memory: str
+    bits: dict[Share, int]
+
+
+def held(changes: Iterable[Change]) -> Iterator[Held]:
+    """What slots of each tensor and what stays take, at each cycle at whose end it is another.
+
+    changes: in the order of their cycles
+    """
+    every: dict[str, dict[Share, int]] = {}
+    for cycle, own in groupby(changes, lambda change: change.cycle):
+        before = {memory: dict(bits) for memory, bits in every.items()}
+        for change in own:
+            bits = every.setdefault(change.memory, dict.fromkeys(SHARES, 0))
+            bits[_SHARE_OF[change.owner[1][:1]]] += change.bits
+        for memory, bits in every.items():
+            if bits != before.get(memory):
+                yield Held(cycle, memory, dict(bits))
 
 
 class Room:

@@ -6,10 +6,10 @@ kind if they have the same price.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, repeat
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from bfpsim.arch import Arch
 
 T = TypeVar("T")
-_AHEAD = 16
 
 Transfers = tuple[Vector, Vector, "Vector | None", "Vector | None"]
 """Bits of the transfers of a stream by kind, as `Moved` has them; None where no tile has any."""
@@ -80,10 +79,6 @@ class Priced(Generic[T]):
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def ahead(self, number: int) -> bytes:
-        """The next few kinds from a number on, to tell places of the nest apart."""
-        return self.kinds[number : number + _AHEAD].tobytes()
-
     def __getitem__(self, number: int) -> T:
         price: T = self.prices[self.kinds[number]]
         return price
@@ -99,6 +94,19 @@ class Streams:
     stays: dict[Tensor, Priced[Stay]]
     steps: Priced[Step]
     flows: tuple[Flow, ...]
+
+
+def in_use(steps: Priced[Any], stays: Mapping[str, Priced[Stay]]) -> list[Vector]:
+    """The kinds of tiles that each step uses, per stream of tiles.
+
+    steps: priced with the names of the streams of which each begins a tile
+    """
+    firsts = (
+        np.array([name in step.begins for step in steps.prices])[steps.kinds] for name in stays
+    )
+    return [
+        own.kinds[np.cumsum(first) - 1] for own, first in zip(stays.values(), firsts, strict=True)
+    ]
 
 
 def streams_of(

@@ -11,14 +11,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Kinds = NDArray[np.int64]
+    Kinds = NDArray[np.integer[Any]]
 
 _REMEMBERED = 1 << 14
 _FIRST_CHUNK = 1 << 6
@@ -65,9 +65,9 @@ class Recurrence:
     def __init__(
         self, streams: tuple[Kinds, ...], in_use: Sequence[Kinds] = (), turns: Sequence[int] = (1,)
     ) -> None:
-        self._streams = streams
+        self._streams = tuple(map(_narrow, streams))
         self._turns = tuple(turns)
-        self._promising = promising((streams[0], *in_use), turns)
+        self._promising = promising((self._streams[0], *map(_narrow, in_use)), turns)
         self._moments: dict[int, Moment] = {}
         self._steps_in: dict[Hashable, list[int]] = {}
         self._looks = self._skipped = 0
@@ -158,6 +158,11 @@ class Recurrence:
         last = bisect_left(known, now.done[0])
         beyond = bisect_left(known, True, first, last, key=lambda step: not fits(step))
         return self._moments[known[beyond - 1]] if beyond > first else None
+
+
+def _narrow(kinds: Kinds) -> Kinds:
+    """Kinds in as few bytes each as hold them: comparing them is most of looking."""
+    return kinds.astype(np.min_scalar_type(int(kinds.max(initial=0))))
 
 
 def _times(before: Moment, now: Moment, reach: Sequence[int]) -> int:

@@ -121,6 +121,9 @@ def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
             for g in _spans(nest, "G")
             for k in _spans(nest, "K")
         )
+    inside, joined = _inside_filters(layout, nest.tile["C"], burst)
+    if not joined:
+        return inside
     filters = [
         span
         for g in _spans(nest, "G")
@@ -128,11 +131,23 @@ def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
         for span in channel_intervals(g, k, layer.K)
     ]
     place = filter_place(np.array(filters, np.int64).T)
-    if layer.R * layer.S == 1:
-        low = np.arange(0, layer.C, nest.tile["C"])
-        high = np.minimum(low + nest.tile["C"], layer.C)
-        return _partitions_padding(layout, low, high, place, burst)
-    return sum(_partition_padding(layout, (c,), place, burst) for c in _spans(nest, "C"))
+    edges = _edges(layout.grid, layout.record_bits, burst, place.columns)
+    return inside + joined * int(edges.of(place).sum())
+
+
+@lru_cache(maxsize=4096)
+def _inside_filters(layout: WeightLayout, size: int, burst: int) -> tuple[int, int]:
+    """Padding inside every filter of fetching ranges of as many channels [bit]; and how many of
+    the ranges join those of the filters beside.
+    """
+    _, channels, r, s = layout.shape
+    low = np.arange(0, channels, size)
+    high = np.minimum(low + size, channels)
+    if r * s == 1:
+        return _single_taps(layout, low, high, burst)
+    parts = [(span,) for span in zip(low.tolist(), high.tolist(), strict=True)]
+    inside = sum(_records_padding(layout, part, burst) for part in parts)
+    return inside, sum(_joined(layout, part) for part in parts)
 
 
 def filter_place(filters: Vector) -> PixelRanges:
@@ -177,22 +192,24 @@ def _spans(nest: Nest, dim: str) -> list[Interval]:
 
 def _partition_padding(layout: Layout, part: Intervals, place: PixelRanges, burst: int) -> int:
     """Burst padding of boxes that together hold every pixel once [bit]; none is empty."""
-    inside = record_padding(layout, part, burst)
-    rounds, left = divmod(prod(layout.grid), len(inside))
-    total = rounds * int(inside.sum()) + int(inside[:left].sum())
+    total = _records_padding(layout, part, burst)
     if _joined(layout, part):
         edges = _edges(layout.grid, layout.record_bits, burst, place.columns)
         total += int(edges.of(place).sum())
     return total
 
 
-def _partitions_padding(
-    layout: Layout, low: Vector, high: Vector, place: PixelRanges, burst: int
-) -> int:
-    """The same summed over many parts, intervals low .. high of a record's cells, at once [bit].
+def _records_padding(layout: Layout, part: Intervals, burst: int) -> int:
+    """Padding inside all pixels (filters) [bit]."""
+    inside = record_padding(layout, part, burst)
+    rounds, left = divmod(prod(layout.grid), len(inside))
+    return rounds * int(inside.sum()) + int(inside[:left].sum())
 
-    Cells must hold one mantissa each, so that an interval is one run, and a code before it if it
-    cuts a block.
+
+def _single_taps(layout: WeightLayout, low: Vector, high: Vector, burst: int) -> tuple[int, int]:
+    """The same of many ranges of channels of 1 x 1 filters at once.
+
+    A range is one run, and a code before it if it cuts a block.
     """
     row, bits = layout.row, layout.record_bits
     cuts = low % row.block != 0
@@ -208,11 +225,7 @@ def _partitions_padding(
     if row.code:
         before = np.where(joined, 0, (at + code) % burst)
         inside += np.where(cuts, before + -(at + code + row.code) % burst, 0)
-    total = int((inside.sum(axis=1) * times).sum())
-    if joined.any():
-        around = int(_edges(layout.grid, bits, burst, place.columns).of(place).sum())
-        total += int(joined.sum()) * around
-    return total
+    return int((inside.sum(axis=1) * times).sum()), int(joined.sum())
 
 
 # --- running sums -------------------------------------------------------------------------------

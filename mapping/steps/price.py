@@ -161,21 +161,30 @@ def _weight_stays(
     arrives: list[Vector | None] = [mantissa, exponent, None, None]
     if burst > 1:
         firsts, number = distinct([tiles.filters.which, *tiles.c])
-        boxes = [tiles.at(int(first)) for first in firsts]
         if layout.depthwise:
+            boxes = [tiles.at(int(first)) for first in firsts]
             each = [layout.runs(box.filters, box.c).burst_padding(burst) for box in boxes]
             padded = np.array(each, np.int64)
         else:
-            owner = np.repeat(np.arange(len(boxes)), [len(box.filters) for box in boxes])
-            place = filter_place(np.array([f for box in boxes for f in box.filters]).T)
-            ranges = dict.fromkeys(box.c for box in boxes)
-            which = {c: i for i, c in enumerate(ranges)}
-            of_box = np.array([which[box.c] for box in boxes])[owner]
-            padded = np.zeros(len(boxes), np.int64)
-            of_runs = padding(layout, [(c,) for c in ranges], of_box, place, burst)
-            np.add.at(padded, owner, of_runs)
+            padded = _filters_padding(tiles, firsts, layout, burst)
         arrives[3] = padded[number]
     return stays_from(mantissa + exponent, arrives=arrives)
+
+
+def _filters_padding(tiles: WeightTiles, some: Vector, layout: WeightLayout, burst: int) -> Vector:
+    """Burst padding of some tiles: the sum over the intervals of their filters."""
+    of_each = [np.array(own, np.int64) for own in tiles.filters.intervals]
+    lengths = np.array([len(own) for own in of_each])
+    starts = np.cumsum(lengths) - lengths
+    filters = tiles.filters.which[some]
+    many = lengths[filters]
+    begins = np.cumsum(many) - many
+    at = np.arange(int(many.sum())) + np.repeat(starts[filters] - begins, many)
+    channels, which = distinct([own[some] for own in tiles.c])
+    parts = [(tiles.c.at(int(some[first])),) for first in channels]
+    place = filter_place(np.concatenate(of_each)[at].T)
+    padded = padding(layout, parts, np.repeat(which, many), place, burst)
+    return np.asarray(np.add.reduceat(padded, begins))
 
 
 def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch) -> Priced[Stay]:

@@ -585,9 +585,7 @@ class Machine:
         return Moment(
             (run.step, *(released for *_, released in places)),
             (run.step + 1, *(reserved + 1 for reserved, *_ in places)),
-            tuple(
-                run.buffers[name].sizes if name in run.buffers else () for name in run.streams
-            ),
+            tuple(run.buffers[name].sizes if name in run.buffers else () for name in run.streams),
             self._now,
             run.timeline.rows,
             len(run.timeline),

@@ -96,7 +96,7 @@ class Streams:
     flows: tuple[Flow, ...]
 
 
-def in_use(steps: Priced[Any], stays: Mapping[str, Priced[Stay]]) -> list[Vector]:
+def in_use(steps: Priced[Any], stays: Mapping[Any, Priced[Stay]]) -> list[Vector]:
     """The kinds of tiles that each step uses, per stream of tiles.
 
     steps: priced with the names of the streams of which each begins a tile

@@ -7,47 +7,60 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:  # pint takes longer to import than the rest of this package together
-    from pint import UnitRegistry
+from typing import Generic, TypeVar
 
 T = TypeVar("T", int, float, Fraction)
 
-# Bits have a dimension of their own here; in pint's stock registry they are plain numbers and
-# '500 MHz' would pass as a bandwidth. No prefixes: 'mB' or 'KB' must not mean anything.
-_UNITS = {
-    "bit": "[information]",
-    "kbit": "1000 bit",
-    "Mbit": "1000 kbit",
-    "Gbit": "1000 Mbit",
-    "B": "8 bit",
-    "kB": "1000 B",
-    "MB": "1000 kB",
-    "GB": "1000 MB",
-    "TB": "1000 GB",
-    "KiB": "1024 B",
-    "MiB": "1024 KiB",
-    "GiB": "1024 MiB",
-    "s": "[time]",
-    "ms": "1/1000 s",
-    "us": "1/1000 ms",
-    "ns": "1/1000 us",
-    "Hz": "1/s",
-    "kHz": "1000 Hz",
-    "MHz": "1000 kHz",
-    "GHz": "1000 MHz",
-    "J": "[energy]",
-    "mJ": "1/1000 J",
-    "uJ": "1/1000 mJ",
-    "nJ": "1/1000 uJ",
-    "pJ": "1/1000 nJ",
-    "fJ": "1/1000 pJ",
-    "W": "J/s",
-    "mW": "1/1000 W",
-    "uW": "1/1000 mW",
-    "nW": "1/1000 uW",
+Dimension = tuple[int, int, int]
+"""Exponents of bits, seconds and joules."""
+
+_DATA_OF: Dimension = (1, 0, 0)
+_TIME_OF: Dimension = (0, 1, 0)
+_RATE_OF: Dimension = (0, -1, 0)
+_ENERGY_OF: Dimension = (0, 0, 1)
+_POWER_OF: Dimension = (0, -1, 1)
+
+
+def _milli(steps: int) -> Fraction:
+    return Fraction(1, 1000**steps)
+
+
+# Bits have a dimension of their own, or '500 MHz' would pass as a bandwidth. No prefixes: 'mB' or
+# 'KB' must not mean anything.
+_UNITS: dict[str, tuple[Fraction | int, Dimension]] = {
+    "bit": (1, _DATA_OF),
+    "kbit": (10**3, _DATA_OF),
+    "Mbit": (10**6, _DATA_OF),
+    "Gbit": (10**9, _DATA_OF),
+    "B": (8, _DATA_OF),
+    "kB": (8 * 10**3, _DATA_OF),
+    "MB": (8 * 10**6, _DATA_OF),
+    "GB": (8 * 10**9, _DATA_OF),
+    "TB": (8 * 10**12, _DATA_OF),
+    "KiB": (8 * 2**10, _DATA_OF),
+    "MiB": (8 * 2**20, _DATA_OF),
+    "GiB": (8 * 2**30, _DATA_OF),
+    "s": (1, _TIME_OF),
+    "ms": (_milli(1), _TIME_OF),
+    "us": (_milli(2), _TIME_OF),
+    "ns": (_milli(3), _TIME_OF),
+    "Hz": (1, _RATE_OF),
+    "kHz": (10**3, _RATE_OF),
+    "MHz": (10**6, _RATE_OF),
+    "GHz": (10**9, _RATE_OF),
+    "J": (1, _ENERGY_OF),
+    "mJ": (_milli(1), _ENERGY_OF),
+    "uJ": (_milli(2), _ENERGY_OF),
+    "nJ": (_milli(3), _ENERGY_OF),
+    "pJ": (_milli(4), _ENERGY_OF),
+    "fJ": (_milli(5), _ENERGY_OF),
+    "W": (1, _POWER_OF),
+    "mW": (_milli(1), _POWER_OF),
+    "uW": (_milli(2), _POWER_OF),
+    "nW": (_milli(3), _POWER_OF),
 }
+"""What each unit is in bits, seconds and joules, and its dimension."""
+
 _DATA = ("bit", "kbit", "Mbit", "Gbit", "B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB")
 _TIME = ("s", "ms", "us", "ns")
 _ENERGY = ("J", "mJ", "uJ", "nJ", "pJ", "fJ")
@@ -62,25 +75,22 @@ _LARGEST = 10**18  # in a quantity's own unit: far above any hardware, and still
 
 
 @cache
-def _registry() -> "UnitRegistry[Fraction]":
-    from pint import UnitRegistry
-
-    registry: UnitRegistry[Fraction] = UnitRegistry(None, non_int_type=Fraction)
-    for name, definition in _UNITS.items():
-        registry.define(f"{name} = {definition}")
-    return registry
+def _in_base(unit: str) -> tuple[Fraction, Dimension]:
+    """What one of a unit, or of a quotient of two, is in bits, seconds and joules."""
+    above, *below = unit.split("/")
+    size, dimension = _UNITS[above]
+    for name in below:
+        other, its = _UNITS[name]
+        size = Fraction(size) / other
+        dimension = (dimension[0] - its[0], dimension[1] - its[1], dimension[2] - its[2])
+    return Fraction(size), dimension
 
 
 @cache
 def _scale(unit: str, into: str) -> Fraction | None:
     """How many `into` one `unit` is, exactly; None where their dimensions differ."""
-    from pint import DimensionalityError
-
-    try:
-        converted = _registry().Quantity(Fraction(1), unit).to(into)
-    except DimensionalityError:
-        return None
-    return Fraction(converted.magnitude)
+    (size, dimension), (other, its) = _in_base(unit), _in_base(into)
+    return size / other if dimension == its else None
 
 
 def _decimal(value: Fraction) -> str:
@@ -95,9 +105,8 @@ def magnitude(text: str) -> Fraction | None:
     unit = re.sub(r"\s", "", found["unit"] or "") if found else ""
     if not found or not unit or not set(unit.split("/")) <= set(_UNITS):
         return None
-    base = _registry().Quantity(Fraction(1), unit).to_base_units()
     sign = -1 if found["sign"] == "-" else 1
-    return sign * Fraction(found["number"]) * Fraction(base.magnitude)
+    return sign * Fraction(found["number"]) * _in_base(unit)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ stationary the array streams; what a load costs beyond that is the array's `fill
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,7 +69,11 @@ def passes(array: PEArray, formats: LayerFormats) -> int:
 
 def in_time(array: PEArray) -> str:
     """The dimensions that no axis unrolls."""
-    unrolled = "".join(axis.dim + (axis.over or "") for axis in array.axes)
+    return _outside("".join(axis.dim + (axis.over or "") for axis in array.axes))
+
+
+@cache
+def _outside(unrolled: str) -> str:
     return "".join(d for d in EVERY_DIM if d not in unrolled)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import prod
+from operator import mul
 from typing import Literal
 
 from bfpsim.objects import immutable
@@ -134,6 +136,11 @@ class Nest:
     def steps(self) -> int:
         """Tile steps in the whole nest."""
         return prod(self.trips.values())
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """Tile steps in a whole turn of each loop, inner to outer; edge tiles may take fewer."""
+        return tuple(accumulate((loop.trips for loop in self.loops[:0:-1]), mul, initial=1))
 
     def cuts(self, dim: str) -> tuple[int, ...]:
         """Tile sizes of the loops over a dimension, outer to inner."""

@@ -16,14 +16,14 @@ from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.host import host_line
 from bfpsim.reports.occupancy import occupancy_frame, plot_occupancy
 from bfpsim.reports.predictions import prediction_notes
-from bfpsim.reports.report import Report
+from bfpsim.reports.report import Frames, Report
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.experiments.program import ProgramComparison, outer_bits
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
 from bfpsim.sim.program import OperationResult, ProgramResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from fractions import Fraction
 
     import pandas as pd
@@ -167,18 +167,18 @@ def program_report(
     }
     if compared is not None:
         summary |= compared.figures
-    frames = {
-        "traffic": result.traffic,
-        "operations": operations_frame(result),
-        "activations": activations_frame(result),
-        "occupancy": occupancy_frame(result),
-        "energy": result.energy.to_frame(),
+    frames: dict[str, Callable[[], pd.DataFrame]] = {
+        "traffic": lambda: result.traffic,
+        "operations": lambda: operations_frame(result),
+        "activations": lambda: activations_frame(result),
+        "occupancy": lambda: occupancy_frame(result),
+        "energy": lambda: result.energy.to_frame(),
     }
     notes = prediction_notes(images, frames)
     figures = {"occupancy": partial(plot_occupancy, result)}
     shown: list[RenderableType] = [program_table(result, width)]
     shown += [Text(line) for line in program_lines(result, compared)]
-    return Report(Group(*shown), frames, summary | notes, tuple(notes), figures)
+    return Report(Group(*shown), Frames(frames), summary | notes, tuple(notes), figures)
 
 
 def program_lines(result: ProgramResult, compared: ProgramComparison | None = None) -> list[str]:

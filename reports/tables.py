@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.predictions import prediction_notes
 from bfpsim.reports.program import program_report
-from bfpsim.reports.report import Report, together
+from bfpsim.reports.report import Frames, Report, together
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
 from bfpsim.sim.result import NetworkResult, utilisation_of
@@ -322,17 +322,17 @@ def simulation_report(
         "seconds": result.seconds,
         "unlimited_ports": [one._asdict() for one in found],
     }
-    frames = {
-        "traffic": result.traffic,
-        "layers": layers_frame(result),
-        "energy": result.energy.to_frame(),
+    frames: dict[str, Callable[[], pd.DataFrame]] = {
+        "traffic": lambda: result.traffic,
+        "layers": lambda: layers_frame(result),
+        "energy": result.energy.to_frame,
     }
     notes = prediction_notes(images, frames)
     shown: list[RenderableType] = [simulation_table(result, width)]
     if result.arch.prices_more:
         shown += ["", energy_table(result)]
     table = Group(*shown, *map(Text, demand_text(found)))
-    return Report(table, frames, summary | notes, tuple(notes))
+    return Report(table, Frames(frames), summary | notes, tuple(notes))
 
 
 def validation_report(validation: Validation, formats: FormatSource, width: int = 120) -> Report:
@@ -347,7 +347,7 @@ def validation_report(validation: Validation, formats: FormatSource, width: int 
         "agrees": validation.agrees,
     }
     table = together(validation_table(validation, width), cycles_table(validation))
-    return Report(table, {"validation": validation.to_frame()}, summary)
+    return Report(table, Frames({"validation": validation.to_frame}), summary)
 
 
 def result_levels(result: NetworkResult) -> tuple[str, ...]:

@@ -19,14 +19,14 @@ from bfpsim.mapping.counts import KINDS, Counts, Direction
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import TENSORS, Mapping, Tensor
-from bfpsim.mapping.steps.price import streams_of
+from bfpsim.mapping.steps.price import in_use, streams_of
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.buffer import Memory, TileBuffer
 from bfpsim.sim.channel import Channel
 from bfpsim.sim.clock import Clock
 from bfpsim.sim.counters import Counters
-from bfpsim.sim.recurrence import Moment, Recurrence
+from bfpsim.sim.recurrence import SHORTEST, Moment, Recurrence
 from bfpsim.sim.timeline import Activity, Stream, Timeline, Unit
 from bfpsim.workloads import ConvLayer
 
@@ -93,7 +93,8 @@ class Accelerator:
         self._nest = nest = check(layer, arch, mapping, formats)
         self._data = data
         self._tally = Tally()
-        self._clock = Clock() if data is None and not every_step else None
+        repeats = data is None and not every_step and nest.steps >= SHORTEST
+        self._clock = Clock() if repeats else None
         self._env = env = self._clock or simpy.Environment()
         self._counters = Counters(
             ["transfers", "channel busy"]
@@ -112,7 +113,10 @@ class Accelerator:
         streams = streams_of(nest, arch, formats)
         self._stays, self._steps, self._flows = streams.stays, streams.steps, streams.flows
         tiles = (stays.kinds for stays in self._stays.values())
-        self._recurrence = Recurrence((self._steps.kinds, *tiles))
+        self._recurrence = None
+        if repeats:
+            kinds = in_use(self._steps, self._stays)
+            self._recurrence = Recurrence((self._steps.kinds, *tiles), kinds, nest.turns)
         self._step = 0
         self._computed = np.zeros(len(self._steps.prices), np.int64)
         self._visits_computed = 0
@@ -236,7 +240,7 @@ class Accelerator:
     # --- PE array --------------------------------------------------------------------------------
 
     def _array(self) -> Process:
-        tally = self._tally
+        tally, clock, seen = self._tally, self._clock, self._recurrence
         while self._step < self._nest.steps:
             idle_since = self._now
             latest, culprit = -1, None
@@ -249,8 +253,8 @@ class Accelerator:
                     latest, culprit = arrived, tensor
             if culprit is not None:
                 self._stall(culprit, idle_since, self._now, self._step)
-            if self._clock is not None:
-                self._skip_repeats(self._clock)
+            if seen is not None and clock is not None and seen.worth_a_look(self._step):
+                self._skip_repeats(clock, seen)
             step = self._steps[self._step]
             if self._data is not None:
                 self._data.compute(self._step)
@@ -292,63 +296,61 @@ class Accelerator:
 
     # --- recurrence ------------------------------------------------------------------------------
 
-    def _skip_repeats(self, clock: Clock) -> None:
+    def _skip_repeats(self, clock: Clock, seen: Recurrence) -> None:
         """If the machine is where it was before, and like tiles follow, count them and go on.
 
         Called when a step's tiles are there and the step has not begun.
         """
-        seen, state, now = self._recurrence, self._state(clock), self._moment()
-        before = seen.before(state)
-        times = 0 if before is None else seen.repeats(before, now)
-        if before is not None and times:
-            self._skip(before, now, times)
-            state, now = self._state(clock), self._moment()
-        seen.remember(state, now)
+        state = self._state(clock)
+        for before, until, times in seen.again(state, self._moment()):
+            self._skip(before, until, times)
+        seen.remember(state, self._moment())
 
     def _state(self, clock: Clock) -> Hashable:
-        """All that decides what happens next, relative to now; of the tiles to come, the next few.
-
-        Those are in it to find the moment at which it went on alike, not to prove that it did.
-        """
+        """All that decides what happens next, relative to now, but for the tiles to come."""
         pending = tuple((wait, self._names[process]) for wait, process in clock.pending())
         tiles = tuple(
             (
                 buffer.reserved - buffer.begun,
                 buffer.delivered - buffer.begun,
                 buffer.released - buffer.begun,
-                self._stays[tensor].ahead(buffer.reserved),
             )
-            for tensor, buffer in self._buffers.items()
+            for buffer in self._buffers.values()
         )
         drained = self._buffers["O"].released
         outputs = (self._drains - drained, self._visits_computed - drained)
-        ahead = self._steps.ahead(self._step)
-        return pending, self._channel.backlog, tiles, outputs, ahead
+        return pending, self._channel.backlog, tiles, outputs
 
     def _moment(self) -> Moment:
         buffers, timeline = self._buffers.values(), self._tally.timeline
         return Moment(
             (self._step, *(buffer.released for buffer in buffers)),
             (self._step + 1, *(buffer.reserved + 1 for buffer in buffers)),
+            tuple(buffer.sizes for buffer in buffers),
             self._now,
             timeline.rows,
             len(timeline),
             self._counters.moment(),
         )
 
-    def _skip(self, before: Moment, now: Moment, times: int) -> None:
+    def _skip(self, before: Moment, until: Moment, times: int) -> None:
         """Count what was done between two moments `times` times more, and go on behind it."""
-        step, *tiles = (new - old for new, old in zip(now.done, before.done, strict=True))
-        done = self._steps.kinds[before.done[0] : now.done[0]]
+        here = self._moment()
+        step, *tiles = (new - old for new, old in zip(until.done, before.done, strict=True))
+        done = self._steps.kinds[before.done[0] : until.done[0]]
         self._computed += times * np.bincount(done, minlength=len(self._computed))
-        self._counters.repeat(before.totals, now.totals, times)
-        cycles = now.cycle - before.cycle
-        period: dict[Stream, int] = {"steps": step, **dict(zip(self._buffers, tiles, strict=True))}
-        self._tally.timeline.repeat(before.row, before.length, times, cycles, period)
-        self._skipped += times * cycles
+        self._counters.repeat(before.totals, until.totals, times)
+        later = (new - old for new, old in zip(here.done, before.done, strict=True))
+        streams: tuple[Stream, ...] = ("steps", *self._buffers)
+        self._tally.timeline.repeat(
+            *(before.row, before.length, times, here.cycle - before.cycle),
+            dict(zip(streams, later, strict=True)),
+            (until.row, until.length),
+        )
+        self._skipped += times * (until.cycle - before.cycle)
         self._step += times * step
-        for buffer, count in zip(self._buffers.values(), tiles, strict=True):
-            buffer.skip(times * count)
+        for buffer, count, sizes in zip(self._buffers.values(), tiles, until.sizes, strict=True):
+            buffer.skip(times * count, sizes)
         self._drains += times * tiles[-1]
         self._visits_computed += times * tiles[-1]
 

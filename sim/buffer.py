@@ -52,6 +52,11 @@ class TileBuffer:
         self._arrival: simpy.Event | None = None
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bits that each tile takes, those on their way included."""
+        return tuple(self._sizes)
+
+    @property
     def full(self) -> bool:
         """Whether no slot is left."""
         return self.reserved - self.released == self._slots
@@ -98,9 +103,11 @@ class TileBuffer:
             event, self._vacancy = self._vacancy, None
             event.succeed()
 
-    def skip(self, tiles: int) -> None:
-        """So many tiles, each like the one whose place it takes, have come and gone meanwhile."""
+    def skip(self, tiles: int, sizes: tuple[int, ...]) -> None:
+        """So many tiles have come and gone meanwhile; those that are here now take these bits."""
         self.reserved += tiles
         self.delivered += tiles
         self.begun += tiles
         self.released += tiles
+        self._memory.held += sum(sizes) - sum(self._sizes)  # its peak was counted the first time
+        self._sizes = deque(sizes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,12 +18,13 @@ import simpy
 from bfpsim.arch import Arch, Traffic
 from bfpsim.mapping.channel import channel_cycles
 from bfpsim.mapping.counts import KINDS, Counts, Direction
+from bfpsim.mapping.steps.price import in_use
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.sim.arbiter import Arbiter
 from bfpsim.sim.buffer import Memory, TileBuffer
 from bfpsim.sim.clock import Clock
 from bfpsim.sim.counters import Counters
-from bfpsim.sim.recurrence import Moment, Recurrence
+from bfpsim.sim.recurrence import SHORTEST, Moment, Recurrence
 from bfpsim.sim.room import Room
 from bfpsim.sim.stage import Feed, Output, Stage, Wait
 from bfpsim.sim.timeline import Activity, Stream, Timeline
@@ -108,8 +110,14 @@ class _Run:
         self.drains = 0
         self.complete = False
         self.start = self.end = 0
-        tiles = (self.stays[name].kinds for name in self.streams)
-        self.recurrence = Recurrence((stage.turns.kinds, *tiles))
+
+    @cached_property
+    def recurrence(self) -> Recurrence | None:
+        """What it was like so far; None of too few steps to look."""
+        turns, tiles = self.stage.turns, (own.kinds for own in self.stays.values())
+        if len(turns) < SHORTEST:
+            return None
+        return Recurrence((turns.kinds, *tiles), in_use(turns, self.stays), self.stage.loops)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -421,7 +429,9 @@ class Machine:
                 if culprit is not None:
                     self._stall(run, culprit, idle_since)
                 if self._clock is not None and self._settled(run):
-                    self._skip_repeats(run, self._clock)
+                    seen = run.recurrence
+                    if seen is not None and seen.worth_a_look(run.step):
+                        self._skip_repeats(run, self._clock, seen)
                 turn = run.stage.turns[run.step]
                 run.computed[run.stage.turns.kinds[run.step]] += 1
                 if run.data is not None:
@@ -521,23 +531,22 @@ class Machine:
         waits = (wait for feed in run.stage.feeds.values() for wait in feed.waits)
         return all(self._runs[wait.place].complete for wait in waits)
 
-    def _skip_repeats(self, run: _Run, clock: Clock) -> None:
+    def _skip_repeats(self, run: _Run, clock: Clock, seen: Recurrence) -> None:
         """If the machine is where it was before, and like tiles follow, count them and go on.
 
         Called when a step's tiles are there and the step has not begun.
         """
-        seen, state, now = run.recurrence, self._state(run, clock), self._moment(run)
-        before = seen.before(state)
-        if before is not None:
-            times = min(seen.repeats(before, now), self._most_repeats(run, before, now))
-            if times > 0:
-                self._skip(run, before, now, times)
-                state, now = self._state(run, clock), self._moment(run)
-        seen.remember(state, now)
+        state = self._state(run, clock)
+        for before, until, times in seen.again(state, self._moment(run)):
+            most = min(times, self._most_repeats(run, before, until))
+            if most > 0:
+                self._skip(run, before, until, most)
+        seen.remember(state, self._moment(run))
 
-    def _most_repeats(self, run: _Run, before: Moment, now: Moment) -> int:
+    def _most_repeats(self, run: _Run, before: Moment, until: Moment) -> int:
         """How often a stretch can be repeated before a later operation gets what it waits for."""
-        finished = run.finished - run.counters.at(before.totals, "finished")
+        first, last = (run.counters.at(at.totals, "finished") for at in (before, until))
+        finished = last - first
         ends = [need for place, need in self._needs if place == run.stage.place]
         if not finished or not ends:
             return run.step + len(run.stage.turns)
@@ -549,10 +558,9 @@ class Machine:
         own: list[Hashable] = []
         for name in run.streams:
             reserved, delivered, begun, released = run.place_in(name)
-            ahead = run.stays[name].ahead(reserved)
             asked = run.asked.get(name)
             waiting = -1 if asked is None else self._now - run.skipped - asked
-            own.append((reserved - begun, delivered - begun, released - begun, waiting, ahead))
+            own.append((reserved - begun, delivered - begun, released - begun, waiting))
         if run.stage.output is not None:
             drained = run.buffers["O"].released
             own.append((run.drains - drained, run.visits_computed - drained))
@@ -570,37 +578,43 @@ class Machine:
             if other is not run and not other.complete and other.granted
         )
         vector = max(0, self._vector_free_at - int(self._env.now))
-        ahead = run.stage.turns.ahead(run.step)
-        return pending, self._arbiter.state, vector, tuple(own), others, ahead
+        return pending, self._arbiter.state, vector, tuple(own), others
 
     def _moment(self, run: _Run) -> Moment:
         places = [run.place_in(name) for name in run.streams]
         return Moment(
             (run.step, *(released for *_, released in places)),
             (run.step + 1, *(reserved + 1 for reserved, *_ in places)),
+            tuple(run.buffers[name].sizes if name in run.buffers else () for name in run.streams),
             self._now,
             run.timeline.rows,
             len(run.timeline),
             run.counters.moment(),
         )
 
-    def _skip(self, run: _Run, before: Moment, now: Moment, times: int) -> None:
+    def _skip(self, run: _Run, before: Moment, until: Moment, times: int) -> None:
         """Count what was done between two moments `times` times more, and go on behind it."""
-        step, *tiles = (new - old for new, old in zip(now.done, before.done, strict=True))
-        done = run.stage.turns.kinds[before.done[0] : now.done[0]]
+        here = self._moment(run)
+        step, *tiles = (new - old for new, old in zip(until.done, before.done, strict=True))
+        done = run.stage.turns.kinds[before.done[0] : until.done[0]]
         run.computed += times * np.bincount(done, minlength=len(run.computed))
-        run.counters.repeat(before.totals, now.totals, times)
-        cycles = now.cycle - before.cycle
-        period: dict[Stream, int] = {"I": 0, "W": 0, "O": 0, "V": 0, "steps": step}
-        for name, count in zip(run.streams, tiles, strict=True):
-            period[run.stream(name)] += count if name in run.buffers else 0
-        run.timeline.repeat(before.row, before.length, times, cycles, period)
+        run.counters.repeat(before.totals, until.totals, times)
+        cycles = until.cycle - before.cycle
+        steps_on, *tiles_on = (new - old for new, old in zip(here.done, before.done, strict=True))
+        later: dict[Stream, int] = {"I": 0, "W": 0, "O": 0, "V": 0, "steps": steps_on}
+        for name, count in zip(run.streams, tiles_on, strict=True):
+            later[run.stream(name)] += count if name in run.buffers else 0
+        run.timeline.repeat(
+            *(before.row, before.length, times, here.cycle - before.cycle),
+            later,
+            (until.row, until.length),
+        )
         self._skipped += times * cycles
         run.skipped += times * cycles
         run.step += times * step
-        for name, count in zip(run.streams, tiles, strict=True):
+        for name, count, sizes in zip(run.streams, tiles, until.sizes, strict=True):
             if name in run.buffers:
-                run.buffers[name].skip(times * count)
+                run.buffers[name].skip(times * count, sizes)
             if name == "O":
                 run.drains += times * count
                 run.visits_computed += times * count

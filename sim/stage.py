@@ -110,6 +110,7 @@ class Stage:
     keeps: the activation that begins to stay with this operation's output
     frees: activations that stay, of which it is one of the readers
     waits: of the host, for whole writers
+    loops: steps in a whole turn of each loop of the nest, the shortest first
     """
 
     place: int
@@ -123,3 +124,4 @@ class Stage:
     keeps: Kept | None
     frees: tuple[str, ...]
     waits: tuple[Wait, ...] = ()
+    loops: tuple[int, ...] = (1,)

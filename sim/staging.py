@@ -182,6 +182,7 @@ class _Staging:
             output,
             self._keeps(operation),
             self._frees(operation),
+            loops=(*nest.turns, nest.steps),
         )
 
     def _vector(self, place: int, operation: Operation) -> Stage:

@@ -40,10 +40,11 @@ class Slice(NamedTuple):
 
 
 class _Repeat(NamedTuple):
-    """After row `end`, rows `begin .. end` once more, `times` times over, each time later."""
+    """After row `at`, rows `begin .. end` once more, `times` times over, each time later."""
 
     begin: int
     end: int
+    at: int
     times: int
     cycles: int
     tiles: dict[Stream, int]
@@ -91,15 +92,23 @@ class Timeline:
         )
 
     def repeat(
-        self, row: int, length: int, times: int, cycles: int, tiles: dict[Stream, int]
+        self,
+        row: int,
+        length: int,
+        times: int,
+        cycles: int,
+        tiles: dict[Stream, int],
+        until: tuple[int, int] | None = None,
     ) -> None:
         """Record once more, `times` times over, what was recorded since there were `row` rows.
 
         length: how long the record was then, `len`
         cycles, tiles: how much later each time starts, and how far its tile numbers go on
+        until: the rows and the length up to which; None: those of now
         """
-        self._repeated += times * (len(self) - length)
-        self._repeats.append(_Repeat(row, self.rows, times, cycles, tiles))
+        end, longer = until or (self.rows, len(self))
+        self._repeated += times * (longer - length)
+        self._repeats.append(_Repeat(row, end, self.rows, times, cycles, tiles))
 
     def to_frame(self) -> pd.DataFrame:
         """Columns unit, activity, start, end [cycle], bits, tile, stream."""
@@ -116,10 +125,10 @@ class Timeline:
         """Rows `begin .. end` in full, with the first `known` repeats where they belong."""
         at = begin
         for number, repeat in enumerate(self._repeats[:known]):
-            if not begin < repeat.end <= end:  # one that ends at `begin` was over before
+            if not begin < repeat.at <= end:  # one at `begin` was over before
                 continue
-            yield self._table(at, repeat.end)
-            at = repeat.end
+            yield self._table(at, repeat.at)
+            at = repeat.at
             blocks = list(self._blocks(repeat.begin, repeat.end, number))
             for time in range(1, repeat.times + 1):
                 shift = np.zeros((len(STREAMS), _CELLS), np.int64)

@@ -25,8 +25,12 @@ def test_the_floors_hold() -> None:
             "import bfpsim.reports.capacity, bfpsim.reports.tables, bfpsim.search.buffers",
             ("torch", "matplotlib"),
         ),
-        ("import bfpsim.arch", ("pint", "ruamel")),
+        ("import bfpsim.arch", ("ruamel",)),
         ("import bfpsim.commands.rtl, bfpsim.reports.rtl", ("amaranth",)),
+        (
+            "from bfpsim.commands.app import run; run('simulate vit-fashion'.split())",
+            ("pandas", "pyarrow", "matplotlib", "torch", "pint"),
+        ),
         ("import bfpsim.workloads", ("onnx", "torch", "safetensors.torch")),
         ("import bfpsim.quant.formats.ties", ("numba", "llvmlite", "torch")),
         ("import bfpsim.quant.torch.fake_quantize", ("numba", "llvmlite")),

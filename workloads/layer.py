@@ -173,7 +173,16 @@ class ConvLayer:
     @property
     def dims(self) -> dict[str, int]:
         """Loop dimension -> extent, in the order N G K C P Q R S."""
-        return {dim: getattr(self, dim) for dim in "NGKCPQRS"}
+        return {
+            "N": self.N,
+            "G": self.G,
+            "K": self.K,
+            "C": self.C,
+            "P": self.P,
+            "Q": self.Q,
+            "R": self.R,
+            "S": self.S,
+        }
 
     @property
     def macs(self) -> int:

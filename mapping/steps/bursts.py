@@ -4,8 +4,9 @@ A box's payload lies in contiguous runs; each has padding before its start and a
 from the place of the two within a burst. Runs that lie inside pixels are summed over pixels. If a
 box takes pixels from end to end (their whole, or all but a gap), runs of neighbouring pixels join,
 and what remains is the start and the end of each stretch of pixels: a part of a row, whole rows, or
-whole images. All sums over boxes are differences of running sums, taken at the columns at which
-some box begins or ends. Weights are the same, as one row of filters in place of pixels.
+whole images. All sums over boxes are differences of running sums over rows. Pixels lie alike in
+their bursts again after a while, and so do columns and rows: sums are kept of one turn of each.
+Weights are the same, as one row of filters in place of pixels.
 """
 
 from __future__ import annotations
@@ -43,11 +44,6 @@ class PixelRanges:
     w: Ranges
 
     @property
-    def columns(self) -> tuple[int, ...]:
-        """Columns at which some box begins or ends, ascending."""
-        return tuple(np.unique(np.concatenate(self.w)).tolist())
-
-    @property
     def empty(self) -> NDArray[np.bool_]:
         """Which boxes hold no pixel."""
         (n0, n1), (h0, h1), (w0, w1) = self.n, self.h, self.w
@@ -64,18 +60,17 @@ def padding(
     total = np.zeros(len(which), np.int64)
     if burst == 1:
         return total
-    grid, bits, columns = layout.grid, layout.record_bits, place.columns
-    corners = _corners(grid, place, columns)
+    grid, bits = layout.grid, layout.record_bits
+    corners = _Corners.of(grid, _period(bits, burst), place)
     known: dict[tuple[tuple[int, int], ...], int] = {}  # parts whose runs end alike pad alike
     alike = np.array([known.setdefault(_ends(layout, part, burst), len(known)) for part in parts])
     ends, own_ends = list(known), alike[which]
     order = np.argsort(own_ends, kind="stable") if len(ends) > 1 else np.arange(len(which))
     for own in np.split(order, np.flatnonzero(np.diff(own_ends[order])) + 1):
-        sums = _end_sums(grid, bits, burst, ends[own_ends[own[0]]], columns)
-        total[own] = _SIGNS @ sums[corners[:, own]]
+        total[own] = _at_ends(grid, bits, burst, ends[own_ends[own[0]]], corners.at(own))
     joined = np.array([_joined(layout, part) for part in parts])[which]
     if joined.any():
-        total += np.where(joined, _edges(grid, bits, burst, columns).of(place), 0)
+        total += np.where(joined, _around(grid, bits, burst, place, corners), 0)
     return np.where(place.empty, 0, total)
 
 
@@ -121,6 +116,9 @@ def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
             for g in _spans(nest, "G")
             for k in _spans(nest, "K")
         )
+    inside, joined = _inside_filters(layout, nest.tile["C"], burst)
+    if not joined:
+        return inside
     filters = [
         span
         for g in _spans(nest, "G")
@@ -128,11 +126,23 @@ def weight_padding(nest: Nest, fmt: Format, burst: int) -> int:
         for span in channel_intervals(g, k, layer.K)
     ]
     place = filter_place(np.array(filters, np.int64).T)
-    if layer.R * layer.S == 1:
-        low = np.arange(0, layer.C, nest.tile["C"])
-        high = np.minimum(low + nest.tile["C"], layer.C)
-        return _partitions_padding(layout, low, high, place, burst)
-    return sum(_partition_padding(layout, (c,), place, burst) for c in _spans(nest, "C"))
+    around = _around(layout.grid, layout.record_bits, burst, place)
+    return inside + joined * int(around.sum())
+
+
+@lru_cache(maxsize=4096)
+def _inside_filters(layout: WeightLayout, size: int, burst: int) -> tuple[int, int]:
+    """Padding inside every filter of fetching ranges of as many channels [bit]; and how many of
+    the ranges join those of the filters beside.
+    """
+    _, channels, r, s = layout.shape
+    low = np.arange(0, channels, size)
+    high = np.minimum(low + size, channels)
+    if r * s == 1:
+        return _single_taps(layout, low, high, burst)
+    parts = [(span,) for span in zip(low.tolist(), high.tolist(), strict=True)]
+    inside = sum(_records_padding(layout, part, burst) for part in parts)
+    return inside, sum(_joined(layout, part) for part in parts)
 
 
 def filter_place(filters: Vector) -> PixelRanges:
@@ -177,29 +187,30 @@ def _spans(nest: Nest, dim: str) -> list[Interval]:
 
 def _partition_padding(layout: Layout, part: Intervals, place: PixelRanges, burst: int) -> int:
     """Burst padding of boxes that together hold every pixel once [bit]; none is empty."""
-    inside = record_padding(layout, part, burst)
-    rounds, left = divmod(prod(layout.grid), len(inside))
-    total = rounds * int(inside.sum()) + int(inside[:left].sum())
+    total = _records_padding(layout, part, burst)
     if _joined(layout, part):
-        edges = _edges(layout.grid, layout.record_bits, burst, place.columns)
-        total += int(edges.of(place).sum())
+        total += int(_around(layout.grid, layout.record_bits, burst, place).sum())
     return total
 
 
-def _partitions_padding(
-    layout: Layout, low: Vector, high: Vector, place: PixelRanges, burst: int
-) -> int:
-    """The same summed over many parts, intervals low .. high of a record's cells, at once [bit].
+def _records_padding(layout: Layout, part: Intervals, burst: int) -> int:
+    """Padding inside all pixels (filters) [bit]."""
+    inside = record_padding(layout, part, burst)
+    rounds, left = divmod(prod(layout.grid), len(inside))
+    return rounds * int(inside.sum()) + int(inside[:left].sum())
 
-    Cells must hold one mantissa each, so that an interval is one run, and a code before it if it
-    cuts a block.
+
+def _single_taps(layout: WeightLayout, low: Vector, high: Vector, burst: int) -> tuple[int, int]:
+    """The same of many ranges of channels of 1 x 1 filters at once.
+
+    A range is one run, and a code before it if it cuts a block.
     """
     row, bits = layout.row, layout.record_bits
     cuts = low % row.block != 0
     code = row.code_address(low // row.block)
     start, end = np.where(cuts, row.cell_address(low), code), row.cell_address(high - 1) + row.width
     joined = ((code if row.code else start) == 0) & (end == bits)
-    period = burst // gcd(bits, burst)
+    period = _period(bits, burst)
     records = prod(layout.grid)
     times = records // period + (np.arange(period) < records % period)
     at = np.arange(period)[:, None] * bits
@@ -208,49 +219,113 @@ def _partitions_padding(
     if row.code:
         before = np.where(joined, 0, (at + code) % burst)
         inside += np.where(cuts, before + -(at + code + row.code) % burst, 0)
-    total = int((inside.sum(axis=1) * times).sum())
-    if joined.any():
-        around = int(_edges(layout.grid, bits, burst, place.columns).of(place).sum())
-        total += int(joined.sum()) * around
-    return total
+    return int((inside.sum(axis=1) * times).sum()), int(joined.sum())
 
 
 # --- running sums -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Corners:
+    """Where boxes begin and end among sums that repeat.
+
+    classes: places, in a turn of columns, of those at which some box begins or ends
+    turn: rows until they repeat
+    pixels: of each box
+    n, h: images and rows, a low and a high for each box; w: the class of its columns
+    """
+
+    classes: tuple[int, ...]
+    turn: int
+    pixels: Vector
+    n: Ranges
+    h: Ranges
+    w: Ranges
+
+    @classmethod
+    def of(cls, grid: tuple[int, int, int], period: int, place: PixelRanges) -> _Corners:
+        """The corners of boxes of pixels that lie alike in a burst after a period."""
+        low, high = (edge % period for edge in place.w)
+        classes = np.unique(np.concatenate([low, high]))
+        w = Ranges(np.searchsorted(classes, low), np.searchsorted(classes, high))
+        turn = period // gcd(grid[2], period)
+        pixels = place.n.lengths * place.h.lengths * place.w.lengths
+        return cls(tuple(classes.tolist()), turn, pixels, place.n, place.h, w)
+
+    def at(self, boxes: Vector) -> _Corners:
+        """Of some of the boxes."""
+        n, h, w = (Ranges(own.low[boxes], own.high[boxes]) for own in (self.n, self.h, self.w))
+        return replace(self, pixels=self.pixels[boxes], n=n, h=h, w=w)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowSums:
+    """Running sums over images and rows of a value that repeats, at some classes of columns.
+
+    inside: (images, rows of a turn, classes); turn: of a whole turn of rows, by class
+    """
+
+    inside: Vector
+    turn: Vector
+
+    @classmethod
+    def of(cls, grid: tuple[int, int, int], values: Vector, classes: Sequence[int]) -> _RowSums:
+        """values: by the place of a pixel in a turn."""
+        number, height, width = grid
+        period = len(values)
+        rows = min(height, period // gcd(width, period))
+        row = np.arange(number)[:, None] * height + np.arange(rows)
+        each = values[(row[:, :, None] * width + np.array(classes)) % period]
+        running = _running(each, 1)
+        return cls(_running(running, 0), running[0, rows])
+
+    def over(self, corners: _Corners, w: Vector) -> Vector:
+        """The sum over each box's rows at a class of columns."""
+        (n0, n1), (h0, h1) = corners.n, corners.h
+        turns = (h1 // corners.turn - h0 // corners.turn) * (n1 - n0)
+        r0, r1 = h0 % corners.turn, h1 % corners.turn
+        own = self.inside
+        rest: Vector = own[n1, r1, w] - own[n1, r0, w] - own[n0, r1, w] + own[n0, r0, w]
+        return turns * self.turn[w] + rest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Edges:
     """Padding before a stretch of pixels that starts, and after one that ends, at a pixel.
 
-    columns: those that are tabulated; width: of a row
-    columns_before, columns_after: running sums over images and rows, for stretches inside a row,
-        (n, h, columns)
+    before, after: for stretches inside a row
     rows: running sums over images, for stretches of whole rows, (n, h); images: of whole images
     """
 
-    columns: Vector
-    width: int
-    columns_before: Vector
-    columns_after: Vector
+    before: _RowSums
+    after: _RowSums
     rows_before: Vector
     rows_after: Vector
     images_before: Vector
     images_after: Vector
 
-    def of(self, place: PixelRanges) -> Vector:
-        """Padding around every stretch of each box."""
-        (n0, n1), (h0, h1), (w0, w1) = place.n, place.h, place.w
-        height = self.columns_before.shape[1] - 1
-        inside_rows = np.zeros(len(n0), np.int64)
-        for sums, edge in ((self.columns_before, w0), (self.columns_after, w1)):
-            w = np.searchsorted(self.columns, edge)
-            inside_rows += sums[n1, h1, w] - sums[n1, h0, w] - sums[n0, h1, w] + sums[n0, h0, w]
-        of_rows = self.rows_before[n1, h0] - self.rows_before[n0, h0]
-        of_rows += self.rows_after[n1, h1] - self.rows_after[n0, h1]
-        of_images = self.images_before[n0] + self.images_after[n1]
-        whole_rows = (w0 == 0) & (w1 == self.width)
-        whole_images = whole_rows & (h0 == 0) & (h1 == height)
-        return np.where(whole_images, of_images, np.where(whole_rows, of_rows, inside_rows))
+
+def _around(
+    grid: tuple[int, int, int],
+    bits: int,
+    burst: int,
+    place: PixelRanges,
+    corners: _Corners | None = None,
+) -> Vector:
+    """Padding around every stretch of each box's pixels."""
+    if corners is None:
+        corners = _Corners.of(grid, _period(bits, burst), place)
+    edges = _edges(grid, bits, burst, corners.classes)
+    (n0, n1), (h0, h1), (w0, w1) = place.n, place.h, place.w
+    _, height, width = grid
+    inside_rows = edges.before.over(corners, corners.w.low)
+    inside_rows += edges.after.over(corners, corners.w.high)
+    of_rows = edges.rows_before[n1, h0] - edges.rows_before[n0, h0]
+    of_rows += edges.rows_after[n1, h1] - edges.rows_after[n0, h1]
+    of_images = edges.images_before[n0] + edges.images_after[n1]
+    whole_rows = (w0 == 0) & (w1 == width)
+    whole_images = whole_rows & (h0 == 0) & (h1 == height)
+    return np.where(whole_images, of_images, np.where(whole_rows, of_rows, inside_rows))
 
 
 @lru_cache(maxsize=4096)
@@ -277,7 +352,7 @@ def _ends(layout: Layout, part: Intervals, burst: int) -> tuple[tuple[int, int],
 def record_padding(layout: Layout, part: Intervals, burst: int) -> Vector:
     """Padding inside each of the first pixels (filters), until their places in a burst repeat."""
     bits = layout.record_bits
-    first = np.arange(burst // gcd(bits, burst)) * bits
+    first = np.arange(_period(bits, burst)) * bits
     return _padded(first, _ends(layout, part, burst), burst)
 
 
@@ -289,29 +364,40 @@ def _padded(first: Vector, ends: tuple[tuple[int, int], ...], burst: int) -> Vec
     return np.asarray((sign * (first + place) % burst).sum(axis=0))
 
 
+def _at_ends(
+    grid: tuple[int, int, int],
+    bits: int,
+    burst: int,
+    ends: tuple[tuple[int, int], ...],
+    corners: _Corners,
+) -> Vector:
+    """Padding at ends of runs inside the pixels of each box."""
+    period, turn, sums = _end_sums(grid, bits, burst, ends, corners.classes)
+    rest = sums.over(corners, corners.w.high) - sums.over(corners, corners.w.low)
+    padded: Vector = (turn * corners.pixels + rest) // period  # without a remainder
+    return padded
+
+
 @lru_cache(maxsize=512)
 def _end_sums(
     grid: tuple[int, int, int],
     bits: int,
     burst: int,
     ends: tuple[tuple[int, int], ...],
-    columns: tuple[int, ...],
-) -> Vector:
-    """Running sums, over images and rows, of the padding at ends of runs before each column.
-
-    Flat, of (images, rows, columns). Pixels repeat their place in a burst after a period.
+    classes: tuple[int, ...],
+) -> tuple[int, int, _RowSums]:
+    """Pixels until their places in a burst repeat, what lies in as many at ends of runs, and what
+    lies before a pixel beyond its share of that, by rows; both times the first.
     """
-    number, height, width = grid
-    period = burst // gcd(bits, burst)
-    one = _running(_padded(np.arange(period) * bits, ends, burst), 0)
-    pixel = np.arange(number * height)[:, None] * width + np.array(columns)
-    before = pixel // period * one[-1] + one[pixel % period]
-    sums = before.reshape(number, height, len(columns))
-    return _running(_running(sums, 0), 1).reshape(-1)
+    period = _period(bits, burst)
+    before = _running(_padded(np.arange(period) * bits, ends, burst), 0)
+    turn = int(before[-1])
+    beyond = period * before[:-1] - turn * np.arange(period)
+    return period, turn, _RowSums.of(grid, beyond, classes)
 
 
 @lru_cache(maxsize=64)
-def _edges(grid: tuple[int, int, int], bits: int, burst: int, columns: tuple[int, ...]) -> _Edges:
+def _edges(grid: tuple[int, int, int], bits: int, burst: int, classes: tuple[int, ...]) -> _Edges:
     number, height, width = grid
 
     def before(pixel: Vector) -> Vector:
@@ -320,19 +406,22 @@ def _edges(grid: tuple[int, int, int], bits: int, burst: int, columns: tuple[int
     def after(pixel: Vector) -> Vector:
         return -pixel * bits % burst
 
-    row = np.arange(number)[:, None] * height + np.arange(height + 1)
-    column = row[:, :-1, None] * width + np.array(columns)
+    place = np.arange(_period(bits, burst))
+    row = (np.arange(number)[:, None] * height + np.arange(height + 1)) * width
     image = np.arange(number + 1) * height * width
     return _Edges(
-        np.array(columns),
-        width,
-        _running(_running(before(column), 0), 1),
-        _running(_running(after(column), 0), 1),
-        _running(before(row * width), 0),
-        _running(after(row * width), 0),
+        _RowSums.of(grid, before(place), classes),
+        _RowSums.of(grid, after(place), classes),
+        _running(before(row), 0),
+        _running(after(row), 0),
         before(image),
         after(image),
     )
+
+
+def _period(bits: int, burst: int) -> int:
+    """Pixels of so many bits until their places in a burst repeat."""
+    return burst // gcd(bits, burst)
 
 
 def _running(values: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
@@ -340,17 +429,3 @@ def _running(values: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
     shape = list(values.shape)
     shape[axis] = 1
     return np.concatenate([np.zeros(shape, np.int64), np.cumsum(values, axis=axis)], axis=axis)
-
-
-_SIGNS = np.array([-1, 1, 1, -1, 1, -1, -1, 1])
-"""Of a box's corners, by inclusion and exclusion."""
-
-
-def _corners(grid: tuple[int, int, int], place: PixelRanges, columns: tuple[int, ...]) -> Vector:
-    """Where the eight corners of each box stand in flat running sums: (corners, boxes)."""
-    _, height, _ = grid
-    n, h = np.stack(place.n), np.stack(place.h)
-    w = np.searchsorted(np.array(columns), np.stack(place.w))
-    rows = n[:, None] * (height + 1) + h[None, :]
-    corners = rows[:, :, None] * len(columns) + w[None, None, :]
-    return np.asarray(corners.reshape(8, -1))

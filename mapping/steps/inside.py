@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import gcd, lcm, prod
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -220,15 +220,10 @@ def _each(
     formats: LayerFormats,
 ) -> dict[str, Vector]:
     """What some count of the array's tiles gives, by field; alike tiles are counted once."""
-    # What a tile costs depends on its size, on the padding it meets, and on the blocks it cuts.
-    columns = [
-        np.asarray(ranges[dim].lengths if dim == "N" else ranges[dim].low)
-        for dim in "NGKCRS"
-        if dim in ranges.cut
-    ]
-    columns += [
-        _alike(ranges[dim], Window.of(nest.layer, dim).uses) for dim in "PQ" if dim in ranges.cut
-    ]
+    columns = []
+    for dim in EVERY_DIM:
+        if dim in ranges.cut:
+            columns += _same_cost(dim, ranges[dim], nest.layer, formats)
     firsts, which = np.zeros(1, np.int64), np.zeros(len(ranges), np.int64)
     if columns:
         firsts, which = distinct(columns)
@@ -239,6 +234,24 @@ def _each(
         name: np.array(own, np.int64)[which]
         for name, own in zip(counts[0]._fields, zip(*counts, strict=True), strict=True)
     }
+
+
+def _same_cost(dim: str, ranges: Ranges, layer: ConvLayer, formats: LayerFormats) -> list[Vector]:
+    """Of a dimension's range, what a tile's cost depends on: extent, padding met, blocks cut."""
+    if dim in "PQ":
+        return [_alike(ranges, Window.of(layer, dim).uses)]
+    if dim in "RS":
+        return [ranges.low, ranges.lengths]
+    inputs, weights = (fmt.block_size if fmt.exponent_bits else 1 for fmt in (formats.I, formats.W))
+    # After as many indices, cuts of blocks repeat. Blocks of W run along C, or along the filters.
+    filters = weights if layer.C == 1 else 1
+    turn = {
+        "N": 1,
+        "G": lcm(inputs // gcd(inputs, layer.C), filters // gcd(filters, layer.K)),
+        "K": filters,
+        "C": lcm(inputs, weights),
+    }[dim]
+    return [ranges.low % turn, ranges.lengths]
 
 
 def _alike(ranges: Ranges, uses: Callable[[tuple[int, int]], tuple[int, ...]]) -> Vector:

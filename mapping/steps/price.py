@@ -6,10 +6,10 @@ kind if they have the same price.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, repeat
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from bfpsim.arch import Arch
 
 T = TypeVar("T")
-_AHEAD = 16
 
 Transfers = tuple[Vector, Vector, "Vector | None", "Vector | None"]
 """Bits of the transfers of a stream by kind, as `Moved` has them; None where no tile has any."""
@@ -80,10 +79,6 @@ class Priced(Generic[T]):
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def ahead(self, number: int) -> bytes:
-        """The next few kinds from a number on, to tell places of the nest apart."""
-        return self.kinds[number : number + _AHEAD].tobytes()
-
     def __getitem__(self, number: int) -> T:
         price: T = self.prices[self.kinds[number]]
         return price
@@ -99,6 +94,19 @@ class Streams:
     stays: dict[Tensor, Priced[Stay]]
     steps: Priced[Step]
     flows: tuple[Flow, ...]
+
+
+def in_use(steps: Priced[Any], stays: Mapping[Any, Priced[Stay]]) -> list[Vector]:
+    """The kinds of tiles that each step uses, per stream of tiles.
+
+    steps: priced with the names of the streams of which each begins a tile
+    """
+    firsts = (
+        np.array([name in step.begins for step in steps.prices])[steps.kinds] for name in stays
+    )
+    return [
+        own.kinds[np.cumsum(first) - 1] for own, first in zip(stays.values(), firsts, strict=True)
+    ]
 
 
 def streams_of(
@@ -153,21 +161,30 @@ def _weight_stays(
     arrives: list[Vector | None] = [mantissa, exponent, None, None]
     if burst > 1:
         firsts, number = distinct([tiles.filters.which, *tiles.c])
-        boxes = [tiles.at(int(first)) for first in firsts]
         if layout.depthwise:
+            boxes = [tiles.at(int(first)) for first in firsts]
             each = [layout.runs(box.filters, box.c).burst_padding(burst) for box in boxes]
             padded = np.array(each, np.int64)
         else:
-            owner = np.repeat(np.arange(len(boxes)), [len(box.filters) for box in boxes])
-            place = filter_place(np.array([f for box in boxes for f in box.filters]).T)
-            ranges = dict.fromkeys(box.c for box in boxes)
-            which = {c: i for i, c in enumerate(ranges)}
-            of_box = np.array([which[box.c] for box in boxes])[owner]
-            padded = np.zeros(len(boxes), np.int64)
-            of_runs = padding(layout, [(c,) for c in ranges], of_box, place, burst)
-            np.add.at(padded, owner, of_runs)
+            padded = _filters_padding(tiles, firsts, layout, burst)
         arrives[3] = padded[number]
     return stays_from(mantissa + exponent, arrives=arrives)
+
+
+def _filters_padding(tiles: WeightTiles, some: Vector, layout: WeightLayout, burst: int) -> Vector:
+    """Burst padding of some tiles: the sum over the intervals of their filters."""
+    of_each = [np.array(own, np.int64) for own in tiles.filters.intervals]
+    lengths = np.array([len(own) for own in of_each])
+    starts = np.cumsum(lengths) - lengths
+    filters = tiles.filters.which[some]
+    many = lengths[filters]
+    begins = np.cumsum(many) - many
+    at = np.arange(int(many.sum())) + np.repeat(starts[filters] - begins, many)
+    channels, which = distinct([own[some] for own in tiles.c])
+    parts = [(tiles.c.at(int(some[first])),) for first in channels]
+    place = filter_place(np.concatenate(of_each)[at].T)
+    padded = padding(layout, parts, np.repeat(which, many), place, burst)
+    return np.asarray(np.add.reduceat(padded, begins))
 
 
 def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch) -> Priced[Stay]:

@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -359,9 +357,3 @@ def test_replace_takes_whole_parts() -> None:
 def test_replace_refuses_what_a_file_could_not_hold(path: str, value: str, message: str) -> None:
     with pytest.raises(ArchError, match="^" + re.escape(message)):
         replace(load_arch("ideal-64k"), path, value)
-
-
-def test_importing_arch_loads_neither_pint_nor_ruamel() -> None:
-    code = "import sys, arch; print(*{'pint', 'ruamel.yaml'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

@@ -1,6 +1,7 @@
 import re
 from fractions import Fraction
 
+import pint
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from bfpsim.arch.units import (
     POWER,
     WIDTH,
     Quantity,
+    magnitude,
 )
 
 ALL = (CAPACITY, BURST, WIDTH, BANDWIDTH, CLOCK, LATENCY, ENERGY, MAC_ENERGY, POWER)
@@ -60,6 +62,25 @@ def test_text_becomes_the_exact_number(quantity: Quantity, text: str, number: ob
     parsed = quantity.parse(text)
     assert parsed == number
     assert type(parsed) is type(number)
+
+
+@pytest.mark.parametrize("quantity", ALL, ids=lambda quantity: quantity.noun)
+def test_every_unit_is_what_pint_takes_it_for(quantity: Quantity) -> None:
+    registry = pint.UnitRegistry(non_int_type=Fraction)
+    for above in quantity.units:
+        for below in quantity.per or ("",):
+            unit = f"{above}/{below}" if below else above
+            theirs = Fraction(registry.Quantity(Fraction(10**12), unit).to(quantity.unit).magnitude)
+            for sign in "+-":
+                base = magnitude(f"{sign}1e12 {unit}")
+                assert base == int(f"{sign}1") * theirs * magnitude(f"1 {quantity.unit}")
+            if 0 < theirs <= 10**18:
+                assert quantity.parse(f"1e12 {unit}") == quantity.number(theirs)
+
+
+@pytest.mark.parametrize("text", ["", "12", "12 KB", "12 KiB/x", "KiB", "1 2 B", "9" * 200 + " B"])
+def test_what_is_no_quantity_has_no_magnitude(text: str) -> None:
+    assert magnitude(text) is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +161,7 @@ def test_numbers_are_written_as_people_write_them(
 
 
 @pytest.mark.parametrize("quantity", ALL, ids=lambda quantity: quantity.noun)
-@settings(deadline=None, max_examples=40)  # the first example imports pint
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_every_spelling_survives_the_round_trip(quantity: Quantity, data: st.DataObject) -> None:
     digits = data.draw(st.integers(1, 10**5))  # 10**5 TB is still in range

@@ -80,16 +80,26 @@ def same(tmp_path, capsys):
     return check
 
 
+def small_network() -> bs.Network:
+    build = bs.NetworkBuilder("small", (1, 14, 14, 24))
+    first = build.conv("first", "input", 40, (3, 3), padding=1)
+    again = build.conv("again", first, 40, (3, 3), padding=1)
+    build.linear("fc", build.conv("last", again, 16, (3, 3), stride=2), 10)
+    return build.network()
+
+
 @pytest.mark.parametrize("what", ["simulate", "validate", "map", "curve", "workload"])
-def test_simulations_mappings_and_workloads(same, edge, what: str) -> None:
-    network = bs.load_workload("resnet18-fashion")
+def test_simulations_mappings_and_workloads(same, edge, tmp_path, what: str) -> None:
+    path = tmp_path / "small.yaml"
+    bs.save_workload(small_network(), path)
+    network = bs.load_workload(path)
     formats = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
     command = {
-        "simulate": ("simulate", network.name),
-        "validate": ("validate", network.name),
-        "map": ("map", network.name, "--objective", "energy"),
-        "curve": ("map", network.name, "--curve"),
-        "workload": ("workload", "show", network.name),
+        "simulate": ("simulate", path),
+        "validate": ("validate", path),
+        "map": ("map", path, "--objective", "energy"),
+        "curve": ("map", path, "--curve"),
+        "workload": ("workload", "show", path),
     }[what]
     simulate = bs.compare_program
     reports = {

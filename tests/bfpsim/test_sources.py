@@ -385,7 +385,7 @@ def test_reprs_of_simulations() -> None:
     assert short(bs.load_workload("resnet18")).startswith("<Network resnet18: ")
     assert "layers=<tuple of 21>" in short(bs.validate(NETWORK, ARCH, "bfp8"))
     report = bs.simulation_report(result, uniform("bfp8"))
-    assert "frames=<dict of " in short(report)
+    assert "frames=<Frames of 3>" in short(report)
 
 
 def test_reprs_of_studies() -> None:

@@ -52,6 +52,26 @@ def test_every_box_is_padded_as_its_runs_are(shape, groups, per_group, fmt, burs
     assert found.tolist() == expected
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(20, 90), st.integers(1, 40)),
+    channels=st.integers(1, 7), fmt=formats, burst=st.sampled_from([2, 8, 32, 48]),
+    seed=st.integers(0, 2**32),
+)  # fmt: skip
+def test_tall_maps_whose_rows_lie_alike_again(shape, channels, fmt, burst, seed):
+    rng = random.Random(seed)
+    layout = ActivationLayout((*shape, channels), fmt)
+    low = rng.randrange(channels)
+    part = ((low, rng.randint(low + 1, channels)),)
+    boxes = [
+        [tuple(sorted(rng.choices(range(extent + 1), k=2))) for extent in shape] for _ in range(20)
+    ]
+    place = PixelRanges(*(Ranges(*np.array(axis).T) for axis in zip(*boxes, strict=True)))
+    found = padding(layout, [part], np.zeros(len(boxes), int), place, burst)
+    expected = [layout.runs(*box, part).burst_padding(burst) for box in boxes]
+    assert found.tolist() == expected
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32), fmt=formats, burst=bursts, halo=st.sampled_from(["sliding", "none"])

@@ -10,6 +10,7 @@ from bfpsim.mapping.file import load_mappings, save_mappings
 from bfpsim.mapping.nest import EVERY_DIM, Mapping, MappingError
 from bfpsim.workloads import ConvLayer, Network, Node
 from tests.generate import random_layer
+from tests.long import often
 
 NAMES = (
     *("conv1", "layer1.0/conv-2", "1", "no", "~", "a: b", "#x", "{x}", "[y]", "&z", "*z", "!t"),
@@ -224,7 +225,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
             load_mappings(path, network_of(FC), machine(()))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", often(10, range(40)))
 def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     text = bytearray(b"conv: {order: KP, tile: {K: 4, P: 1}, inner: {acc: {order: Q}}}\nfc: {}\n")

@@ -70,10 +70,10 @@ def at_dram(counts: Counts) -> dict[Flow, Fraction | int]:
 # --- exact --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", often(2, range(8)))
+@pytest.mark.parametrize("seed", often(2, range(16)))
 def test_exact_is_what_the_rules_move(seed: int) -> None:
-    """500 nests a seed, any halo and padding policy, element by element."""
-    for layer, arch, mapping, formats in cases(seed, 500):
+    """250 nests a seed, any halo and padding policy, element by element."""
+    for layer, arch, mapping, formats in cases(seed, 250):
         wanted = dram_counts(as_stored(layer, arch), arch, mapping, formats)
         got = at_dram(model_counts(layer, arch, mapping, formats, EXACT))
         assert got == wanted, (layer, arch.dma, mapping, formats)
@@ -161,7 +161,7 @@ def walk(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats) 
 
 
 @pytest.mark.parametrize("burst", ["1 bit", "7 bit", "32 B"])
-@pytest.mark.parametrize("seed", often(2, range(4)))
+@pytest.mark.parametrize("seed", often(1, range(4)))
 def test_the_closed_form_sums_the_walk(seed: int, burst: str) -> None:
     """Larger layers than sets can hold, at both levels, bursts included."""
     rng = random.Random(f"{seed} {burst}")

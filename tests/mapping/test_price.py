@@ -8,7 +8,7 @@ import pytest
 from bfpsim.arch import Arch
 from bfpsim.mapping.nest import EVERY_DIM, Mapping, make_nest
 from bfpsim.mapping.steps.array import Tile, array_traffic
-from bfpsim.mapping.steps.price import Priced, streams_of
+from bfpsim.mapping.steps.price import streams_of
 from bfpsim.quant.formats import BFP, LayerFormats, PartialSums
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout
 from bfpsim.workloads import ConvLayer
@@ -139,10 +139,3 @@ def test_long_loops_have_few_kinds() -> None:
     # 996 bit a tile: 64 places in a burst of 256 bit, with two paddings; the last tile is shorter.
     assert all(each.max() < 8 for each in kinds)
     assert all(list(np.unique(each)) == list(range(each.max() + 1)) for each in kinds)
-
-
-def test_what_lies_ahead_is_the_next_sixteen_kinds() -> None:
-    priced = Priced(np.arange(40), tuple(range(40)))
-    assert priced.ahead(3) == np.arange(3, 19).tobytes()
-    assert priced.ahead(30) == np.arange(30, 40).tobytes()
-    assert priced.ahead(40) == b""

@@ -57,11 +57,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "any bound on the folds numbers the reads apart",
     ),
     Equivalent(
-        "sim/recurrence.py", "comparison",
-        "if most <= 0:", "most <= 0", "most < 0",
-        "a minimum of 0 can only become less, and the answer is 0 either way",
-    ),
-    Equivalent(
         "sim/recurrence.py", "constant",
         "at, chunk = end, 2 * chunk", "2", "3",
         "how much is compared at once decides how fast, not what, is found",

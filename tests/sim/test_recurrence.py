@@ -10,7 +10,7 @@ from bfpsim.arch import replace
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.sim.accelerator import Accelerator, Tally
-from bfpsim.sim.recurrence import Moment, Recurrence, alike
+from bfpsim.sim.recurrence import Moment, Recurrence, alike, promising
 from bfpsim.sim.timeline import Timeline
 from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_formats, random_layer, random_mapping
@@ -79,7 +79,7 @@ def test_every_loop_order_of_a_long_nest(order: str, double: bool) -> None:
     stepwise, skipping = both(LONG, arch, mapping, formats)
     assert_equal(stepwise, skipping)
     # With Q outside P every sweep of P ends at another place in a burst.
-    assert skipping.timeline.rows < len(skipping.timeline) / (2 if order == "KQP" else 9)
+    assert skipping.timeline.rows < len(skipping.timeline) / (2 if order == "KQP" else 5)
 
 
 def test_the_table_of_a_run_is_the_same() -> None:
@@ -100,24 +100,74 @@ def test_alike_counts_tiles_like_those_a_period_before() -> None:
 
 
 def moment(done: tuple[int, ...], taken: tuple[int, ...]) -> Moment:
-    return Moment(done, taken, 0, 0, 0, ())
+    return Moment(done, taken, (), 0, 0, 0, ())
 
 
 def test_the_stream_that_changes_first_decides() -> None:
     seen = Recurrence((np.zeros(1000, np.int64), np.arange(500) // 100))
     before, now = moment((10, 5), (11, 7)), moment((20, 10), (21, 12))
+    seen.remember("state", before)
     # 90 more tiles of the second stream are of its first kind, two of them are taken: 17 fives.
-    assert seen.repeats(before, now) == 17
-    # A stream that did not move does not limit the others: 980 steps, one of them taken.
-    assert seen.repeats(moment((10, 5), (11, 7)), moment((20, 5), (21, 7))) == 97
+    assert seen.again("state", now) == [(before, now, 17)]
+    assert seen.again("another", now) == []
 
 
-def test_only_the_latest_moment_of_a_state_is_kept() -> None:
-    seen = Recurrence((np.zeros(9, np.int64),))
-    assert seen.before("state") is None
-    for step in (1, 4):
+def test_a_stream_that_did_not_move_does_not_limit_the_others() -> None:
+    seen = Recurrence((np.zeros(1000, np.int64), np.arange(500) // 100))
+    before, now = moment((10, 5), (11, 7)), moment((20, 5), (21, 7))
+    seen.remember("state", before)
+    assert seen.again("state", now) == [(before, now, 97)]  # 980 steps, one of them taken
+
+
+def test_a_part_of_a_turn_repeats_up_to_another_moment_in_the_state() -> None:
+    """Turns of 100 steps, the last ten of each unlike those of any other."""
+    kinds = np.arange(1000) % 100
+    kinds[kinds >= 90] += np.arange(1000)[kinds >= 90]
+    seen = Recurrence((kinds,), (), (100,))
+    at = {step: moment((step,), (step + 1,)) for step in (0, 40, 70, 88, 89, 90, 95, 100)}
+    for step, own in at.items():
+        seen.remember("other" if step == 88 else "state", own)
+        if step < 100:
+            continue
+        # Of the 90 steps that are alike the last is only looked at.
+        assert seen.again("state", own) == [(at[0], at[89], 1)]
+
+
+def test_whole_turns_and_then_a_part() -> None:
+    kinds = np.arange(1000) % 50
+    kinds[337:] = 99
+    seen = Recurrence((kinds,), (), (50,))
+    at = {step: moment((step,), (step + 1,)) for step in (0, 20, 30, 36, 37, 50)}
+    for own in at.values():
+        seen.remember("state", own)
+    # From 50 on 287 are alike: five turns, and 36 steps beyond (the 37th is looked at).
+    assert seen.again("state", at[50]) == [(at[0], at[50], 5), (at[0], at[36], 1)]
+
+
+def test_what_hardly_repeats_is_not_worth_it() -> None:
+    kinds = np.zeros(100, np.int64)
+    kinds[30:] = np.arange(70)
+    seen = Recurrence((kinds,))
+    for step in (0, 10):
         seen.remember("state", moment((step,), (step + 1,)))
-    assert seen.before("state") == moment((4,), (5,))
+    assert seen.again("state", moment((10,), (11,))) == []
+
+
+def test_looks_where_steps_are_like_those_a_turn_before() -> None:
+    kinds = np.arange(2000)
+    kinds[500:900] = np.arange(100, 500)
+    marked = promising((kinds,), (1, 400))
+    assert not any(marked[:100])
+    assert marked[100] == 2
+    assert (marked[500], marked[499]) == (2, 1)
+    assert not any(marked[900:])
+    assert not any(promising((kinds, np.arange(2000)), (1, 400)))
+
+
+def test_looking_is_rare_where_nothing_is_found() -> None:
+    seen = Recurrence((np.arange(20_000) % 2,), (), (1, 2))
+    looks = sum(seen.worth_a_look(step) for step in range(20_000))
+    assert 10 < looks < 300
 
 
 def test_a_timeline_repeats_what_repeats() -> None:
@@ -136,3 +186,14 @@ def test_a_timeline_repeats_what_repeats() -> None:
         (100, 1), (101, 15), (104, 16), (107, 17),
         (200, 2),
     ]  # fmt: skip
+
+
+def test_a_timeline_repeats_a_part_of_what_it_has() -> None:
+    """a b c, then a b once more."""
+    timeline = Timeline()
+    for start in range(3):
+        timeline.add("array", "compute", start, start + 1, 0, start, "steps")
+    tiles = {"I": 0, "W": 0, "O": 0, "steps": 7}
+    timeline.repeat(0, 0, 1, cycles=50, tiles=tiles, until=(2, 2))
+    assert len(timeline) == 5
+    assert [(s.start, s.tile) for s in timeline] == [(0, 0), (1, 1), (2, 2), (50, 7), (51, 8)]

@@ -26,6 +26,7 @@ from bfpsim.quant.formats import (
 )
 from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
 from bfpsim.quant.torch.fake_quantize import Gradient, by_operators, calibrated_top, fake_quantize
+from tests.long import often
 from tests.quant.oracle import quantised
 
 DETERMINISTIC = (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY, Rounding.TRUNCATE)
@@ -443,8 +444,20 @@ def clipped_by_fractions(x: torch.Tensor, fmt: Format, block: tuple[int, ...], t
 
 
 @pytest.mark.parametrize("fmt", GRADIENT_FORMATS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("layout", ["channels first", "channels last", "weights, channels last"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    often(
+        3,
+        [
+            (torch.float32, "channels first"),
+            (torch.float32, "weights, channels last"),
+            (torch.float64, "channels last"),
+            (torch.float32, "channels last"),
+            (torch.float64, "channels first"),
+            (torch.float64, "weights, channels last"),
+        ],
+    ),
+)
 def test_gradients(fmt: Format, dtype: torch.dtype, layout: str) -> None:
     case = LAYOUTS[layout]
     x = ordinary(case.shape, 9)

@@ -38,7 +38,7 @@ def searched(network, seed=0, bits=4000, objective="dram", target=None, tied=Tru
 
 
 @pytest.mark.parametrize(
-    ("seed", "objective"), often(2, [(0, "dram"), (1, "energy"), (1, "dram"), (0, "energy")])
+    ("seed", "objective"), often(1, [(1, "energy"), (0, "dram"), (1, "dram"), (0, "energy")])
 )
 def test_no_choice_of_formats_and_mappings_is_better(seed: int, objective: str) -> None:
     found = searched(chain_network(), seed, 1500 + 600 * seed, objective)
@@ -77,9 +77,9 @@ def uniform_values(found: SearchResult, seed: int) -> list[float]:
 @pytest.mark.parametrize(
     ("objective", "tied"),
     often(
-        3,
+        2,
         [
-            *(("dram", True), ("energy", True), ("latency", False), ("latency", True)),
+            *(("latency", False), ("energy", True), ("dram", True), ("latency", True)),
             *(("dram", False), ("energy", False)),
         ],
     ),
@@ -94,16 +94,18 @@ def test_the_choice_beats_every_format_for_all_and_both_models(objective, tied) 
 
 @pytest.mark.parametrize(
     ("seed", "bits", "alpha"),
-    often(1, [(1, 2200, 3.0), (0, 2200, 1e6), (0, 2200, 0.2), (3, 3500, 1.0), (2, 3000, 3.0)]),
+    often(1, [(1, 2200, 3.0), (3, 3500, 1.0), (0, 2200, 1e6), (0, 2200, 0.2), (2, 3000, 3.0)]),
 )
-def test_a_latency_is_never_above_that_of_one_format_for_all(seed, bits, alpha) -> None:
+def test_a_latency_is_never_above_that_of_one_format_for_all(
+    seed, bits, alpha, short_front
+) -> None:
     """Bounds of latencies are loose, so much depends on what is simulated."""
     found = searched(block_network(), seed, bits, "latency", target=Tradeoff(alpha))
     assert found.value(found.by("simulated")) <= min(uniform_values(found, seed)) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("objective", ["dram", "energy", "latency"])
-def test_what_is_reported_is_what_the_simulator_counts(objective: str) -> None:
+def test_what_is_reported_is_what_the_simulator_counts(objective: str, short_front) -> None:
     network = block_network()
     found = searched(network, 1, 3500, objective)
     for own in found.proposals:
@@ -163,7 +165,7 @@ def test_free_choices_cost_no_more_than_tied_ones() -> None:
 
 
 @pytest.mark.usefixtures("short_front")
-def test_budgets() -> None:
+def test_budgets(short_front) -> None:
     least = searched(block_network(), 0, target=Tradeoff(1e6)).by("simulated")
     best = searched(block_network(), 0, target=Tradeoff(1e-6)).by("simulated")
     middle = (least.loss + best.loss) / 2
@@ -181,7 +183,9 @@ def test_budgets() -> None:
 
 @pytest.mark.usefixtures("short_front")
 @pytest.mark.parametrize("objective", ["dram", pytest.param("energy", marks=pytest.mark.long)])
-def test_gaps_and_floors_of_budgets_are_in_the_units_of_their_values(objective: str) -> None:
+def test_gaps_and_floors_of_budgets_are_in_the_units_of_their_values(
+    objective: str, short_front
+) -> None:
     free = searched(block_network(), 0, objective=objective).by("simulated")
     for target in (LossBudget(free.loss), CostBudget(free.simulated)):
         found = searched(block_network(), 0, objective=objective, target=target)
@@ -201,7 +205,7 @@ def test_a_budget_that_only_the_papers_model_thinks_too_small() -> None:
 
 
 @pytest.mark.parametrize("objective", often(1, ["energy", "latency", "dram"]))
-def test_a_budget_of_exactly_what_is_needed_is_met(objective: str) -> None:
+def test_a_budget_of_exactly_what_is_needed_is_met(objective: str, short_front) -> None:
     least = searched(block_network(), 0, objective=objective, target=Tradeoff(1e6))
     most = least.by("simulated").simulated
     found = searched(block_network(), 0, objective=objective, target=CostBudget(most))

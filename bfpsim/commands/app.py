@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from bfpsim.commands.arch import arch_app
 from bfpsim.commands.arguments import UsageError
-from bfpsim.commands.emit import complain
+from bfpsim.commands.emit import complain, complain_of
 from bfpsim.commands.mantissa import mantissa
 from bfpsim.commands.map import map_layers
 from bfpsim.commands.quantize import quantize
@@ -111,7 +111,7 @@ def run(arguments: list[str]) -> int:
     except ValueError as error:
         if not isinstance(error, _bad_input()):
             raise
-        complain(str(error))
+        complain_of(error)
         return 2
     return code if isinstance(code, int) else 0
 

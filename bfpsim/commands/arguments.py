@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from bfpsim.mapping.objective import Objective
+from bfpsim.wording import hint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,8 +186,11 @@ def select(network: Network, layer: str | None) -> Network:
         return network
     chosen = {node.name: node for node in network.nodes if node.layer is not None}.get(layer)
     if chosen is None:
-        names = ", ".join(item.name for item in network.layers)
-        raise UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
+        names = [item.name for item in network.layers]
+        raise UsageError(
+            f"--layer {layer!r} is not in {network.name}{hint(layer, names)}; "
+            f"allowed: {', '.join(names)}"
+        )
     return _single(network, chosen)
 
 

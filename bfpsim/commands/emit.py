@@ -79,6 +79,12 @@ def complain(message: str) -> None:
     print(f"bfpsim: {shown(line)}", file=sys.stderr)
 
 
+def complain_of(error: Exception) -> None:
+    """Print an error's message on stderr, and its notes (more faults of a file), a line each."""
+    for fault in (str(error), *getattr(error, "__notes__", ())):
+        complain(fault)
+
+
 def say(line: str) -> None:
     """Print one line on stdout."""
     print(shown(line))

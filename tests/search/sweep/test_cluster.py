@@ -9,6 +9,7 @@ from subprocess import Popen
 import pytest
 
 from bfpsim.search.sweep.run import sweep
+from bfpsim.search.sweep.spec import SweepError
 from tests.search.sweep import deadly
 from tests.search.sweep.conftest import files
 from tests.search.sweep.driver import finish, kill, rows, spawn, start, until
@@ -49,6 +50,16 @@ def test_a_cluster_finds_what_one_worker_finds(spec, undisturbed, tmp_path):
         options = ("--cluster", cluster.address, "--out", tmp_path / "out")
         finish(start(spec, tmp_path / "store", *options))
     assert files(tmp_path / "out") == undisturbed
+
+
+def test_a_cluster_without_workers_is_one_line(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("bfpsim.search.crew.ClusterCrew._PATIENCE", 0.2)
+    with scheduler() as cluster, pytest.raises(SweepError) as caught:
+        sweep(spec, tmp_path / "store", cluster=cluster.address)
+    assert str(caught.value) == (
+        f"cluster {cluster.address}: no worker has come in 0.2 s; start some first: "
+        f"dask worker {cluster.address}"
+    )
 
 
 @pytest.mark.long

@@ -32,7 +32,9 @@ def show(name: Annotated[str, typer.Argument(help="A shipped name or a YAML file
 
 @arch_app.command("check")
 def check(
-    files: Annotated[list[str], typer.Argument(help="YAML files or shipped names.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE", help="A YAML file or shipped name.")
+    ],
 ) -> None:
     """Say whether files are valid; exit code 2 with a line for each fault of those that are not.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bfpsim.commands.arguments import UsageError
+from bfpsim.commands.arguments import UsageError, check_place
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,10 +58,20 @@ class Output:
                 say(line)
 
 
-def check_folder(out: Path) -> None:
+def check_folder(out: Path, option: str = "--out") -> None:
     """Raise UsageError, before the work, if files could not be written into a folder after it."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
+        raise UsageError(f"{option} {out} is a file; allowed: a folder, new or existing")
+    check_place(f"{option} {out}", out)
+
+
+@contextmanager
+def kept(what: str) -> Iterator[None]:
+    """A block whose interruption says what is kept of its work."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or what) from None
 
 
 def shown(text: str) -> str:

@@ -21,8 +21,8 @@ from bfpsim.reports.style import (
 )
 from bfpsim.reports.tables import bits_by_level, result_levels
 from bfpsim.reports.tradeoff import COLUMNS
-from bfpsim.search.bitwidth.search import Proposal, SearchResult
-from bfpsim.search.bitwidth.target import ALPHAS
+from bfpsim.search.bitwidth.search import Cost, Proposal, SearchResult
+from bfpsim.search.bitwidth.target import ALPHAS, CostBudget, LossBudget, Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,8 @@ UNITS = {
 }
 """The name and unit of each objective; all units are a million of the counts."""
 
+_BASE_UNITS = {"dram": "bit", "energy": "pJ", "latency": "cycles"}
+
 
 def search_report(answer: Answer) -> Report:
     """The report of `choose_formats`: the choice, prices compared, the front, the finalists."""
@@ -49,11 +51,18 @@ def search_report(answer: Answer) -> Report:
         known: dict[str, Any] = {"accuracy": "not known: the network has no trained weights"}
     else:
         known = {"sensitivity_images": losses.images, "loss_per_nat": losses.per_nat}
+        if losses.below_one_image:
+            known["loss_per_nat_is"] = (
+                f"of one image of {losses.images} lost by each choice that was run: none lost any"
+            )
     outermost = result_levels(result)[:1]
+    answers = f"{answer.cost} prices" if finalists is None else str(finalists["choice"].iloc[0])
     summary: dict[str, Any] = {
         "network": answer.name,
         "arch": where,
+        "answer": answers,
         "objective": str(search.target),
+        "dm_unit": _BASE_UNITS[search.objective],
         "perf": search.objective,
         "cost": answer.cost,
         "formats": len(search.space.formats),
@@ -75,7 +84,10 @@ def search_report(answer: Answer) -> Report:
         summary[f"{model}_model_costs_more"] = f"{100 * excess[model]:.2f} %"
     layers = choice_frame(result, search, choice)
     frames = {"layers": layers, "comparison": comparison, "front": front_frame(search)}
-    tables = [choice_table(layers, f"{answer.name} on {where}"), comparison_table(search)]
+    tables = [
+        choice_table(layers, f"{answer.name} on {where}: the answer, {answers}"),
+        comparison_table(search, answer.cost),
+    ]
     if finalists is not None:
         frames["finalists"] = finalists
         if search.objective == "energy":
@@ -159,15 +171,18 @@ def choice_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def comparison_table(search: SearchResult) -> Table:
-    """Was the analytical model good enough? See `SearchResult.comparison`."""
+def comparison_table(search: SearchResult, decides: Cost = "simulated") -> Table:
+    """Was the analytical model good enough? See `SearchResult.comparison`.
+
+    decides: the kind of price whose choice is taken
+    """
     what, unit = UNITS[search.objective]
     table = make_table(f"Chosen by each kind of price: {what} [{unit}]", "prices", gap=1)
     numbers(table, "predicted", "simulated", "off [%]", "more than\nsimulated [%]")
     numbers(table, "other\nformats", "loss\n[points]", "gap")
     for row in search.comparison().to_dict(orient="records"):
         table.add_row(
-            row["cost"],
+            f"{row['cost']} (decides)" if row["cost"] == decides else row["cost"],
             f"{row['predicted'] / 1e6:.3f}",
             f"{row['simulated'] / 1e6:.3f}",
             f"{100 * row['error']:+.1f}",
@@ -180,23 +195,31 @@ def comparison_table(search: SearchResult) -> Table:
 
 
 def finalists_table(frame: pd.DataFrame, search: SearchResult) -> Table:
-    """Choices evaluated on real images; see `confirm_choices`."""
+    """Choices evaluated on real images, the answer first; see `confirm_choices`."""
     what, unit = UNITS[search.objective]
+    scale, of_value = _value_unit(search.target)
     table = make_table("Evaluated on real images", "choice", gap=1)
     numbers(table, "top-1\n[%]", "loss\n[points]", "predicted\n[points]", f"{what}\n[{unit}]")
-    numbers(table, "W\n[bit/elem]", "I and O\n[bit/elem]", "objective")
-    for row in frame.to_dict(orient="records"):
+    numbers(table, "W\n[bit/elem]", "I and O\n[bit/elem]", f"objective{of_value}")
+    for place, row in enumerate(frame.to_dict(orient="records")):
         table.add_row(
-            row["choice"],
+            f"{row['choice']} (the answer)" if place == 0 else row["choice"],
             f"{100 * row['top1']:.2f}",
             f"{100 * row['accuracy_loss']:.2f}",
             f"{100 * row['predicted_loss']:.3f}",
             f"{row['simulated'] / 1e6:.3f}",
             f"{row['weight_width']:.2f}",
             f"{row['activation_width']:.2f}",
-            f"{row['value']:.5f}",
+            f"{scale * row['value']:.5f}",
         )
     return table
+
+
+def _value_unit(target: Target) -> tuple[float, str]:
+    """What an objective is multiplied by to be shown, and its unit: Eq. 1 has none."""
+    if isinstance(target, CostBudget):
+        return 100, "\n[points]"
+    return 1, "\n[DM_max]" if isinstance(target, LossBudget) else ""
 
 
 def plot_front(search: SearchResult, title: str, path: str | Path) -> None:

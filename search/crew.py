@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +14,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, ClassVar, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -96,10 +97,33 @@ class LocalCrew:
         self._lifeline.close()
 
     def _start(self) -> None:
-        # spawn: fork would copy this process's threads' locks, and numeric libraries as they are.
-        context = multiprocessing.get_context("spawn")
+        context = _Context()
         workers_end, self._lifeline = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(self._workers, context, begin, (workers_end,))
+
+
+class _Process(SpawnProcess):
+    """A process that begins without the program that started it.
+
+    What workers call stands in bfpsim. So a script needs no `if __name__ == "__main__":`, and one
+    that came by standard input, of which there is no file, has workers too.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        whose = {name: vars(main).pop(name, None) for name in ("__file__", "__spec__")}
+        main.__spec__ = None
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            vars(main).update({name: own for name, own in whose.items() if own is not None})
+
+
+class _Context(SpawnContext):
+    """spawn: fork would copy this process's threads' locks, and numeric libraries as they are."""
+
+    Process: ClassVar[Any] = _Process
 
 
 class ClusterCrew:

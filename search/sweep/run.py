@@ -68,7 +68,6 @@ def sweep(
     A point that fails is kept with its error, and does not stop the others. Ctrl-C waits for what
     the workers have begun and keeps it, a second one does not; either ends in KeyboardInterrupt.
     SIGTERM and SIGHUP do as Ctrl-C does.
-    A script needs `if __name__ == "__main__":` around the call: worker processes import it.
 
     Raises SweepError for a sweep or workers that are wrong, StoreError for the store. Whatever
     happens, what was kept stays.
@@ -300,8 +299,8 @@ class _Shift:
                     raise _unusable(ProgramError())
                 return
         raise SweepError(
-            "the workers die as they start; a script that sweeps needs "
-            "`if __name__ == '__main__':` around it"
+            "the workers die as they start: killed, or out of memory; allowed: fewer workers, or "
+            "more memory for them"
         )
 
 

@@ -17,9 +17,31 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bfpsim.reports.report import Report
+    from bfpsim.reports.style import Ending
 
 
 _LONGEST = 10_000  # characters of a message
+
+
+FigureEndings = Annotated[
+    str,
+    typer.Option(
+        "--figures",
+        metavar="ENDINGS",
+        help="What figures are written as: png, pdf or svg, several joined by commas.",
+    ),
+]
+
+
+def endings(chosen: str) -> tuple[Ending, ...]:
+    """The endings of figures' files; raises UsageError for one that is none."""
+    from bfpsim.reports.style import ENDINGS
+
+    words = dict.fromkeys(word.strip().lower() for word in chosen.split(","))
+    made = tuple(ending for ending in ENDINGS if ending in words)
+    if len(made) < len(words):
+        raise UsageError(f"--figures {chosen!r}; allowed: {', '.join(ENDINGS)}, joined by commas")
+    return made
 
 
 @dataclass(frozen=True)
@@ -31,11 +53,15 @@ class Output:
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")
     ] = None
+    figures: FigureEndings = "png"
 
     def check(self) -> None:
         """Raise UsageError, before the work, for several outputs, or a place that takes none."""
         if self.as_json + self.as_csv + (self.out is not None) > 1:
             raise UsageError("--json, --csv and --out exclude each other; give one")
+        if self.figures != "png" and self.out is None:
+            raise UsageError("--figures needs --out, the folder that they are written into")
+        endings(self.figures)
         if self.out is not None:
             self.check_place(self.out)
 
@@ -50,7 +76,7 @@ class Output:
         elif self.as_csv:
             sys.stdout.write(report.to_csv())
         elif self.out is not None:
-            files = ", ".join(path.name for path in report.write(self.out))
+            files = ", ".join(path.name for path in report.write(self.out, endings(self.figures)))
             say(f"wrote {files} to {self.out}")
         else:
             print_table(report.table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -173,6 +173,15 @@ def numbers(table: Table, *headers: str) -> None:
 def readable(largest: float, units: Sequence[Unit]) -> Unit:
     """The largest of the units, which descend, in which a number is 1 or more; else the last."""
     return next((one for one in units if one[0] <= largest), units[-1])
+
+
+def layers_text(network: str, layers: Iterable[str], counts: Iterable[int] = (1,)) -> str:
+    """What a title is about: the network, or, where that is all there is, one layer of it.
+
+    layers: names of the distinct layers; counts: how often each stands in the network
+    """
+    names = list(dict.fromkeys(layers))
+    return f"{names[0]} of {network}" if len(names) == 1 and sum(counts) == 1 else network
 
 
 def points_text(share: float) -> str:

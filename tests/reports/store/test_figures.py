@@ -177,16 +177,10 @@ def test_networks_figure_has_each_network_and_their_mean(findings, drawn, tmp_pa
         assert dict(corners) == pytest.approx(ratios[network])
         assert len(lines(used, network)) == 1
     ((*mean,),) = lines(energy, "geometric mean")
+    own = ratios[one["network"].iloc[0]]
     assert dict(mean) == pytest.approx(
-        {
-            size: math.sqrt(ratios["other"][size] * ratios[network_of(one)][size])
-            for size in sizes[1:]
-        }
+        {size: math.sqrt(ratios["other"][size] * own[size]) for size in sizes[1:]}
     )
-
-
-def network_of(points):
-    return points["network"].iloc[0]
 
 
 def test_several_networks_have_a_figure_of_their_own(findings, tmp_path):
@@ -252,9 +246,8 @@ def test_bars_over_the_capacity_are_all_in_the_best_points_format(findings, draw
     plot_energy(points, findings.layers, tmp_path / "x.png")
     of_best = cheapest(points[~other], "capacity_bits")
     bars = heights(drawn[0].axes[0])
-    assert np.sum([*bars.values()], axis=0) == pytest.approx(
-        of_best["energy_pj"] / Units.of(points).energy[0]
-    )
+    scale = Units.of(points).energy[0]
+    assert np.sum([*bars.values()], axis=0) == pytest.approx(of_best["energy_pj"] / scale)
     assert best["formats"] in drawn[0].get_suptitle()
 
 

@@ -14,6 +14,7 @@ from bfpsim.commands.app import run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/*.md")])
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -40,13 +41,30 @@ CONSOLE = [
     pytest.param(body, id=f"{page.name}-{number}")
     for page in PAGES
     for number, (language, body) in enumerate(BLOCK.findall(page.read_text()))
-    if language == "console"
+    if language == "console" and page != TUTORIAL
 ]
 
 
 @pytest.mark.parametrize("body", CONSOLE)
 def test_console_blocks(body: str, capsys, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
+    type_in(body, capsys)
+
+
+def test_the_tutorial_from_top_to_bottom(capsys, monkeypatch, tmp_path) -> None:
+    """In the order of the page, in an empty folder: what one step writes, a later one reads."""
+    monkeypatch.chdir(tmp_path)
+    blocks = BLOCK.findall(TUTORIAL.read_text())
+    session: dict[str, object] = {"__name__": "__main__"}
+    for number, (language, body) in enumerate(blocks):
+        if language == "console":
+            type_in(body, capsys)
+        elif language == "python":
+            run_in(session, number, TUTORIAL, blocks, capsys)
+
+
+def type_in(body: str, capsys) -> None:
+    """Run the commands of a block, and compare what they print."""
     for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
         line, _, output = command.partition("\n")
         program, *arguments = line.split()
@@ -56,18 +74,25 @@ def test_console_blocks(body: str, capsys, monkeypatch) -> None:
         assert_shown(output, captured.out + captured.err)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def run_in(session: dict[str, object], number: int, page: Path, blocks, capsys) -> None:
+    """Run a Python block in a session, and compare what it prints with the text after it."""
+    exec(compile(blocks[number][1], f"{page.name}-{number}", "exec"), session)
+    captured = capsys.readouterr()
+    following = blocks[number + 1 : number + 2]
+    if following and following[0][0] == "text":
+        assert_shown(following[0][1], captured.out + captured.err)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.name
+)
 def test_python_blocks(page: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     blocks = BLOCK.findall(page.read_text())
     session: dict[str, object] = {"__name__": "__main__"}
-    for number, (language, body) in enumerate(blocks):
+    for number, (language, _) in enumerate(blocks):
         if language == "python":
-            exec(compile(body, f"{page.name}-{number}", "exec"), session)
-            captured = capsys.readouterr()
-            following = blocks[number + 1 : number + 2]
-            if following and following[0][0] == "text":
-                assert_shown(following[0][1], captured.out + captured.err)
+            run_in(session, number, page, blocks, capsys)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search figures lint lowest clean
+.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search docs figures lint lowest clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -41,6 +41,10 @@ bench-sweeps: $(VENV)/.dev
 bench-search: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.search --sensitivity benchmarks/sensitivity-resnet18-fashion-8.csv
 	$(BIN)/python -m benchmarks.search --network resnet18 --bits 16
+
+# The API reference, out/api.md, from docstrings.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/api.py out/api.md
 
 # The figures of docs/, from inputs that are shipped or quick to compute.
 figures: $(VENV)/.dev

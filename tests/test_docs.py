@@ -5,11 +5,15 @@ the python blocks of a page are one session. "..." alone on a line stands for le
 runs of blanks do not matter.
 """
 
+import importlib.util
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+import bfpsim as bs
 from bfpsim.commands.app import run
 
 ROOT = Path(__file__).parent.parent
@@ -100,3 +104,35 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_api_reference_has_every_public_name(tmp_path) -> None:
+    """With its signature and the first line of its docstring; methods of classes too."""
+    spec = importlib.util.spec_from_file_location("api", ROOT / "docs" / "api.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.reference()
+    for name in bs.__all__:
+        (part,) = re.findall(rf"^### {name}\n(.*?)(?=^##+ |\Z)", page, re.DOTALL | re.MULTILINE)
+        first = (inspect.getdoc(getattr(bs, name)) or "").splitlines()[0]
+        assert first
+        assert first in part
+        assert f"](#{name.lower()})" in page
+    assert "#### Mapping." in page or "#### QuantizedModel." in page
+    assert " at 0x" not in page, "no address: equal code makes an equal page"
+
+
+def test_citation_and_changelog_know_the_version() -> None:
+    citation = YAML(typ="safe", pure=True).load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == bs.__version__
+    assert citation["cff-version"] == "1.2.0"
+    assert all(author.get("name") for author in citation["authors"])
+    assert f"\n## {bs.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_glossary_is_sorted_and_says_each_word_once() -> None:
+    words = re.findall(r"^\| \*\*(.+?)\*\*", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    assert len(words) > 30
+    assert words == sorted(set(words), key=str.lower)

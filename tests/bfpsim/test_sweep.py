@@ -165,7 +165,7 @@ def test_an_interrupt_says_how_to_go_on(folder):
     out, error = finish(process, 130)
     kept = rows(store)
     assert out == ""
-    assert error == (
+    assert error.endswith(  # after lines of progress, if it took long
         f"bfpsim: interrupted: {kept} of 1197 points are in {store}; "
         "the same command goes on from there\n"
     )

@@ -95,7 +95,7 @@ def test_on_a_terminal_progress_is_a_bar_alone(capsys, monkeypatch) -> None:
     [
         (
             ["simulate", "resnet18", "--layer", "fc"],
-            "bfpsim.sim.simulate.simulate_network",
+            "bfpsim.sim.simulate.simulate_layers",
             "no result was kept",
         ),
         (["map", "resnet18"], "bfpsim.search.mappings.map_network", "no result was kept"),

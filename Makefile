@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search lint clean
+.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search docs figures lint lowest clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -42,6 +42,21 @@ bench-search: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.search --sensitivity benchmarks/sensitivity-resnet18-fashion-8.csv
 	$(BIN)/python -m benchmarks.search --network resnet18 --bits 16
 
+# The API reference, out/api.md, from docstrings.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/api.py out/api.md
+
+# The figures of docs/, from inputs that are shipped or quick to compute.
+figures: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.figures --out docs
+
+# The oldest versions that pyproject.toml permits: they install, and the demo runs.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -e .
+	.venv-lowest/bin/python examples/demo.py --out out/lowest
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,4 +77,4 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) .venv-lowest out build *.egg-info

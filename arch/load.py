@@ -1,7 +1,6 @@
 """Architecture files: YAML to Arch and back, and the shipped specs."""
 
 import copy
-import difflib
 import io
 import re
 import reprlib
@@ -15,12 +14,15 @@ from pydantic import ValidationError
 
 from bfpsim.arch.plain_yaml import PlainYamlError, check_plain
 from bfpsim.arch.spec import LEVEL_NAME, AccessEnergy, Arch, Section, SplitSram, Sram
+from bfpsim.wording import hint, reason, same
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
     from pydantic_core import ErrorDetails
     from ruamel.yaml import YAML
 
 _LARGEST_FILE = 65_536  # bytes: a whole architecture takes one
+_MOST_NOTES = 20  # faults of a file that stand below the first
+_BAD_KEY = ("extra_forbidden", "invalid_key")
 
 # What an error's location has beside keys: which kind of value was taken to be meant.
 _KINDS: dict[int | str, type[Section] | None] = {
@@ -36,7 +38,10 @@ ArchSource = Arch | str | Path
 
 
 class ArchError(ValueError):
-    """An architecture that cannot be read or built; its message is one line."""
+    """An architecture that cannot be read or built; its message is one line.
+
+    Its notes are the faults of a file beside the first, a line each.
+    """
 
 
 @cache
@@ -50,8 +55,9 @@ def shipped() -> tuple[str, ...]:
 def load_arch(source: ArchSource) -> Arch:
     """The architecture of a shipped name such as 'ideal-64k', or of a YAML file; itself of one.
 
-    A str that is a shipped name means that spec, any other str or a Path a file. Raises
-    ArchError if there is no such thing, or for whatever is wrong in it.
+    A str that is a shipped name means that spec, any other str or a Path a file; if there is none,
+    a shipped name in another case. Raises ArchError if there is no such thing, or for whatever is
+    wrong in it.
     """
     if isinstance(source, Arch):
         return source
@@ -61,21 +67,21 @@ def load_arch(source: ArchSource) -> Arch:
             "path of a YAML file"
         )
     if isinstance(source, str) and source in shipped():
-        spec = resources.files("bfpsim.arch").joinpath("specs", f"{source}.yaml")
-        return parse_arch(spec.read_text("utf-8"), f"{source}.yaml")
+        return _load_shipped(source)
     path = str(source)
     try:
         with open(source, "rb") as file:
             data = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
-        nearest = _suggestion(Path(path).stem, shipped())
+        if isinstance(source, str) and (name := same(source, shipped())) is not None:
+            return _load_shipped(name)
         raise ArchError(
-            f"{path!r} is neither a file nor a shipped architecture{nearest}; "
+            f"{path!r} is neither a file nor a shipped architecture"
+            f"{hint(Path(path).stem, shipped())}; "
             f"shipped: {', '.join(shipped())}"
         ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ArchError(f"{path!r} cannot be read: {reason}; give a YAML file") from None
+        raise ArchError(f"{path!r} cannot be read: {reason(error)}; give a YAML file") from None
     if len(data) > _LARGEST_FILE:
         raise _error(path, f"longer than an architecture can be; at most {_LARGEST_FILE} bytes")
     try:
@@ -84,6 +90,11 @@ def load_arch(source: ArchSource) -> Arch:
         wrong = f"byte {data[error.start]:#04x} at offset {error.start}"
         raise _error(path, f"{wrong} is not UTF-8; write the file as UTF-8 text") from None
     return parse_arch(text, path)
+
+
+def _load_shipped(name: str) -> Arch:
+    spec = resources.files("bfpsim.arch").joinpath("specs", f"{name}.yaml")
+    return parse_arch(spec.read_text("utf-8"), f"{name}.yaml")
 
 
 def parse_arch(text: str, source: str) -> Arch:
@@ -155,7 +166,7 @@ def replace_all(arch: Arch, values: Mapping[str, object]) -> Arch:
                 raise ArchError(f"{arch.name}: {path!r}: {wrong}")
             if place is None:
                 keys = [str(own) for own in _keys_below(part)]
-                near, allowed = _suggestion(key, keys), ", ".join(keys) or "none"
+                near, allowed = hint(key, keys), ", ".join(keys) or "none"
                 wrong = f"unknown key {key!r}{near}; allowed keys: {allowed}"
                 raise ArchError(f"{arch.name}: {path!r}: {wrong}")
             here = part[place]
@@ -212,17 +223,32 @@ def _validate(data: object, source: str, text: str | None = None) -> Arch:
     try:
         return Arch.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        details = error.errors(include_url=False)
     # A mistyped key is also a missing one; the typo explains both.
-    bad_key = ("extra_forbidden", "invalid_key")
-    first = min(found, key=lambda detail: detail["type"] not in bad_key)
-    keys = [key for key in first["loc"] if key not in _KINDS]
+    typos = {detail["loc"][:-1] for detail in details if detail["type"] in _BAD_KEY}
+    details.sort(key=lambda detail: detail["type"] not in _BAD_KEY)
+    first, *others = (
+        detail
+        for detail in details
+        if detail["type"] != "missing" or detail["loc"][:-1] not in typos
+    )
+    more = f" (and {len(others)} more)" if others else ""
+    refusal = _fault(first, data, source, text, more)
+    for detail in others[:_MOST_NOTES]:
+        refusal.add_note(str(_fault(detail, data, source, text)))
+    raise refusal
+
+
+def _fault(
+    detail: "ErrorDetails", data: object, source: str, text: str | None, more: str = ""
+) -> ArchError:
+    """The error of one wrong thing: where it stands, what is wrong, what is allowed."""
+    keys = [key for key in detail["loc"] if key not in _KINDS]
     line = _line(text, keys) if text is not None else None
-    wrong = _explain(first, _part(first["loc"][:-1]), _part(first["loc"]))
-    if first["type"] in bad_key:
+    wrong = _explain(detail, _part(detail["loc"][:-1]), _part(detail["loc"]))
+    if detail["type"] in _BAD_KEY:
         keys.pop()  # the message quotes it
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    raise _error(source, wrong + more, _by_name(data, keys), line)
+    return _error(source, wrong + more, _by_name(data, keys), line)
 
 
 def _by_name(data: Any, keys: Sequence[int | str]) -> list[int | str]:
@@ -241,8 +267,8 @@ def _explain(detail: "ErrorDetails", around: type[Section], here: type[Section])
     key, value = (detail["loc"] or ("",))[-1], reprlib.repr(detail["input"])
     match detail["type"]:
         case "extra_forbidden":
-            nearest = _suggestion(str(key), _keys(around).split(", "))
-            return f"unknown key {reprlib.repr(key)}{nearest}; allowed keys: {_keys(around)}"
+            near = hint(key, _keys(around).split(", "))
+            return f"unknown key {reprlib.repr(key)}{near}; allowed keys: {_keys(around)}"
         case "invalid_key":
             return f"key {reprlib.repr(key)} is no text; allowed keys: {_keys(around)}"
         case "missing":
@@ -319,11 +345,6 @@ def _line(text: str, keys: Sequence[int | str]) -> int:
 
 def _keys(part: type[Section]) -> str:
     return ", ".join(field.alias or name for name, field in part.model_fields.items())
-
-
-def _suggestion(word: str, allowed: Sequence[str] | dict[str, Any]) -> str:
-    nearest = difflib.get_close_matches(word, list(allowed), n=1)
-    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
 
 
 def _one_line(message: object) -> str:

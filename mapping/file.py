@@ -11,7 +11,6 @@ Keys and values are those of `Mapping`; what is left out is empty, `{}` the whol
 
 from __future__ import annotations
 
-import difflib
 import io
 import re
 import reprlib
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.nest import EVERY_DIM, Mapping, MappingError, make_nest
+from bfpsim.wording import hint, reason
 from bfpsim.workloads import NetworkSource, load_workload
 from bfpsim.workloads.files.atomic import write_atomic
 
@@ -103,10 +103,9 @@ def load_mappings(
     for name, part in _entries(file, (), _read(file, path), "layers").items():
         layer = by_name.get(name)
         if layer is None:
-            nearest = difflib.get_close_matches(name, by_name, n=1)
-            hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
             raise MappingError(
-                f"{file}:{part.line}: {reprlib.repr(name)} is no layer of {network.name}{hint}; "
+                f"{file}:{part.line}: {reprlib.repr(name)} is no layer of {network.name}"
+                f"{hint(name, by_name)}; "
                 f"allowed: {_shown(by_name)}"
             )
         found[name] = _mapping(file, (name,), part, levels)
@@ -194,8 +193,8 @@ def _read(file: str, path: str | Path) -> _Part:
         with open(path, "rb") as opened:
             data = opened.read(_LARGEST_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise MappingError(f"{file}: cannot be read: {reason}; allowed: a YAML file") from None
+        why = reason(error)
+        raise MappingError(f"{file}: cannot be read: {why}; allowed: a YAML file") from None
     if len(data) > _LARGEST_FILE:
         raise MappingError(f"{file}: is too long; allowed: at most {_LARGEST_FILE} bytes")
     try:

@@ -18,7 +18,9 @@ from bfpsim.reports.style import (
     ORANGE,
     SKY,
     VERMILION,
+    capacity_ticks,
     drawing,
+    layers_text,
     make_table,
     numbers,
     save,
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
 _BITS_PER_MBIT = 1e6
 _PJ_PER_MJ = 1e9
+_NUMBERED = 10  # bars that have room for a number each
 # Legends stand where no data can be.
-_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3}
+_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "ncols": 3}
 _LINES = ((GREY, "s--"), (SKY, "^-"), (BLUE, "o-"), (VERMILION, "D-"), (ORANGE, "v-"))
 
 
@@ -108,7 +111,7 @@ def plot_sweep(frame: pd.DataFrame, path: str | Path) -> None:
         _draw_energy(energy, frame, x)
         for axes in (traffic, energy):
             axes.set_xlabel(f"{BUFFER} capacity")
-            axes.set_xticks(x, [CAPACITY.text(int(size)) for size in sizes])
+            capacity_ticks(axes, [*sizes], [*x])
             axes.set_xlim(x[0] - 0.6, x[-1] + 0.6)
         figure.suptitle(
             f"{first['network']} in {first['formats']} on {first['arch']} with its {BUFFER} resized"
@@ -141,8 +144,9 @@ def _draw_energy(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> Non
         )  # fmt: skip
     floor = frame["compulsory_energy_pj"].iloc[0] / _PJ_PER_MJ
     _floor(axes, floor, f"compulsory {levels[0].name}")
-    for place, total in zip(x, bottoms[-1], strict=True):
-        axes.text(place, total, f"{total:.2f}", ha="center", va="bottom", fontsize=9)
+    if len(x) <= _NUMBERED:
+        for place, total in zip(x, bottoms[-1], strict=True):
+            axes.text(place, total, f"{total:.3g}", ha="center", va="bottom", fontsize=9)
     top = bottoms[-1].max()
     if more_than_movement(frame):
         every = frame["all_energy_pj"].to_numpy() / _PJ_PER_MJ
@@ -207,14 +211,14 @@ def _octaves(axes: Axes, sizes: np.ndarray) -> None:
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.set_xlabel(f"{BUFFER} capacity")
-    axes.set_xticks(np.log2(sizes), [CAPACITY.text(int(size)) for size in sizes], rotation=30)
+    capacity_ticks(axes, [*sizes], [*np.log2(sizes)])
 
 
 def curve_table(frame: pd.DataFrame) -> Table:
     """The table of `traffic_curves` in brief: ends, knee and floor of each staircase."""
     first = frame.iloc[0]
     table = make_table(
-        f"Least {OUTERMOST} traffic of {first['network']} in {first['formats']} on "
+        f"Least {OUTERMOST} traffic of {_subject(frame)} in {first['formats']} on "
         f"{first['arch']} by {BUFFER} capacity [Mbit]",
         "layer",
     )
@@ -243,6 +247,11 @@ def curve_table(frame: pd.DataFrame) -> Table:
             style="bold" if name == "total" else None,
         )
     return table
+
+
+def _subject(frame: pd.DataFrame) -> str:
+    layers = frame[frame["layer"] != "total"].drop_duplicates("layer")
+    return layers_text(frame["network"].iloc[0], layers["layer"], layers["layers"])
 
 
 def curve_report(frame: pd.DataFrame) -> Report:
@@ -277,7 +286,7 @@ def plot_curves(frame: pd.DataFrame, path: str | Path) -> None:
             _capacity_axis(axes)
         first = frame.iloc[0]
         figure.suptitle(
-            f"{first['network']} in {first['formats']} on {first['arch']}: least {OUTERMOST} "
+            f"{_subject(frame)} in {first['formats']} on {first['arch']}: least {OUTERMOST} "
             "traffic of any mapping"
         )
         save(figure, path)
@@ -321,8 +330,7 @@ def _capacity_axis(axes: Axes) -> None:
     axes.set_xscale("log", base=4)
     low, high = axes.get_xlim()
     ticks = [size for size in (8 * 4**i for i in range(3, 17)) if low <= size <= high]
-    axes.set_xticks(ticks, [CAPACITY.text(size) for size in ticks])
-    axes.minorticks_off()
+    capacity_ticks(axes, ticks, ticks)
     axes.set_xlabel(f"{BUFFER} capacity")
 
 

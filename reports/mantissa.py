@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _FAMILIES = tuple(zip((BLUE, VERMILION, ORANGE, SKY, GREY), "osD^v", strict=True))
 _TOLERANCE_BITS = (3, 2, 1, 0)
+_LOSSES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)  # points, at which colours change
+_DARK = 5.0  # points, above which a cell is too dark for black
 
 
 def mantissa_report(study: MantissaStudy) -> Report:
@@ -240,19 +242,24 @@ def plot_curves(frame: pd.DataFrame, within: float, title: str, path: str | Path
 
 
 def plot_heat_map(frame: pd.DataFrame, within: float, title: str, path: str | Path) -> None:
-    """Draw top-1 over (e, m), with a frame around what loses at most `within`, as a PNG.
+    """Draw top-1 over (e, m), coloured by its loss, with a frame around what loses little.
 
-    frame: of `measure_accuracy`. Raises OSError if the file cannot be written.
+    frame: of `measure_accuracy`
+    within: the loss inside the frame, at most, as a share of the images
+
+    Raises OSError if the file cannot be written.
     """
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 
     cells = _cells(frame, "top1")
     shares = 100 * cells.to_numpy()
-    kept = _cells(frame, "accuracy_loss").to_numpy() <= within + SLACK
-    shades = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", SKY, BLUE, "#00304D"])
+    losses = _cells(frame, "accuracy_loss").to_numpy()
+    kept = losses <= within + SLACK
+    shades = LinearSegmentedColormap.from_list("loss", ["#FFFFFF", SKY, BLUE, "#00304D"])
+    steps = BoundaryNorm([-100, *_LOSSES], shades.N)
     with drawing() as figure:
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap=shades, vmin=0, vmax=100, aspect="auto", origin="lower")
+        image = axes.imshow(100 * losses, cmap=shades, norm=steps, aspect="auto", origin="lower")
         axes.grid(False)
         axes.set_xticks(range(cells.shape[1]), [str(m) for m in cells.columns])
         axes.set_yticks(range(cells.shape[0]), [str(e) for e in cells.index])
@@ -262,14 +269,18 @@ def plot_heat_map(frame: pd.DataFrame, within: float, title: str, path: str | Pa
             for x, m in enumerate(cells.columns):
                 value = shares[y, x]
                 text = f"{titles.get(f'e{e}m{m}', '').upper()}\n{value:.0f}\n"
-                ink = "white" if value > 55 else "black"
+                ink = "white" if 100 * losses[y, x] > _DARK else "black"
                 axes.text(x, y, text, ha="center", va="center", fontsize=7, color=ink)
                 if kept[y, x]:
                     _frame(axes, kept, x, y)
         axes.set_xlabel("mantissa bits m")
         axes.set_ylabel("exponent bits e")
-        figure.colorbar(image, ax=axes, label="top-1 [%]")
-        figure.suptitle(f"{title}; framed: within {points_text(within)} of FP32")
+        bar = figure.colorbar(
+            image, ax=axes, label="loss of top-1 [points]", spacing="uniform", extend="neither",
+            boundaries=[0, *_LOSSES], ticks=[0, *_LOSSES],
+        )  # fmt: skip
+        bar.ax.set_yticks([0, *_LOSSES], ["0", *(f"{loss:g}" for loss in _LOSSES)])
+        figure.suptitle(f"{title}: top-1 [%]; framed: within {points_text(within)} of FP32")
         save(figure, path)
 
 

@@ -24,6 +24,10 @@ _UNITS = {
     "latency": ("Mcycles", 1e6),
     "edp": ("J x cycles", 1e12),
 }
+_PRICED = {
+    "exact": "by payload; simulate and validate take the least in whole bursts: --model full",
+    "full": "in whole bursts, as simulate and validate do",
+}
 
 
 def mapping_table(frame: pd.DataFrame) -> Table:
@@ -135,16 +139,20 @@ def solver_table(frame: pd.DataFrame) -> Table:
 
 
 def mapping_report(frame: pd.DataFrame) -> Report:
-    """The report of `map_network`: its table, and the regret if the simulator chose.
+    """The report of `map_network`: its table, how it is priced, the regret if the simulator chose.
 
     Its files have the mappings as `load_mappings` reads them.
     """
+    first = frame.iloc[0]
     keys = ("network", "arch", "formats", "objective", "constraints")
     summary = {key: frame[key].iloc[0] for key in keys if key in frame}
     notes: tuple[str, ...] = ()
     if "regret" in frame:
         summary["regret"] = regret_line(frame)
         notes = ("regret",)
+    elif first["objective"] in ("dram", "energy"):
+        summary["priced"] = _PRICED[first["model"]]
+        notes = ("priced",)
     files = {"mappings.yaml": partial(write_mappings, frame)}
     texts = frame.drop(columns=["mapping", "names"])
     return Report(mapping_table(frame), {"mappings": texts}, summary, notes, files=files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from bfpsim.workloads.files.table import csv_of
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
+
+    from bfpsim.reports.style import Ending
 
 
 class Frames(Mapping[str, "pd.DataFrame"]):
@@ -48,7 +50,7 @@ class Report:
     frames: tables by file name, the main one first
     summary: totals by name
     notes: names in the summary that a terminal shows below the table
-    figures: what draws a PNG, by file name
+    figures: what draws a PNG, PDF or SVG, by file name
     files: what writes another file, by file name
     """
 
@@ -73,22 +75,25 @@ class Report:
         records = {name: _records(frame) for name, frame in self.frames.items()}
         return json.dumps(_plain_values(self.summary) | records, indent=2)
 
-    def write(self, folder: str | Path) -> list[Path]:
+    def write(self, folder: str | Path, figures: Sequence[Ending] = ("png",)) -> list[Path]:
         """Write every table as NAME.csv, every figure as NAME.png, other files, and summary.json.
+
+        figures: what they are drawn as: "png", "pdf", "svg", or several of these
 
         The folder is made if it does not exist; files of the same names are replaced, all or none.
         Equal results make equal bytes. Raises OSError if a file cannot be written.
         """
         names = [
             *(f"{name}.csv" for name in self.frames),
-            *(f"{name}.png" for name in self.figures),
+            *(f"{name}.{ending}" for name in self.figures for ending in figures),
             *self.files,
         ]
         with all_or_none(folder) as out:
             for name, frame in self.frames.items():
                 write_csv(frame, out / f"{name}.csv")
             for name, draw in self.figures.items():
-                draw(out / f"{name}.png")
+                for ending in figures:
+                    draw(out / f"{name}.{ending}")
             for name, write in self.files.items():
                 write(out / name)
             text = json.dumps(_plain_values(self.summary), indent=2) + "\n"

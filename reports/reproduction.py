@@ -106,28 +106,40 @@ def energy_table(frame: pd.DataFrame, means: pd.DataFrame) -> Table:
 
 
 def plot_energies(frame: pd.DataFrame, means: pd.DataFrame, title: str, path: str | Path) -> None:
-    """Fig. 5: bars of energy relative to the original, by network, geometric means behind."""
+    """Fig. 5: bars of energy relative to the original, by network; geometric means set apart.
+
+    The original, whose bars would all be 1, is a line.
+    """
     import numpy as np
 
-    formats = list(dict.fromkeys(frame["format"]))
+    original, *formats = dict.fromkeys(frame["format"])
+    networks = frame["network"].nunique()
     groups = [(name, frame[frame["network"] == name]) for name in dict.fromkeys(frame["network"])]
     groups += [
-        (f"mean of {name}", means[means["group"] == name]) for name in dict.fromkeys(means["group"])
+        (f"mean, {name}", means[means["group"] == name]) for name in dict.fromkeys(means["group"])
     ]
     with drawing() as figure:
         axes = figure.subplots()
         width = 0.84 / len(formats)
-        at = np.arange(len(groups))
+        at = np.arange(len(groups)) + (np.arange(len(groups)) >= networks)
+        axes.axvline(networks, color=GREY, linewidth=1.0)
+        axes.axhline(1, color="black", linewidth=1.3, dashes=(5, 3), label=f"{original} = 1")
         for number, name in enumerate(formats):
             heights = [own.set_index("format").loc[name, "normalised"] for _, own in groups]
             axes.bar(
                 at + (number - (len(formats) - 1) / 2) * width, heights, width, label=name,
                 color=_COLORS[number % 8], hatch=_HATCHES[number % 8], edgecolor="white",
             )  # fmt: skip
-        axes.set_xticks(at, [name for name, _ in groups], rotation=20, ha="right")
-        axes.set_ylabel("energy, original = 1")
-        axes.set_title(title)
-        figure.legend(ncols=len(formats), loc="outside lower center")
+        axes.set_xticks(
+            at, [name for name, _ in groups], rotation=30, ha="right", rotation_mode="anchor"
+        )
+        for label in axes.get_xticklabels()[networks:]:
+            label.set_fontweight("bold")
+        axes.set_xlim(at[0] - 0.6, at[-1] + 0.6)
+        axes.set_ylim(0, 1.08)
+        axes.set_ylabel(f"energy, {original} = 1")
+        figure.suptitle(title)
+        figure.legend(ncols=len(formats) + 1, loc="outside lower center")
         save(figure, path)
 
 
@@ -151,18 +163,32 @@ def alpha_table(frame: pd.DataFrame) -> Table:
 
 
 def plot_alphas(frames: Mapping[str, pd.DataFrame], title: str, path: str | Path) -> None:
-    """Fig. 6: top-1, and energy relative to the least alpha's, against alpha; a line per width."""
+    """Fig. 6: top-1, and energy relative to the least alpha's, against alpha; a line per width.
+
+    Alpha has a logarithmic scale, from 0 on where there is one of 0.
+    """
+    every = sorted({float(alpha) for frame in frames.values() for alpha in frame["alpha"]})
     with drawing() as figure:
         left, right = figure.subplots(1, 2)
         for (name, frame), color, marker in zip(
             frames.items(), (BLUE, VERMILION, ORANGE), "os^", strict=False
         ):
-            labels = [f"{alpha:g}" for alpha in frame["alpha"]]
-            left.plot(labels, 100 * frame["top1"], marker=marker, color=color, label=name)
-            right.plot(labels, 100 * frame["of_first"], marker=marker, color=color, label=name)
+            alpha = frame["alpha"]
+            left.plot(alpha, 100 * frame["top1"], marker=marker, color=color, label=name)
+            right.plot(alpha, 100 * frame["of_first"], marker=marker, color=color, label=name)
         left.set_ylabel("top-1 [%]")
         right.set_ylabel("energy, least alpha = 100")
         for axes in (left, right):
+            least = next((alpha for alpha in every if alpha > 0), 1.0)
+            if every[0] > 0:
+                axes.set_xscale("log")
+            else:
+                axes.set_xscale("symlog", linthresh=least, linscale=0.3)
+            axes.set_xticks(
+                every, [f"{alpha:g}" for alpha in every],
+                rotation=60, ha="right", rotation_mode="anchor",
+            )  # fmt: skip
+            axes.set_xticks([], minor=True)
             axes.set_xlabel("alpha")
             axes.legend()
         figure.suptitle(title)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from bfpsim.reports.style import (
 )
 from bfpsim.reports.tables import bits_by_level, result_levels
 from bfpsim.reports.tradeoff import COLUMNS
-from bfpsim.search.bitwidth.search import Proposal, SearchResult
-from bfpsim.search.bitwidth.target import ALPHAS
+from bfpsim.search.bitwidth.search import Cost, Proposal, SearchResult
+from bfpsim.search.bitwidth.target import ALPHAS, CostBudget, LossBudget, Target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,8 @@ UNITS = {
 }
 """The name and unit of each objective; all units are a million of the counts."""
 
+_BASE_UNITS = {"dram": "bit", "energy": "pJ", "latency": "cycles"}
+
 
 def search_report(answer: Answer) -> Report:
     """The report of `choose_formats`: the choice, prices compared, the front, the finalists."""
@@ -49,11 +51,18 @@ def search_report(answer: Answer) -> Report:
         known: dict[str, Any] = {"accuracy": "not known: the network has no trained weights"}
     else:
         known = {"sensitivity_images": losses.images, "loss_per_nat": losses.per_nat}
+        if losses.below_one_image:
+            known["loss_per_nat_is"] = (
+                f"of one image of {losses.images} lost by each choice that was run: none lost any"
+            )
     outermost = result_levels(result)[:1]
+    answers = f"{answer.cost} prices" if finalists is None else str(finalists["choice"].iloc[0])
     summary: dict[str, Any] = {
         "network": answer.name,
         "arch": where,
+        "answer": answers,
         "objective": str(search.target),
+        "dm_unit": _BASE_UNITS[search.objective],
         "perf": search.objective,
         "cost": answer.cost,
         "formats": len(search.space.formats),
@@ -75,7 +84,10 @@ def search_report(answer: Answer) -> Report:
         summary[f"{model}_model_costs_more"] = f"{100 * excess[model]:.2f} %"
     layers = choice_frame(result, search, choice)
     frames = {"layers": layers, "comparison": comparison, "front": front_frame(search)}
-    tables = [choice_table(layers, f"{answer.name} on {where}"), comparison_table(search)]
+    tables = [
+        choice_table(layers, f"{answer.name} on {where}: the answer, {answers}"),
+        comparison_table(search, answer.cost),
+    ]
     if finalists is not None:
         frames["finalists"] = finalists
         if search.objective == "energy":
@@ -84,7 +96,12 @@ def search_report(answer: Answer) -> Report:
         summary["accuracy_loss"] = answer.accuracy_loss
         if answer.points_above_budget is not None:
             summary["measured_loss_above_budget_by_points"] = answer.points_above_budget
-    figures = {"front": lambda path: plot_front(search, f"{answer.name}, {where}", path)}
+    front, objective = frames["front"], search.objective
+    figures = {
+        "front": lambda path: plot_front(
+            front, comparison, objective, f"{answer.name} on {where}", path
+        )
+    }
     notes = tuple(key for key in summary if key not in ("network", "arch", "perf", "cost"))
     return Report(together(*tables), frames, summary, notes, figures)
 
@@ -159,15 +176,18 @@ def choice_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def comparison_table(search: SearchResult) -> Table:
-    """Was the analytical model good enough? See `SearchResult.comparison`."""
+def comparison_table(search: SearchResult, decides: Cost = "simulated") -> Table:
+    """Was the analytical model good enough? See `SearchResult.comparison`.
+
+    decides: the kind of price whose choice is taken
+    """
     what, unit = UNITS[search.objective]
     table = make_table(f"Chosen by each kind of price: {what} [{unit}]", "prices", gap=1)
     numbers(table, "predicted", "simulated", "off [%]", "more than\nsimulated [%]")
     numbers(table, "other\nformats", "loss\n[points]", "gap")
     for row in search.comparison().to_dict(orient="records"):
         table.add_row(
-            row["cost"],
+            f"{row['cost']} (decides)" if row["cost"] == decides else row["cost"],
             f"{row['predicted'] / 1e6:.3f}",
             f"{row['simulated'] / 1e6:.3f}",
             f"{100 * row['error']:+.1f}",
@@ -180,48 +200,70 @@ def comparison_table(search: SearchResult) -> Table:
 
 
 def finalists_table(frame: pd.DataFrame, search: SearchResult) -> Table:
-    """Choices evaluated on real images; see `confirm_choices`."""
+    """Choices evaluated on real images, the answer first; see `confirm_choices`."""
     what, unit = UNITS[search.objective]
+    scale, of_value = _value_unit(search.target)
     table = make_table("Evaluated on real images", "choice", gap=1)
     numbers(table, "top-1\n[%]", "loss\n[points]", "predicted\n[points]", f"{what}\n[{unit}]")
-    numbers(table, "W\n[bit/elem]", "I and O\n[bit/elem]", "objective")
-    for row in frame.to_dict(orient="records"):
+    numbers(table, "W\n[bit/elem]", "I and O\n[bit/elem]", f"objective{of_value}")
+    for place, row in enumerate(frame.to_dict(orient="records")):
         table.add_row(
-            row["choice"],
+            f"{row['choice']} (the answer)" if place == 0 else row["choice"],
             f"{100 * row['top1']:.2f}",
             f"{100 * row['accuracy_loss']:.2f}",
             f"{100 * row['predicted_loss']:.3f}",
             f"{row['simulated'] / 1e6:.3f}",
             f"{row['weight_width']:.2f}",
             f"{row['activation_width']:.2f}",
-            f"{row['value']:.5f}",
+            f"{scale * row['value']:.5f}",
         )
     return table
 
 
-def plot_front(search: SearchResult, title: str, path: str | Path) -> None:
-    """Predicted loss against simulated cost: the front, where alphas lead, and the models."""
-    what, unit = UNITS[search.objective]
+def _value_unit(target: Target) -> tuple[float, str]:
+    """What an objective is multiplied by to be shown, and its unit: Eq. 1 has none."""
+    if isinstance(target, CostBudget):
+        return 100, "\n[points]"
+    return 1, "\n[DM_max]" if isinstance(target, LossBudget) else ""
+
+
+def plot_front(
+    front: pd.DataFrame, comparison: pd.DataFrame, objective: str, title: str, path: str | Path
+) -> None:
+    """Predicted loss against simulated cost: the front, where alphas lead, and the models.
+
+    A loss is predicted by adding up, and may be more than all images: the axis ends at 100 points.
+
+    front: of `front_frame`
+    comparison: of `SearchResult.comparison`
+
+    Raises OSError if the file cannot be written.
+    """
+    what, unit = UNITS[objective]
     with drawing() as figure:
         axes = figure.subplots()
-        points = [(own.simulated / 1e6, 100 * own.loss) for own in search.front]
-        axes.plot(*zip(*points, strict=True), "o-", color=BLUE, markersize=4, label="front")
-        for cost, color, marker in (("exact", ORANGE, "s"), ("paper", VERMILION, "^")):
-            own = search.by(cost)  # type: ignore[arg-type]
+        cost, loss = front["simulated"] / 1e6, 100 * front["loss"]
+        axes.plot(cost, loss, "o-", color=BLUE, markersize=4, label="front")
+        chosen = comparison.to_dict(orient="records")
+        by_model = {row["cost"]: (row["simulated"] / 1e6, 100 * row["loss"]) for row in chosen}
+        for name, color, marker in (("exact", ORANGE, "s"), ("paper", VERMILION, "^")):
             axes.plot(
-                own.simulated / 1e6, 100 * own.loss, marker, color=color, markersize=8,
-                label=f"chosen by the {cost} model's prices",
+                *by_model[name], marker, color=color, markersize=8,
+                label=f"chosen by the {name} model's prices",
             )  # fmt: skip
-        axes.axvline(search.by("simulated").dm_max / 1e6, color=GREY, linestyle="--")
-        axes.set_xlabel(f"simulated {what} [{unit}]; dashed: DM_max")
+        dm_max = float((front["simulated"] / front["share_of_dm_max"]).iloc[0]) / 1e6
+        axes.axvline(dm_max, color=GREY, linestyle="--", label="DM_max")
+        axes.set_xlabel(f"simulated {what} [{unit}]")
         axes.set_ylabel("predicted loss of top-1 [points]")
-        if all(loss > 0 for _, loss in points):
+        if (loss > 0).all():
             axes.set_yscale("log")
             plain_powers(axes.yaxis)
-        axes.set_title(title)
-        axes.legend(loc="upper center")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, min(high, _ALL_IMAGES))
+        figure.suptitle(title)
+        axes.legend(loc="upper right", bbox_to_anchor=(0.9, 1.0))
         figure.draw_without_rendering()  # now places on the page are known
-        for (x, y), alphas in _labels(search, axes.transData.transform):
+        for (x, y), alphas in _labels(front, axes.transData.transform):
             axes.annotate(
                 "α = " + ", ".join(f"{alpha:g}" for alpha in alphas),
                 (x, y),
@@ -234,18 +276,18 @@ def plot_front(search: SearchResult, title: str, path: str | Path) -> None:
         save(figure, path)
 
 
+_ALL_IMAGES = 100.0  # points
 _LINE = 25
 """Height of a label and a little room, in pixels."""
 
 
 def _labels(
-    search: SearchResult, on_page: Callable[[tuple[float, float]], NDArray[Any]]
+    front: pd.DataFrame, on_page: Callable[[tuple[float, float]], NDArray[Any]]
 ) -> list[tuple[tuple[float, float], list[float]]]:
     """The places of labels, and their alphas: one label for choices too close for two."""
     labels: list[tuple[tuple[float, float], list[float]]] = []
-    for alpha in _apart(search, ALPHAS):
-        own = search.at(alpha)
-        place = (own.simulated / 1e6, 100 * own.loss)
+    for alpha, own in _apart(front, ALPHAS):
+        place = (own["simulated"] / 1e6, 100 * own["loss"])
         if labels and abs(on_page(place)[1] - on_page(labels[-1][0])[1]) < _LINE:
             labels[-1][1].append(alpha)
         else:
@@ -253,9 +295,11 @@ def _labels(
     return labels
 
 
-def _apart(search: SearchResult, alphas: Sequence[float]) -> list[float]:
-    """The first alpha that leads to each choice."""
-    first: Mapping[tuple[int, ...], float] = {}
-    for alpha in alphas:
-        first = {search.at(alpha).choice.formats: alpha, **first}
-    return sorted(first.values())
+def _apart(front: pd.DataFrame, alphas: Sequence[float]) -> list[tuple[float, Any]]:
+    """The first alpha that leads to each choice, and that choice's row."""
+    first: dict[Any, float] = {}
+    for alpha in sorted(alphas):
+        leads = front[(front["alpha_from"] <= alpha) & (alpha <= front["alpha_to"])]
+        if len(leads):
+            first.setdefault(leads.index[0], alpha)
+    return [(alpha, front.loc[place]) for place, alpha in first.items()]

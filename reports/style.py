@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bfpsim.arch.units import CAPACITY
 from bfpsim.workloads.files.atomic import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from rich.console import RenderableType
@@ -26,6 +29,7 @@ BLUE, SKY, ORANGE, VERMILION, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00",
 GREEN, PURPLE, YELLOW = "#009E73", "#CC79A7", "#F0E442"
 _SIZE_INCHES = (9.6, 4.8)
 _DPI = 200
+_CAPACITIES = 30  # labels aslant that have room along the whole width
 _STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -44,6 +48,17 @@ _STYLE = {
     "hatch.linewidth": 0.8,
     # Names may hold dollars. So axes need formatters that write no mathtext (`plain_powers`).
     "text.parse_math": False,
+    "svg.hashsalt": "bfpsim",  # names of parts, random without it
+}
+
+Ending = Literal["png", "pdf", "svg"]
+"""The kinds of files that figures are written as, by their names' endings."""
+ENDINGS: tuple[Ending, ...] = ("png", "pdf", "svg")
+# What would differ from one run to the next: who wrote a file, and when.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
 }
 
 Unit = tuple[float, str]
@@ -51,6 +66,7 @@ Unit = tuple[float, str]
 
 BITS: tuple[Unit, ...] = ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit"), (1.0, "bit"))
 ENERGY: tuple[Unit, ...] = ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
+CYCLES: tuple[Unit, ...] = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 TIME: tuple[Unit, ...] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
@@ -77,10 +93,45 @@ def plain_powers(axis: Axis) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG, whole or not at all; equal figures make equal bytes."""
+    """Write a PNG, PDF or SVG, as the path ends, whole or not at all; equal figures, equal bytes.
+
+    Raises ValueError for another ending, OSError if the file cannot be written.
+    """
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in ENDINGS:
+        allowed = ", ".join(f".{one}" for one in ENDINGS)
+        raise ValueError(f"{path}: ending {ending!r}; allowed: {allowed}")
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(image, format=ending, dpi=_DPI, metadata=_METADATA[ending])
     write_atomic(path, image.getvalue())
+
+
+def capacity_ticks(axes: Axes, sizes: Sequence[int], places: Sequence[float]) -> None:
+    """Label the x axis with capacities [bit], aslant, at their places: as many as have room.
+
+    places: ascending
+    """
+    along = [math.log2(at) for at in places] if axes.get_xscale() == "log" else places
+    least = (along[-1] - along[0]) / (_CAPACITIES * _width(axes))
+    shown: list[int] = []
+    for number, at in enumerate(along):
+        if not shown or at - along[shown[-1]] >= least:
+            shown.append(number)
+    axes.set_xticks(
+        [places[number] for number in shown],
+        [CAPACITY.text(int(sizes[number])) for number in shown],
+        rotation=45, ha="right", rotation_mode="anchor",
+    )  # fmt: skip
+    axes.set_xticks([], minor=True)
+
+
+def _width(axes: Axes) -> float:
+    """The share of the figure's width that a panel has."""
+    spec = axes.get_subplotspec()
+    if spec is None:
+        return 1.0
+    ratios = [float(own) for own in spec.get_gridspec().get_width_ratios()]  # type: ignore
+    return ratios[spec.colspan.start] / sum(ratios)
 
 
 class PlainTable(Table):
@@ -122,6 +173,15 @@ def numbers(table: Table, *headers: str) -> None:
 def readable(largest: float, units: Sequence[Unit]) -> Unit:
     """The largest of the units, which descend, in which a number is 1 or more; else the last."""
     return next((one for one in units if one[0] <= largest), units[-1])
+
+
+def layers_text(network: str, layers: Iterable[str], counts: Iterable[int] = (1,)) -> str:
+    """What a title is about: the network, or, where that is all there is, one layer of it.
+
+    layers: names of the distinct layers; counts: how often each stands in the network
+    """
+    names = list(dict.fromkeys(layers))
+    return f"{names[0]} of {network}" if len(names) == 1 and sum(counts) == 1 else network
 
 
 def points_text(share: float) -> str:

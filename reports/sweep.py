@@ -30,11 +30,12 @@ _COST = {
     "edp": (("energy_pj", "cycles"), "J x cycles", 1e12),
 }
 # Columns of figures, and their units: of three decimals one bit is seen in kbit.
+_BITS, _ENERGY = BITS[:-1], ENERGY[:-1]
 _SHOWN = {
-    "dram_bits": (OUTERMOST, BITS[:-1]),
-    "compulsory_bits": ("compulsory", BITS[:-1]),
-    "energy_pj": ("energy", ENERGY[:-1]),
-    "all_energy_pj": ("all", ENERGY[:-1]),
+    "dram_bits": (OUTERMOST, _BITS),
+    "compulsory_bits": ("compulsory", _BITS),
+    "energy_pj": ("energy", _ENERGY),
+    "all_energy_pj": ("all", _ENERGY),
     "cycles": ("cycles", ((1e6, "M"), (1e3, "k"))),
 }
 
@@ -66,11 +67,13 @@ def points_table(frame: pd.DataFrame, title: str) -> Table:
     scales = {}
     shown = dict(_SHOWN)
     if more_than_movement(frame.dropna(subset="energy_pj")):
-        shown["energy_pj"] = "movement", ENERGY[:-1]
+        shown["energy_pj"] = "movement", _ENERGY
     else:
         del shown["all_energy_pj"]
     for name, (label, units) in shown.items():
-        known = frame[name].dropna()
+        # Traffic and its floor are in one unit, and so are energies.
+        alike = frame[[other for other, (_, own) in shown.items() if own is units]]
+        known = alike.max().dropna()
         scales[name], unit = readable(known.max() if len(known) else 0, units)
         numbers(table, f"{label}\n[{unit}]")
     numbers(table, "array\nused [%]")

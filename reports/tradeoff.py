@@ -43,6 +43,7 @@ _RANGES = {
     "accuracy_loss": (-1.0, 1.0, "a share of the images, from -1 to 1, not percent"),
 }
 _LARGEST_FILE = 1 << 24  # bytes
+_LABELS = 20  # widths that have room for a label along the axis of energy
 _NAMED = 12  # points of the front with a label
 
 
@@ -114,11 +115,15 @@ def _draw_accuracy(axes: Axes, frame: pd.DataFrame, within: float) -> None:
     energy, top = widest["energy_pj"] / _PJ_PER_UJ, 100 * widest["top1"]
     e = widest["exponent_bits"].iloc[0]
     axes.plot(energy, top, "o", color=BLUE, markersize=5, label=f"e = {e}, with m")
+    last = float("inf")
+    room = float(energy.max()) / _LABELS
     for m, x, y in zip(widest["mantissa_bits"], energy, top, strict=True):
-        if m in SHOWN_BITS:
+        if m in SHOWN_BITS and (m == 0 or last - x >= room):  # from the right to the left
             axes.annotate(
-                str(m), (x, y), (3, -11), textcoords="offset points", fontsize=8, color=BLUE
-            )
+                str(m), (x, y), (0, -12), textcoords="offset points", fontsize=8, color=BLUE,
+                ha="center",
+            )  # fmt: skip
+            last = x
     limit = float((frame["top1"] + frame["accuracy_loss"]).iloc[0]) - within
     axes.axhline(
         100 * limit,

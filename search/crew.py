@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,11 +14,18 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, ClassVar, Protocol, TypeVar
 
 T = TypeVar("T")
 
+STOPS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""What asks a process to end: Ctrl-C, a batch system or `kill`, a terminal that closes."""
+
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_KNOCK = 5.0  # seconds that a scheduler may take to accept a connection
 _AHEAD = 2  # calls per worker that are handed out, so that none waits for the next
 
 
@@ -89,10 +97,33 @@ class LocalCrew:
         self._lifeline.close()
 
     def _start(self) -> None:
-        # spawn: fork would copy this process's threads' locks, and numeric libraries as they are.
-        context = multiprocessing.get_context("spawn")
+        context = _Context()
         workers_end, self._lifeline = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(self._workers, context, begin, (workers_end,))
+
+
+class _Process(SpawnProcess):
+    """A process that begins without the program that started it.
+
+    What workers call stands in bfpsim. So a script needs no `if __name__ == "__main__":`, and one
+    that came by standard input, of which there is no file, has workers too.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        whose = {name: vars(main).pop(name, None) for name in ("__file__", "__spec__")}
+        main.__spec__ = None
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            vars(main).update({name: own for name, own in whose.items() if own is not None})
+
+
+class _Context(SpawnContext):
+    """spawn: fork would copy this process's threads' locks, and numeric libraries as they are."""
+
+    Process: ClassVar[Any] = _Process
 
 
 class ClusterCrew:
@@ -100,6 +131,7 @@ class ClusterCrew:
 
     shared = False
     _REFRESH = 2.0  # seconds between looks at how many workers there are
+    _PATIENCE = 60.0  # seconds that the first worker may take to come
 
     def __init__(self, address: str) -> None:
         try:
@@ -108,6 +140,7 @@ class ClusterCrew:
             raise CrewError(
                 f"cluster {address}: needs dask.distributed; pip install 'bfpsim[cluster]'"
             ) from None
+        _knock(address)
         # Its accounts of a lost connection are tracebacks; ours is one line.
         for part in ("client", "batched"):
             logging.getLogger(f"distributed.{part}").setLevel(logging.CRITICAL)
@@ -115,10 +148,15 @@ class ClusterCrew:
         connect: Any = Client  # distributed has no types
         try:
             self._client = connect(address, timeout="10s", set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:  # the last: another program answers
+            raise _no_scheduler(address, error) from None
+        try:
+            self._client.wait_for_workers(1, timeout=self._PATIENCE)
+        except TimeoutError:
+            self._client.close()
             raise CrewError(
-                f"cluster {address}: no scheduler answers ({error or type(error).__name__}); "
-                "allowed: the address of a running one, such as tcp://127.0.0.1:8786"
+                f"cluster {address}: no worker has come in {self._PATIENCE:g} s; start some first: "
+                f"dask worker {address}"
             ) from None
         self._executor: Executor = self._client.get_executor(pure=False)
         self._looked, self._threads = float("-inf"), 0
@@ -146,6 +184,27 @@ class ClusterCrew:
         """See `Crew`."""
         self._executor.shutdown(wait=not at_once)
         self._client.close()
+
+
+def _knock(address: str) -> None:
+    """Raise CrewError at once where nobody listens: dask would try for long, in many words."""
+    scheme, _, place = address.rpartition("://")
+    if scheme not in ("", "tcp", "tls"):
+        return
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise _no_scheduler(address, "it has no port")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+    except OSError as error:
+        raise _no_scheduler(address, error.strerror or error) from None
+
+
+def _no_scheduler(address: str, why: object) -> CrewError:
+    return CrewError(
+        f"cluster {address}: no scheduler answers ({why or type(why).__name__}); "
+        "allowed: the address of a running one, such as tcp://127.0.0.1:8786"
+    )
 
 
 class Run(Protocol):
@@ -184,11 +243,14 @@ def begin(lifeline: Connection) -> None:
 
     lifeline: a pipe whose other end only the parent holds
 
-    Ctrl-C goes to a terminal's whole process group; it is for the parent to decide what becomes of
-    the running points. A killed parent decides nothing, and leaves no worker behind.
+    Ctrl-C, and the hang-up of a terminal that closes, go to its whole process group; it is for the
+    parent to decide what becomes of the running points. A killed parent decides nothing, and leaves
+    no worker behind. (SIGTERM is how the pool ends workers when one of them has died.)
     """
     os.environ.update(dict.fromkeys(_THREADS, "1"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for one in STOPS:
+        if one != signal.SIGTERM:
+            signal.signal(one, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(lifeline,), daemon=True).start()
 
 

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("arch", "mapping", "quant", "reports", "search", "sim", "workloads")
@@ -264,3 +266,20 @@ def test_lint_forbids_the_bare_names() -> None:
         for at, name in enumerate(FOLDERS)
         for line in (1, 2)
     ]
+
+
+def test_the_lowest_versions_are_those_that_the_project_permits() -> None:
+    """`make lowest` runs what requirements-lowest.txt pins; the pinned ones are permitted too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [Requirement(text) for text in project["dependencies"]]
+    text = (ROOT / "requirements-lowest.txt").read_text()
+    lowest = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    least = {
+        own.name: next(one.version for one in own.specifier if one.operator == ">=")
+        for own in asked
+    }
+    assert lowest == least
+    pins = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = {name.lower(): version for name, _, version in (pin.partition("==") for pin in pins)}
+    for own in asked:
+        assert own.specifier.contains(pinned[own.name.lower()]), own

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 
+from bfpsim.wording import hint, same
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.network import Network
 from bfpsim.workloads.networks.convnext import convnext_large
@@ -25,15 +25,17 @@ def names() -> tuple[str, ...]:
 
 
 def load_workload(name: str) -> Network:
-    """Return the shipped network of that name, batch 1.
+    """Return the shipped network of that name, whatever its case, batch 1.
 
-    Raises `WorkloadError`, with the names there are and the nearest one, for any other.
+    Raises `WorkloadError`, with the nearest name and those there are, for any other.
     """
-    if name not in _NETWORKS:
-        near = get_close_matches(str(name), _NETWORKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise WorkloadError(f"workload {name!r} must be one of {', '.join(_NETWORKS)}{hint}")
-    return replace(_NETWORKS[name](), name=name)
+    known = name if name in _NETWORKS else same(str(name), _NETWORKS)
+    if known is None:
+        raise WorkloadError(
+            f"workload {name!r} is not shipped{hint(name, _NETWORKS)}; "
+            f"allowed: {', '.join(_NETWORKS)}"
+        )
+    return replace(_NETWORKS[known](), name=known)
 
 
 def _googlenet_fashion() -> Network:

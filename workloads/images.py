@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bfpsim.wording import reason
 from bfpsim.workloads.layer import WorkloadError
 from bfpsim.workloads.network import Network
 from bfpsim.workloads.shipped import shipped_images
@@ -99,8 +100,7 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, WorkloadError):
             raise
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise WorkloadError(f"{path}: cannot be read: {reason}") from None
+        raise WorkloadError(f"{path}: cannot be read: {reason(error)}") from None
 
 
 def _read_idx(path: Path, stream: IO[bytes], most: int) -> NDArray[Any]:

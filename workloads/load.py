@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from bfpsim.wording import same
 from bfpsim.workloads import catalog
 from bfpsim.workloads.checkpoint import LayerWeights
 from bfpsim.workloads.layer import WorkloadError
@@ -137,7 +139,7 @@ def save_workload(network: NetworkSource, path: str | Path) -> None:
 
 def _own_weights(source: str) -> Mapping[str, LayerWeights]:
     try:
-        return shipped_weights(source)
+        return shipped_weights(same(source, catalog.names()) or source)
     except WorkloadError:  # none are shipped
         return {}
 
@@ -193,4 +195,8 @@ def _describe(source: str) -> Network:
     try:
         return catalog.load_workload(source)
     except WorkloadError as error:
+        if os.path.isdir(source):
+            raise WorkloadError(
+                f"workload {source!r} is a folder; allowed: a shipped name, {_ALSO}"
+            ) from None
         raise WorkloadError(f"{error}; also allowed: {_ALSO}") from None

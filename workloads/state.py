@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bfpsim.wording import reason
 from bfpsim.workloads.files.text import quote
 from bfpsim.workloads.images import most_unpacked
 from bfpsim.workloads.importers.torch.graph import unwrapped
@@ -107,7 +108,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except WorkloadError:
         raise
     except OSError as error:
-        raise WorkloadError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise WorkloadError(f"{path}: cannot be read: {reason(error)}") from None
     except pickle.UnpicklingError as error:
         # torch's own words advise to load the file with weights_only=False, which runs its code.
         other = re.search(r"GLOBAL ([\w.]+)", str(error))

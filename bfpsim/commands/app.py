@@ -7,14 +7,15 @@ allowed). Packages load inside the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from bfpsim.commands.arch import arch_app
 from bfpsim.commands.arguments import UsageError
-from bfpsim.commands.emit import complain
+from bfpsim.commands.emit import complain, complain_of
 from bfpsim.commands.mantissa import mantissa
 from bfpsim.commands.map import map_layers
 from bfpsim.commands.quantize import quantize
@@ -28,12 +29,29 @@ from bfpsim.commands.validate import validate
 from bfpsim.commands.workload import workload_app
 from bfpsim.extras import missing_extra
 
+
+class _InterruptedError(Exception):
+    """A command that Ctrl-C ended; its message says what was kept."""
+
+
+class _Commands(TyperGroup):
+    """The commands; typer itself would end without a word at Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _InterruptedError(str(stop) or "no result was kept") from None
+
+
 app = typer.Typer(
     name="bfpsim",
+    cls=_Commands,
     help="Simulate embedded accelerators that move block-floating-point data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(arch_app, name="arch")
 app.add_typer(workload_app, name="workload")
@@ -60,7 +78,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And stop.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     pass
@@ -77,8 +96,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="bfpsim", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        complain("interrupted")
+    except (_InterruptedError, typer.Abort, KeyboardInterrupt) as stop:
+        complain(f"interrupted: {stop}" if str(stop) else "interrupted")
         return 130
     except TyperException as error:
         if message := error.format_message():  # empty after the help of a bare command
@@ -111,7 +130,7 @@ def run(arguments: list[str]) -> int:
     except ValueError as error:
         if not isinstance(error, _bad_input()):
             raise
-        complain(str(error))
+        complain_of(error)
         return 2
     return code if isinstance(code, int) else 0
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.emit import complain, print_table, say
+from bfpsim.commands.emit import complain_of, print_table, say
 
 arch_app = typer.Typer(help="Architecture files: list, show, check, schema.", no_args_is_help=True)
 
@@ -32,9 +32,11 @@ def show(name: Annotated[str, typer.Argument(help="A shipped name or a YAML file
 
 @arch_app.command("check")
 def check(
-    files: Annotated[list[str], typer.Argument(help="YAML files or shipped names.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE", help="A YAML file or shipped name.")
+    ],
 ) -> None:
-    """Say whether files are valid; exit code 2 with one line per file that is not.
+    """Say whether files are valid; exit code 2 with a line for each fault of those that are not.
 
     Of a valid one whose SRAM has no port limits: by how much a full array exceeds its width.
     Of one without a vector unit: who does what is no product.
@@ -49,7 +51,7 @@ def check(
             spec = load_arch(file)
         except ArchError as error:
             bad += 1
-            complain(str(error))
+            complain_of(error)
         else:
             say(f"{file}: valid ({spec.name})")
             for line in demand_text(full_array(spec), "in a cycle of all lanes"):

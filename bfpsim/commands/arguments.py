@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from bfpsim.mapping.objective import Objective
+from bfpsim.wording import hint, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,6 +127,24 @@ def check_writable(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path} is a folder; allowed: a file, new or existing")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: {path.parent} is no folder; allowed: an existing one")
+    check_place(f"{option} {path}", path.parent)
+
+
+def check_place(what: str, folder: Path) -> None:
+    """Raise UsageError if nothing can be written into a folder, or where it would have to be made.
+
+    what: the option and its value, for the message
+    """
+    there = next(own for own in (folder, *folder.absolute().parents) if own.exists())
+    try:
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UsageError(
+            f"{what}: nothing can be written in {there} ({reason(error)}); "
+            "allowed: a place that can be written to"
+        ) from None
 
 
 def load(
@@ -185,8 +207,11 @@ def select(network: Network, layer: str | None) -> Network:
         return network
     chosen = {node.name: node for node in network.nodes if node.layer is not None}.get(layer)
     if chosen is None:
-        names = ", ".join(item.name for item in network.layers)
-        raise UsageError(f"--layer {layer!r} is not in {network.name}; allowed: {names}")
+        names = [item.name for item in network.layers]
+        raise UsageError(
+            f"--layer {layer!r} is not in {network.name}{hint(layer, names)}; "
+            f"allowed: {', '.join(names)}"
+        )
     return _single(network, chosen)
 
 

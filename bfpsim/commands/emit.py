@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bfpsim.commands.arguments import UsageError
+from bfpsim.commands.arguments import UsageError, check_place
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bfpsim.reports.report import Report
+    from bfpsim.reports.style import Ending
 
 
 _LONGEST = 10_000  # characters of a message
+
+
+FigureEndings = Annotated[
+    str,
+    typer.Option(
+        "--figures",
+        metavar="ENDINGS",
+        help="What figures are written as: png, pdf or svg, several joined by commas.",
+    ),
+]
+
+
+def endings(chosen: str) -> tuple[Ending, ...]:
+    """The endings of figures' files; raises UsageError for one that is none."""
+    from bfpsim.reports.style import ENDINGS
+
+    words = dict.fromkeys(word.strip().lower() for word in chosen.split(","))
+    made = tuple(ending for ending in ENDINGS if ending in words)
+    if len(made) < len(words):
+        raise UsageError(f"--figures {chosen!r}; allowed: {', '.join(ENDINGS)}, joined by commas")
+    return made
 
 
 @dataclass(frozen=True)
@@ -29,11 +53,15 @@ class Output:
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the tables into this folder.")
     ] = None
+    figures: FigureEndings = "png"
 
     def check(self) -> None:
         """Raise UsageError, before the work, for several outputs, or a place that takes none."""
         if self.as_json + self.as_csv + (self.out is not None) > 1:
             raise UsageError("--json, --csv and --out exclude each other; give one")
+        if self.figures != "png" and self.out is None:
+            raise UsageError("--figures needs --out, the folder that they are written into")
+        endings(self.figures)
         if self.out is not None:
             self.check_place(self.out)
 
@@ -48,7 +76,7 @@ class Output:
         elif self.as_csv:
             sys.stdout.write(report.to_csv())
         elif self.out is not None:
-            files = ", ".join(path.name for path in report.write(self.out))
+            files = ", ".join(path.name for path in report.write(self.out, endings(self.figures)))
             say(f"wrote {files} to {self.out}")
         else:
             print_table(report.table)
@@ -56,10 +84,20 @@ class Output:
                 say(line)
 
 
-def check_folder(out: Path) -> None:
+def check_folder(out: Path, option: str = "--out") -> None:
     """Raise UsageError, before the work, if files could not be written into a folder after it."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; allowed: a folder, new or existing")
+        raise UsageError(f"{option} {out} is a file; allowed: a folder, new or existing")
+    check_place(f"{option} {out}", out)
+
+
+@contextmanager
+def kept(what: str) -> Iterator[None]:
+    """A block whose interruption says what is kept of its work."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or what) from None
 
 
 def shown(text: str) -> str:
@@ -77,6 +115,12 @@ def complain(message: str) -> None:
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     print(f"bfpsim: {shown(line)}", file=sys.stderr)
+
+
+def complain_of(error: Exception) -> None:
+    """Print an error's message on stderr, and its notes (more faults of a file), a line each."""
+    for fault in (str(error), *getattr(error, "__notes__", ())):
+        complain(fault)
 
 
 def say(line: str) -> None:

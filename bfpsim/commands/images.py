@@ -55,14 +55,14 @@ class ImageOptions:
         int | None,
         typer.Option(
             min=1,
-            help="Of a folder of images: length that the shorter side gets [pixel]. With neither "
+            help="Of a folder of images: length in pixels that the shorter side gets. With neither "
             "this nor --crop, images are resized to 256 and cropped to 224.",
         ),
     ] = None
     crop: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Of a folder of images: side of the square cut from the middle [pixel]."
+            min=1, help="Of a folder of images: side in pixels of the square cut from the middle."
         ),
     ] = None
     grey: Annotated[

@@ -23,7 +23,7 @@ from bfpsim.commands.progress import progress
 ModelNames = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help="A shipped trained network (resnet18-fashion, ...), a .safetensors file of the "
         "training script, package.module:function or file.py:function, which makes a module, or "
         "an .onnx file, which is not run. Several are compared with each other.",
@@ -51,7 +51,7 @@ def mantissa(
         bool, typer.Option("--activations", help="Inputs and outputs of layers in FP(e, m), too.")
     ] = False,
     within: Annotated[
-        float, typer.Option(min=0, max=100, help="Loss of top-1 that is allowed [points].")
+        float, typer.Option(min=0, max=100, help="Loss of top-1 that is allowed, in points.")
     ] = 1.0,
     unit_format: Annotated[
         list[str] | None,

@@ -104,7 +104,8 @@ def map_layers(
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.001, help="Time limit of each loop order, with --solver [s].")
+        float,
+        typer.Option(min=0.001, help="Seconds that each loop order may take, with --solver."),
     ] = 20.0,
     curve: Annotated[
         bool, typer.Option("--curve", help="Least DRAM traffic at every SRAM capacity instead.")

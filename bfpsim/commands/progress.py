@@ -1,20 +1,26 @@
-"""Progress of long work on a terminal's stderr; nothing elsewhere."""
+"""Progress of long work on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bfpsim.commands.emit import shown
+from bfpsim.commands.emit import complain, shown
 
 if TYPE_CHECKING:
     from bfpsim.search.sweep.run import Progress
 
+_EVERY = 10.0  # seconds between two lines where there is no terminal
+
 
 @contextmanager
 def progress(title: str, steps: int | None) -> Iterator[Callable[[str], None]]:
-    """A bar of so many steps, to be called with the name of each; without a number, a line."""
+    """A bar of so many steps, to be called with the name of each; without a number, a line.
+
+    Where there is no terminal, a line every ten seconds: "mapping resnet18: conv1 (1 of 12)".
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
@@ -22,7 +28,10 @@ def progress(title: str, steps: int | None) -> Iterator[Callable[[str], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda _: None
+        from bfpsim.search.phases import progress_lines
+
+        with progress_lines(_seldom(complain))(title, steps) as step:
+            yield step
     elif steps is None:
         with console.status(Text(shown(title))) as status:
             yield lambda step: status.update(Text(shown(f"{title}: {step}")))
@@ -46,6 +55,7 @@ def sweep_progress(title: str) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
+    tell = _seldom(complain)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -57,6 +67,10 @@ def sweep_progress(title: str) -> Iterator[Callable[[Progress], None]]:
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
 
         def show(progress: Progress) -> None:
+            if not console.is_terminal:
+                more = f"; {note}" if (note := _note(progress)) else ""
+                tell(f"{title}: {progress.done} of {progress.total} points{more}")
+                return
             if not bars.tasks:  # from what earlier runs did: it says nothing of this one's rate
                 bars.add_task(
                     title, total=progress.total, completed=progress.done, rate="", note=""
@@ -66,6 +80,20 @@ def sweep_progress(title: str) -> Iterator[Callable[[Progress], None]]:
             bars.update(task.id, completed=progress.done, rate=rate, note=shown(_note(progress)))
 
         yield show
+
+
+def _seldom(write: Callable[[str], None]) -> Callable[[str], None]:
+    """What writes a line only if so many seconds have passed since the one before, or the start."""
+    last = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _EVERY:
+            last = now
+            write(line)
+
+    return tell
 
 
 def _note(progress: Progress) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpsim.commands.arguments import UsageError, check_writable, with_groups
-from bfpsim.commands.emit import Output
+from bfpsim.commands.emit import Output, kept
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
 from bfpsim.commands.progress import progress
 
@@ -97,10 +97,12 @@ def quantize(
         swaps = study_sensitivity(classifier, formats, table=sensitivity, progress=progress)
         output.emit(sensitivity_report(swaps))
         return
-    study = study_formats(
-        classifier, _names(format, baselines), training=training, steps=qat or 0, seed=seed,
-        checkpoints=checkpoints, progress=progress,
-    )  # fmt: skip
+    what = f"checkpoints of training are in {checkpoints}" if checkpoints else "no result was kept"
+    with kept(what):
+        study = study_formats(
+            classifier, _names(format, baselines), training=training, steps=qat or 0, seed=seed,
+            checkpoints=checkpoints, progress=progress,
+        )  # fmt: skip
     output.emit(formats_report(study))
 
 

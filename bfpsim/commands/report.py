@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bfpsim.commands.arguments import TrustOption
-from bfpsim.commands.emit import check_folder, say
+from bfpsim.commands.emit import FigureEndings, check_folder, endings, say
 from bfpsim.commands.progress import progress
 
 
@@ -32,6 +32,7 @@ def report(
             help="A CSV file with label, energy_pj and accuracy_loss, to draw one over the other.",
         ),
     ] = None,
+    figures: FigureEndings = "png",
     trust: TrustOption = False,
 ) -> None:
     """Show what a sweep found: tables, figures, and one page with both that works offline.
@@ -40,10 +41,13 @@ def report(
     that is empty, running or failed in part is reported as far as it is, and what is missing said.
     """
     check_folder(out)
+    drawn = endings(figures)
     from bfpsim.reports.store.write import write_report
 
     with progress("report", None) as step:
-        made = write_report(store, out, sweep=sweep, accuracy=accuracy, trust=trust, progress=step)
+        made = write_report(
+            store, out, sweep=sweep, accuracy=accuracy, trust=trust, figures=drawn, progress=step
+        )
     counts = {"points": made.points, "failed": made.failed, "missing": made.missing}
     listed = ", ".join(
         f"{count:,} {name}" for name, count in counts.items() if count or name == "points"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bfpsim.commands.arguments import ArchName, UsageError, with_groups
-from bfpsim.commands.emit import Output
+from bfpsim.commands.emit import Output, check_folder, complain, kept
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
 from bfpsim.commands.progress import progress
 
@@ -68,7 +69,7 @@ def energy(
     *,
     networks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NETWORK]...", help="Default: the paper's ten, an hour."),
+        typer.Argument(metavar="NETWORK", help="Default: the paper's ten, an hour."),
     ] = None,
     arch: ArchName = "ideal-64k",
     bitq16: Annotated[str, typer.Option(help="Format that stands for BitQ at 16 bits.")] = "bfp16",
@@ -88,6 +89,11 @@ def energy(
 
     spec = load_arch(arch)
     names = networks or [name for group in TASKS.values() for name in group]
+    if not networks:
+        complain(
+            f"the paper's {len(names)} networks in 7 formats take about an hour; "
+            "named ones take less, such as `bfpsim reproduce energy resnet18`"
+        )
     study = reproduce_energy(
         [load_workload(name) for name in names], spec, bitq16=bitq16, bitq8=bitq8,
         progress=progress,
@@ -114,10 +120,11 @@ def alpha(
     from bfpsim.search.experiments.bitq import reproduce_alpha
 
     spec, widths = load_arch(arch), _widths(bits)
-    study = reproduce_alpha(
-        _classifier(network, images), spec, work, bits=widths, workers=_processes(workers),
-        progress=progress,
-    )  # fmt: skip
+    with _stages(work):
+        study = reproduce_alpha(
+            _classifier(network, images), spec, work, bits=widths, workers=_processes(workers),
+            progress=progress,
+        )  # fmt: skip
     output.emit(_as_given(alpha_report(study), arch))
 
 
@@ -146,10 +153,11 @@ def ablation(
     from bfpsim.search.experiments.bitq import reproduce_ablation
 
     spec, widths = load_arch(arch), _widths(bits)
-    study = reproduce_ablation(
-        _classifier(network, images), spec, work, bits=widths, alpha=alpha, training=data,
-        steps=training.qat or 0, workers=_processes(workers), progress=progress,
-    )  # fmt: skip
+    with _stages(work):
+        study = reproduce_ablation(
+            _classifier(network, images), spec, work, bits=widths, alpha=alpha, training=data,
+            steps=training.qat or 0, workers=_processes(workers), progress=progress,
+        )  # fmt: skip
     output.emit(_as_given(ablation_report(study), arch))
 
 
@@ -174,11 +182,18 @@ def accuracy(
     from bfpsim.search.experiments.bitq import reproduce_accuracy
 
     spec = load_arch(arch)
-    study = reproduce_accuracy(
-        _classifier(network, images), spec, work, alpha=alpha, training=data,
-        steps=training.qat or 0, workers=_processes(workers), progress=progress,
-    )  # fmt: skip
+    with _stages(work):
+        study = reproduce_accuracy(
+            _classifier(network, images), spec, work, alpha=alpha, training=data,
+            steps=training.qat or 0, workers=_processes(workers), progress=progress,
+        )  # fmt: skip
     output.emit(_as_given(accuracy_report(study), arch))
+
+
+def _stages(work: Path) -> AbstractContextManager[None]:
+    """The work whose finished stages are kept in a folder; raises UsageError if they cannot be."""
+    check_folder(work, "--work")
+    return kept(f"finished stages are in {work}; the same command goes on from there")
 
 
 def _widths(bits: list[int] | None) -> tuple[int, ...]:

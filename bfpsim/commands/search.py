@@ -15,10 +15,12 @@ from bfpsim.commands.arguments import (
     ShapeOption,
     UsageError,
     ValueOption,
+    check_place,
+    check_writable,
     shapes,
     with_groups,
 )
-from bfpsim.commands.emit import Output
+from bfpsim.commands.emit import Output, kept
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
 from bfpsim.commands.progress import progress
 
@@ -97,6 +99,10 @@ def search(
     any other network the movement alone is searched, with an Acc_loss of 0.
     """
     output.check()
+    if store is not None:
+        check_place(f"--store {store}", store.parent)
+    if sensitivity is not None and not sensitivity.exists():
+        check_writable("--sensitivity", sensitivity)
     check_training(qat, train)
     training = None if train is None else images.training(train, train_labels)
     target = _target(alpha, most_loss, most_cost)
@@ -113,27 +119,35 @@ def search(
         )
     if classifier is not None and shape:
         raise UsageError("--shape: the images fix the shapes of a trained network; leave it out")
-    answer = choose_formats(
-        classifier or _workload(network, shape, value, sensitivity, nat),
-        spec,
-        bits=bits,
-        target=target,
-        objective=perf,
-        cost=cost,
-        tied=not free,
-        table=sensitivity,
-        loss_per_nat=nat,
-        training=training,
-        steps=qat or 0,
-        seed=seed,
-        between=between,
-        store=store,
-        workers=workers or os.cpu_count() or 1,
-        progress=progress,
-    )
+    with kept(_kept(store)):
+        answer = choose_formats(
+            classifier or _workload(network, shape, value, sensitivity, nat),
+            spec,
+            bits=bits,
+            target=target,
+            objective=perf,
+            cost=cost,
+            tied=not free,
+            table=sensitivity,
+            loss_per_nat=nat,
+            training=training,
+            steps=qat or 0,
+            seed=seed,
+            between=between,
+            store=store,
+            workers=workers or os.cpu_count() or 1,
+            progress=progress,
+        )
     output.emit(search_report(replace(answer, name=network)))
     if answer.points_above_budget is not None:
         raise typer.Exit(1)
+
+
+def _kept(store: Path | None) -> str:
+    """What an interruption leaves."""
+    if store is None:
+        return "no stage was kept; with --store FILE the same command goes on from what is finished"
+    return f"finished stages are in {store}; the same command goes on from there"
 
 
 def _workload(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bfpsim.compiled import compiled
 from bfpsim.mapping.array import computing_cycles
 from bfpsim.mapping.channel import channel_cycles
 from bfpsim.mapping.nest import TENSORS, Nest, Tensor
@@ -169,8 +170,7 @@ def _of_steps(steps: Priced[Step], values: list[int]) -> Vector:
 def _compiled() -> Callable[..., Vector]:
     """The loop over the events: compiled, if there is numba; the same function if not."""
     try:
-        from numba import njit
+        made: Callable[..., Vector] = compiled()(events.events)
     except ImportError:
         return events.events
-    compiled: Callable[..., Vector] = njit(cache=True)(events.events)
-    return compiled
+    return made

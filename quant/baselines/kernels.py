@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from bfpsim.compiled import compiled
 from bfpsim.quant.baselines.subwords import SHORTLIST, STEPS, VECTOR, Pair
 from bfpsim.quant.torch.kernels import split
 
@@ -31,7 +32,7 @@ ROUND = 1.5 * 2.0**52
 # --- boxes under a scale -------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def scale_boxes(
     source, bits, target, box, shift, scale_min, scale_max, fraction_bits, least, binades, largest
 ):
@@ -176,7 +177,7 @@ def superpose(
     split(part, len(vectors), threads if len(vectors) >= _ALONE else 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _superpose(vectors, result, bits, tops, mantissas, binades):
     """A scale and its negative share their quotients: they differ in where subwords saturate."""
     for n in range(len(vectors)):

@@ -27,6 +27,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from bfpsim.compiled import compiled
 from bfpsim.quant.formats import Rounding
 
 Result = TypeVar("Result")
@@ -272,7 +273,7 @@ def _vector_largest(context, bits, count):
 def _runs_kernel(rounding: int, masked: bool, width: int) -> Any:
     stochastic = rounding == _STOCHASTIC
 
-    @njit(nogil=True, cache=True)
+    @compiled(nogil=True)
     def kernel(source, bits, target, saturated, first, end, row, block, pixels,
                lowest, highest, m, seed):  # fmt: skip
         per_row, tile = -(-row // block), max(1, _TILE // block)
@@ -314,7 +315,7 @@ def _runs_kernel(rounding: int, masked: bool, width: int) -> Any:
 def _lanes_kernel(rounding: int, masked: bool) -> Any:
     stochastic = rounding == _STOCHASTIC
 
-    @njit(nogil=True, cache=True)
+    @compiled(nogil=True)
     def kernel(source, bits, target, saturated, first, end, channels, lanes, block,
                lowest, highest, m, seed):  # fmt: skip
         blocks, tiles = -(-channels // block), -(-lanes // _TILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,15 +18,22 @@ from bfpsim.reports.roofline import plot_achieved
 from bfpsim.reports.store.findings import Findings, cheapest
 from bfpsim.reports.store.page import PageFigure, Section
 from bfpsim.reports.style import (
+    BITS,
     BLUE,
+    CYCLES,
+    ENERGY,
     GREEN,
     GREY,
     ORANGE,
     PURPLE,
     SKY,
     VERMILION,
+    Ending,
+    Unit,
+    capacity_ticks,
     drawing,
     plain_powers,
+    readable,
     save,
 )
 from bfpsim.reports.tradeoff import plot_tradeoff
@@ -34,14 +42,31 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_Draw = Callable[[str, str, Callable[[Path], None]], tuple[PageFigure, Path]]
-"""Draws a figure, from a file's name, a caption, and what draws the file."""
+_Draw = Callable[[str, str, Callable[[Path], None]], tuple[PageFigure, list[Path]]]
+"""Draws a figure, from its files' name, a caption, and what draws a file."""
 
-_TICKS = 8  # capacities with a label
 _NAMES = 26  # layers with a label
 _LINES = ((BLUE, "o"), (VERMILION, "^"), (SKY, "s"), (ORANGE, "D"), (GREY, "v"))
+_NETWORKS = (*_LINES, (GREEN, "P"), (PURPLE, "X"))
 _FLOOR = (4, 3)  # dashes
 _LEGEND = 6  # entries in a row, at most
+
+
+class Units(NamedTuple):
+    """The units of a page: all its figures and tables show energy, bits and cycles in one each."""
+
+    energy: Unit
+    bits: Unit
+    cycles: Unit
+
+    @classmethod
+    def of(cls, points: pd.DataFrame) -> Units:
+        """The units in which the largest point's numbers are 1 or more."""
+        largest = points[["energy_pj", levels_in(points)[0].column("bits"), "cycles"]].max()
+        return cls(*(readable(own, all_) for own, all_ in zip(largest, _UNITS, strict=True)))
+
+
+_UNITS = (ENERGY, BITS, CYCLES)
 
 
 class Segment(NamedTuple):
@@ -65,7 +90,7 @@ _CYCLES = (
 _LOOKS = {
     Effect.EDGES: (GREY, ""),
     Effect.PADDING: (SKY, ""),
-    Effect.HALO: (BLUE, "////"),
+    Effect.HALO: (GREEN, "////"),
     Effect.PARTIAL_SUMS: (VERMILION, ""),
     Effect.BLOCKS: (ORANGE, "...."),
     Effect.BURSTS: (BLUE, ""),
@@ -77,64 +102,96 @@ _RUNGS = tuple(
 
 
 def draw_figures(
-    findings: Findings, accuracies: pd.DataFrame | None, out: Path, progress: Callable[[str], None]
+    findings: Findings,
+    accuracies: pd.DataFrame | None,
+    out: Path,
+    progress: Callable[[str], None],
+    endings: Sequence[Ending] = ("png",),
 ) -> Iterator[tuple[Section, list[Path]]]:
-    """Draw every figure into a folder; each part of the page with the files that it shows.
+    """Draw every figure into a folder; each part of the page with the files of its figures.
 
     accuracies: with the columns of `read_accuracies`, or None to leave that figure out
     progress: called with what is being drawn
+    endings: of the files; the page has the figures as PNG in any case
     """
 
-    def draw(name: str, caption: str, plot: Callable[[Path], None]) -> tuple[PageFigure, Path]:
-        progress(f"drawing {name}.png")
-        path = out / f"{name}.png"
-        plot(path)
-        return PageFigure(caption, path.read_bytes()), path
+    def draw(
+        name: str, caption: str, plot: Callable[[Path], None]
+    ) -> tuple[PageFigure, list[Path]]:
+        progress(f"drawing {name}")
+        paths = [out / f"{name}.{ending}" for ending in endings]
+        for path in paths:
+            plot(path)
+        shown = out / f"{name}.png"
+        if shown in paths:
+            return PageFigure(caption, shown.read_bytes()), paths
+        plot(shown)
+        figure = PageFigure(caption, shown.read_bytes())
+        shown.unlink()
+        return figure, paths
 
     names = file_names(findings.best)
+    if len(names) > 1:
+        figure, files = draw(
+            "networks",
+            "Every network's point of least energy at each capacity: energy as a multiple of its "
+            "own least, their geometric mean, and how much of the array is used.",
+            lambda path: plot_networks(findings.points, path),
+        )
+        yield Section("networks", "All networks", (figure,)), files
     for place, (network, name) in enumerate(names.items()):
-        section, files = zip(*_network_figures(findings, network, name, draw), strict=True)
-        yield Section(f"network-{place}", network, section), list(files)
+        section, lists = zip(*_network_figures(findings, network, name, draw), strict=True)
+        yield (
+            Section(f"network-{place}", network, section),
+            [*chain(*lists)],
+        )
     if accuracies is not None:
-        figure, file = draw(
+        figure, files = draw(
             "accuracy",
             "Accuracy lost against the energy of data movement: every choice, and those that no "
             "other beats in both.",
             lambda path: plot_tradeoff(accuracies, path),
         )
-        yield Section("tradeoff", "Accuracy against energy", (figure,)), [file]
+        yield Section("tradeoff", "Accuracy against energy", (figure,)), files
 
 
 def _network_figures(
     findings: Findings, network: str, name: str, draw: _Draw
-) -> Iterator[tuple[PageFigure, Path]]:
+) -> Iterator[tuple[PageFigure, list[Path]]]:
     """The figures of one network."""
+    units = Units.of(findings.points)
     points = findings.points[findings.points["network"] == network]
     layers = findings.layers[findings.layers["network"] == network]
     best, outermost = findings.best[network], levels_in(points)[0].name
     of_best = layers[layers["point"] == best.point]
+    at = f"{_capacity_of(points, best.point)} (point {best.point})"
     yield draw(
         f"{name}-capacity",
         f"{network}: {outermost} traffic and energy against buffer size, by format; dashed is what "
         "no mapping avoids.",
-        lambda path: plot_capacity(points, path),
+        lambda path: plot_capacity(points, path, units),
+    )
+    yield draw(
+        f"{name}-time",
+        f"{network}: cycles, energy-delay product and the share of the array that is used, at the "
+        "same points.",
+        lambda path: plot_time(points, path, units),
     )
     yield draw(
         f"{name}-energy",
-        f"{network}: energy by level and tensor, at each buffer size and by layer of point "
-        f"{best.point}.",
-        lambda path: plot_energy(points, layers, path),
+        f"{network}: energy by level and tensor, at each buffer size and by layer at {at}.",
+        lambda path: plot_energy(points, layers, path, units),
     )
     yield draw(
         f"{name}-stalls",
         f"{network}: what the PE array did: cycles in which it multiplies, parted by lanes that "
         "work and lanes that do not; fills and drains; waits for ports, or a tile of I, W or O.",
-        lambda path: plot_stalls(points, layers, path),
+        lambda path: plot_stalls(points, layers, path, units),
     )
     yield draw(
         f"{name}-roofline",
-        f"{network}: MACs per cycle that the layers of point {best.point} reach, under the roof of "
-        f"its PE array and {outermost} channel.",
+        f"{network}: MACs per cycle that layers reach at {at}, under the roof of its PE array and "
+        f"{outermost} channel.",
         lambda path: plot_achieved(best.record, of_best, path),
     )
     if "paper_bits" in points and points["paper_bits"].notna().any():
@@ -145,6 +202,10 @@ def _network_figures(
             "what each effect that the paper's model leaves out adds to it.",
             lambda path: plot_ladder(judged, layers[layers["paper_bits"].notna()], path),
         )
+
+
+def _capacity_of(points: pd.DataFrame, point: int) -> str:
+    return CAPACITY.text(int(points.loc[points["point"] == point, "capacity_bits"].iloc[0]))
 
 
 def file_names(networks: Iterable[str]) -> dict[str, str]:
@@ -159,14 +220,18 @@ def file_names(networks: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
-    """Draw the points of one network, as a PNG; equal tables make equal bytes.
+def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = None) -> None:
+    """Draw the points of one network as a file; equal tables make equal bytes.
 
     A line per format, of the five that need the least energy, through the point of least energy at
-    each capacity. Left: DRAM traffic [Mbit]; right: energy [mJ]; dashed: what no mapping avoids.
+    each capacity. Left: DRAM traffic; right: energy; dashed: what no mapping avoids.
+
+    units: by default those of the points
 
     Raises OSError if the file cannot be written.
     """
+    units = units or Units.of(points)
+    (energy_scale, energy_unit), (bits_scale, bits_unit), _ = units
     sizes = sorted(points["capacity_bits"].unique())
     levels = levels_in(points)
     outermost = levels[0]
@@ -179,21 +244,24 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
             best = cheapest(points[points["formats"] == formats], "capacity_bits")
             x = best["capacity_bits"]
             for axes, simulated, floor, unit in (
-                (traffic, outermost.column("bits"), "compulsory_bits", 1e6),
-                (energy, "energy_pj", "compulsory_energy_pj", 1e9),
+                (traffic, outermost.column("bits"), "compulsory_bits", bits_scale),
+                (energy, "energy_pj", "compulsory_energy_pj", energy_scale),
             ):
                 axes.plot(x, best[simulated] / unit, f"{marker}-", color=colour, label=formats)
                 axes.plot(x, best[floor] / unit, color=colour, lw=1.2, dashes=_FLOOR)
             if more:
-                energy.plot(x, best["all_energy_pj"] / 1e9, ":", color=colour)
+                energy.plot(x, best["all_energy_pj"] / energy_scale, ":", color=colour)
         _label_axes(
-            traffic, sizes, f"{outermost.name} data movement", f"{outermost.name} traffic [Mbit]"
+            traffic,
+            sizes,
+            f"{outermost.name} data movement",
+            f"{outermost.name} traffic [{bits_unit}]",
         )
         _label_axes(
             energy,
             sizes,
             f"data-movement energy, {_together([level.name for level in levels])}",
-            "energy [mJ]",
+            f"energy [{energy_unit}]",
         )
         traffic.plot(
             [], [], color="black", lw=1.2, dashes=_FLOOR, label=f"compulsory ({outermost.name})"
@@ -202,9 +270,88 @@ def plot_capacity(points: pd.DataFrame, path: str | Path) -> None:
             traffic.plot([], [], "k:", label="all energy")
         handles, labels = traffic.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        of = "" if len(least) == len(shown) else f", {len(shown)} best of {len(least)} formats"
-        network = points["network"].iloc[0]
-        figure.suptitle(f"{network}: the points of least energy at each capacity{of}")
+        figure.suptitle(_of_each_capacity(points, len(shown), len(least)))
+        save(figure, path)
+
+
+def _of_each_capacity(points: pd.DataFrame, shown: int, formats: int) -> str:
+    of = "" if formats == shown else f", {shown} best of {formats} formats"
+    network = points["network"].iloc[0]
+    return f"{network}: the points of least energy at each capacity{of}"
+
+
+def plot_time(points: pd.DataFrame, path: str | Path, units: Units | None = None) -> None:
+    """Draw how long the points of one network take, as a file; equal tables make equal bytes.
+
+    Lines and points as in `plot_capacity`. Left: cycles; middle: energy-delay product [J x cycles];
+    right: how much of the array's cycles its PEs multiply [%].
+
+    Raises OSError if the file cannot be written.
+    """
+    scale, unit = (units or Units.of(points)).cycles
+    sizes = sorted(points["capacity_bits"].unique())
+    least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
+    shown = least.index[: len(_LINES)]
+    with drawing() as figure:
+        panels = figure.subplots(1, 3)
+        cycles, product, used = panels
+        for formats, (colour, marker) in zip(shown, _LINES, strict=False):
+            best = cheapest(points[points["formats"] == formats], "capacity_bits")
+            x, look = best["capacity_bits"], {"color": colour, "label": formats}
+            cycles.plot(x, best["cycles"] / scale, f"{marker}-", **look)
+            joules = best["energy_pj"] / 1e12
+            product.plot(x, joules * best["cycles"] / scale, f"{marker}-", **look)
+            used.plot(x, 100 * best["utilisation"], f"{marker}-", **look)
+        _label_axes(cycles, sizes, "time", f"cycles [{unit}]" if unit else "cycles")
+        _label_axes(product, sizes, "energy x delay", f"EDP [J x {unit} cycles]".replace("  ", " "))
+        _label_axes(used, sizes, "array used", "PE cycles that multiply [%]")
+        used.set_ylim(0, 102)
+        figure.legend(
+            *cycles.get_legend_handles_labels(), loc="outside lower center", ncols=len(shown)
+        )
+        figure.suptitle(_of_each_capacity(points, len(shown), len(least)))
+        save(figure, path)
+
+
+def plot_networks(points: pd.DataFrame, path: str | Path) -> None:
+    """Draw all networks over the capacity, as a file; equal tables make equal bytes.
+
+    Of each its points of least energy. Left: energy as a multiple of the network's least, and, in
+    black, the geometric mean where all networks have a point; right: how much of the array is used.
+
+    Raises OSError if the file cannot be written.
+    """
+    sizes = sorted(points["capacity_bits"].unique())
+    import pandas as pd
+
+    with drawing() as figure:
+        energy, used = figure.subplots(1, 2)
+        ratios = {}
+        for place, network in enumerate(dict.fromkeys(points["network"])):
+            best = cheapest(points[points["network"] == network], "capacity_bits")
+            colour, marker = _NETWORKS[place % len(_NETWORKS)]
+            dashes = "-" if place < len(_NETWORKS) else "--"
+            x = best["capacity_bits"]
+            ratios[network] = (best["energy_pj"] / best["energy_pj"].min()).set_axis(x)
+            for axes, y in ((energy, [*ratios[network]]), (used, 100 * best["utilisation"])):
+                axes.plot(
+                    x, y, f"{marker}{dashes}", color=colour, lw=1.2, ms=5, label=network
+                )  # fmt: skip
+        common = pd.DataFrame(ratios).dropna()
+        mean = np.exp(np.log(common).mean(axis=1))
+        energy.plot(mean.index, mean, "-", color="black", lw=2.2, label="geometric mean")
+        energy.set_yscale("log", base=2)
+        energy.yaxis.set_major_formatter(lambda value, _: f"{value:g} x")
+        energy.set_ylim(0.95)
+        energy.set_title("data-movement energy")
+        energy.set_ylabel("energy / the network's least")
+        capacity_scale(energy, sizes)
+        _label_axes(used, sizes, "array used", "PE cycles that multiply [%]")
+        used.set_ylim(0, 102)
+        figure.legend(
+            *energy.get_legend_handles_labels(), loc="outside lower center", ncols=_LEGEND - 1
+        )
+        figure.suptitle(f"{len(ratios)} networks: the points of least energy at each capacity")
         save(figure, path)
 
 
@@ -221,8 +368,10 @@ def _label_axes(axes: Axes, sizes: list[int], title: str, label: str) -> None:
     capacity_scale(axes, sizes)
 
 
-def plot_energy(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
-    """Draw one network's energy [µJ] by level and tensor, as a PNG; equal tables, equal bytes.
+def plot_energy(
+    points: pd.DataFrame, layers: pd.DataFrame, path: str | Path, units: Units | None = None
+) -> None:
+    """Draw one network's energy by level and tensor, as a file; equal tables make equal bytes.
 
     Left: of the point of least energy at each capacity, in the formats of the best of them all.
     Right: of each layer of that one, in the network's order. Raises OSError if the file cannot be
@@ -241,14 +390,19 @@ def plot_energy(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) ->
         )
         segments.append(Segment("more_energy_pj", "beyond movement", GREEN))
     title = "energy by level and tensor"
-    _plot_breakdown(points, layers, segments, title, "energy [µJ]", 1e6, path)
+    scale, unit = (units or Units.of(points)).energy
+    _plot_breakdown(points, layers, segments, title, f"energy [{unit}]", scale, path)
 
 
-def plot_stalls(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
-    """Draw what one network's PE array did [1000 cycles], as `plot_energy` does energy.
+def plot_stalls(
+    points: pd.DataFrame, layers: pd.DataFrame, path: str | Path, units: Units | None = None
+) -> None:
+    """Draw what one network's PE array did [cycles], as `plot_energy` does energy.
 
     The cycles that it multiplies are parted by lanes: the share of those that work, and the rest.
     """
+    scale, unit = (units or Units.of(points)).cycles
+    label = f"cycles [{unit}]" if unit else "cycles"
     points, layers = (
         frame.assign(
             full_cycles=(full := frame["steady_cycles"] * frame["spatial_utilisation"]),
@@ -256,7 +410,7 @@ def plot_stalls(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) ->
         )
         for frame in (points, layers)
     )
-    _plot_breakdown(points, layers, _CYCLES, "what the PE array did", "1000 cycles", 1e3, path)
+    _plot_breakdown(points, layers, _CYCLES, "what the PE array did", label, scale, path)
 
 
 def _plot_breakdown(
@@ -276,12 +430,12 @@ def _plot_breakdown(
         whole, each = figure.subplots(1, 2, width_ratios=(1, 2))
         stack(whole, best, segments, scale)
         capacity_axis(whole, list(best["capacity_bits"]))
-        whole.tick_params(axis="x", rotation=90)
         whole.set_title("least energy at each capacity")
         whole.set_ylabel(unit)
         stack(each, of_best, segments, scale)
         layer_axis(each, list(of_best["layer"]))
-        each.set_title(f"layers of point {least['point']}, the least of all")
+        at = CAPACITY.text(int(least["capacity_bits"]))
+        each.set_title(f"each layer at {at}, the least of all")
         handles, labels = whole.get_legend_handles_labels()
         rows = -(-len(segments) // _LEGEND)
         figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(segments) // rows))
@@ -290,7 +444,7 @@ def _plot_breakdown(
 
 
 def plot_ladder(points: pd.DataFrame, layers: pd.DataFrame, path: str | Path) -> None:
-    """Draw one network's models against its simulation, as a PNG; equal tables make equal bytes.
+    """Draw one network's models against its simulation, as a file; equal tables, equal bytes.
 
     Left: DRAM traffic [Mbit] of every layer of every point. Right: of the point of least energy at
     each capacity, what each rung adds to the paper's model [% of the simulated bits]; together, the
@@ -340,13 +494,7 @@ def _scatter(axes: Axes, layers: pd.DataFrame) -> None:
 def capacity_scale(axes: Axes, sizes: Sequence[int]) -> None:
     """Let an axis show capacities [bit] in octaves, and label those of `sizes` that have room."""
     axes.set_xscale("log", base=2)
-    apart = (sizes[-1] / sizes[0]) ** (1 / (1.5 * _TICKS))
-    shown: list[int] = []
-    for size in sizes:
-        if not shown or size >= shown[-1] * apart:
-            shown.append(size)
-    axes.set_xticks(shown, [CAPACITY.text(int(size)) for size in shown])
-    axes.set_xticks([], minor=True)
+    capacity_ticks(axes, sizes, sizes)
     room = max((sizes[-1] / sizes[0]) ** 0.06, 2**0.1)
     axes.set_xlim(sizes[0] / room, sizes[-1] * room)
     axes.set_xlabel("buffer capacity")
@@ -354,9 +502,7 @@ def capacity_scale(axes: Axes, sizes: Sequence[int]) -> None:
 
 def capacity_axis(axes: Axes, sizes: Sequence[int]) -> None:
     """Label an axis that shows capacities by their places in `sizes`."""
-    step = -(-len(sizes) // _TICKS)
-    places = range(0, len(sizes), step)
-    axes.set_xticks(places, [CAPACITY.text(int(sizes[place])) for place in places])
+    capacity_ticks(axes, sizes, range(len(sizes)))
     axes.set_xlim(-0.7, len(sizes) - 0.3)
     axes.set_xlabel("buffer capacity")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from bfpsim.reports.capacity import constant_price_text
 from bfpsim.reports.levels import levels_in, more_than_movement
 from bfpsim.reports.report import write_csv
-from bfpsim.reports.store.figures import draw_figures
+from bfpsim.reports.store.figures import Units, draw_figures
 from bfpsim.reports.store.findings import Findings, read_findings
 from bfpsim.reports.store.page import Column, PageTable, Section, render
-from bfpsim.reports.style import BITS, ENERGY, TIME, Unit, readable
+from bfpsim.reports.style import ENERGY, TIME, Ending, Unit, readable
 from bfpsim.reports.tables import demand_text
 from bfpsim.reports.tradeoff import read_accuracies, unbeaten
 from bfpsim.workloads.files.atomic import all_or_none, write_atomic
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _FIRST = ("gaps", "points")  # of the page's tables
 _KIB = 8192
+_PARTS = 5  # digits of what a layer or a flow adds to numbers of 3
 _LAYERS = 250_000  # rows of layers that the page holds at most
 
 _FLOORS = {"compulsory_bits": "compulsory", "exact_bits": "exact", "paper_bits": "paper"}
@@ -63,6 +64,7 @@ def write_report(
     sweep: str | Path | None = None,
     accuracy: str | Path | None = None,
     trust: bool = False,
+    figures: Sequence[Ending] = ("png",),
     progress: Callable[[str], None] | None = None,
 ) -> StoreReport:
     """Write what a store holds: points.csv, layers.csv, traffic.csv, figures, and report.html.
@@ -74,6 +76,7 @@ def write_report(
     accuracy: a CSV file with the columns label, energy_pj [pJ] and accuracy_loss [share of the
         images], such as the choices of a search: adds the figure of accuracy against energy
     trust: whether the sweep's networks may be functions, which are called, as in `load_spec`
+    figures: what they are written as: "png", "pdf", "svg", or several of these
     progress: called with a few words now and then
 
     Equal results make equal bytes. Raises StoreError, SweepError or AccuracyError for a file that
@@ -99,7 +102,7 @@ def write_report(
             tell(f"writing {name}.csv")
             write_csv(frame, out / f"{name}.csv")
             names.append(f"{name}.csv")
-        for section, paths in draw_figures(findings, accuracies, out, tell):
+        for section, paths in draw_figures(findings, accuracies, out, tell, figures):
             sections.append(section)
             names += [path.name for path in paths]
         tell("writing report.html")
@@ -201,6 +204,7 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
         )
     if len(findings.points):
         points, layers, traffic = tables["points"], tables["layers"], tables["traffic"]
+        units = Units.of(points)
         note, outermost = "layers.csv.", levels_in(points)[0].name
         if len(layers) > _LAYERS:
             layers = layers[layers["point"].isin([best.point for best in findings.best.values()])]
@@ -215,16 +219,16 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
                 f"points.csv. Energy is of data movement; compulsory: {outermost} payload that no "
                 f"mapping avoids; paper, exact: {outermost} bits by the models.",
                 points,
-                _point_columns(points, findings.axes),
+                _point_columns(points, findings.axes, units),
             ),
-            PageTable("layers", "Layers", note, layers, _layer_columns(layers)),
+            PageTable("layers", "Layers", note, layers, _layer_columns(layers, units)),
             PageTable(
                 "traffic",
                 "Traffic of the best points",
                 "traffic.csv: every flow of bits at each network's point of least energy. The "
                 "energies add up to that point's.",
                 traffic,
-                _traffic_columns(traffic),
+                _traffic_columns(traffic, units),
             ),
         ]
     if "accuracy" in tables:
@@ -241,36 +245,36 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
     return shown
 
 
-def _point_columns(points: pd.DataFrame, axes: Sequence[str]) -> tuple[Column, ...]:
+def _point_columns(points: pd.DataFrame, axes: Sequence[str], units: Units) -> tuple[Column, ...]:
     """Columns of what differs between points, and of their sums."""
     labels = [name for name in ("arch", "objective", "model") if _differs(points, name)]
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in ("network", *labels, "formats", *axes)),
         Column("capacity_bits", "buffers [KiB]", _KIB, 1),
-        *_unit_columns(points, {"seconds": "time"}, TIME),
-        *_figures(points),
+        *_unit_columns(points, {"seconds": "time"}, readable(points["seconds"].max(), TIME)),
+        *_figures(points, units),
     )
 
 
-def _layer_columns(layers: pd.DataFrame) -> tuple[Column, ...]:
+def _layer_columns(layers: pd.DataFrame, units: Units) -> tuple[Column, ...]:
     """Layers, their mappings and sums."""
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in layers.columns[1 : list(layers.columns).index("steps")]),
         Column("steps", "steps", digits=0),
-        *_figures(layers),
+        *_figures(layers, units, _PARTS),
     )
 
 
-def _traffic_columns(traffic: pd.DataFrame) -> tuple[Column, ...]:
+def _traffic_columns(traffic: pd.DataFrame, units: Units) -> tuple[Column, ...]:
     """Flows."""
     names = ("network", "layer", "level", "tensor", "direction", "kind")
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in names),
         Column("bits", "bits", digits=0),
-        *_unit_columns(traffic, {"energy_pj": "energy"}, ENERGY),
+        *_unit_columns(traffic, {"energy_pj": "energy"}, units.energy, _PARTS),
     )
 
 
@@ -286,13 +290,15 @@ def _accuracy_columns(accuracies: pd.DataFrame) -> tuple[Column, ...]:
     """Labels, energies and losses."""
     return (
         Column("label", "label"),
-        *_unit_columns(accuracies, {"energy_pj": "energy"}, ENERGY),
+        *_unit_columns(
+            accuracies, {"energy_pj": "energy"}, readable(accuracies["energy_pj"].max(), ENERGY)
+        ),
         Column("accuracy_loss", "accuracy lost [%]", 0.01, 2),
         Column("unbeaten", "unbeaten"),
     )
 
 
-def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
+def _figures(frame: pd.DataFrame, units: Units, digits: int = 3) -> tuple[Column, ...]:
     outermost, *inner = levels_in(frame)
     energies = {level.column("energy_pj"): level.name for level in (outermost, *inner)}
     totals = {"energy_pj": "energy"}
@@ -304,23 +310,22 @@ def _figures(frame: pd.DataFrame) -> tuple[Column, ...]:
         **{level.column("bits"): level.name for level in inner},
     }
     return (
-        *_unit_columns(frame, {**totals, **energies}, ENERGY),
+        *_unit_columns(frame, {**totals, **energies}, units.energy, digits),
         *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
         *(Column(name, f"{label} [%]", 0.01, 1) for name, label in _SHARES.items()),
-        *_unit_columns(frame, volumes, BITS),
+        *_unit_columns(frame, volumes, units.bits, digits),
     )
 
 
 def _unit_columns(
-    frame: pd.DataFrame, labels: dict[str, str], units: Sequence[Unit]
+    frame: pd.DataFrame, labels: dict[str, str], unit: Unit, digits: int = 3
 ) -> tuple[Column, ...]:
-    """Columns in the one unit, the largest in which the largest number is above 1."""
-    known = {name: label for name, label in labels.items() if name in frame}
-    largest = frame[[*known]].max().max() if len(frame) and known else 0
-    scale, unit = readable(largest, units)
+    """Columns in the one unit."""
+    scale, name_of = unit
     return tuple(
-        Column(name, f"{label} [{unit}]", scale, 0 if unit == "bit" else 3)
-        for name, label in known.items()
+        Column(name, f"{label} [{name_of}]", scale, 0 if name_of == "bit" else digits)
+        for name, label in labels.items()
+        if name in frame
     )
 
 

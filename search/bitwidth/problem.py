@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,11 +26,14 @@ class Losses:
     matrix: Acc_loss by stored tensor and format, (tensors, formats), a share of the images
     images: how many the sensitivity was measured on; None if nothing is known: losses of 0
     per_nat: top-1 lost per nat of divergence; None likewise
+    below_one_image: whether no choice that was run lost anything, and per_nat is what one image
+        lost in each would make
     """
 
     matrix: Values
     images: int | None = None
     per_nat: float | None = None
+    below_one_image: bool = False
 
 
 def no_losses(space: Space) -> Values:
@@ -45,10 +49,9 @@ def make_losses(space: Space, sensitivity: Sensitivity, loss_per_nat: float) -> 
     loss_per_nat: the top-1 that a network loses per nat of predicted divergence
 
     Raises FormatError if the table lacks an operand or a format of the space, or loss_per_nat is
-    not positive.
+    no number above 0.
     """
-    if not loss_per_nat > 0:
-        raise FormatError(f"loss_per_nat={loss_per_nat!r}; allowed: a number above 0")
+    check_per_nat(loss_per_nat)
     rows = sensitivity.table
     known = dict(
         zip(
@@ -69,6 +72,12 @@ def make_losses(space: Space, sensitivity: Sensitivity, loss_per_nat: float) -> 
                     )
                 losses[number, column] += known[layer, tensor, str(fmt)] * loss_per_nat
     return losses
+
+
+def check_per_nat(loss_per_nat: float) -> None:
+    """Raise FormatError for a loss per nat that is no finite number above 0."""
+    if not 0 < loss_per_nat < math.inf:
+        raise FormatError(f"loss_per_nat={loss_per_nat!r}; allowed: a number above 0")
 
 
 @dataclass(frozen=True, eq=False)

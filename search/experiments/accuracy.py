@@ -15,7 +15,7 @@ from bfpsim.quant.study.datasets import Batch, Dataset
 from bfpsim.quant.study.sensitivity import Sensitivity, images_digest
 from bfpsim.quant.torch.model import QuantizedModel, weights_digest
 from bfpsim.quant.torch.operand import Mode
-from bfpsim.search.bitwidth.problem import Losses, make_losses
+from bfpsim.search.bitwidth.problem import Losses, check_per_nat, make_losses
 from bfpsim.search.bitwidth.search import Proposal, SearchResult
 from bfpsim.search.bitwidth.space import Space
 from bfpsim.search.experiments.classifier import Classifier
@@ -45,19 +45,25 @@ def measure_losses(
     per_nat: top-1 lost per nat; None: measured on 20 random mixed choices
     stages: where the measured one is kept
 
-    Raises FormatError for a table of another network or other formats, if the choices lose
-    nothing, or if the network's layers are not the model's products; WorkloadError if per_nat is
-    to be measured and the table's images are more than the sample's.
+    Where no choice loses anything, per_nat is what one lost image in each would make, and says so
+    (`Losses.below_one_image`): fewer are not seen on so many images.
+
+    Raises FormatError for a per_nat that is no number above 0, a table of another network, other
+    formats or other images, or if the network's layers are not the model's products.
     """
+    if per_nat is not None:
+        check_per_nat(per_nat)
     _check_names(space, classifier.model)
     sensitivity = _sensitivity(space, classifier, table, progress)
+    hidden = False
     if per_nat is None:
         deciding = (classifier.digest, sensitivity.table.to_csv(), sensitivity.images)
         with progress("running mixed choices", _CHOICES) as step:
-            per_nat = (stages or Stages()).once(
+            per_nat, hidden = (stages or Stages()).once(
                 "nat", deciding, lambda: _loss_per_nat(classifier, sensitivity, step)
             )
-    return Losses(make_losses(space, sensitivity, per_nat), sensitivity.images, per_nat)
+    matrix = make_losses(space, sensitivity, per_nat)
+    return Losses(matrix, sensitivity.images, per_nat, hidden)
 
 
 def _check_names(space: Space, model: QuantizedModel) -> None:
@@ -92,8 +98,10 @@ def _sensitivity(
 
 def _loss_per_nat(
     classifier: Classifier, sensitivity: Sensitivity, progress: Callable[[str], None]
-) -> float:
+) -> tuple[float, bool]:
     """The top-1 that is lost per nat of predicted divergence, over random mixed choices.
+
+    The second is whether they lose nothing, and the first what one lost image in each would make.
 
     A least-squares line through the origin over the choices that lose at most a fifth: a network
     that is lost loses no more, however large the divergence, and small losses drown in the noise
@@ -102,14 +110,14 @@ def _loss_per_nat(
     model = classifier.model
     whole = _measured_images(classifier, sensitivity)
     mixed = check_additivity(model, sensitivity, *whole, choices=_CHOICES, progress=progress)
-    mild = mixed.table["accuracy_loss"] <= _MILD
-    slope = Additivity(mixed.table[mild]).slope("accuracy_loss", by="kl")
-    if not slope > 0:
-        raise FormatError(
-            f"{model.title}: {_CHOICES} random choices lose {slope:.3g} of top-1 per nat on "
-            f"{len(whole[0])} images; allowed: more images, or a value above 0 of your own"
-        )
-    return slope
+    mild = mixed.table[mixed.table["accuracy_loss"] <= _MILD]
+    if not mild["predicted_kl"].any():  # nothing is lost, whatever a nat is
+        return 1.0, True
+    slope = Additivity(mild).slope("accuracy_loss", by="kl")
+    if slope > 0:
+        return slope, False
+    one_each = mild.assign(accuracy_loss=1 / len(whole[0]))
+    return Additivity(one_each).slope("accuracy_loss", by="kl"), True
 
 
 def _measured_images(classifier: Classifier, sensitivity: Sensitivity) -> Batch:

@@ -110,7 +110,7 @@ def choose_formats(
     loss_per_nat: top-1 lost per nat of divergence; None: measured on 20 random mixed choices
     training: images on which the answer is trained for `steps`, in the order of `seed`
     store: file of finished stages, to go on from after a stop; checkpoints stand beside it
-    workers: processes; a script that uses several needs `if __name__ == "__main__":`
+    workers: processes
 
     Raises as `search_network`, `measure_losses` and `fine_tune`; WorkloadError for what needs a
     classifier and got a network.

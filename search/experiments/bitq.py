@@ -184,7 +184,7 @@ def reproduce_alpha(
 
     work: folder of sensitivity tables and finished stages, to go on from; it is made
     bits: widths of BitQ's formats, 16 and 8
-    workers: processes; a script that uses several needs `if __name__ == "__main__":`
+    workers: processes
 
     Raises as `choose_formats`.
     """

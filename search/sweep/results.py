@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from bfpsim.search.sweep.check import RecordError
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import Record
 from bfpsim.search.sweep.tables import PointResult, Tables, axis_types, level_names, tables
+from bfpsim.workloads.files.atomic import all_or_none
 from bfpsim.workloads.files.table import csv_of
 
 if TYPE_CHECKING:
@@ -92,31 +92,27 @@ def _write_tables(parts: Iterable[Tables], folder: str | Path) -> list[Path]:
     The files take the place of older ones when all are whole. Equal tables make equal bytes.
     Raises OSError if they cannot be written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, type[_Csv | _Parquet]] = {"csv": _Csv}
     if find_spec("pyarrow") is not None:
         kinds["parquet"] = _Parquet
-    files: dict[Path, _Csv | _Parquet] = {}
-    try:
-        for part in parts:
-            for name, frame in part._asdict().items():
-                for ending, kind in kinds.items():
-                    path = folder / f"{name}.{ending}"
-                    if path not in files:
-                        files[path] = kind(Path(f"{path}.{os.getpid()}.partial"))
-                    files[path].append(frame)
+    files: dict[str, _Csv | _Parquet] = {}
+    with all_or_none(folder) as out:
+        try:
+            for part in parts:
+                for table, frame in part._asdict().items():
+                    for ending, kind in kinds.items():
+                        name = f"{table}.{ending}"
+                        if name not in files:
+                            files[name] = kind(out / name)
+                        files[name].append(frame)
+        except BaseException:
+            for file in files.values():
+                with suppress(OSError):  # the first error is the one that counts
+                    file.close()
+            raise
         for file in files.values():
             file.close()
-        for path, file in files.items():
-            os.replace(file.path, path)
-    except BaseException:
-        for file in files.values():
-            with suppress(OSError):  # the first error is the one that counts
-                file.close()
-            file.path.unlink(missing_ok=True)
-        raise
-    return list(files)
+    return [Path(folder) / name for name in files]
 
 
 class _Csv:

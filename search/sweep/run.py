@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bfpsim.search.crew import ClusterCrew, Crew, CrewError, LocalCrew
+from bfpsim.search.crew import STOPS, ClusterCrew, Crew, CrewError, LocalCrew
 from bfpsim.search.store import Store
 from bfpsim.search.sweep.evaluate import Outcome, ProgramError, attempt
 from bfpsim.search.sweep.plan import plan
@@ -67,7 +67,7 @@ def sweep(
 
     A point that fails is kept with its error, and does not stop the others. Ctrl-C waits for what
     the workers have begun and keeps it, a second one does not; either ends in KeyboardInterrupt.
-    A script needs `if __name__ == "__main__":` around the call: worker processes import it.
+    SIGTERM and SIGHUP do as Ctrl-C does.
 
     Raises SweepError for a sweep or workers that are wrong, StoreError for the store. Whatever
     happens, what was kept stays.
@@ -170,23 +170,26 @@ class Ledger:
 
 @contextmanager
 def _first_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the next one interrupts as ever."""
+    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets; the next one does as ever."""
     interrupt = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()  # others cannot handle signals
-    if not main or before in (None, signal.SIG_IGN):
-        yield interrupt
-        return
+    before = {one: signal.getsignal(one) for one in STOPS} if main else {}
+    before = {one: how for one, how in before.items() if how not in (None, signal.SIG_IGN)}
+
+    def restore() -> None:
+        for one, how in before.items():
+            signal.signal(one, how)
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, note)
+    for one in before:
+        signal.signal(one, note)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 class _Shift:
@@ -296,8 +299,8 @@ class _Shift:
                     raise _unusable(ProgramError())
                 return
         raise SweepError(
-            "the workers die as they start; a script that sweeps needs "
-            "`if __name__ == '__main__':` around it"
+            "the workers die as they start: killed, or out of memory; allowed: fewer workers, or "
+            "more memory for them"
         )
 
 

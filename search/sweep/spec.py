@@ -12,7 +12,6 @@ axes:
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -27,11 +26,13 @@ from pydantic_core import PydanticCustomError
 from bfpsim.arch.plain_yaml import PlainYamlError, check_plain
 from bfpsim.mapping.mapper import Model
 from bfpsim.mapping.objective import Objective
+from bfpsim.wording import hint, reason
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LARGEST_FILE = 1 << 20  # bytes
+_MOST_NOTES = 20  # faults of a file that stand below the first
 _BY_ALIAS = 10_000  # values that aliases may stand for
 
 Loc = tuple[int | str, ...]
@@ -41,7 +42,7 @@ _Values = Annotated[list[Any], Field(min_length=1)]
 
 
 class SweepError(ValueError):
-    """A sweep that cannot be read or run; its message is one line."""
+    """A sweep that cannot be read or run; its message is one line, its notes are more faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +199,7 @@ def load_spec(source: str | Path | Mapping[str, Any], *, trust: bool = False) ->
         content = YAML(typ="safe", pure=True).load(text)
         read = YAML(typ="rt", pure=True).load(text)
     except OSError as error:
-        reason = error.strerror or error
-        raise SweepError(f"{name}: cannot be read: {reason}; give a YAML file") from None
+        raise SweepError(f"{name}: cannot be read: {reason(error)}; give a YAML file") from None
     except SweepError:
         raise
     except PlainYamlError as error:
@@ -221,14 +221,22 @@ def _validate(data: dict[str, Any], source: Source) -> Spec:
     try:
         spec = Spec.model_validate(data)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
         # A mistyped key may be why others are wrong.
-        first = min(errors, key=lambda detail: detail["type"] != "extra_forbidden")
-        keys = first["loc"] or (first.get("ctx", {}).get("key", ""),)
-        loc = tuple(key for key in keys if key != "[key]")  # pydantic's word for a key itself
-        raise source.error(loc, _explain(first)) from None
+        details = error.errors(include_url=False)
+        details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+        first, *others = (_fault(detail, source) for detail in details[: 1 + _MOST_NOTES])
+        for other in others:
+            first.add_note(str(other))
+        raise first from None
     spec._source = source
     return spec
+
+
+def _fault(detail: ErrorDetails, source: Source) -> SweepError:
+    """The error of one wrong value, where it stands."""
+    keys = detail["loc"] or (detail.get("ctx", {}).get("key", ""),)
+    loc = tuple(key for key in keys if key != "[key]")  # pydantic's word for a key itself
+    return source.error(loc, _explain(detail))
 
 
 def _explain(detail: ErrorDetails) -> str:
@@ -236,9 +244,8 @@ def _explain(detail: ErrorDetails) -> str:
     value = reprlib.repr(detail["input"])
     match detail["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(str(detail["loc"][-1]), Spec.model_fields, n=1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            return f"unknown key{hint}; allowed keys: {_key_names()}"
+            near = hint(detail["loc"][-1], Spec.model_fields)
+            return f"unknown key{near}; allowed keys: {_key_names()}"
         case "inconsistent":
             return detail["msg"]
         case "list_type" | "too_short":

@@ -45,7 +45,7 @@ def arch_file(tmp_path: Path, old: str, new: str) -> str:
         ("64 KiB", "64 GHz", "'64 GHz'"),
         ("64 KiB", "-64 KiB", "'-64 KiB'"),
         ("6.4 GB/s", "0 GB/s", "'0 GB/s'"),
-        ("size: 16", "size: 0", "size"),
+        ("size: 16, dim: C", "size: 0, dim: C", "size"),
     ],
 )
 def test_bad_architectures(capsys, tmp_path: Path, old: str, new: str, expected: str) -> None:

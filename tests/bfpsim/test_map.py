@@ -23,6 +23,7 @@ def test_map_prints_and_rescores(capsys) -> None:
     code, text, _ = call(capsys, "map", "resnet18-fashion", *SMALL)
     assert code == 0
     assert "Mappings of resnet18-fashion" in text
+    assert "priced: by payload; simulate and validate take the least in whole bursts" in text
     code, text, _ = call(
         capsys,
         "map",
@@ -133,6 +134,13 @@ def test_the_mappings_of_map_are_those_that_simulate_runs(capsys, tmp_path: Path
     _, found, _ = call(capsys, *simulate)
     code, given, _ = call(capsys, *simulate, "--mappings", str(file))
     assert (code, given) == (0, found)
+    # And what `map` prices, `simulate` counts.
+    _, text, _ = call(capsys, "map", "resnet18-fashion", "--model", "full", "--json")
+    priced = json.loads(text)
+    assert priced["priced"] == "in whole bursts, as simulate and validate do"
+    cost = sum(row["cost"] * row["layers"] for row in priced["mappings"])
+    counted = sum(row["bits"] for row in json.loads(found)["traffic"] if row["level"] == "DRAM")
+    assert cost == counted
 
 
 def test_the_front_goes_from_fewest_cycles_to_fewest_bits(capsys) -> None:

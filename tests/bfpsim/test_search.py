@@ -120,6 +120,7 @@ def test_a_budget_that_no_finalist_keeps_on_real_images(files, capsys, tmp_path)
     assert above > 0
     names = [row["choice"] for row in report["finalists"]]
     assert len(names) > 3  # smaller budgets were tried too
+    assert report["answer"] == names[0]
 
 
 def test_without_weights_only_movement_is_searched(files, capsys) -> None:
@@ -143,6 +144,11 @@ def test_the_terminal_shows_choice_and_comparison(files, capsys) -> None:
     assert code == 0
     for text in ("Chosen by each kind of price", "paper", "dm max", "rounds", "simulations"):
         assert text in out
+    # Which row is chosen, and in which unit.
+    out = " ".join(out.split())
+    for text in ("the answer, exact prices", "exact (decides)", "answer: exact prices", "unit: pJ"):
+        assert text in out
+    assert out.count("decides") == 1
 
 
 @pytest.mark.parametrize(

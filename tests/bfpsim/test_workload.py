@@ -231,7 +231,7 @@ def test_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["show", "resnet99"], "workload 'resnet99' must be one of"),
+        (["show", "resnet99"], "workload 'resnet99' is not shipped"),
         (["show", "none.yaml"], "none.yaml: cannot be read: No such file"),
         (["show", "resnet18", "--shape", "x=1"], "shapes of x are refused"),
         (["show", "resnet18", "--shape", "x"], "--shape 'x'; allowed: NAME=SIZES"),

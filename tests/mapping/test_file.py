@@ -218,7 +218,7 @@ def test_anything_else_is_refused_in_one_line(tmp_path: Path, text: str | bytes,
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     for path, reason in (
         (tmp_path / "none.yaml", "No such file or directory"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "it is a folder"),
         ("a\0b", "embedded null byte"),
     ):
         with pytest.raises(MappingError, match=rf"cannot be read: {reason}; allowed: a YAML file"):

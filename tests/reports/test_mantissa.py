@@ -92,7 +92,7 @@ def test_the_heat_map_frames_what_is_within_the_limit(accuracy, figures, tmp_pat
     kept = {(m, e - 2) for m, e in zip(kept["mantissa_bits"], kept["exponent_bits"], strict=True)}
     for row in accuracy.to_dict(orient="records"):
         value = shown[row["exponent_bits"] - 2, row["mantissa_bits"]]
-        assert value == pytest.approx(100 * row["top1"])
+        assert value == pytest.approx(100 * row["accuracy_loss"])
     # A side is drawn where it parts a kept cell from one that is not, or from the outside.
     sides = {
         ((x1 + x2) / 2, (y1 + y2) / 2)

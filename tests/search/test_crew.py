@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -8,6 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from bfpsim.search.crew import begin
+from tests.long import often
+from tests.search.sweep.driver import ROOT
 
 
 @pytest.fixture
@@ -22,7 +26,8 @@ def worker():
 
 def test_a_worker_is_deaf_to_interrupts_and_has_one_thread(worker):
     pool, _ = worker
-    assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+    for one in (signal.SIGINT, signal.SIGHUP):
+        assert pool.submit(signal.getsignal, one).result() == signal.SIG_IGN
     assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
 
 
@@ -35,3 +40,33 @@ def test_a_worker_ends_with_its_lifeline_whatever_it_does(worker):
     lifeline.close()
     with pytest.raises(BrokenProcessPool):
         waiting.result(timeout=30)
+
+
+SCRIPT = """
+import math
+from bfpsim.search.crew import workers
+
+print("begun")
+with workers(2) as run:
+    print(run(math.factorial, [(3,), (4,)]))
+print(__name__, __spec__, "__file__" in dir())
+"""
+
+
+@pytest.mark.parametrize("place", often(1, ["standard input", "file"]))
+def test_a_script_without_a_main_guard_has_workers(place, tmp_path):
+    """They do not run it again, and it stays what it was."""
+    file = tmp_path / "script.py"
+    file.write_text(SCRIPT)
+    arguments, text = (["-"], SCRIPT) if place == "standard input" else ([str(file)], None)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=text,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.stdout.splitlines()[:2], done.stderr) == (["begun", "[6, 24]"], "")
+    assert done.stdout.splitlines()[2].startswith("__main__ None")

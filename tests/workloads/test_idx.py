@@ -72,7 +72,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, name, data, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(WorkloadError, match="nowhere: cannot be read: No such file"):
         read_idx(tmp_path / "nowhere")
-    with pytest.raises(WorkloadError, match="cannot be read: Is a directory"):
+    with pytest.raises(WorkloadError, match="cannot be read: it is a folder"):
         read_idx(tmp_path)
 
 

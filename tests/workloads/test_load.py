@@ -85,10 +85,14 @@ def test_names_and_files_ask_no_importer(asked, tmp_path):
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("resnet81", f"workload 'resnet81' must be one of {', '.join(names())}; did you mean 'res"),
-        ("", "workload '' must be one of"),
+        (
+            "resnet81",
+            "workload 'resnet81' is not shipped (did you mean 'resnet18'?); allowed: "
+            f"{', '.join(names())}",
+        ),
+        ("", "workload '' is not shipped; allowed: "),
         ("net.txt", "also allowed: a .yaml, .yml, .csv or .onnx file, or package.module:function"),
-        (Path("net"), "workload 'net' must be one of"),
+        (Path("net"), "workload 'net' is not shipped"),
         (["resnet18"], "workload ['resnet18'] must be a shipped name, a .yaml"),
         (torch.nn.Linear, "must be a shipped name"),
         ("none.yaml", "none.yaml: cannot be read: No such file or directory"),

@@ -63,9 +63,9 @@ def test_unknown_workload_lists_the_names_and_the_nearest():
     with pytest.raises(WorkloadError) as caught:
         load_workload("resnet-18")
     allowed = ", ".join(names())
-    message = f"workload 'resnet-18' must be one of {allowed}; did you mean 'resnet18'?"
+    message = f"workload 'resnet-18' is not shipped (did you mean 'resnet18'?); allowed: {allowed}"
     assert str(caught.value).startswith(message)
     with pytest.raises(WorkloadError) as caught:
         load_workload("zzz")
-    assert str(caught.value).startswith(f"workload 'zzz' must be one of {allowed}")
+    assert str(caught.value).startswith(f"workload 'zzz' is not shipped; allowed: {allowed}")
     assert "did you mean" not in str(caught.value)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import cast
 
+from bfpsim.wording import hint
 from bfpsim.workloads.builder import NetworkBuilder
 from bfpsim.workloads.files.text import quote
 from bfpsim.workloads.layer import ConvLayer, Pair, Shape, WorkloadError, check_name
@@ -24,6 +24,7 @@ Cell = str | tuple[str, ...]
 Value = str | int | bool | list[int] | list[str]
 """What is written under a key."""
 
+_MOST_NOTES = 20  # faults of a file that stand below the first
 _FOLLOWS = ("N", "C", "P", "Q", "H", "W")  # from a layer's input
 _SIZES = ("N", "G", "K", "C", "P", "Q", "R", "S", "H", "W")
 _WINDOW = ("stride", "padding", "dilation")
@@ -74,10 +75,8 @@ class Row:
         allowed = ("name", "op", "inputs", *_OWN_KEYS.get(op, ()), "unverified")
         for key in self.cells:
             if key not in allowed:
-                near = get_close_matches(key, allowed, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise WorkloadError(
-                    f"{self._place(key)}: key {quote(key)} is refused{hint}; "
+                    f"{self._place(key)}: key {quote(key)} is refused{hint(key, allowed)}; "
                     f"allowed for {op}: {', '.join(allowed)}"
                 )
 
@@ -128,17 +127,31 @@ def network_of(name: str, rows: Sequence[Row]) -> Network:
     """Return the network of these rows, at least one, each of which reads only rows above it.
 
     Raises `WorkloadError`, naming the file, for the name, and with the line for the first row that
-    makes no node.
+    makes no node; its notes are the other rows that make none, but for those that read such a node.
     """
     try:
         check_name("network", name)
     except WorkloadError as error:
         raise WorkloadError(f"{rows[0].file}: {error}") from None
     build = NetworkBuilder(name)
+    faults: list[WorkloadError] = []
+    lost = set[str]()  # nodes that are wrong, or read a wrong one: nothing is known of those
     for row in rows:
-        node = _node(row, build.shapes)
-        with row.located():
-            build.append(node)
+        try:
+            if lost.intersection(row.names("inputs")):
+                lost.add(row.text("name"))
+                continue
+            node = _node(row, build.shapes)
+            with row.located():
+                build.append(node)
+        except WorkloadError as fault:
+            faults.append(fault)
+            own = row.cells.get("name")
+            lost.update(own if isinstance(own, tuple) else [own or ""])
+    if faults:
+        for other in faults[1 : 1 + _MOST_NOTES]:
+            faults[0].add_note(str(other))
+        raise faults[0]
     return build.network()
 
 
@@ -194,9 +207,8 @@ def _node(row: Row, shapes: Mapping[str, Shape]) -> Node:
         raise row.refused("name", "text that is not empty")
     for source in inputs:
         if source not in shapes:
-            near = get_close_matches(source, shapes, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise row.refused("inputs", f"names of nodes above this one{hint}")
+            near = hint(source, shapes)
+            raise row.refused("inputs", f"names of nodes above this one{near}")
     layer, pool, shape, repeats = None, None, None, 1
     if op in LAYER_OPS:
         if not inputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bfpsim.wording import reason
 from bfpsim.workloads.files.atomic import write_atomic
 from bfpsim.workloads.layer import WorkloadError, is_control
 
@@ -18,8 +19,7 @@ def read_text(path: str | Path) -> str:
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise WorkloadError(f"{path}: cannot be read: {reason}") from None
+        raise WorkloadError(f"{path}: cannot be read: {reason(error)}") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,8 +38,7 @@ def write_text(path: str | Path, text: str) -> None:
     try:
         write_atomic(path, text)
     except (OSError, UnicodeEncodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise WorkloadError(f"{path}: cannot be written: {reason}") from None
+        raise WorkloadError(f"{path}: cannot be written: {reason(error)}") from None
 
 
 def quote(value: object) -> str:

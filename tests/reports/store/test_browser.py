@@ -120,7 +120,7 @@ def test_it_opens_without_a_request_or_a_complaint(page, report):
 
 def test_figures_are_there_and_names_are_text(page):
     widths = "return [...document.images].map(image => image.naturalWidth)"
-    assert page.execute_script(widths) == [1920] * 6
+    assert page.execute_script(widths) == [1920] * 7
     headings = [heading.text for heading in page.find_elements(By.TAG_NAME, "h2")]
     assert NAME in headings
     assert set(Table(page, "points").column("network")) == {NAME}

@@ -41,7 +41,7 @@ def test_another_process_writes_the_same_bytes(report, store, spec, accuracy, tm
         *("points.csv", "layers.csv", "traffic.csv", "gaps.csv", "accuracy.csv", "report.html"),
         *(
             f"tiny-b-co-b-x-frac-y-{what}.png"
-            for what in ("capacity", "energy", "stalls", "roofline")
+            for what in ("capacity", "time", "energy", "stalls", "roofline")
         ),
         *("tiny-b-co-b-x-frac-y-models.png", "accuracy.png"),
     }

@@ -1,6 +1,7 @@
 """The search's choices on real images: losses measured, choices confirmed, choices trained."""
 
 from copy import deepcopy
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from bfpsim.quant.formats import FormatError, candidates
+from bfpsim.quant.study.additivity import Additivity
 from bfpsim.quant.study.comparison import compare_formats
 from bfpsim.quant.study.datasets import FASHION_MNIST, ArrayDataset
 from bfpsim.search.bitwidth.search import search_formats
@@ -45,6 +47,35 @@ def test_losses_are_read_where_they_were_written(classifier, space, kept) -> Non
     # A nat of one's own scales them.
     dear = measure_losses(space, classifier, table=path, per_nat=2 * losses.per_nat)
     assert np.allclose(dear.matrix, 2 * losses.matrix)
+
+
+def test_where_no_choice_loses_anything_a_nat_is_one_image(
+    classifier, space, kept, monkeypatch
+) -> None:
+    """The line through the origin and one lost image per choice, in fractions."""
+    table = pd.DataFrame(
+        {"predicted_kl": [0.25, 0.5, 0.125, 8.0], "accuracy_loss": [0.0, -1 / 60, 0.0, 0.5]}
+    )
+    monkeypatch.setattr(
+        "bfpsim.search.experiments.accuracy.check_additivity", lambda *_, **__: Additivity(table)
+    )
+    losses = measure_losses(space, classifier, table=kept / "table.csv")
+    kl = [Fraction(own) for own in (0.25, 0.5, 0.125)]  # the last is lost: not among the mild ones
+    expected = Fraction(1, 60) * sum(kl) / sum(own * own for own in kl)
+    assert losses.below_one_image
+    assert losses.per_nat == pytest.approx(float(expected), rel=1e-12)
+    table["predicted_kl"] = 0.0
+    assert measure_losses(space, classifier, table=kept / "table.csv").per_nat == 1.0
+    table["predicted_kl"], table["accuracy_loss"] = [0.1] * 4, [0.01] * 4
+    losses = measure_losses(space, classifier, table=kept / "table.csv")
+    assert (losses.per_nat, losses.below_one_image) == (pytest.approx(0.1), False)
+
+
+@pytest.mark.parametrize("nat", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_nat_is_a_number_above_0(classifier, space, nat) -> None:
+    """Refused before the table is measured."""
+    with pytest.raises(FormatError, match=r"loss_per_nat=\S+; allowed: a number above 0"):
+        measure_losses(space, classifier, per_nat=nat)
 
 
 def test_tables_of_other_weights_or_images_are_refused(

@@ -9,6 +9,7 @@ from subprocess import Popen
 import pytest
 
 from bfpsim.search.sweep.run import sweep
+from bfpsim.search.sweep.spec import SweepError
 from tests.search.sweep import deadly
 from tests.search.sweep.conftest import files
 from tests.search.sweep.driver import finish, kill, rows, spawn, start, until
@@ -51,6 +52,16 @@ def test_a_cluster_finds_what_one_worker_finds(spec, undisturbed, tmp_path):
     assert files(tmp_path / "out") == undisturbed
 
 
+def test_a_cluster_without_workers_is_one_line(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("bfpsim.search.crew.ClusterCrew._PATIENCE", 0.2)
+    with scheduler() as cluster, pytest.raises(SweepError) as caught:
+        sweep(spec, tmp_path / "store", cluster=cluster.address)
+    assert str(caught.value) == (
+        f"cluster {cluster.address}: no worker has come in 0.2 s; start some first: "
+        f"dask worker {cluster.address}"
+    )
+
+
 @pytest.mark.long
 def test_a_cluster_that_loses_a_worker_and_then_its_client(spec, undisturbed, tmp_path):
     store = tmp_path / "store"
@@ -85,7 +96,7 @@ def test_a_scheduler_that_dies_is_one_line(long_spec, tmp_path):
         kill(cluster.scheduler)
         out, error = finish(client, 2)
     assert out == ""
-    assert error == (
+    assert error.endswith(
         "bfpsim: the cluster is gone; what was finished is kept, go on when it is back\n"
     )
 

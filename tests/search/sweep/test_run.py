@@ -193,12 +193,30 @@ def test_the_second_interrupt_waits_for_nothing(spec, tmp_path, heard):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_batch_system_and_a_closed_terminal_end_a_sweep_as_an_interrupt(number, spec, tmp_path):
+    process = start(spec, tmp_path / "store", "--workers", 1)
+    until(lambda: rows(tmp_path / "store") > 3)
+    if number == signal.SIGHUP:
+        os.killpg(process.pid, number)  # workers too, and Python's own helper, which complains
+    else:
+        process.send_signal(number)
+    _, error = finish(process, 130)
+    kept = rows(tmp_path / "store")
+    assert 3 < kept < 32
+    assert (
+        f"bfpsim: interrupted: {kept} of 32 points are in {tmp_path / 'store'}; "
+        "the same command goes on from there\n"
+    ) in error
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"workers": 0}, "workers=0; allowed: a whole number from 1"),
         ({"workers": 1, "cluster": "tcp://127.0.0.1:1"}, "workers and cluster exclude each other"),
-        ({"cluster": "127.0.0.1"}, r"cluster 127\.0\.0\.1: no scheduler answers"),
+        ({"cluster": "127.0.0.1"}, r"cluster 127\.0\.0\.1: no scheduler answers \(it has no port"),
+        ({"cluster": "tcp://127.0.0.1:1"}, r":1: no scheduler answers \(Connection refused\); all"),
     ],
 )
 def test_workers_that_cannot_be(spec, tmp_path, options, message):

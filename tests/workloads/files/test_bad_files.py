@@ -64,7 +64,11 @@ def test_a_file_written_by_hand_is_the_network_it_says(tmp_path):
         ("K: 8", "K: [8, 8]", "K: ['8', '8'] is refused"),
         ("K: 8", "K: " + "9" * 5000, "999...999"),
         ("K: 8, ", "", ":4: node 'conv1': K is missing; allowed: a whole number from 1"),
-        ("K: 8", "k: 8", "key 'k' is refused; allowed for conv: name, op, inputs, N, G, K, C"),
+        (
+            "K: 8",
+            "k: 8",
+            "key 'k' is refused (did you mean 'K'?); allowed for conv: name, op, inp",
+        ),
         ("K: 8", "paddin: 8", "key 'paddin' is refused (did you mean 'padding'?)"),
         ("K: 8", "K: 8, K: 9", ":4: key 'K' stands twice; allowed: once"),
         ("K: 8", "K: 8, C: 5", "C: '5' is refused; allowed: 4, which follows from its input"),
@@ -243,4 +247,4 @@ def test_files_that_are_no_text(tmp_path, name):
     os.remove(path)
     assert refused(path) == ": cannot be read: No such file or directory"
     path.mkdir()
-    assert refused(path) == ": cannot be read: Is a directory"
+    assert refused(path) == ": cannot be read: it is a folder"

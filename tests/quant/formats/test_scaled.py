@@ -251,8 +251,9 @@ def test_quotients_beside_ties() -> None:
 def test_a_scaled_array_is_exact(digits: list[int], factor: float, exponent: int) -> None:
     wide = np.array(digits, object)
     small = max(map(abs, digits)) < 2**62
-    array = ExactArray(wide.astype(np.int64) if small else wide, exponent)
-    scaled = array.scaled(factor)
+    array = ExactArray(wide.astype(np.int64) if small else wide, exponent, factor)
+    scaled = array.multiplied()
+    assert scaled.factor == 1
     own = Fraction(2) ** scaled.exponent
     for got, given_digits in zip(scaled.digits.tolist(), digits, strict=True):
         assert got * own == given_digits * Fraction(2) ** exponent * Fraction(factor)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from bfpsim.workloads.importers.onnx.file import attribute, is_onnx, read_file
@@ -62,8 +63,11 @@ def stored_formats(path: str | Path, shapes: Mapping[str, Any] | None = None) ->
 
     Raises `WorkloadError`, naming the file, if it cannot be read.
     """
+    given = shapes or {}
+    values = {name: each for name, each in given.items() if isinstance(each, np.ndarray)}
+    sizes = {name: each for name, each in given.items() if name not in values}
     try:
-        reading = _Reading(Inference(read_file(Path(path), shapes or {}, {})))
+        reading = _Reading(Inference(read_file(Path(path), sizes, values)))
     except WorkloadError as error:
         raise WorkloadError(f"{path}: {error}") from None
     except UnicodeError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from bfpsim.quant.baselines import BASELINES
+from bfpsim.quant.formats import INDUSTRY
 from bfpsim.quant.study.comparison import TABLE_3, compare_formats, evaluate_original, parse_policy
 from bfpsim.quant.study.datasets import FASHION_MNIST, read_idx_dataset
 from bfpsim.quant.torch.model import quantize_model
@@ -21,7 +22,7 @@ from bfpsim.workloads.training.fashion import DEBIAN_FOLDER
 from bfpsim.workloads.training.shipped import shipped_module
 
 NETWORKS = ("resnet18-fashion", "mobilenetv2-fashion", "googlenet-fashion", "vit-fashion")
-POLICIES = tuple(dict.fromkeys((*TABLE_3, "bfp8e3b16", *BASELINES)))
+POLICIES = tuple(dict.fromkeys((*TABLE_3, "bfp8e3b16", *INDUSTRY, *BASELINES)))
 TRAINED = tuple(name for name in TABLE_3 if name != "original")
 STEPS, CALIBRATION = 1000, 200
 TABLE = Path(__file__).parent / "accuracy.csv"

@@ -37,10 +37,15 @@ if TYPE_CHECKING:
     from bfpsim.mapping.nest import Mapping, MappingError
     from bfpsim.quant.formats import (
         BFP,
+        MSFP,
+        MX,
+        NVFP4,
+        BFloat16,
         FormatError,
         LayerFormats,
         Plain,
         Rounding,
+        ScaleRounding,
         dequantize,
         pack,
         parse_format,
@@ -160,8 +165,8 @@ _HOME = {
     "bfpsim.mapping.models": "predict",
     "bfpsim.mapping.nest": "Mapping MappingError",
     "bfpsim.quant.formats": (
-        "BFP FormatError LayerFormats Plain Rounding dequantize pack parse_format "
-        "quantize_activation quantize_weight unpack"
+        "BFP BFloat16 FormatError LayerFormats MSFP MX NVFP4 Plain Rounding ScaleRounding "
+        "dequantize pack parse_format quantize_activation quantize_weight unpack"
     ),
     "bfpsim.quant.mantissa.minifloat": "MiniFloat",
     "bfpsim.quant.study.accuracy": "TopK top_k",
@@ -230,10 +235,14 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.
 
 __all__ = [
     "BFP",
+    "MSFP",
+    "MX",
+    "NVFP4",
     "Answer",
     "Arch",
     "ArchError",
     "Axis",
+    "BFloat16",
     "Buffer",
     "Classifier",
     "Codings",
@@ -268,6 +277,7 @@ __all__ = [
     "Report",
     "Roof",
     "Rounding",
+    "ScaleRounding",
     "SearchResult",
     "Sensitivity",
     "SplitSram",

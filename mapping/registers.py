@@ -67,8 +67,8 @@ def share_bits(
     """What the fullest PE holds of the largest tile of a tensor [bit].
 
     sizes: of that tile; spans: of I: its stored rows and columns, by window
-    blocks: of I and W: that the tile touches, of a pixel or a filter (where blocks run along
-        filters, of all); a PE touches no more of them than it holds elements
+    blocks: of I and W: codes of the tile, of a pixel or a filter (where blocks run along
+        filters, of all); a PE has no more of them than it holds elements
 
     O takes `accumulator_bits` per element.
     """

@@ -12,7 +12,7 @@ from rich.text import Text
 from bfpsim.arch import Traffic
 from bfpsim.mapping.counts import Counts, level_column
 from bfpsim.mapping.nest import Mapping
-from bfpsim.quant.formats import layer_formats
+from bfpsim.mapping.sources import formats_title
 from bfpsim.reports.host import host_line
 from bfpsim.reports.occupancy import occupancy_frame, plot_occupancy
 from bfpsim.reports.predictions import prediction_notes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from bfpsim.quant.formats import FormatSource
+    from bfpsim.mapping.sources import FormatsSource
     from bfpsim.search.experiments.inference import ImageRun
 
 _TRAFFIC: tuple[Traffic, ...] = ("I", "W", "O", "V")
@@ -134,7 +134,7 @@ def activations_frame(result: ProgramResult) -> pd.DataFrame:
 
 def program_report(
     result: ProgramResult | ProgramComparison,
-    formats: FormatSource,
+    formats: FormatsSource,
     width: int = 120,
     images: ImageRun | None = None,
 ) -> Report:
@@ -149,7 +149,7 @@ def program_report(
     summary: dict[str, Any] = {
         "network": result.network,
         "arch": result.arch.name,
-        "formats": str(layer_formats(formats)),
+        "formats": formats_title(formats),
         "layers": "program",
         **_bits(result.operations, levels),
         "vector_bits": sum(int(own.counts.total(levels[0], "V")) for own in result.operations),

@@ -14,6 +14,7 @@ from bfpsim.mapping.counts import Counts, energy_pj, level_column, ordered
 from bfpsim.mapping.energy import ALL, MOVEMENT, Energy
 from bfpsim.mapping.models import Effect
 from bfpsim.mapping.nest import TENSORS
+from bfpsim.mapping.sources import formats_title
 from bfpsim.quant.formats import layer_formats
 from bfpsim.reports.levels import BUFFER, OUTERMOST
 from bfpsim.reports.predictions import prediction_notes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from bfpsim.arch import Arch
     from bfpsim.mapping.counts import Kind
+    from bfpsim.mapping.sources import FormatsSource
     from bfpsim.quant.formats import FormatSource
     from bfpsim.search.experiments.inference import ImageRun
     from bfpsim.search.experiments.program import ProgramComparison
@@ -297,7 +299,7 @@ def bits_by_level(layers: Sequence[LayerResult], levels: Sequence[str]) -> dict[
 
 def simulation_report(
     result: NetworkResult | ProgramResult | ProgramComparison,
-    formats: FormatSource,
+    formats: FormatsSource,
     images: ImageRun | None = None,
     width: int = 120,
 ) -> Report:
@@ -308,11 +310,11 @@ def simulation_report(
     """
     if not isinstance(result, NetworkResult):
         return program_report(result, formats, width, images)
-    formats, found = layer_formats(formats), result.demands
+    found = result.demands
     summary = {
         "network": result.network,
         "arch": result.arch.name,
-        "formats": str(formats),
+        "formats": formats_title(formats),
         **bits_by_level(result.layers, result_levels(result)),
         "energy_pj": result.energy_pj,
         "all_energy_pj": result.energy.all_pj,

@@ -34,10 +34,10 @@ def convolve(layer: ConvLayer, tile: Tile, operands: Operands) -> ExactArray:
     groups, pixels, *taps = columns.shape
     depth = prod(taps)
     product = matmul(
-        ExactArray(columns.reshape(groups, pixels, depth), operands.inputs.exponent),
-        ExactArray(filters.reshape(groups, depth, -1), operands.weights.exponent),
+        operands.inputs.with_digits(columns.reshape(groups, pixels, depth)),
+        operands.weights.with_digits(filters.reshape(groups, depth, -1)),
     )
-    return ExactArray(_as_output(product.digits, tile), product.exponent)
+    return product.with_digits(_as_output(product.digits, tile))
 
 
 def accumulate_fp32(
@@ -46,7 +46,7 @@ def accumulate_fp32(
     """Sums in binary32: `before` plus this tile's contributions, one rounded addition each.
 
     A contribution is the exact dot product over channels that share their exponents, rounded to
-    binary32; contributions come in the order R, S, channel.
+    binary32; contributions come in the order R, S, channel. Factors are not multiplied in.
     """
     columns, filters = _matrices(layer, tile, operands)
     groups, pixels, rows, cols, _ = columns.shape
@@ -54,7 +54,8 @@ def accumulate_fp32(
     if before is None:
         sums = np.zeros((groups, pixels, per_group), np.float32)
     else:
-        sums = _from_output(before.to_float().astype(np.float32), tile)
+        sums = ExactArray(before.digits, before.exponent).to_float().astype(np.float32)
+        sums = _from_output(sums, tile)
     for g in range(groups):
         cuts = _exponent_cuts(layer, tile, tile.G[0] + g, operands)
         for r in range(rows):
@@ -65,7 +66,9 @@ def accumulate_fp32(
                         ExactArray(filters[g, r, s, low:high], operands.weights.exponent),
                     )
                     sums[g] += dot.to_float().astype(np.float32)
-    return from_float(_as_output(sums, tile).astype(np.float64))
+    result = from_float(_as_output(sums, tile).astype(np.float64))
+    factor = operands.inputs.factor * operands.weights.factor
+    return ExactArray(result.digits, result.exponent, factor)
 
 
 def _exponent_cuts(layer: ConvLayer, tile: Tile, group: int, operands: Operands) -> list[int]:

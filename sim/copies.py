@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from bfpsim.quant.formats import Format
 from bfpsim.quant.formats.exact import ExactArray, from_float
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout, indices
 from bfpsim.quant.formats.packing import image, interpret, read_fields
-from bfpsim.quant.formats.quantize import Quantized, dequantize
+from bfpsim.quant.formats.quantize import Quantized, scale_below, unscaled
 
 Fields = NDArray[np.int64]
 
@@ -48,13 +48,17 @@ class FilterBox(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class InputCopy:
-    """A box of I: fields (n, h, w, channels), and codes (n, h, w, blocks touched)."""
+    """A box of I: fields (n, h, w, channels), and codes (n, h, w, blocks touched).
+
+    scale: the tensor's own, as `Quantized` has it; None: what follows from E_top
+    """
 
     box: ActivationBox
     fields: Fields
     codes: Fields
     fmt: Format
     top: int
+    scale: float | None = None
 
     @property
     def moved(self) -> Moved:
@@ -69,13 +73,13 @@ class InputCopy:
         codes = self.codes[where]
         if self.fmt.exponent_bits:
             codes = codes[..., places(blocks(box.channels, size), blocks(own, size))]
-        return InputCopy(box, fields, codes.copy(), self.fmt, self.top)
+        return replace(self, box=box, fields=fields, codes=codes.copy())
 
     def extended(self, fresh: InputCopy, box: ActivationBox) -> InputCopy:
         """The tile of a box: rows or columns that are here, then the fresh ones."""
         fields = _slide(self.box, self.fields, box, fresh.box, fresh.fields)
         codes = _slide(self.box, self.codes, box, fresh.box, fresh.codes)
-        return InputCopy(box, fields, codes, self.fmt, self.top)
+        return replace(self, box=box, fields=fields, codes=codes)
 
     def values(self, box: ActivationBox) -> ExactArray:
         """The numbers in a box that lies in this one."""
@@ -83,12 +87,13 @@ class InputCopy:
             return self._values
         channels = places(indices(box.channels), indices(self.box.channels))
         digits = self._values.digits[self._pixels(box)][..., channels]
-        return ExactArray(digits, self._values.exponent)
+        return self._values.with_digits(digits)
 
     @cached_property
     def _values(self) -> ExactArray:
         channels = indices(self.box.channels)
-        return from_float(_decode(self.fields, self.codes, self.fmt, self.top, channels, axis=3))
+        scale = scale_below(self.fmt, self.top) if self.scale is None else self.scale
+        return _decode(self.fields, self.codes, self.fmt, self.top, {3: channels}, scale)
 
     def _pixels(self, box: ActivationBox) -> tuple[slice, slice, slice]:
         return within(box.n, self.box.n), within(box.h, self.box.h), within(box.w, self.box.w)
@@ -96,9 +101,11 @@ class InputCopy:
 
 @dataclass(frozen=True, eq=False)
 class WeightCopy:
-    """A box of W: fields (filters, c, r, s), and codes (filters, blocks touched).
+    """A box of W: fields (filters, c, r, s), and codes (filters, blocks touched, r, s).
 
-    depthwise: blocks run along the filters; codes are then (blocks touched)
+    Blocks that span taps have one code in place of r, s.
+
+    depthwise: blocks run along the filters; codes are then (blocks touched, 1, r, s)
     """
 
     box: FilterBox
@@ -107,6 +114,7 @@ class WeightCopy:
     fmt: Format
     top: int
     depthwise: bool
+    scale: float = 1.0
 
     @property
     def moved(self) -> Moved:
@@ -122,22 +130,22 @@ class WeightCopy:
             codes = codes[places(blocks(box.filters, size), blocks(own.filters, size))]
         elif self.fmt.exponent_bits:
             codes = codes[filters][:, places(blocks([box.c], size), blocks([own.c], size))]
+        if self.fmt.exponent_bits and not self.fmt.spans_taps:
+            codes = codes[..., within(box.r, own.r), within(box.s, own.s)]
         fields = self.fields[filters][self._cells(box)].copy()
-        return WeightCopy(box, fields, codes.copy(), self.fmt, self.top, self.depthwise)
+        return replace(self, box=box, fields=fields, codes=codes.copy())
 
     def values(self, box: FilterBox) -> ExactArray:
         """The numbers in a box that lies in this one."""
         if box == self.box:
             return self._values
         filters = places(indices(box.filters), indices(self.box.filters))
-        return ExactArray(self._values.digits[filters][self._cells(box)], self._values.exponent)
+        return self._values.with_digits(self._values.digits[filters][self._cells(box)])
 
     @cached_property
     def _values(self) -> ExactArray:
-        codes, cut, axis = self.codes[..., None, None], indices([self.box.c]), 1
-        if self.depthwise:
-            codes, cut, axis = self.codes.reshape(-1, 1, 1, 1), indices(self.box.filters), 0
-        return from_float(_decode(self.fields, codes, self.fmt, self.top, cut, axis))
+        cut = {0: indices(self.box.filters)} if self.depthwise else {1: indices([self.box.c])}
+        return _decode(self.fields, self.codes, self.fmt, self.top, cut, self.scale)
 
     def _cells(self, box: FilterBox) -> tuple[slice, slice, slice, slice]:
         own = self.box
@@ -152,7 +160,7 @@ class PackedInput:
 
     def __init__(self, inputs: Quantized, layout: ActivationLayout) -> None:
         self._layout = layout
-        self._fmt, self._top = inputs.fmt, inputs.top
+        self._fmt, self._top, self._scale = inputs.fmt, inputs.top, inputs.scale
         self._memory = image(inputs, self._layout)
 
     def part(self, box: ActivationBox) -> InputCopy:
@@ -165,7 +173,7 @@ class PackedInput:
             touched = blocks(box.channels, fmt.block_size)
             at = layout.code_addresses(box.n, box.h, box.w, touched)
             codes = read_fields(self._memory, at, fmt.exponent_bits)
-        return InputCopy(box, fields, codes, fmt, self._top)
+        return InputCopy(box, fields, codes, fmt, self._top, self._scale)
 
 
 class PackedWeight:
@@ -175,7 +183,7 @@ class PackedWeight:
 
     def __init__(self, weights: Quantized, layout: WeightLayout) -> None:
         self._layout = layout
-        self._fmt, self._top = weights.fmt, weights.top
+        self._fmt, self._top, self._scale = weights.fmt, weights.top, weights.scale
         self._memory = image(weights, self._layout)
 
     def part(self, box: FilterBox) -> WeightCopy:
@@ -188,8 +196,16 @@ class PackedWeight:
             cut = box.filters if layout.depthwise else [box.c]
             touched = blocks(cut, fmt.block_size)
             at = layout.code_addresses(indices(box.filters), touched)
+            if not fmt.spans_taps:
+                at = at[..., slice(*box.r), slice(*box.s)]
             codes = read_fields(self._memory, at, fmt.exponent_bits)
-        return WeightCopy(box, fields, codes, fmt, self._top, layout.depthwise)
+        return WeightCopy(box, fields, codes, fmt, self._top, layout.depthwise, self._scale)
+
+
+def exactly(q: Quantized) -> ExactArray:
+    """The values of a quantised tensor, its own scale a factor of them."""
+    values = from_float(unscaled(q))
+    return ExactArray(values.digits, values.exponent, q.scale)
 
 
 def blocks(intervals: Sequence[Interval], size: int) -> Fields:
@@ -227,13 +243,19 @@ def _slide(
 
 
 def _decode(
-    fields: Fields, codes: Fields, fmt: Format, top: int, cells: Fields, axis: int
-) -> NDArray[np.float64]:
-    """Values of a tile; `cells` are the channels (or filters) along `axis` that blocks cut."""
-    if not fmt.exponent_bits:
-        return dequantize(Quantized(fields, codes, top, fmt, fields.shape))
-    block_of_cell = cells // fmt.block_size
-    position = np.searchsorted(np.unique(block_of_cell), block_of_cell)
-    exponent = top - np.take(codes, position, axis=axis) - (fmt.mantissa_bits - 2)
-    values: NDArray[np.float64] = np.ldexp(fields.astype(np.float64), exponent)
-    return values
+    fields: Fields,
+    codes: Fields,
+    fmt: Format,
+    top: int,
+    cut: Mapping[int, Fields],
+    scale: float,
+) -> ExactArray:
+    """Values of a tile, the tensor's own scale a factor of them.
+
+    cut: the axis that blocks cut, and its channels (or filters)
+    """
+    if fmt.exponent_bits:  # of every element along the axis, so that a block is one of them
+        ((axis, cells),) = cut.items()
+        of_cell = cells // fmt.block_size
+        codes = np.take(codes, np.searchsorted(np.unique(of_cell), of_cell), axis=axis)
+    return exactly(Quantized(fields, codes, top, fmt, (1,) * fields.ndim, scale))

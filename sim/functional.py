@@ -21,10 +21,10 @@ from bfpsim.mapping.steps.tiles import (
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import Format, LayerFormats
-from bfpsim.quant.formats.exact import ExactArray, from_float
-from bfpsim.quant.formats.quantize import Quantized, dequantize, top_exponent
+from bfpsim.quant.formats.exact import ExactArray
+from bfpsim.quant.formats.quantize import Quantized, top_exponent
 from bfpsim.sim.arithmetic import Operands, accumulate_fp32, convolve
-from bfpsim.sim.copies import FilterBox, InputCopy, Source, WeightCopy
+from bfpsim.sim.copies import FilterBox, InputCopy, Source, WeightCopy, exactly
 from bfpsim.sim.outputs import Forms, Part, Sink
 from bfpsim.sim.residents import Inputs, Outputs, Weights, filter_box
 from bfpsim.workloads import ConvLayer
@@ -225,9 +225,9 @@ def exact_output(layer: ConvLayer, inputs: Quantized, weights: Quantized) -> Exa
     extents = layer.dims | {"R": layer.R, "S": layer.S}
     tile = Tile(*((0, extents[dim]) for dim in EVERY_DIM))
     rows, cols = (Window.of(layer, dim).interval((0, layer.dims[dim])) for dim in "PQ")
-    values = dequantize(inputs)[:, slice(*rows), slice(*cols)]
-    exact_weights = from_float(dequantize(weights))
-    operands = Operands(from_float(values), exact_weights, rows[0], cols[0], 0, 0)
+    values = exactly(inputs)
+    seen = values.with_digits(values.digits[:, slice(*rows), slice(*cols)])
+    operands = Operands(seen, exactly(weights), rows[0], cols[0], 0, 0)
     return convolve(layer, tile, operands)
 
 

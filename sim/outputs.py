@@ -15,7 +15,7 @@ from bfpsim.quant.formats.blocks import activation_block
 from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.layout import ActivationLayout, indices
 from bfpsim.quant.formats.packing import blank, unpack, write_fields
-from bfpsim.quant.formats.quantize import Quantized, quantize_activation
+from bfpsim.quant.formats.quantize import Quantized, quantize_activation, scale_below
 from bfpsim.sim.copies import Fields, blocks, places, within
 
 
@@ -148,7 +148,9 @@ class PackedOutput:
         """All of it, unpacked."""
         layout, forms = self._layout, self._forms
         packed = self._memory[: -(-layout.bits // 8)].tobytes()
-        return unpack(packed, layout, forms.top, activation_block(forms.fmt, layout.shape))
+        block = activation_block(forms.fmt, layout.shape)
+        scale = scale_below(forms.fmt, forms.top)
+        return unpack(packed, layout, forms.top, block, scale)
 
     def _write(self, box: ActivationBox, piece: Result) -> None:
         fmt, layout = self._forms.fmt, self._layout

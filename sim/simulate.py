@@ -341,7 +341,7 @@ def _load(
         around = ((0, 0), (before, after), (left, right), (0, 0))
         codes = inputs.codes
         if codes.size:
-            codes = np.pad(codes, around, constant_values=(1 << formats.I.exponent_bits) - 1)
+            codes = np.pad(codes, around, constant_values=formats.I.zero_code)
         inputs = replace(inputs, fields=np.pad(inputs.fields, around), codes=codes)
     nest = check(kept, arch, mapping, formats)
     forms = Forms(formats.O, top, arch.pe_array.accumulator_bits)

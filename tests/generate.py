@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from bfpsim.arch import Arch, load_arch, replace
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping
-from bfpsim.quant.formats import BFP, Format, LayerFormats, Plain
+from bfpsim.quant.formats import BFP, INDUSTRY, MX, Format, LayerFormats, Plain, ScaleRounding
 from bfpsim.workloads import ConvLayer
+from tests.storage import storage
 
 Part = dict[str, object]
 """A part of an architecture, as a file has it."""
@@ -60,10 +61,13 @@ def random_layer(rng: random.Random, largest: int = 7) -> ConvLayer:
 
 
 def random_format(rng: random.Random, results: bool = False) -> Format:
-    """Any of the paper's candidates, and plain words."""
+    """Any of the paper's candidates, of industry's formats, and plain words."""
     kind = rng.random()
     if kind < 0.2:
         return Plain(rng.choice([2, 5, 8, 11, 16, 32]))
+    if kind < 0.5:
+        fmt = rng.choice([*INDUSTRY.values()])
+        return MX(fmt.element, rng.choice([*ScaleRounding])) if isinstance(fmt, MX) else fmt
     bits = rng.choice([8, 16])
     block = rng.choice([1, 2, 4] if results else [1, 2, 3, 4, 8, 16, 24, 32, 48])
     return BFP(bits, rng.randint(2, 6 if bits == 8 else 7), block)
@@ -87,9 +91,9 @@ def random_mapping(rng: random.Random, layer: ConvLayer, formats: LayerFormats) 
 
 def on_blocks(tile: dict[str, int], layer: ConvLayer, fmt: Format) -> dict[str, int]:
     """The tile sizes, those of K and G widened until O tiles end on blocks."""
-    if not isinstance(fmt, BFP):
+    if not storage(fmt).code:
         return tile
-    tile, block = dict(tile), fmt.block_size
+    tile, block = dict(tile), storage(fmt).block
     if "K" in tile and tile["K"] < layer.K:
         if layer.G > 1 and layer.K % block:
             tile["K"] = layer.K

@@ -58,8 +58,8 @@ FormatName = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>; "
-        "or three, for I,W,O, joined by commas.",
+        help="bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>, mxfp4, nvfp4, "
+        "...; or three, for I,W,O, joined by commas.",
     ),
 ]
 TrustOption = Annotated[

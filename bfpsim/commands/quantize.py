@@ -25,8 +25,8 @@ Formats = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="original, bitq16, bitq8, a baseline (mxfp4, msfp12, ...; see docs/baselines.md), or "
-        "a format such as bfp8e3b16; may be given several times.",
+        help="original, bitq16, bitq8, a baseline (hbfp8, ...; see docs/baselines.md), or "
+        "a format such as bfp8e3b16 or mxfp4; may be given several times.",
     ),
 ]
 
@@ -108,7 +108,8 @@ def quantize(
 
 def _names(format: list[str] | None, baselines: bool) -> list[str]:
     from bfpsim.quant.baselines import BASELINES
+    from bfpsim.quant.formats import INDUSTRY
     from bfpsim.search.experiments.formats import STOCK
 
-    names = list(format or STOCK) + (list(BASELINES) if baselines else [])
+    names = list(format or STOCK) + ([*INDUSTRY, *BASELINES] if baselines else [])
     return list(dict.fromkeys(name.strip().lower() for name in names))

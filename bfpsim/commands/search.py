@@ -37,6 +37,12 @@ def search(
     bits: Annotated[
         int, typer.Option(help="16 or 8: the formats of BitQ's table 2 to choose from.")
     ] = 8,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A format to choose from beside those, as mxfp4; may be given several times."
+        ),
+    ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="Weight of movement in Eq. 1 (default 0.2).")
     ] = None,
@@ -107,6 +113,7 @@ def search(
     training = None if train is None else images.training(train, train_labels)
     target = _target(alpha, most_loss, most_cost)
     from bfpsim.arch import load_arch
+    from bfpsim.quant.formats import parse_format
     from bfpsim.reports.search import search_report
     from bfpsim.search.experiments.answer import choose_formats
 
@@ -124,6 +131,7 @@ def search(
             classifier or _workload(network, shape, value, sensitivity, nat),
             spec,
             bits=bits,
+            also=[parse_format(name) for name in also or ()],
             target=target,
             objective=perf,
             cost=cost,

@@ -17,6 +17,7 @@ from bfpsim.commands.arguments import (
     ValueOption,
     check_writable,
     load,
+    shapes,
     with_groups,
 )
 from bfpsim.commands.emit import Output, complain, terminal_width
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
     from bfpsim.workloads import Network
 
 
+STORED = "stored"
+"""The formats that an ONNX file stores its tensors in; of other networks bfp8."""
+
+
 @with_groups
 def simulate(
     network: NetworkName,
     *,
     arch: ArchName = "edge-64k",
-    format: FormatName = "bfp8",
+    format: FormatName = STORED,
     shape: ShapeOption = None,
     value: ValueOption = None,
     choice: MappingOptions,
@@ -80,13 +85,21 @@ def simulate(
 
     A network runs as one program: which activations stay on chip, and every layer's mapping in what
     room is left, are chosen for the fewest DRAM bits, unless mappings are given. Layers alone run
-    under the mappings that are the least by --objective. With --images the packed data itself
-    moves, and predictions are compared with float inference.
+    under the mappings that are the least by --objective. Without a format an ONNX file of quantised
+    tensors runs in those that it stores, anything else in bfp8. With --images the packed data
+    itself moves, and predictions are compared with float inference.
     """
     output.check()
     choice.check()
     _check_trace(trace)
-    spec, net, formats = load(arch, network, format, shape, value)
+    spec, net, uniform = load(arch, network, "bfp8" if format == STORED else format, shape, value)
+    formats: LayerFormats | dict[str, LayerFormats] = uniform
+    if format == STORED:
+        from bfpsim.mapping.sources import stored_formats
+
+        formats = stored_formats(network, net, shapes(shape, value)) or uniform
+        if formats is not uniform:
+            complain(f"{network} runs in the formats that it stores; --format gives others")
     if images is not None and (choice.layer or choice.mappings):
         raise UsageError(
             "--images runs the whole network, all images at once, under mappings of its own; leave "
@@ -133,7 +146,7 @@ def _layers(given: str | None, choice: MappingOptions, images: str | None) -> La
 def _run_program(
     spec: Arch,
     net: Network,
-    formats: LayerFormats,
+    formats: LayerFormats | dict[str, LayerFormats],
     mappings: dict[str, Mapping] | None,
     trace: Path | None,
     output: Output,
@@ -151,7 +164,7 @@ def _run_program(
 def _run_images(
     spec: Arch,
     net: Network,
-    formats: LayerFormats,
+    formats: LayerFormats | dict[str, LayerFormats],
     objective: Objective,
     how: Layers,
     images: str,

@@ -115,7 +115,7 @@ def weight_reads(
     if not fmt.exponent_bits:
         return Reads(elements, np.zeros(shape, np.int64))
     cuts = tuple(groups), tuple(filters), tuple(channels)
-    codes = _weight_codes(layer, array, fmt.block_size, *cuts, taps)
+    codes = _weight_codes(layer, array, fmt.block_size, fmt.spans_taps, *cuts, taps)
     return Reads(elements, np.broadcast_to(codes, shape))
 
 
@@ -270,6 +270,7 @@ def _weight_codes(
     layer: ConvLayer,
     array: PEArray,
     block_size: int,
+    spans_taps: bool,
     groups: tuple[Cuts, ...],
     filters: tuple[Cuts, ...],
     channels: tuple[Cuts, ...],
@@ -280,16 +281,23 @@ def _weight_codes(
     if layer.C == 1:  # blocks of filters
         at = _indices(G=layer.G, K=layer.K, C=1, R=layer.R, S=layer.S)
         block = (at["G"] * layer.K + at["K"]) // block_size
-        numbers = _reads(layer, array, at, block)
+        numbers = _reads(layer, array, at, block if spans_taps else _by_tap(block, at))
         table = np.zeros((len(groups), len(filters), 1), np.int64)
         for i, g in enumerate(groups):
             for j, k in enumerate(filters):
                 table[i, j] = _distinct(numbers({"G": g, "K": k} | inside).reshape(-1, 1))
         return table
     at = _indices(C=layer.C, R=layer.R, S=layer.S)
-    numbers = _reads(layer, array, at, at["C"] // block_size)
+    block = at["C"] // block_size
+    numbers = _reads(layer, array, at, block if spans_taps else _by_tap(block, at))
     of_one_filter = [_distinct(numbers({"C": c} | inside).reshape(-1, 1))[0] for c in channels]
     return np.array(of_one_filter)[None, None] * layer.G * layer.K
+
+
+def _by_tap(block: Vector, at: Indices) -> Vector:
+    """Numbers of blocks that lie at one tap."""
+    number: Vector = (block * at["R"].size + at["R"]) * at["S"].size + at["S"]
+    return number
 
 
 def _indices(**extents: int) -> Indices:

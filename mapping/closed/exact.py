@@ -28,16 +28,23 @@ class Cell(NamedTuple):
     """What a stored cell costs.
 
     element: of each element; code: of each block; block: elements along the axis that share it
+    by_tap: whether each tap of W has codes of its own
     """
 
     element: int
     code: int
     block: int
+    by_tap: bool = False
 
     @classmethod
     def of(cls, fmt: Format) -> Cell:
         """Bits of a format: mantissas and codes."""
-        return cls(fmt.mantissa_bits, fmt.exponent_bits, fmt.block_size)
+        return cls(fmt.mantissa_bits, fmt.exponent_bits, fmt.block_size, not fmt.spans_taps)
+
+    @classmethod
+    def blocks(cls, fmt: Format) -> Cell:
+        """Codes in place of bits."""
+        return cls(0, 1, fmt.block_size, not fmt.spans_taps)
 
     @property
     def mantissas(self) -> Cell:
@@ -224,7 +231,7 @@ def _taps(
 ) -> Vector:
     elements = channels(groups, per_group, outer, inner, cell.mantissas)
     codes = channels(groups, per_group, outer, inner, cell.codes)
-    return elements[..., None, None] * area + codes[..., None, None]
+    return elements[..., None, None] * area + codes[..., None, None] * area ** int(cell.by_tap)
 
 
 def tile_sizes(

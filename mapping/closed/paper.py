@@ -96,8 +96,11 @@ def equal_tiles(
 
 
 def code_bits(fmt: Format, positions: int = 1) -> Fraction:
-    """Exponent bits per element by Eq. 6: SE / BS, for weights SE / (BS R S)."""
-    return Fraction(fmt.exponent_bits, fmt.block_size * positions)
+    """Exponent bits per element by Eq. 6: SE / BS, for weights SE / (BS R S), if blocks span taps.
+
+    positions: R x S for weights
+    """
+    return Fraction(fmt.exponent_bits, fmt.block_size * (positions if fmt.spans_taps else 1))
 
 
 def of_nest(nest: Nest) -> Tiling:

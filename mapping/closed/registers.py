@@ -37,8 +37,6 @@ from bfpsim.mapping.window import Interval, Window
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 
-_BLOCKS = exact.Cell(0, 1, 1)
-
 
 class RegisterTiles:
     """What moves at the registers over nests that end in some leaves.
@@ -68,7 +66,7 @@ class RegisterTiles:
     def share(self, tensor: Tensor) -> Any:
         """What the fullest PE holds of the largest tile [bit]."""
         fmt, leaves = self._formats.of(tensor), self._leaves
-        blocks = _BLOCKS._replace(block=fmt.block_size)
+        blocks = exact.Cell.blocks(fmt)
         sizes = {d: self._lift(d, own.largest(own.lengths)) for d, own in leaves.items()}
         most = {
             dims: self._lift(dims, exact.largest(dims, leaves, of))
@@ -202,7 +200,9 @@ class RegisterTiles:
             return holders
         length = {"R": self._leaves["R"].lengths[:, None], "S": self._leaves["S"].lengths}
         taps: Any = length["R"] ** 0 * length["S"] ** 0
-        for own in lanes(self._layer, self._array):
+        if not fmt.spans_taps:  # of a tap as of an element: where its lane is
+            taps = length["R"] * length["S"]
+        for own in lanes(self._layer, self._array) if fmt.spans_taps else ():
             if own.dim[0] in "RS":
                 taps = taps * in_use(own, length)
         codes: Vector = holders[..., None, None] * taps

@@ -67,7 +67,7 @@ class Payload:
             if Effect.BLOCKS not in effects:
                 codes = moved * paper.code_bits(fmt, positions)
             elif fmt.exponent_bits:
-                blocks = exact.Cell(0, 1, fmt.block_size)
+                blocks = exact.Cell.blocks(fmt)
                 codes = self._moved(tensor, blocks, effects) * fmt.exponent_bits
             else:
                 codes = 0

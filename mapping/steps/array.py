@@ -166,23 +166,27 @@ def weight_codes(layer: ConvLayer, tile: Tile, array: PEArray, fmt: Format) -> i
     R, S = (high - low for low, high in (tile.R, tile.S))
     if layer.C == 1:  # blocks of filters
         groups = _phase(tile.G, layer.K, fmt.block_size)
-        return _depthwise_code_folds(groups, tile.K, layer.K, R, S, fmt.block_size, lanes)
+        return _depthwise_code_folds(
+            groups, tile.K, layer.K, R, S, fmt.block_size, fmt.spans_taps, lanes
+        )
     filters = (tile.G[1] - tile.G[0]) * (tile.K[1] - tile.K[0])
-    return filters * _filter_code_folds(tile.C, R, S, fmt.block_size, lanes)
+    return filters * _filter_code_folds(tile.C, R, S, fmt.block_size, fmt.spans_taps, lanes)
 
 
 @lru_cache(maxsize=4096)
-def _filter_code_folds(c: Interval, R: int, S: int, block: int, lanes: tuple[Lanes, ...]) -> int:
+def _filter_code_folds(
+    c: Interval, R: int, S: int, block: int, spans_taps: bool, lanes: tuple[Lanes, ...]
+) -> int:
     """Folds x blocks of one filter; the folds of K and G hold it once."""
     cc, r, s = np.meshgrid(np.arange(*c), np.arange(R), np.arange(S), indexing="ij")
     index = {"C": cc - c[0], "R": r, "S": s}
     fold = _fold_ids(lanes, index, {"C": c[1] - c[0], "R": R, "S": S})
-    return _pairs(cc // block, fold)
+    return _pairs(cc // block if spans_taps else (cc // block * R + r) * S + s, fold)
 
 
 @lru_cache(maxsize=4096)
 def _depthwise_code_folds(
-    groups: Interval, k: Interval, per_group: int, R: int, S: int, block: int,
+    groups: Interval, k: Interval, per_group: int, R: int, S: int, block: int, spans_taps: bool,
     lanes: tuple[Lanes, ...],
 ) -> int:  # fmt: skip
     g, kk, r, s = np.meshgrid(
@@ -191,7 +195,10 @@ def _depthwise_code_folds(
     zero = np.zeros_like(g)
     index = {"G": g - groups[0], "K": kk - k[0], "C": zero, "R": r, "S": s}
     sizes = {"G": groups[1] - groups[0], "K": k[1] - k[0], "C": 1, "R": R, "S": S}
-    return _pairs((g * per_group + kk) // block, _fold_ids(lanes, index, sizes))
+    blocks = (g * per_group + kk) // block
+    if not spans_taps:
+        blocks = (blocks * R + r) * S + s
+    return _pairs(blocks, _fold_ids(lanes, index, sizes))
 
 
 def _pairs(block: NDArray[np.int64], fold: NDArray[np.int64]) -> int:

@@ -76,7 +76,9 @@ def weight_copies(tiles: WeightTiles, nest: Nest, arch: Arch, fmt: Format) -> tu
             for first in firsts.tolist()
         ]
         codes = np.array(holders, np.int64)[which] * (filters if outer is None else 1)
-        for own in lanes(layer, arch.pe_array):
+        if not fmt.spans_taps:  # of a tap as of an element: where its lane is
+            codes = codes * tiles.taps
+        for own in lanes(layer, arch.pe_array) if fmt.spans_taps else ():
             if own.dim[0] in "RS":
                 codes = codes * in_use(own, length)
     mantissas = filters * length["C"] * tiles.taps * fmt.mantissa_bits

@@ -48,6 +48,8 @@ def weight_bits(tiles: WeightTiles, fmt: Format, depthwise: bool) -> tuple[Vecto
     if not depthwise:
         blocks = (tiles.c.high - 1) // fmt.block_size - tiles.c.low // fmt.block_size + 1
         codes = filters * blocks
+    if not fmt.spans_taps:
+        codes = codes * tiles.taps
     mantissa = filters * tiles.c.lengths * tiles.taps * fmt.mantissa_bits
     return mantissa, codes * fmt.exponent_bits
 

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bfpsim.quant.baselines.block_floats import MSFP
-from bfpsim.quant.baselines.boxes import doubles, run, shared_axis
 from bfpsim.quant.baselines.subwords import (
     SCALE_EXPONENT_BITS,
     SCALE_MANTISSA_BITS,
@@ -15,10 +13,13 @@ from bfpsim.quant.baselines.subwords import (
     Pair,
     by_operators,
 )
-from bfpsim.quant.formats import FormatError
+from bfpsim.quant.formats import MSFP, FormatError
 from bfpsim.quant.formats.blocks import Blocks, block_count
-from bfpsim.quant.formats.quantize import TOP_BITS, TOP_MAX, TOP_MIN
-from bfpsim.quant.torch.fake_quantize import floor_log2
+from bfpsim.quant.formats.format import TOP_BITS, TOP_MAX, TOP_MIN
+from bfpsim.quant.torch.boxes import doubles, run, shared_axis
+from bfpsim.quant.torch.fake_quantize import fake_quantize
+from bfpsim.quant.torch.operand import format_bits
+from bfpsim.quant.torch.tensors import floor_log2
 
 SCALE_BITS = 1 + SCALE_MANTISSA_BITS + SCALE_EXPONENT_BITS
 _LARGEST_MANTISSA = 2 - 2.0**-SCALE_MANTISSA_BITS
@@ -63,7 +64,7 @@ class BSFP:
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`."""
         if not blocks.taps:
-            return self.activations.quantize(tensor, blocks, name)
+            return fake_quantize(tensor.detach(), self.activations, blocks, name=name)
         axis = shared_axis(tensor.shape, blocks, name)
         values = doubles(tensor, name).movedim(axis, -1)
         if not bool(values.any()):
@@ -83,7 +84,7 @@ class BSFP:
     def bits(self, tensor: Tensor, blocks: Blocks) -> int:
         """See `Quantizer`: two scales more per vector, and two references once."""
         if not blocks.taps:
-            return self.activations.bits(tensor, blocks)
+            return format_bits(self.activations, tensor.shape, blocks)
         vectors = block_count(tensor.shape, run(tensor.shape, blocks, VECTOR, "tensor"))
         elements = tensor.numel() * (self.coarse_bits + self.fine_bits)
         return elements + vectors * 2 * SCALE_BITS + 2 * TOP_BITS

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bfpsim.quant.torch.fake_quantize import floor_log2, power_of_two
+from bfpsim.quant.torch.tensors import floor_log2, power_of_two
 
 VECTOR = 16
 """Weights under one pair of scales."""

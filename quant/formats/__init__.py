@@ -1,16 +1,18 @@
 """Number formats: which there are, how tensors are stored in them, and exact sums of them."""
 
 from bfpsim.quant.formats.blocks import activation_block, weight_block
+from bfpsim.quant.formats.elements import E2M1, E2M3, E3M2, E4M3, E5M2, INT8, Element
 from bfpsim.quant.formats.format import (
     BFP,
+    INDUSTRY,
+    MSFP,
     TENSORS,
+    BFloat16,
     Format,
-    FormatError,
     FormatSource,
     LayerFormats,
     PartialSums,
     Plain,
-    Rounding,
     TensorName,
     candidates,
     layer_formats,
@@ -26,11 +28,25 @@ from bfpsim.quant.formats.quantize import (
     quantize_weight,
     top_exponent,
 )
+from bfpsim.quant.formats.rounding import FormatError, Rounding
+from bfpsim.quant.formats.scaled import MX, NVFP4, ScaleRounding
 
 __all__ = [
     "BFP",
+    "E2M1",
+    "E2M3",
+    "E3M2",
+    "E4M3",
+    "E5M2",
+    "INDUSTRY",
+    "INT8",
+    "MSFP",
+    "MX",
+    "NVFP4",
     "TENSORS",
     "ActivationLayout",
+    "BFloat16",
+    "Element",
     "Format",
     "FormatError",
     "FormatSource",
@@ -39,6 +55,7 @@ __all__ = [
     "Plain",
     "Quantized",
     "Rounding",
+    "ScaleRounding",
     "TensorName",
     "WeightLayout",
     "activation_block",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.quant.formats.format import Format, FormatError
+from bfpsim.quant.formats.format import Format
+from bfpsim.quant.formats.rounding import FormatError
 
 Shape = tuple[int, ...]
 """Elements along each axis, of a tensor or of a box."""
@@ -23,7 +24,8 @@ class Blocks:
 
     axis: BS consecutive indices of this axis, at one index of every other
     taps: for weights (filters, C, R, S), (filters, C, R) or (filters, C): a block is BS input
-        channels with all their taps; where C is 1 (depthwise), BS filters with all theirs
+        channels with all their taps, or at one tap, as the format has it (`spans_taps`); where C is
+        1 (depthwise), BS filters
     """
 
     axis: int
@@ -54,6 +56,15 @@ class Blocks:
             for axis, length in enumerate(shape)
         )
 
+    def at_taps(self, shape: Sequence[int]) -> "Blocks":
+        """The same at one tap each."""
+        return Blocks(self.channel_axis(shape))
+
+    def of(self, fmt: Format, shape: Sequence[int]) -> Shape:
+        """Elements along each axis of a block of a format."""
+        own = self if fmt.spans_taps else self.at_taps(shape)
+        return own.box(shape, fmt.block_size)
+
     def extents(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """A tensor of `shape` as (outer, channels, inner): blocks run along the middle axis.
 
@@ -75,16 +86,16 @@ WEIGHT = Blocks(axis=1, taps=True)
 
 def activation_block(fmt: Format, shape: Shape) -> Shape:
     """Elements per block of an (N, H, W, channels) tensor: BS channels of one pixel."""
-    return LAST.box(shape, fmt.block_size)
+    return LAST.of(fmt, shape)
 
 
 def weight_block(fmt: Format, shape: Shape) -> Shape:
     """Elements per block of (filters, C, R, S) weights.
 
     BS input channels x R x S of one filter; where a group has one input channel, BS filters of
-    R x S.
+    R x S. Of a format whose blocks do not span taps, at one of the R x S.
     """
-    return WEIGHT.box(shape, fmt.block_size)
+    return WEIGHT.of(fmt, shape)
 
 
 def block_count(shape: Sequence[int], box: Shape) -> int:

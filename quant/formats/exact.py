@@ -6,6 +6,7 @@ here hold such values. Integers are int64 where they fit and Python integers whe
 no width overflows.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,14 @@ _DOUBLE = 53
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExactArray:
-    """`digits * 2**exponent`, exactly; digits are int64 or Python integers (dtype object)."""
+    """`digits * 2**exponent * factor`, exactly; digits are int64 or Python integers (dtype object).
+
+    factor: what stands apart to the end, as NVFP4's scale of a whole tensor
+    """
 
     digits: NDArray[Any]
     exponent: int
+    factor: float = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,18 +35,38 @@ class ExactArray:
 
     @property
     def width(self) -> int:
-        """Bits that the largest magnitude needs, sign included, at this scale."""
+        """Bits that the largest magnitude needs, sign included, at this scale; the factor apart."""
         if self.digits.size == 0:
             return 1
         return max(int(self.digits.max()).bit_length(), int(-self.digits.min()).bit_length()) + 1
 
     def __add__(self, other: "ExactArray") -> "ExactArray":
+        if self.factor != other.factor:
+            raise ValueError(f"sum of factors {self.factor!r} and {other.factor!r}; allowed: one")
         exponent = min(self.exponent, other.exponent)
         a = _shift(self, exponent, room=1)
         b = _shift(other, exponent, room=1)
         if a.dtype != b.dtype:
             a, b = a.astype(object), b.astype(object)
-        return ExactArray(a + b, exponent)
+        return ExactArray(a + b, exponent, self.factor)
+
+    def with_digits(self, digits: NDArray[Any]) -> "ExactArray":
+        """Other digits under the same exponent and factor."""
+        return ExactArray(digits, self.exponent, self.factor)
+
+    def multiplied(self) -> "ExactArray":
+        """The same numbers with a factor of 1."""
+        if self.factor == 1:
+            return self
+        digits, exponent = 0, 0
+        if self.factor:
+            fraction, power = math.frexp(self.factor)
+            digits, exponent = int(math.ldexp(fraction, _DOUBLE)), power - _DOUBLE
+            zeros = (digits & -digits).bit_length() - 1
+            digits, exponent = digits >> zeros, exponent + zeros
+        fits = self.digits.dtype != object and self.width + digits.bit_length() <= 62
+        own = self.digits if fits else self.digits.astype(object)
+        return ExactArray(own * digits, self.exponent + exponent)
 
     def to_float(self) -> NDArray[np.float64]:
         """Values as float64, rounded to odd where 53 bits do not suffice.
@@ -50,6 +75,8 @@ class ExactArray:
         would have been from the exact value (Boldo and Melquiond, "When double rounding is odd").
         Below 2^-1022, far under what any format here holds, float64 itself has fewer bits.
         """
+        if self.factor != 1:
+            return self.multiplied().to_float()
         if self.digits.dtype != object and self.width <= _DOUBLE + 1:
             return np.ldexp(self.digits.astype(np.float64), self.exponent)
         pairs = [_round_to_odd(int(d)) for d in self.digits.ravel()]
@@ -86,14 +113,14 @@ def matmul(a: ExactArray, b: ExactArray) -> ExactArray:
     """The exact matrix product of (..., n, k) and (..., k, m).
 
     Operands are cut into limbs so narrow that every float64 dot product of limbs is exact; a
-    narrow format needs one limb and one multiplication.
+    narrow format needs one limb and one multiplication. Factors of up to 26 bits multiply exactly.
     """
     depth = max(1, (a.shape[-1] - 1).bit_length())  # 2^depth >= terms per sum
-    exponent = a.exponent + b.exponent
+    exponent, factor = a.exponent + b.exponent, a.factor * b.factor
     wide_a, wide_b = a.width - 1, b.width - 1
     if wide_a + wide_b + depth <= _DOUBLE:
         product = np.matmul(a.digits.astype(np.float64), b.digits.astype(np.float64))
-        return ExactArray(product.astype(np.int64), exponent)
+        return ExactArray(product.astype(np.int64), exponent, factor)
     limb = (_DOUBLE - depth) // 2
     total: NDArray[Any] | None = None
     for i, x in enumerate(_limbs(a.digits, wide_a, limb)):
@@ -101,7 +128,7 @@ def matmul(a: ExactArray, b: ExactArray) -> ExactArray:
             part = np.matmul(x, y).astype(np.int64).astype(object) << (limb * (i + j))
             total = part if total is None else total + part
     assert total is not None
-    return ExactArray(_narrow(total), exponent)
+    return ExactArray(_narrow(total), exponent, factor)
 
 
 def _limbs(digits: NDArray[Any], width: int, limb: int) -> list[NDArray[np.float64]]:

@@ -1,33 +1,23 @@
-"""Number formats: block floating point (BFP) and plain words."""
+"""Number formats: block floating point (BFP), scaled blocks, and plain words."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from bfpsim.objects import immutable
+from bfpsim.quant.formats.elements import BFLOAT16, ELEMENTS
+from bfpsim.quant.formats.rounding import FormatError, Rounding
+from bfpsim.quant.formats.scaled import MX, NVFP4, ScaleRounding
 
 TensorName = Literal["I", "W", "O"]
 """Which tensor of a layer: its input, its weights or its output."""
 TENSORS: tuple[TensorName, ...] = ("I", "W", "O")
 
-
-class FormatError(ValueError):
-    """A format that cannot exist, or data that a format cannot hold."""
-
-
-class Rounding(Enum):
-    """How x / 2^(E - (m - 2)) becomes an integer mantissa."""
-
-    NEAREST_EVEN = "nearest-even"
-    """Nearest integer, ties to the even one (IEEE 754 roundTiesToEven)."""
-    NEAREST_AWAY = "nearest-away"
-    """Nearest integer, ties away from zero."""
-    TRUNCATE = "truncate"
-    """Toward zero."""
-    STOCHASTIC = "stochastic"
-    """Up with the probability of the fraction: unbiased, needs a generator."""
+TOP_MIN, TOP_MAX = -128, 127
+"""E_top is an 8-bit two's-complement integer, one per tensor."""
+TOP_BITS = 8
 
 
 def _whole(owner: str, field: str, value: object, low: int, high: int) -> None:
@@ -82,6 +72,21 @@ class BFP:
         """False: the stored fields are integers."""
         return False
 
+    @property
+    def spans_taps(self) -> bool:
+        """True: a block of W holds all taps of its channels."""
+        return True
+
+    @property
+    def tensor_bits(self) -> int:
+        """E_top, stored once per tensor [bit]."""
+        return TOP_BITS
+
+    @property
+    def zero_code(self) -> int:
+        """The code of an all-zero block: the largest."""
+        return (1 << self.exponent_bits) - 1
+
     def __str__(self) -> str:
         tail = "" if self.rounding is Rounding.NEAREST_EVEN else f"-{self.rounding.value}"
         return f"bfp{self.bits}e{self.exponent_bits}b{self.block_size}{tail}"
@@ -128,6 +133,21 @@ class Plain:
         return 1
 
     @property
+    def spans_taps(self) -> bool:
+        """True: without codes, blocks make no difference."""
+        return True
+
+    @property
+    def tensor_bits(self) -> int:
+        """E_top of integers, stored once per tensor [bit]."""
+        return 0 if self.is_float else TOP_BITS
+
+    @property
+    def zero_code(self) -> int:
+        """No code is stored."""
+        return 0
+
+    @property
     def rounding(self) -> Rounding:
         """To the nearest word, ties to even."""
         return Rounding.NEAREST_EVEN
@@ -136,7 +156,85 @@ class Plain:
         return f"plain{self.bits}"
 
 
-Format = BFP | Plain
+@immutable
+@dataclass(frozen=True, slots=True)
+class BFloat16:
+    """The upper half of a binary32: 8 bits of exponent, 7 of fraction; plain words otherwise."""
+
+    is_float: ClassVar[bool] = True
+    """True."""
+    mantissa_bits: ClassVar[int] = BFLOAT16.bits
+    """Stored width of an element [bit]."""
+    significand_bits: ClassVar[int] = BFLOAT16.significand_bits
+    """Width that a multiplier sees, the hidden bit included [bit]."""
+    exponent_bits: ClassVar[int] = 0
+    """Width of a block's exponent code: 0, none is stored [bit]."""
+    block_size: ClassVar[int] = 1
+    """Elements of a block: 1."""
+    spans_taps: ClassVar[bool] = True
+    """True: without codes, blocks make no difference."""
+    tensor_bits: ClassVar[int] = 0
+    """What is stored once per tensor: nothing [bit]."""
+    zero_code: ClassVar[int] = 0
+    """No code is stored."""
+    rounding: ClassVar[Rounding] = Rounding.NEAREST_EVEN
+    """To the nearest, ties to even."""
+
+    def __str__(self) -> str:
+        return "bf16"
+
+
+@immutable
+@dataclass(frozen=True, slots=True)
+class MSFP:
+    """Microsoft floating point: 16 elements along the reduction under one 8-bit exponent.
+
+    Rouhani et al., NeurIPS 2020. It is BFP whose code counts down from 127 in every tensor.
+
+    bits_alone: an element's width if it had the exponent to itself: 8 of exponent, a sign, and
+        `bits_alone - 9` of mantissa without a hidden bit. MSFP12 has 3, MSFP16 has 7
+
+    Rounding is to nearest even and saturates, exponents are -128..127: the paper leaves both open.
+    """
+
+    bits_alone: int
+
+    exponent_bits: ClassVar[int] = 8
+    """Width of a block's exponent [bit]."""
+    block_size: ClassVar[int] = 16
+    """Elements of a bounding box."""
+    spans_taps: ClassVar[bool] = False
+    """False: a block of W lies at one tap."""
+    tensor_bits: ClassVar[int] = 0
+    """What is stored once per tensor: nothing [bit]."""
+    is_float: ClassVar[bool] = False
+    """False: the stored fields are integers."""
+    rounding: ClassVar[Rounding] = Rounding.NEAREST_EVEN
+    """To the nearest mantissa, ties to even."""
+
+    def __post_init__(self) -> None:
+        _whole("MSFP", "bits", self.bits_alone, 11, 16)
+
+    @property
+    def mantissa_bits(self) -> int:
+        """Sign and mantissa [bit]."""
+        return self.bits_alone - self.exponent_bits
+
+    @property
+    def significand_bits(self) -> int:
+        """Width that a multiplier sees [bit]."""
+        return self.mantissa_bits
+
+    @property
+    def zero_code(self) -> int:
+        """The code of an all-zero block: the largest."""
+        return (1 << self.exponent_bits) - 1
+
+    def __str__(self) -> str:
+        return f"msfp{self.bits_alone}"
+
+
+Format = BFP | Plain | BFloat16 | MSFP | MX | NVFP4
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,20 +331,31 @@ def layer_formats(source: object) -> LayerFormats:
 
 # Middle-of-the-table defaults for users who name only a width (BitQ Table 2).
 _SHORT = {"bfp8": BFP(8, 3, 16), "bfp16": BFP(16, 5, 16)}
+
+_INDUSTRY: tuple[Format, ...] = (
+    *(MX(element) for element in ELEMENTS), NVFP4(), MSFP(12), MSFP(16), BFloat16(),
+)  # fmt: skip
+INDUSTRY: Mapping[str, Format] = MappingProxyType({str(fmt): fmt for fmt in _INDUSTRY})
+"""Formats of industry by name: mxint8, mxfp8e4m3, ..., nvfp4, msfp12, msfp16, bf16."""
+
 _BFP = re.compile(r"bfp(\d{1,3})e(\d{1,3})b(\d{1,6})(?:-([a-z-]+))?", re.ASCII)
 _PLAIN = re.compile(r"plain(\d{1,3})", re.ASCII)
+_MSFP = re.compile(r"msfp(\d{1,3})", re.ASCII)
+_MX = re.compile(r"(mx[a-z0-9]+)-([a-z]+)", re.ASCII)
 
 
 def parse_format(text: str) -> Format:
-    """Read `bfp8`, `bfp16`, `bfp<bits>e<SE>b<BS>[-rounding]` or `plain<bits>`.
+    """Read `bfp8`, `bfp<bits>e<SE>b<BS>[-rounding]`, `plain<bits>`, `mxfp4[-scale rounding]`, ...
 
     The inverse of `str(format)`. Raises FormatError.
     """
     name = text.strip().lower()
-    if name in _SHORT:
-        return _SHORT[name]
+    if known := _SHORT.get(name) or INDUSTRY.get(name):
+        return known
     if match := _PLAIN.fullmatch(name):
         return Plain(int(match[1]))
+    if match := _MSFP.fullmatch(name):
+        return MSFP(int(match[1]))
     if match := _BFP.fullmatch(name):
         try:
             rounding = Rounding(match[4] or Rounding.NEAREST_EVEN.value)
@@ -255,7 +364,14 @@ def parse_format(text: str) -> Format:
             message = f"format {text!r}: rounding {match[4]!r}; allowed: {allowed}"
             raise FormatError(message) from None
         return BFP(int(match[1]), int(match[2]), int(match[3]), rounding)
+    if (match := _MX.fullmatch(name)) and isinstance(fmt := INDUSTRY.get(match[1]), MX):
+        try:
+            return MX(fmt.element, ScaleRounding(match[2]))
+        except ValueError:
+            allowed = ", ".join(r.value for r in ScaleRounding)
+            message = f"format {text!r}: scale rounding {match[2]!r}; allowed: {allowed}"
+            raise FormatError(message) from None
     raise FormatError(
         f"format {text!r}; allowed: bfp8, bfp16, bfp<bits>e<exponent bits>b<block size> "
-        "(such as bfp8e3b16), plain<bits> (such as plain32)"
+        f"(such as bfp8e3b16), plain<bits> (such as plain32), {', '.join(INDUSTRY)}"
     )

@@ -1,11 +1,12 @@
 """Layouts: the address of every bit of a packed tensor.
 
-Activations are NHWC. Each pixel is a sequence of blocks, and each block is its exponent code
-followed by its mantissas. Weights are KRSC, blocked: each filter is a sequence of blocks, and each
-block is its exponent code followed by its mantissas in the order R, S, channel. Depthwise weights
-(one input channel per group) are a sequence of blocks of filters, mantissas in the order filter, R,
-S. Plain tensors are the same without exponent codes, as one block. Fields are big-endian and
-nothing is padded: addresses are bit offsets from the tensor's start, which is burst-aligned.
+Activations are NHWC. Each pixel is a sequence of blocks, and each block is its code (exponent or
+scale) followed by its mantissas. Weights are KRSC, blocked: each filter is a sequence of blocks of
+channels, and each is its code, or where blocks do not span taps the codes of all taps, in the order
+R, S, followed by its mantissas in the order R, S, channel. Depthwise weights (one input channel per
+group) are a sequence of blocks of filters, mantissas in the order filter, R, S. Plain tensors are
+the same without codes, as one block. Fields are big-endian and nothing is padded: addresses are bit
+offsets from the tensor's start, which is burst-aligned.
 """
 
 from collections.abc import Sequence
@@ -69,10 +70,10 @@ class Row:
         return _row_runs(self, tuple(intervals))
 
 
-def _row(cells: int, elements: int, fmt: Format | PartialSums) -> Row:
-    """Cells of as many elements in blocks; where codes have 0 bits, nothing parts the blocks."""
+def _row(cells: int, elements: int, codes: int, fmt: Format | PartialSums) -> Row:
+    """Cells of so many elements in blocks of so many codes; codes of 0 bits part no blocks."""
     block = fmt.block_size if fmt.exponent_bits else cells
-    return Row(cells, elements * fmt.mantissa_bits, block, fmt.exponent_bits)
+    return Row(cells, elements * fmt.mantissa_bits, block, codes * fmt.exponent_bits)
 
 
 @lru_cache(maxsize=4096)
@@ -135,7 +136,7 @@ class ActivationLayout:
     def row(self) -> Row:
         """A pixel as cells of one mantissa per channel."""
         channels = self.shape[3]
-        return _row(channels, 1, self.fmt)
+        return _row(channels, 1, 1, self.fmt)
 
     @property
     def bits(self) -> int:
@@ -203,7 +204,7 @@ class WeightLayout:
         """A filter as cells of R x S mantissas per channel; depthwise, the tensor as filters."""
         filters, channels, r, s = self.shape
         cells = filters if self.depthwise else channels
-        return _row(cells, r * s, self.fmt)
+        return _row(cells, r * s, 1 if self.fmt.spans_taps else r * s, self.fmt)
 
     @property
     def bits(self) -> int:
@@ -228,10 +229,18 @@ class WeightLayout:
         return addresses
 
     def code_addresses(self, filters: Addresses, blocks: Addresses) -> Addresses:
-        """Bit address of the code of each (filter, channel block); depthwise, of each block."""
-        if self.depthwise:
-            return self.row.code_address(blocks)
-        return filters[:, None] * self.row.bits + self.row.code_address(blocks)
+        """Bit address of the codes of each filter's blocks; depthwise, of each block of filters.
+
+        Shape (filters, blocks, R, S), depthwise (blocks, 1, R, S); a block that spans taps has one
+        code, in place of R, S.
+        """
+        _, _, r, s = self.shape
+        grid = (1, 1) if self.fmt.spans_taps else (r, s)
+        taps = np.arange(grid[0] * grid[1]).reshape(grid) * self.fmt.exponent_bits
+        at = self.row.code_address(blocks)
+        of_filter = at[:, None] if self.depthwise else filters[:, None] * self.row.bits + at
+        addresses: Addresses = of_filter[..., None, None] + taps
+        return addresses
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -256,7 +265,7 @@ class WeightLayout:
         """
         (c,) = channels
         _, all_channels, r, s = self.shape
-        row, m, code = self.row, self.fmt.mantissa_bits, self.fmt.exponent_bits
+        row, m, code = self.row, self.fmt.mantissa_bits, self.row.code
         if c == (0, all_channels):
             return _whole(row.bits)
         starts: list[int] = []

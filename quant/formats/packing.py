@@ -4,9 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.quant.formats.blocks import Shape
-from bfpsim.quant.formats.format import Format, FormatError, PartialSums
+from bfpsim.quant.formats.format import Format, PartialSums
 from bfpsim.quant.formats.layout import ActivationLayout, Addresses, WeightLayout
 from bfpsim.quant.formats.quantize import Quantized
+from bfpsim.quant.formats.rounding import FormatError
+from bfpsim.quant.formats.scaled import MX, NVFP4
 
 
 def read_fields(memory: NDArray[np.uint8], addresses: Addresses, width: int) -> NDArray[np.int64]:
@@ -36,8 +38,8 @@ def write_fields(
 
 
 def interpret(fields: NDArray[np.int64], fmt: Format) -> NDArray[np.int64]:
-    """Raw fields as `Quantized` holds them: two's complement as integers, IEEE patterns as are."""
-    if fmt.is_float:
+    """Raw fields as `Quantized` has them: two's complement as integers, floats' patterns as are."""
+    if fmt.is_float or (isinstance(fmt, MX | NVFP4) and not fmt.element.is_integer):
         return fields
     half = 1 << (fmt.mantissa_bits - 1)
     return (fields ^ half) - half
@@ -71,7 +73,11 @@ def image(q: Quantized, layout: ActivationLayout | WeightLayout) -> NDArray[np.u
 
 
 def unpack(
-    packed: bytes, layout: ActivationLayout | WeightLayout, top: int, block: Shape
+    packed: bytes,
+    layout: ActivationLayout | WeightLayout,
+    top: int,
+    block: Shape,
+    scale: float = 1.0,
 ) -> Quantized:
     """The inverse of `pack`. Raises ValueError if `packed` has another length."""
     length = -(-layout.bits // 8)
@@ -81,10 +87,10 @@ def unpack(
     field_at, code_at = _all_addresses(layout)
     fmt = layout.fmt
     if isinstance(fmt, PartialSums):
-        raise FormatError(f"{fmt} is no format of values; allowed: BFP, Plain")
+        raise FormatError(f"{fmt} is no format of values; allowed: BFP, Plain, MX or another")
     fields = interpret(read_fields(memory, field_at, fmt.mantissa_bits), fmt)
     codes = read_fields(memory, code_at, fmt.exponent_bits) if code_at.size else code_at
-    return Quantized(fields, codes, top, fmt, block)
+    return Quantized(fields, codes, top, fmt, block, scale)
 
 
 def _all_addresses(layout: ActivationLayout | WeightLayout) -> tuple[Addresses, Addresses]:
@@ -103,5 +109,5 @@ def _all_addresses(layout: ActivationLayout | WeightLayout) -> tuple[Addresses, 
     if not fmt.exponent_bits:
         return fields, none
     cells = filters if layout.depthwise else c
-    codes = layout.code_addresses(np.arange(filters), np.arange(-(-cells // fmt.block_size)))
-    return fields, codes.reshape(-1, 1, 1, 1) if layout.depthwise else codes[..., None, None]
+    blocks = np.arange(-(-cells // fmt.block_size))
+    return fields, layout.code_addresses(np.arange(filters), blocks)

@@ -1,4 +1,8 @@
-"""Floats to mantissas and exponent codes, and back (DESIGN: BFP format)."""
+"""Floats to stored fields and codes, and back.
+
+BFP, MSFP and plain integers are mantissas under a power of two; MX and NVFP4 elements of a narrow
+type under a scale (`scaled`); the rest are floats.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from bfpsim.objects import brief
 from bfpsim.quant.formats.blocks import Shape, activation_block, block_maxima, spread, weight_block
-from bfpsim.quant.formats.format import Format, FormatError, Rounding
-
-TOP_MIN, TOP_MAX = -128, 127
-"""E_top is an 8-bit two's-complement integer, one per tensor."""
-TOP_BITS = 8
+from bfpsim.quant.formats.elements import BFLOAT16, decode, encode, nearest
+from bfpsim.quant.formats.format import MSFP, TOP_MAX, TOP_MIN, BFloat16, Format
+from bfpsim.quant.formats.rounding import FormatError, Rounding
+from bfpsim.quant.formats.scaled import (
+    MX,
+    NVFP4,
+    Scaled,
+    block_scales,
+    of_binade,
+    quotient,
+    scale_codes,
+    tensor_scale_of,
+)
 
 
 @brief
@@ -19,10 +31,13 @@ TOP_BITS = 8
 class Quantized:
     """A tensor as its stored fields.
 
-    fields: int64, the tensor's shape: mantissas (BFP, plain integers) or IEEE bit patterns
-    codes: int64, one exponent code per block: distance below `top`; none where a code has 0 bits
-    top: E_top, the exponent that code 0 stands for
+    fields: int64, the tensor's shape: mantissas (BFP, MSFP, MXINT8, plain integers), or bit
+        patterns of floats
+    codes: int64, one per block: distance of the exponent below `top`, or the scale's bit pattern
+        (MX, NVFP4); none where a code has 0 bits
+    top: E_top, the exponent that code 0 stands for; 0 where a format has none
     fmt, block: the format, and the elements per block along each axis
+    scale: of NVFP4, the tensor's scale, an FP32 number; else 1
     """
 
     fields: NDArray[np.int64]
@@ -30,6 +45,7 @@ class Quantized:
     top: int
     fmt: Format
     block: Shape
+    scale: float = 1.0
 
     @property
     def shape(self) -> Shape:
@@ -62,7 +78,8 @@ def quantize(
 
     values: float32 or float64, any shape
     block: elements per block along each axis (`activation_block`, `weight_block`)
-    top: E_top; None calibrates it from these values
+    top: E_top; None calibrates it from these values. NVFP4's scale is that of the largest of the
+        values, or if E_top is given, of the largest number that it can stand for
     name: of the tensor, for error messages
     rng: source of stochastic rounding; needed there and only there
 
@@ -70,12 +87,16 @@ def quantize(
     """
     x = _finite(values, name)
     if fmt.is_float:
-        return Quantized(_ieee_bits(x, fmt), _NO_CODES, 0, fmt, block)
-    if top is None:
-        top = top_exponent(x)
+        return Quantized(_float_bits(x, fmt), _NO_CODES, 0, fmt, block)
     whole = isinstance(top, int | np.integer) and not isinstance(top, bool)
-    if not whole or not TOP_MIN <= top <= TOP_MAX:
+    if top is not None and not (whole and TOP_MIN <= top <= TOP_MAX):
         raise FormatError(f"{name}: E_top={top!r}; allowed: a whole number {TOP_MIN}..{TOP_MAX}")
+    if isinstance(fmt, MX | NVFP4):
+        return _scaled(x, fmt, block, top)
+    if isinstance(fmt, MSFP):
+        top = TOP_MAX
+    elif top is None:
+        top = top_exponent(x)
     m = fmt.mantissa_bits
     codes, exponent = _NO_CODES, np.full((1,) * x.ndim, top, np.int64)
     if fmt.exponent_bits:
@@ -94,11 +115,22 @@ def quantize(
 
 def dequantize(q: Quantized) -> NDArray[np.float64]:
     """The values that the fields stand for, exact in float64."""
+    return unscaled(q) * q.scale
+
+
+def unscaled(q: Quantized) -> NDArray[np.float64]:
+    """The values but for the tensor's own scale, which a product takes at its end."""
+    if isinstance(q.fmt, BFloat16):
+        return decode(BFLOAT16, q.fields)
+    if isinstance(q.fmt, MX | NVFP4):
+        scales = block_scales(q.fmt, spread(q.codes, q.block, q.shape))
+        return decode(q.fmt.element, q.fields) * scales
     if q.fmt.is_float:
-        if q.fmt.bits == 32:
+        if q.fmt.mantissa_bits == 32:
             return q.fields.astype(np.uint32).view(np.float32).astype(np.float64)
         return q.fields.astype(np.uint16).view(np.float16).astype(np.float64)
-    scale = q.top - (q.fmt.mantissa_bits - 2)
+    top = TOP_MAX if isinstance(q.fmt, MSFP) else q.top
+    scale = top - (q.fmt.mantissa_bits - 2)
     if not q.fmt.exponent_bits:
         return np.ldexp(q.fields.astype(np.float64), scale)
     return np.ldexp(q.fields.astype(np.float64), scale - spread(q.codes, q.block, q.shape))
@@ -141,9 +173,28 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return x
 
 
-def _ieee_bits(x: NDArray[np.float64], fmt: Format) -> NDArray[np.int64]:
+def scale_below(fmt: Format, top: int) -> float:
+    """The tensor's own scale if E_top is all that is known of it: of NVFP4 FP32, else 1."""
+    return tensor_scale_of(fmt, of_binade(top)) if isinstance(fmt, NVFP4) else 1.0
+
+
+def _scaled(x: NDArray[np.float64], fmt: Scaled, block: Shape, top: int | None) -> Quantized:
+    if top is None:
+        tensor_scale = tensor_scale_of(fmt, float(np.abs(x).max(initial=0.0)))
+    else:
+        tensor_scale = scale_below(fmt, top)
+    codes = scale_codes(fmt, block_maxima(np.abs(x), block), tensor_scale)
+    scales = block_scales(fmt, spread(codes, block, x.shape)) * tensor_scale
+    units = np.where(scales > 0, quotient(x, np.where(scales > 0, scales, 1.0)), 0.0)
+    fields = encode(fmt.element, nearest(fmt.element, units))
+    return Quantized(fields, codes, 0, fmt, block, tensor_scale)
+
+
+def _float_bits(x: NDArray[np.float64], fmt: Format) -> NDArray[np.int64]:
+    if isinstance(fmt, BFloat16):
+        return encode(BFLOAT16, nearest(BFLOAT16, x))
     with np.errstate(over="ignore", under="ignore"):
-        if fmt.bits == 32:
+        if fmt.mantissa_bits == 32:
             single = np.clip(x, np.finfo(np.float32).min, np.finfo(np.float32).max)
             return single.astype(np.float32).view(np.uint32).astype(np.int64)
         half = np.clip(x, np.finfo(np.float16).min, np.finfo(np.float16).max)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bfpsim.objects import immutable
-from bfpsim.quant.baselines.boxes import doubles, shared_axis
 from bfpsim.quant.formats import FormatError, Rounding
 from bfpsim.quant.formats.blocks import Blocks
+from bfpsim.quant.torch.boxes import doubles, shared_axis
 
 EXPONENT_BITS = range(2, 9)
 MANTISSA_BITS = range(24)

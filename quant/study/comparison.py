@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bfpsim.objects import brief
 from bfpsim.quant.baselines import BASELINES, BSFP
-from bfpsim.quant.formats import Format, FormatError, Plain, candidates, parse_format
+from bfpsim.quant.formats import INDUSTRY, Format, FormatError, Plain, candidates, parse_format
 from bfpsim.quant.formats.ties import OperandKey
 from bfpsim.quant.study.accuracy import accuracy_loss, top_k
 from bfpsim.quant.study.datasets import Dataset
@@ -57,7 +57,8 @@ def parse_policy(name: str, model: QuantizedModel, inputs: Tensor) -> Chosen | M
     except FormatError:
         raise FormatError(
             f"format {name!r}; allowed: original, {', '.join(BITQ)}, {', '.join(BASELINES)}, "
-            "bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>"
+            "bfp8, bfp16, bfp<bits>e<exponent bits>b<block size>, plain<bits>, "
+            f"{', '.join(INDUSTRY)}"
         ) from None
 
 

@@ -12,11 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from bfpsim.quant.formats import Format, FormatError, Rounding
-from bfpsim.quant.formats.blocks import Blocks, Shape
-from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
+from bfpsim.quant.formats import MSFP, MX, NVFP4, BFloat16, Format, FormatError, Rounding
+from bfpsim.quant.formats.blocks import Blocks
+from bfpsim.quant.formats.elements import BFLOAT16
+from bfpsim.quant.formats.format import TOP_MAX, TOP_MIN
+from bfpsim.quant.formats.quantize import scale_below
+from bfpsim.quant.formats.scaled import tensor_scale_of
+from bfpsim.quant.torch import boxes
+from bfpsim.quant.torch.tensors import (
+    block_maxima,
+    check_dtype,
+    check_finite,
+    floor_log2,
+    power_of_two,
+    spread,
+)
 
 
 class Gradient(Enum):
@@ -25,7 +36,8 @@ class Gradient(Enum):
     STRAIGHT_THROUGH = "straight-through"
     """dy/dx = 1."""
     CLIPPED = "clipped"
-    """dy/dx = 1, and 0 where the rounded mantissa was beyond +-(2^(m-1) - 1)."""
+    """dy/dx = 1, and 0 where the rounded mantissa was beyond +-(2^(m-1) - 1), or the element beyond
+    the largest."""
 
 
 def fake_quantize(
@@ -44,7 +56,8 @@ def fake_quantize(
     tensor: float32 or float64. Fastest and without a copy: float32 on the CPU, contiguous or, for
         `CHANNELS`, channels last in memory
     blocks: `CHANNELS`, `LAST`, `WEIGHT` or another axis; plain formats have none
-    top_exponent: E_top; None takes the tensor's own (`calibrated_top`)
+    top_exponent: E_top; None takes the tensor's own (`calibrated_top`). Of NVFP4, whose tensors
+        have a scale in its place, see `quant.formats.quantize`
     seed: of stochastic rounding, 0..2^63-1; needed there and only there. What an element becomes
         depends on the seed and its position, not on memory format, device or threads
     out: where to put the result, of the tensor's shape, dtype and device; may be the tensor itself.
@@ -78,16 +91,20 @@ def calibrated_top(tensor: Tensor, name: str = "tensor") -> int:
 
     Raises FormatError for NaN or infinity.
     """
+    largest = _largest(tensor, name)
+    return max(TOP_MIN, min(TOP_MAX, math.frexp(largest)[1] - 1)) if largest else 0
+
+
+def _largest(tensor: Tensor, name: str) -> float:
+    """The largest magnitude; raises FormatError for NaN or infinity."""
     if tensor.numel() == 0:
-        return 0
+        return 0.0
     values = _memory_view(tensor.detach())(tensor.detach())  # torch is slow on other orders
     low, high = (float(v) for v in torch.aminmax(values))
     largest = max(-low, high)
     if not math.isfinite(largest):
         check_finite(tensor, name)
-    if largest == 0:
-        return 0
-    return max(TOP_MIN, min(TOP_MAX, math.frexp(largest)[1] - 1))
+    return largest
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -121,14 +138,21 @@ def _quantize(
 ) -> None:
     if tensor.numel() == 0:
         return
+    if isinstance(fmt, BFloat16 | MX | NVFP4):
+        _by_elements(tensor, out, saturated, fmt, blocks, top, name)
+        return
     if fmt.is_float:
         check_finite(tensor, name)
-        narrow = tensor.to(torch.float16 if fmt.bits == 16 else torch.float32)
+        narrow = tensor.to(torch.float16 if fmt.mantissa_bits == 16 else torch.float32)
         if saturated is not None:
             saturated.copy_(narrow.isinf())
         largest = torch.finfo(narrow.dtype).max
         out.copy_(narrow.clamp_(-largest, largest) if narrow is not tensor else tensor)
         return
+    if not fmt.spans_taps and blocks.taps:
+        blocks = blocks.at_taps(tensor.shape)
+    if isinstance(fmt, MSFP):
+        top = TOP_MAX
     top = calibrated_top(tensor, name) if top is None else top
     if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
         if not _by_kernel(tensor, out, saturated, fmt, blocks, top, seed):
@@ -137,6 +161,39 @@ def _quantize(
     check_finite(tensor, name)
     values, clipped = by_operators(tensor, fmt, blocks, top, seed)
     out.copy_(values)
+    if saturated is not None:
+        saturated.copy_(clipped)
+
+
+def _by_elements(
+    tensor: Tensor,
+    out: Tensor,
+    saturated: Tensor | None,
+    fmt: BFloat16 | MX | NVFP4,
+    blocks: Blocks,
+    top: int | None,
+    name: str,
+) -> None:
+    """Round to elements of a float type, under a scale or none."""
+    if isinstance(fmt, MX) and saturated is None:
+        box, grid = blocks.of(fmt, tensor.shape), boxes.grid_of(fmt)
+        out.copy_(boxes.quantize_boxes(tensor, box, grid, name))
+        return
+    check_finite(tensor, name)
+    values = tensor.double()
+    if isinstance(fmt, BFloat16):
+        result, clipped = boxes.to_elements(values, BFLOAT16, None)
+    else:
+        box = blocks.of(fmt, tensor.shape)
+        if isinstance(fmt, MX):
+            scale = boxes.power_scales(values, box, boxes.grid_of(fmt))
+        elif top is None:
+            scale = boxes.two_scales(values, box, tensor_scale_of(fmt, _largest(tensor, name)))
+        else:
+            scale = boxes.two_scales(values, box, scale_below(fmt, top))
+        result, clipped = boxes.to_elements(values, fmt.element, scale)
+    largest = torch.finfo(tensor.dtype).max
+    out.copy_(result.clamp_(-largest, largest))
     if saturated is not None:
         saturated.copy_(clipped)
 
@@ -210,7 +267,7 @@ def by_operators(
     values = tensor.double()
     exponent = torch.tensor(top, device=tensor.device)
     if fmt.exponent_bits:
-        box = blocks.box(values.shape, fmt.block_size)
+        box = blocks.of(fmt, values.shape)
         lowest = top - (1 << fmt.exponent_bits) + 1
         exponent = floor_log2(block_maxima(values.abs(), box)).clamp(lowest, top)
         exponent = spread(exponent, box, values.shape)  # an all-zero block is zero with any
@@ -219,40 +276,6 @@ def by_operators(
     limit = float((1 << (m - 1)) - 1)
     result = rounded.clamp(-limit, limit) * power_of_two(unit)
     return result.to(tensor.dtype), rounded.abs() > limit
-
-
-def block_maxima(magnitudes: Tensor, box: Shape) -> Tensor:
-    """The largest magnitude of each block: a tensor of as many entries per axis as there are boxes.
-
-    A block whose box is longer than its axis is as long as the axis.
-    """
-    out = magnitudes
-    for axis, length in enumerate(box):
-        size = out.shape[axis]
-        if length > 1 and size > 1:
-            length, before, after = min(length, size), out.shape[:axis], out.shape[axis + 1 :]
-            padded = functional.pad(out, [0, 0] * len(after) + [0, -size % length])
-            out = padded.reshape(*before, -(-size // length), length, *after).amax(axis + 1)
-    return out
-
-
-def spread(per_block: Tensor, box: Shape, shape: Shape) -> Tensor:
-    """Repeat one value per block over the block's elements: a tensor that broadcasts to `shape`."""
-    out = per_block
-    for axis, (length, size) in enumerate(zip(box, shape, strict=True)):
-        if 1 < out.shape[axis] < size:
-            out = out.repeat_interleave(length, axis).narrow(axis, 0, size)
-    return out
-
-
-def floor_log2(magnitudes: Tensor) -> Tensor:
-    """floor(log2(x)) of positive x, from the float's exponent bits; of 0 it is -1."""
-    return torch.frexp(magnitudes).exponent.long() - 1
-
-
-def power_of_two(exponents: Tensor) -> Tensor:
-    """2^e in float64 for e in -1022..1023, from its bits: `pow` need not be exact everywhere."""
-    return ((exponents + 1023) << 52).view(torch.float64)
 
 
 def _round(x: Tensor, rounding: Rounding, seed: int) -> Tensor:
@@ -304,21 +327,3 @@ def _check(
         raise FormatError(f"{name}: stochastic rounding with seed={seed!r}; allowed: 0..2^63-1")
     if seed is not None and not stochastic:
         raise FormatError(f"{name}: seed={seed!r} with {fmt}; allowed: with stochastic rounding")
-
-
-def check_dtype(tensor: Tensor, name: str) -> None:
-    """Raise FormatError, naming the tensor, for a dtype other than float32 and float64."""
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise FormatError(f"{name}: {tensor.dtype}; allowed: torch.float32, torch.float64")
-
-
-def check_finite(tensor: Tensor, name: str) -> None:
-    """Raise FormatError, naming the tensor, if it holds NaN or infinity."""
-    finite = tensor.isfinite()
-    bad = tensor.numel() - int(finite.sum())
-    if bad:
-        first = tuple((~finite).nonzero()[0].tolist())
-        raise FormatError(
-            f"{name}: {bad} of {tensor.numel()} values are NaN or infinite, the first at {first}; "
-            "allowed: finite values"
-        )

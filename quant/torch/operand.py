@@ -14,13 +14,8 @@ from torch import Tensor, nn
 
 from bfpsim.quant.formats import Format, FormatError, Rounding
 from bfpsim.quant.formats.blocks import WEIGHT, Blocks, block_count
-from bfpsim.quant.formats.quantize import TOP_BITS
-from bfpsim.quant.torch.fake_quantize import (
-    Gradient,
-    calibrated_top,
-    check_finite,
-    fake_quantize,
-)
+from bfpsim.quant.torch.fake_quantize import Gradient, calibrated_top, fake_quantize
+from bfpsim.quant.torch.tensors import check_finite
 
 FLOAT_BITS = 32
 
@@ -215,8 +210,8 @@ class TransposedWeight(Operand):
         """Storage of all phases [bit]."""
         phases = [self._transpose(tensor[taps]) for taps in self._phases(tensor)]
         bits = sum(super(TransposedWeight, self).stored_bits(phase) for phase in phases)
-        own_top = isinstance(self.coding, Format) and not self.coding.is_float
-        return bits - (len(phases) - 1) * TOP_BITS * own_top
+        once = self.coding.tensor_bits if isinstance(self.coding, Format) else 0
+        return bits - (len(phases) - 1) * once
 
     def _phases(self, tensor: Tensor) -> Iterator[tuple[slice, ...]]:
         """The taps of each phase as slices; no phase that the kernel does not reach."""
@@ -245,8 +240,12 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def format_bits(fmt: Format, shape: Sequence[int], blocks: Blocks) -> int:
-    """Mantissas, exponent codes and E_top of a whole tensor [bit]."""
+    """Mantissas, codes and what is stored once (E_top, a scale) of a whole tensor [bit].
+
+    Raises FormatError for an axis that is not there.
+    """
     bits = math.prod(shape) * fmt.mantissa_bits
     if fmt.exponent_bits:
-        bits += block_count(shape, blocks.box(shape, fmt.block_size)) * fmt.exponent_bits
-    return bits + TOP_BITS * (not fmt.is_float)
+        blocks.check(shape, "tensor")
+        bits += block_count(shape, blocks.of(fmt, shape)) * fmt.exponent_bits
+    return bits + fmt.tensor_bits

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bfpsim.quant.formats import Format, FormatError, parse_format
-from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
+from bfpsim.quant.formats.format import TOP_MAX, TOP_MIN
 from bfpsim.quant.torch.operand import Coding
 
 _VERSION = 1

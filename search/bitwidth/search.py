@@ -18,7 +18,7 @@ from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
 from bfpsim.mapping.objective import Objective
 from bfpsim.objects import brief
-from bfpsim.quant.formats import LayerFormats, candidates
+from bfpsim.quant.formats import Format, LayerFormats, candidates
 from bfpsim.search.bitwidth.allocation import (
     Allocation,
     InfeasibleError,
@@ -181,6 +181,7 @@ def search_network(
     arch: ArchSource,
     *,
     bits: int = 8,
+    also: Sequence[Format] = (),
     target: Target | None = None,
     objective: Objective = "energy",
     sensitivity: Sensitivity | None = None,
@@ -194,6 +195,7 @@ def search_network(
     """Choose a format of BitQ's Table 2 for every stored tensor, and a mapping for every layer.
 
     bits: 16 or 8
+    also: formats to choose from beside those, as MX and NVFP4
     target: `Tradeoff(alpha)` (Eq. 1, the default with 0.2), `LossBudget` or `CostBudget`
     objective: what movement is measured in: "dram" bits, "energy" [pJ] or "latency" [cycles]
     sensitivity: what formats cost in accuracy (`measure_sensitivity`); without it movement alone
@@ -208,7 +210,7 @@ def search_network(
     """
     network = load_workload(network)
     arch = load_arch(arch)
-    space = make_space(network, candidates(bits), tied=tied)
+    space = make_space(network, tuple(dict.fromkeys((*candidates(bits), *also))), tied=tied)
     losses = no_losses(space)
     if sensitivity is not None:
         losses = make_losses(space, sensitivity, loss_per_nat)

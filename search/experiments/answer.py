@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from bfpsim.arch import ArchSource, load_arch
 from bfpsim.mapping.objective import Objective
 from bfpsim.objects import brief
-from bfpsim.quant.formats import candidates
+from bfpsim.quant.formats import Format, candidates
 from bfpsim.search.bitwidth.problem import Losses, no_losses
 from bfpsim.search.bitwidth.search import Cost, Proposal, SearchResult, search_formats
 from bfpsim.search.bitwidth.space import make_space
@@ -84,6 +85,7 @@ def choose_formats(
     arch: ArchSource,
     *,
     bits: int = 8,
+    also: Sequence[Format] = (),
     target: Target | None = None,
     objective: Objective = "energy",
     cost: Cost = "simulated",
@@ -104,7 +106,7 @@ def choose_formats(
     evaluated on its images, and the best of them by its measured loss is the answer; of a network
     alone the movement is searched, with an Acc_loss of 0.
 
-    bits, target, objective, tied, between: as in `search_network`
+    bits, also, target, objective, tied, between: as in `search_network`
     cost: whose prices decide: "simulated", or those of the "exact" or the "paper" model
     table: file of a sensitivity table, measured and written if it does not exist
     loss_per_nat: top-1 lost per nat of divergence; None: measured on 20 random mixed choices
@@ -126,7 +128,7 @@ def choose_formats(
             )
     else:
         network, classifier = source.network, source
-    space = make_space(network, candidates(bits), tied=tied)
+    space = make_space(network, tuple(dict.fromkeys((*candidates(bits), *also))), tied=tied)
     aim = target or Tradeoff()
     with open_stages(store) as stages:
         losses = Losses(no_losses(space))

@@ -126,10 +126,11 @@ def test_a_budget_that_no_finalist_keeps_on_real_images(files, capsys, tmp_path)
 def test_without_weights_only_movement_is_searched(files, capsys) -> None:
     code, out, _ = call(
         capsys, "search", f"{files}/net.py:make", "--shape", "input=1x1x28x28", "--perf", "dram",
-        "--workers", 1, "--json",
+        "--workers", 1, "--json", "--also", "mxfp4", "--also", "nvfp4",
     )  # fmt: skip
     report = json.loads(out)
     assert code == 0
+    assert report["formats"] == 42  # 40 of table 2
     assert report["accuracy"].startswith("not known")
     assert report["predicted_loss"] == 0
     rows = {row["cost"]: row for row in report["comparison"]}
@@ -154,6 +155,7 @@ def test_the_terminal_shows_choice_and_comparison(files, capsys) -> None:
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
+        (("--also", "mxfp7"), "format 'mxfp7'; allowed: bfp8"),
         (("--bits", 12), "candidates of 12 bits; allowed: 16, 8"),
         (("--alpha", -1), "--alpha -1.0; allowed: a number from 0"),
         (("--alpha", 1, "--most-loss", 1), "exclude each other; give one"),

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from bfpsim.arch import Arch, Level
 from bfpsim.mapping.counts import Counts, Direction, Kind
 from bfpsim.mapping.nest import Mapping, Tensor
-from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.workloads import ConvLayer
 from tests.mapping.oracle import (
     ArrayReads,
@@ -29,6 +29,7 @@ from tests.mapping.oracle import (
     weight_bits,
     weight_elements,
 )
+from tests.storage import storage
 
 EVERY = "NGKCPQRS"
 NAMED_BY: dict[Tensor, str] = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
@@ -277,9 +278,7 @@ def array_cycles(arch: Arch, reads: ArrayReads, formats: LayerFormats) -> tuple[
 
 def significand(fmt: Format) -> int:
     """Bits of a multiplier operand: floats with their hidden one."""
-    if isinstance(fmt, BFP):
-        return fmt.bits - fmt.exponent_bits
-    return {32: 24, 16: 11}.get(fmt.bits, fmt.bits)
+    return storage(fmt).significand
 
 
 def slowest(arch: Arch, passing: dict[Port, int]) -> int:
@@ -311,9 +310,9 @@ def misfits(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormat
         depths.append(len(arch.inner))
     for depth in depths:
         ranges = {tuple(tile[depth][d] for d in "GK") for tile in tiles}
-        if isinstance(formats.O, BFP) and any(
-            cuts_a_block(layer, dict(zip("GK", own, strict=True)), formats.O.block_size)
-            for own in ranges
+        block = storage(formats.O).block
+        if block and any(
+            cuts_a_block(layer, dict(zip("GK", own, strict=True)), block) for own in ranges
         ):
             wrong.append(f"O tiles at depth {depth} cut blocks")
     if wrong:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from bfpsim.arch import Arch, Axis, PEArray
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.nest import Mapping
-from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.workloads import ConvLayer
+from tests.storage import storage
 
 Ranges = dict[str, range]
 Element = tuple[int, ...]
@@ -86,21 +87,26 @@ def activation_blocks(elements: Iterable[Element], size: int) -> set[Element]:
     return {(n, h, w, ch // size) for n, h, w, ch in elements}
 
 
-def weight_blocks(layer: ConvLayer, elements: Iterable[Element], size: int) -> set[Element]:
+def weight_blocks(
+    layer: ConvLayer, elements: Iterable[Element], size: int, by_tap: bool = False
+) -> set[Element]:
+    places = ((k, c, r, s) if by_tap else (k, c, 0, 0) for k, c, r, s in elements)
     if layer.C == 1:
-        return {(k // size,) for k, _, _, _ in elements}
-    return {(k, c // size) for k, c, _, _ in elements}
+        return {(k // size, r, s) for k, _, r, s in places}
+    return {(k, c // size, r, s) for k, c, r, s in places}
 
 
 def activation_bits(elements: Elements, fmt: Format) -> tuple[int, int]:
     """(mantissa bits, exponent bits) of elements of I or O and of all blocks they touch."""
-    codes = len(activation_blocks(elements, fmt.block_size)) if isinstance(fmt, BFP) else 0
-    return len(elements) * fmt.mantissa_bits, codes * fmt.exponent_bits
+    own = storage(fmt)
+    codes = len(activation_blocks(elements, own.block)) if own.code else 0
+    return len(elements) * own.element, codes * own.code
 
 
 def weight_bits(layer: ConvLayer, elements: Elements, fmt: Format) -> tuple[int, int]:
-    codes = len(weight_blocks(layer, elements, fmt.block_size)) if isinstance(fmt, BFP) else 0
-    return len(elements) * fmt.mantissa_bits, codes * fmt.exponent_bits
+    own = storage(fmt)
+    codes = len(weight_blocks(layer, elements, own.block, own.by_tap)) if own.code else 0
+    return len(elements) * own.element, codes * own.code
 
 
 class Packed:
@@ -120,8 +126,8 @@ class Packed:
         packed = cls()
         channels = range(shape[3])
         for n, h, w in product(*map(range, shape[:3])):
-            if not isinstance(fmt, BFP):
-                width = fmt if isinstance(fmt, int) else fmt.bits
+            if isinstance(fmt, int) or not storage(fmt).code:
+                width = fmt if isinstance(fmt, int) else storage(fmt).element
                 for ch in channels:
                     packed.element[n, h, w, ch] = packed._take(width)
                 continue
@@ -135,16 +141,20 @@ class Packed:
     def weight(cls, shape: tuple[int, ...], fmt: Format) -> "Packed":
         packed = cls()
         filters, channels, r, s = map(range, shape)
-        size = fmt.block_size if isinstance(fmt, BFP) else max(len(filters), len(channels))
+        own = storage(fmt)
+        size = own.block or max(len(filters), len(channels))
+        taps = list(product(r, s)) if own.by_tap else [(0, 0)]
         if len(channels) == 1:
             for first in range(0, len(filters), size):
-                packed.code[(first // size,)] = packed._take(fmt.exponent_bits)
+                for tap in taps:
+                    packed.code[first // size, *tap] = packed._take(own.code)
                 for at in product(filters[first : first + size], channels, r, s):
                     packed.element[at] = packed._take(fmt.mantissa_bits)
             return packed
         for k in filters:
             for first in range(0, len(channels), size):
-                packed.code[k, first // size] = packed._take(fmt.exponent_bits)
+                for tap in taps:
+                    packed.code[k, first // size, *tap] = packed._take(own.code)
                 for i, j, c in product(r, s, channels[first : first + size]):
                     packed.element[k, c, i, j] = packed._take(fmt.mantissa_bits)
         return packed
@@ -251,7 +261,8 @@ def dram_counts(
             counts.add("DRAM", tensor, direction, "burst", padding)
 
     def blocks_of(elements: Elements, fmt: Format) -> set[Element]:
-        return activation_blocks(elements, fmt.block_size) if isinstance(fmt, BFP) else set()
+        own = storage(fmt)
+        return activation_blocks(elements, own.block) if own.code else set()
 
     packed = Packed.activation(layer.input_shape, formats.I) if bursts else None
     for fetch in fetches_of_input(layer, mapping, arch.dma.halo):
@@ -259,8 +270,8 @@ def dram_counts(
         move("I", "read", bits, packed, fetch.new, blocks_of(fetch.new, formats.I))
     packed = Packed.weight(layer.weight_shape, formats.W) if bursts else None
     for fetch in fetches_of_weight(layer, mapping):
-        size = formats.W.block_size if isinstance(formats.W, BFP) else 0
-        blocks = weight_blocks(layer, fetch.new, size) if size else set()
+        own = storage(formats.W)
+        blocks = weight_blocks(layer, fetch.new, own.block, own.by_tap) if own.code else set()
         move("W", "read", weight_bits(layer, fetch.new, formats.W), packed, fetch.new, blocks)
     packed = Packed.activation(layer.output_shape, formats.O) if bursts else None
     sums = Packed.activation(layer.output_shape, width) if bursts else None
@@ -339,8 +350,8 @@ def run_array(
     top, _, left, _ = layer.paddings
     spatial = "".join(axis.dim + (axis.over or "") for axis in array.axes)
     timed = [d for d in "NGKCPQRS" if d not in spatial]
-    block_i = formats.I.block_size if isinstance(formats.I, BFP) else 0
-    block_w = formats.W.block_size if isinstance(formats.W, BFP) else 0
+    block_i, block_w = storage(formats.I).block, storage(formats.W).block
+    by_tap = storage(formats.W).by_tap
 
     cycles = inputs = weights = 0
     held: set[object] = set()  # the stationary operand's reads
@@ -375,7 +386,7 @@ def run_array(
                 if block_w:
                     f = g * layer.K + k
                     of = f // block_w if layer.C == 1 else (f, c // block_w)
-                    codes_w.add((fold, pass_w, of))
+                    codes_w.add((fold, pass_w, of, (r, s) if by_tap else None))
                 left_in = None if array.stationary == "output" else (fold, reduced)
                 psums[n, g, k, p, q].add(left_in)
             if array.stationary == "input":

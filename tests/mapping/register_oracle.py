@@ -14,9 +14,10 @@ from typing import Any
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Counts
 from bfpsim.mapping.nest import Mapping
-from bfpsim.quant.formats import BFP, Format, LayerFormats
+from bfpsim.quant.formats import Format, LayerFormats
 from bfpsim.workloads import ConvLayer
 from tests.mapping.oracle import output_elements
+from tests.storage import storage
 
 EVERY = "NGKCPQRS"
 NAMED_BY = {"I": "NGCPQRS", "W": "GKCRS", "O": "NGKPQ"}
@@ -154,14 +155,15 @@ def run_registers(layer: ConvLayer, arch: Arch, mapping: Mapping, formats: Layer
 
 
 def blocks_of(layer: ConvLayer, tensor: str, elements: Any, fmt: Format) -> int:
-    if not isinstance(fmt, BFP):
+    size, by_tap = storage(fmt).block, storage(fmt).by_tap
+    if not size:
         return 0
-    size = fmt.block_size
     if tensor == "I":
         return len({(n, row, col, ch // size) for n, row, col, ch in elements})
+    places = {(f, c, r * by_tap, s * by_tap) for f, c, r, s in elements}
     if layer.C == 1:
-        return len({f // size for f, _, _, _ in elements})
-    return len({(f, c // size) for f, c, _, _ in elements})
+        return len({(f // size, r, s) for f, _, r, s in places})
+    return len({(f, c // size, r, s) for f, c, r, s in places})
 
 
 def _operands(run, layer, arch, tiles, outside, formats) -> None:  # type: ignore[no-untyped-def]
@@ -251,7 +253,7 @@ def _sums(run, layer, arch, tiles, outside, formats) -> None:  # type: ignore[no
                 outside["O"], "O", "write", "mantissa", len(elements) * fmt.mantissa_bits
             )
             codes = 0
-            if isinstance(fmt, BFP):
+            if storage(fmt).code:
                 codes = len({(n, p, q, ch // fmt.block_size) for n, p, q, ch in elements})
             run.counts.add(outside["O"], "O", "write", "exponent", codes * fmt.exponent_bits)
         else:

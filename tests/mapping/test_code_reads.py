@@ -8,7 +8,7 @@ import pytest
 from bfpsim.mapping.closed.array import input_reads, one_size, weight_reads
 from bfpsim.mapping.steps.array import Tile, input_codes, weight_codes
 from bfpsim.mapping.window import Window
-from bfpsim.quant.formats import BFP
+from bfpsim.quant.formats import BFP, NVFP4
 from tests.generate import random_arch, random_layer
 from tests.long import often
 
@@ -25,7 +25,7 @@ def test_a_table_is_the_sum_over_tiles(seed: int) -> None:
     layer, array = random_layer(rng, 6), random_arch(rng).pe_array
     one = ONE._replace(R=(0, layer.R), S=(0, layer.S))
     block_size = rng.choice([1, 2, 3, 4, 8])
-    fmt = BFP(8, 4, block_size)
+    fmt = BFP(8, 4, block_size) if rng.random() < 0.7 else NVFP4()
     groups, filters, channels = (range(1, layer.dims[d] + 1) for d in "GKC")
     sizes = [np.array(own) for own in (groups, filters, channels)]
     rows, cols = (Window.of(layer, d).uses((0, layer.dims[d])) for d in "PQ")

@@ -32,6 +32,7 @@ from tests.mapping.oracle import (
     weight_blocks,
     weight_elements,
 )
+from tests.storage import storage
 
 Boundary = tuple[str, dict[str, int]]
 Ranges = dict[str, range]
@@ -112,9 +113,9 @@ def literal(layer: ConvLayer, boundaries: list[Boundary], halo: str) -> Literal:
     return Literal(inputs, weights, outputs)
 
 
-def blocks(layer: ConvLayer, tensor: str, elements: frozenset, size: int) -> int:
+def blocks(layer: ConvLayer, tensor: str, elements: frozenset, size: int, by_tap: bool) -> int:
     if tensor == "W":
-        return len(weight_blocks(layer, elements, size))
+        return len(weight_blocks(layer, elements, size, by_tap))
     return len(activation_blocks(elements, size))
 
 
@@ -154,12 +155,13 @@ def test_every_boundary_moves_what_the_rules_say(seed: int) -> None:
         what = (layer, boundaries, halo)
         assert nest.steps == sum(1 for _ in steps(layer, boundaries))
         block = rng.choice([1, 2, 3, 4, 8])
-        codes = exact.Cell(0, 1, block)
+        by_tap = rng.random() < 0.5
+        codes = exact.Cell(0, 1, block, by_tap)
         visits = [box for box, _, _ in wanted.outputs]
         for tensor, sets in (("I", wanted.inputs), ("W", wanted.weights), ("O", visits)):
             sliding = halo == "sliding"
             assert moved_cells(nest, tensor, exact.ELEMENTS, sliding) == sum(map(len, sets)), what
-            touched = sum(blocks(layer, tensor, box, block) for box in sets)
+            touched = sum(blocks(layer, tensor, box, block, by_tap) for box in sets)
             assert moved_cells(nest, tensor, codes, sliding) == touched, (what, tensor, block)
         inputs = input_tiles(nest, halo)
         assert [elements_of(inputs.fetched, i) for i in range(len(inputs.visits))] == [
@@ -188,7 +190,8 @@ def test_tiles_are_priced_as_their_elements(seed: int) -> None:
             fmt: Format = formats.of(tensor)
             priced = stays[tensor]
             for number, box in enumerate(sets):
-                codes = blocks(layer, tensor, box, fmt.block_size) * fmt.exponent_bits
+                own = storage(fmt)
+                codes = blocks(layer, tensor, box, own.block or 1, own.by_tap) * own.code
                 moved = priced[number].arrives
                 assert (moved.mantissa, moved.exponent) == (len(box) * fmt.mantissa_bits, codes)
 

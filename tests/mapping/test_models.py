@@ -42,6 +42,7 @@ from tests.mapping.walk import (
     span,
     weight_fetches,
 )
+from tests.storage import storage
 
 Case = tuple[ConvLayer, Arch, Mapping, LayerFormats]
 WORDS = LayerFormats.uniform(Plain(16))
@@ -230,8 +231,9 @@ def paper_by_the_rule(
             ("SRAM", by_the_rule(tensor, inside, lanes, layer) * tiles),
         ):
             wanted[Flow(level, tensor, direction, "mantissa")] = elements * fmt.mantissa_bits
-            if isinstance(fmt, BFP):
-                share = fmt.block_size * (layer.R * layer.S if tensor == "W" else 1)
+            if storage(fmt).code:
+                whole = tensor == "W" and not storage(fmt).by_tap
+                share = fmt.block_size * (layer.R * layer.S if whole else 1)
                 codes = elements * fmt.exponent_bits / share
                 wanted[Flow(level, tensor, direction, "exponent")] = codes
     return wanted

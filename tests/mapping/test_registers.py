@@ -15,12 +15,13 @@ from bfpsim.mapping.fit import check, check_output_blocks
 from bfpsim.mapping.inner import InnerMapper
 from bfpsim.mapping.nest import EVERY_DIM, TENSORS, Mapping, MappingError, Nest, make_nest
 from bfpsim.mapping.steps.inside import inside
-from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.quant.formats import LayerFormats
 from bfpsim.workloads import ConvLayer
 from tests.generate import make_arch, random_formats, random_layer, random_mapping
 from tests.long import often
 from tests.mapping.register_oracle import run_registers, tiles_of
 from tests.mapping.test_inner import inside_nests, inside_pj, ways
+from tests.storage import storage
 
 DATAFLOWS = ("weight", "output", "input")
 
@@ -77,7 +78,7 @@ def random_inside(
     for level in arch.levels[2:]:
         dims = [d for d in EVERY_DIM if d not in kept]
         tile = {d: rng.randint(1, sizes[d]) for d in rng.sample(dims, rng.randint(0, len(dims)))}
-        if isinstance(formats.O, BFP) and rng.random() < 0.9:
+        if storage(formats.O).code and rng.random() < 0.9:
             tile = {d: size for d, size in tile.items() if d not in "GK"}
         order = rng.sample(EVERY_DIM, len(EVERY_DIM))
         inner[level.name] = Mapping("".join(order), tile)

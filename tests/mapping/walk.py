@@ -12,6 +12,7 @@ from bfpsim.mapping.nest import Nest
 from bfpsim.quant.formats import Format
 from bfpsim.quant.formats.blocks import touched
 from bfpsim.workloads import ConvLayer
+from tests.storage import storage
 
 Halo = Literal["sliding", "none"]
 Interval = tuple[int, int]
@@ -107,6 +108,8 @@ class WeightBox(NamedTuple):
             blocks = touched(self.filters, fmt.block_size)
         else:
             blocks = filters * touched((self.c,), fmt.block_size)
+        if storage(fmt).by_tap:
+            blocks *= self.positions
         return Volume(mantissa, blocks * fmt.exponent_bits)
 
 

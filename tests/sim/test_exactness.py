@@ -12,10 +12,19 @@ from bfpsim.arch import load_arch, replace
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import (
     BFP,
+    E2M1,
+    E4M3,
+    E5M2,
+    INDUSTRY,
+    INT8,
+    MX,
+    NVFP4,
+    BFloat16,
     FormatError,
     LayerFormats,
     Plain,
     Rounding,
+    ScaleRounding,
     quantize_activation,
 )
 from bfpsim.sim.simulate import simulate
@@ -99,6 +108,37 @@ def test_every_candidate_of_the_paper_with_cut_blocks(fmt: BFP) -> None:
     output = simulate(layer, arch, mapping, formats, (inputs, weights)).output
     expected = reference.layer_output(layer, formats, inputs, weights)
     assert {i: Fraction(float(output[i])) for i in np.ndindex(output.shape)} == expected
+
+
+MIXTURES = [
+    *(LayerFormats(fmt, fmt, BFP(8, 3, 1)) for fmt in INDUSTRY.values()),
+    LayerFormats(BFP(8, 3, 16), MX(E2M1), NVFP4()),
+    LayerFormats(MX(E4M3), BFP(16, 5, 8), MX(INT8, ScaleRounding.RCEIL)),
+    LayerFormats(NVFP4(), MX(E5M2), Plain(32)),
+    LayerFormats(Plain(16), NVFP4(), BFloat16()),
+]
+
+
+@pytest.mark.parametrize("formats", MIXTURES, ids=str)
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_formats_of_industry_and_mixed_families_with_cut_blocks(
+    formats: LayerFormats, depthwise: bool
+) -> None:
+    """70 channels are three blocks and more, the last one short; tiles cut most of them."""
+    layer = ConvLayer("cut", K=3, C=70, P=2, Q=2, R=2, S=2, padding=(1, 0))
+    mapping = Mapping("CPQ", {"C": 9, "P": 1})
+    if depthwise:
+        layer = ConvLayer("cut", G=35, K=2, C=1, P=2, Q=2, R=2, S=2, padding=(1, 0))
+        mapping = Mapping("GPQ", {"G": 16, "P": 1})
+    arch = replace(load_arch("ideal-64k"), "pe_array.stationary", DATAFLOWS[len(str(formats)) % 3])
+    data = np.random.default_rng(len(str(formats)))
+    inputs, weights = spread(data, layer.input_shape), spread(data, layer.weight_shape)
+    result = simulate(layer, arch, mapping, formats, (inputs, weights))
+    expected = reference.layer_output(layer, formats, inputs, weights)
+    output = result.output
+    assert {i: Fraction(float(output[i])) for i in np.ndindex(output.shape)} == expected
+    assert result.counts == simulate(layer, arch, mapping, formats).counts
+    assert result.accumulator_width <= 90  # of integers, the tensors' FP32 scales apart
 
 
 def test_results_do_not_depend_on_mapping_dataflow_or_buffer() -> None:

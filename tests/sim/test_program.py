@@ -29,7 +29,7 @@ from tests.programs import (
     reference,
 )
 
-FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2")]
+FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2", "nvfp4")]
 
 
 @pytest.mark.parametrize("seed", often(60, range(1500)))

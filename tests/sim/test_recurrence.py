@@ -61,7 +61,7 @@ def test_random_runs_do_repeat() -> None:
     for seed in range(160):
         timeline = Accelerator(*random_case(seed, largest=14)).run().timeline
         shorter += timeline.rows < len(timeline)
-    assert shorter > 15
+    assert shorter > 10
 
 
 LONG = ConvLayer("long", K=64, C=64, P=30, Q=40, R=3, S=3, padding=1)

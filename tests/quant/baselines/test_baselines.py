@@ -13,31 +13,38 @@ from bfpsim.quant.baselines import (
     DBPS,
     FAST,
     HBFP,
-    MSFP,
     FlexBlock,
 )
-from bfpsim.quant.formats import FormatError
+from bfpsim.quant.formats import INDUSTRY, MSFP, FormatError
 from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
 from bfpsim.quant.torch.operand import Quantizer
+from tests.quant.adapter import COMPARED
 
-EVERY = pytest.mark.parametrize("fmt", BASELINES.values(), ids=BASELINES)
-IDEMPOTENT = [fmt for fmt in BASELINES.values() if not isinstance(fmt, FAST | DBPS | BSFP)]
+EVERY = pytest.mark.parametrize("fmt", COMPARED.values(), ids=COMPARED)
+IDEMPOTENT = [
+    fmt
+    for name, fmt in COMPARED.items()
+    if not isinstance(fmt, FAST | DBPS | BSFP) and name != "nvfp4"
+]
 """The second choice of the others is made from other values."""
 
 
 def test_the_names() -> None:
     assert set(BASELINES) == {
-        "mxint8", "mxfp8e4m3", "mxfp8e5m2", "mxfp6e3m2", "mxfp6e2m3", "mxfp4", "msfp12", "msfp16",
         "hbfp8", "hbfp12", "flexblock4", "flexblock8", "flexblock16", "dbps8", "dbps16", "fast",
         "bsfp4", "bsfp8",
     }  # fmt: skip
-    for name, fmt in BASELINES.items():
+    assert [*INDUSTRY] == [
+        "mxint8", "mxfp8e4m3", "mxfp8e5m2", "mxfp6e3m2", "mxfp6e2m3", "mxfp4", "nvfp4", "msfp12",
+        "msfp16", "bf16",
+    ]  # fmt: skip
+    for name, fmt in COMPARED.items():
         assert str(fmt) == name
 
 
 def test_names_tell_parameters_apart() -> None:
     formats = [
-        *BASELINES.values(), MSFP(11), HBFP(4), FAST(0.25), DBPS(8, 0.5), BSFP(2, 3), BSFP(3, 2),
+        *COMPARED.values(), MSFP(11), HBFP(4), FAST(0.25), DBPS(8, 0.5), BSFP(2, 3), BSFP(3, 2),
     ]  # fmt: skip
     assert len({str(fmt) for fmt in formats}) == len(formats)
 
@@ -45,7 +52,7 @@ def test_names_tell_parameters_apart() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MSFP(10), r"10 bits; allowed: a whole number 11..16"),
+        (lambda: MSFP(10), r"bits=10; allowed: a whole number 11..16"),
         (lambda: HBFP(1), r"mantissa_bits=1; allowed: a whole number 2..16"),
         (lambda: FlexBlock(6), r"mode=6; allowed: 4, 8, 16"),
         (lambda: DBPS(12), r"width=12; allowed: 8, 16"),
@@ -71,7 +78,7 @@ def test_what_is_not_finite_is_refused_by_name(fmt: Quantizer, bad: float) -> No
             fmt.quantize(x, blocks, "conv1")
 
 
-@EVERY
+@pytest.mark.parametrize("fmt", [fmt for fmt in COMPARED.values() if str(fmt) != "bf16"], ids=str)
 def test_dtypes_and_axes_that_do_not_fit_are_refused(fmt: Quantizer) -> None:
     with pytest.raises(FormatError, match=r"conv1: torch.float16; allowed: torch.float32"):
         fmt.quantize(torch.ones(3, 20, dtype=torch.float16), LAST, "conv1")
@@ -131,10 +138,11 @@ def test_a_power_of_two_passes_through(
 @pytest.mark.parametrize(
     ("wide", "narrow"),
     [("mxint8", "mxfp4"), ("mxfp8e4m3", "mxfp6e3m2"), ("mxfp6e2m3", "mxfp4"),
+     ("nvfp4", "mxfp4"), ("bf16", "mxint8"),
      ("msfp16", "msfp12"), ("hbfp12", "hbfp8"), ("flexblock16", "flexblock8"),
      ("flexblock8", "flexblock4"), ("bsfp8", "bsfp4")],
 )  # fmt: skip
 def test_a_wider_format_is_closer(wide: str, narrow: str) -> None:
     x = torch.randn(16, 64, 3, 3, generator=torch.Generator().manual_seed(4))
-    errors = [(BASELINES[name].quantize(x, WEIGHT) - x).square().mean() for name in (wide, narrow)]
+    errors = [(COMPARED[name].quantize(x, WEIGHT) - x).square().mean() for name in (wide, narrow)]
     assert errors[0] < errors[1]

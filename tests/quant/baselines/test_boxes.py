@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bfpsim.quant.baselines import BASELINES, HBFP, MSFP, FlexBlock
-from bfpsim.quant.formats import Rounding
+from bfpsim.quant.baselines import HBFP, FlexBlock
+from bfpsim.quant.formats import MSFP, Rounding
 from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT, Blocks
+from tests.quant.adapter import COMPARED, Stored
 from tests.quant.oracle import clamped, floor_log2, rounded
 
 Index = tuple[int, ...]
@@ -51,13 +52,13 @@ def boxes(*lengths: int) -> BoxOf:
 
 BIG = 1000
 CASES = [
-    (MSFP(12), 4, (2, 35, 3), CHANNELS, along(1, 16)),
-    (MSFP(16), 8, (3, 35), LAST, along(1, 16)),
-    (MSFP(11), 3, (35, 3, 2), Blocks(0), along(0, 16)),
-    (MSFP(12), 4, (2, 3, 35, 2), Blocks(-2), along(2, 16)),
-    (MSFP(16), 8, (3, 35, 2, 2), WEIGHT, along(1, 16)),
-    (MSFP(12), 4, (35, 1, 2, 2), WEIGHT, along(0, 16)),
-    (MSFP(12), 4, (5, 35), WEIGHT, along(1, 16)),
+    (Stored(MSFP(12)), 4, (2, 35, 3), CHANNELS, along(1, 16)),
+    (Stored(MSFP(16)), 8, (3, 35), LAST, along(1, 16)),
+    (Stored(MSFP(11)), 3, (35, 3, 2), Blocks(0), along(0, 16)),
+    (Stored(MSFP(12)), 4, (2, 3, 35, 2), Blocks(-2), along(2, 16)),
+    (Stored(MSFP(16)), 8, (3, 35, 2, 2), WEIGHT, along(1, 16)),
+    (Stored(MSFP(12)), 4, (35, 1, 2, 2), WEIGHT, along(0, 16)),
+    (Stored(MSFP(12)), 4, (5, 35), WEIGHT, along(1, 16)),
     (HBFP(8), 8, (3, 7, 4, 5), CHANNELS, boxes(1, BIG, BIG, BIG)),
     (HBFP(12), 12, (3, 7, 5), LAST, boxes(1, BIG, BIG)),
     (HBFP(4), 4, (40,), LAST, boxes(BIG)),
@@ -87,7 +88,7 @@ def test_values_equal_fractions_and_bits_count_the_boxes(fmt, m, shape, blocks, 
 @pytest.mark.parametrize("name", ["mxint8", "mxfp8e4m3", "mxfp8e5m2", "mxfp6e2m3", "mxfp4"])
 @pytest.mark.parametrize("axis", range(4))
 def test_mx_blocks_on_any_axis_equal_each_block_alone(name: str, axis: int) -> None:
-    fmt, shape = BASELINES[name], [2, 3, 2, 3]
+    fmt, shape = COMPARED[name], [2, 3, 2, 3]
     shape[axis] = 70
     x = some(tuple(shape), axis)
     expected = torch.empty_like(x)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bfpsim.quant.baselines import BASELINES
-from bfpsim.quant.formats import BFP, FormatError, Plain
+from bfpsim.quant.formats import BFP, INDUSTRY, FormatError, Plain
 from bfpsim.quant.study.comparison import TABLE_3, compare_formats, least_divergence, parse_policy
 from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
 from bfpsim.quant.torch.model import Codings, quantize_model
@@ -30,7 +29,7 @@ def case():
 
 def test_a_row_is_a_run_of_the_model(case) -> None:
     model, dataset = case
-    policies = {"original": Plain(32), "coarse": BFP(8, 5, 8), "mxfp4": BASELINES["mxfp4"]}
+    policies = {"original": Plain(32), "coarse": BFP(8, 5, 8), "mxfp4": INDUSTRY["mxfp4"]}
     result = compare_formats(model, dataset, policies, sample=10, batch=16)
     assert result.images == 40
     x, y = dataset.batch(range(40))
@@ -147,7 +146,7 @@ def test_policies_by_name(case) -> None:
     x = dataset.batch(range(20)).inputs
     assert parse_policy("original", model, x) == Codings.uniform(Plain(32))
     assert parse_policy(" BFP8e3b16 ", model, x) == BFP(8, 3, 16)
-    assert parse_policy("mxfp4", model, x) is BASELINES["mxfp4"]
+    assert parse_policy("mxfp4", model, x) is INDUSTRY["mxfp4"]
     bsfp = parse_policy("bsfp8", model, x)
     assert (str(bsfp.I), str(bsfp.W), str(bsfp.O)) == ("msfp16", "bsfp8", "msfp16")
     for bits, name in ((16, "bitq16"), (8, "bitq8")):
@@ -157,5 +156,5 @@ def test_policies_by_name(case) -> None:
         assert {fmt.bits for fmt in codings} == {bits}
     for name in TABLE_3:
         model.choose(parse_policy(name, model, x), tied=False)
-    with pytest.raises(FormatError, match="format 'fp8'; allowed: original, bitq16, bitq8, mxint8"):
+    with pytest.raises(FormatError, match="format 'fp8'; allowed: original, bitq16, bitq8, hbfp8"):
         parse_policy("fp8", model, x)

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bfpsim.mapping.mapper import find_mapping
-from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, Rounding
+from bfpsim.quant.formats import (
+    BFP,
+    E2M1,
+    E4M3,
+    MX,
+    NVFP4,
+    FormatError,
+    LayerFormats,
+    Plain,
+    Rounding,
+    ScaleRounding,
+)
 from bfpsim.quant.formats.blocks import LAST, WEIGHT
 from bfpsim.quant.formats.quantize import (
     dequantize,
@@ -29,6 +40,8 @@ from tests.generate import make_arch
 from tests.quant.oracle import storage_bits
 
 FORMATS = LayerFormats(BFP(8, 3, 16), BFP(8, 2, 4), BFP(16, 4, 8))
+SCALED = LayerFormats(MX(E4M3, ScaleRounding.EVEN), MX(E2M1), NVFP4())
+BOTH = pytest.mark.parametrize("formats", [FORMATS, SCALED], ids=str)
 
 
 class Zoo(nn.Module):
@@ -127,12 +140,13 @@ def nhwc(tensor: Tensor, kind: str) -> np.ndarray:
     return values.numpy()
 
 
-def test_operands_are_those_of_the_numpy_rule(zoo, quantized) -> None:
+@BOTH
+def test_operands_are_those_of_the_numpy_rule(zoo, quantized, formats) -> None:
     _, x = zoo
-    model = quantized(FORMATS, tied=False).double()
+    model = quantized(formats, tied=False).double()
     kinds = {site.name: site.kind for site in model.sites}
     for (name, tensor), (before, after) in passed(model, x.double()).items():
-        kind, fmt, top = kinds[name], FORMATS.of(tensor), model.operand(name, tensor).top
+        kind, fmt, top = kinds[name], formats.of(tensor), model.operand(name, tensor).top
         if tensor == "W" and kind == "transposed":
             continue
         if tensor == "W" and kind == "matmul":
@@ -186,31 +200,31 @@ def test_outputs_are_exact_sums_quantised_and_the_bias_comes_after(zoo, quantize
         assert torch.equal(model(x.double()), seen["fc", "O"][1] + module.fc.bias.double())
 
 
-@pytest.fixture(scope="module")
-def one_image(zoo):
+@pytest.fixture(scope="module", params=[FORMATS, SCALED], ids=str)
+def one_image(zoo, request):
     """The zoo for a batch of one: quantised, imported, and what passed its operands."""
     module, x = zoo
-    x = x[:1]
-    model = quantize_model(module, x, FORMATS, tied=False).double()
+    x, formats = x[:1], request.param
+    model = quantize_model(module, x, formats, tied=False).double()
     network = import_torch(module, {"x": tuple(x.shape)}).network
-    return model, network, passed(model, x.double())
+    return model, network, passed(model, x.double()), formats
 
 
 @pytest.mark.parametrize("name", ["stem", "depthwise", "grouped", "point", "qkv", "fc", "eca"])
 def test_the_simulated_layer_gives_the_same_output(one_image, name: str) -> None:
-    model, network, seen = one_image
+    model, network, seen, formats = one_image
     layer = next(layer for layer in network.layers if layer.name == name)
     kind = next(site.kind for site in model.sites if site.name == name)
     (inputs, _), (weight, _) = seen[name, "I"], seen[name, "W"]
     shape = layer.input_shape
     given = quantize_activation(
-        nhwc(inputs, kind).reshape(shape), FORMATS.I, model.operand(name, "I").top
+        nhwc(inputs, kind).reshape(shape), formats.I, model.operand(name, "I").top
     )
-    stored = quantize_weight(weight.numpy().reshape(layer.weight_shape), FORMATS.W)
+    stored = quantize_weight(weight.numpy().reshape(layer.weight_shape), formats.W)
     arch = make_arch()
-    mapping = find_mapping(layer, arch, FORMATS)
+    mapping = find_mapping(layer, arch, formats)
     top = model.operand(name, "O").top
-    result = simulate(layer, arch, mapping, FORMATS, (given, stored), output_top=top)
+    result = simulate(layer, arch, mapping, formats, (given, stored), output_top=top)
     output = nhwc(seen[name, "O"][1], kind).reshape(layer.output_shape)
     assert np.array_equal(result.output, output)
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel
 
-from bfpsim.quant.baselines import BASELINES, FAST, MSFP
-from bfpsim.quant.formats import BFP, FormatError, LayerFormats, Plain, Rounding
+from bfpsim.quant.baselines import BASELINES, FAST
+from bfpsim.quant.formats import BFP, INDUSTRY, MSFP, FormatError, LayerFormats, Plain, Rounding
 from bfpsim.quant.mantissa.minifloat import MiniFloat
 from bfpsim.quant.study.datasets import AS_STORED, ArrayDataset
 from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
@@ -106,6 +106,7 @@ def test_a_state_in_another_precision_keeps_formats_and_tops(pair, dtype) -> Non
     [
         BFP(9, 2, 7, Rounding.TRUNCATE), Plain(5), MSFP(13), FAST(0.25),
         MiniFloat(4, 3, Rounding.TRUNCATE), *BASELINES.values(),
+        *INDUSTRY.values(),
     ],
     ids=str,
 )  # fmt: skip
@@ -243,12 +244,12 @@ def of(place: str, **fields: object) -> dict[str, object]:
             "pack_state'; allowed",
         ),
         (
-            lambda r: with_first(r, coding=of("bfpsim.quant.formats.format:Rounding"), E_top=0),
+            lambda r: with_first(r, coding=of("bfpsim.quant.formats.rounding:Rounding"), E_top=0),
             "0 I: Rounding: ",
         ),
         (
-            lambda r: with_first(r, coding=of("bfpsim.quant.baselines.mx:MX", a=1), E_top=0),
-            "0 I: MX: ",
+            lambda r: with_first(r, coding=of("bfpsim.quant.baselines.bsfp:BSFP", a=1), E_top=0),
+            "0 I: BSFP: ",
         ),
     ],
 )  # fmt: skip
@@ -314,7 +315,7 @@ def test_a_whole_model_gives_equal_outputs(way, module, shape) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape)
     model = quantize_model(module, x, NARROW)
-    model.choose(BASELINES["mxint8"])
+    model.choose(INDUSTRY["mxint8"])
     outputs = model(x)
     again = way(model)
     assert torch.equal(again(x), outputs)

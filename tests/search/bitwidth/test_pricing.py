@@ -16,7 +16,7 @@ from bfpsim.mapping.mapper import best_mappings, orders
 from bfpsim.mapping.models import EXACT, PAPER, model_counts, stored
 from bfpsim.mapping.nest import DIMS, Mapping, MappingError, make_nest
 from bfpsim.mapping.objective import Objective
-from bfpsim.quant.formats import BFP, LayerFormats, candidates
+from bfpsim.quant.formats import BFP, E2M1, MX, NVFP4, Format, LayerFormats, candidates
 from bfpsim.search.bitwidth import pricing
 from bfpsim.search.bitwidth.costs import Costs, packed, unpacked
 from bfpsim.search.bitwidth.pricing import model_costs, pool_costs
@@ -25,7 +25,10 @@ from bfpsim.workloads import ConvLayer
 from tests.generate import random_arch, random_layer, tight
 from tests.long import often
 
-FORMATS = (BFP(8, 2, 1), BFP(8, 3, 2), BFP(8, 6, 2), BFP(8, 2, 4), BFP(8, 3, 4), BFP(8, 5, 4))
+FORMATS = (
+    BFP(8, 2, 1), BFP(8, 3, 2), BFP(8, 6, 2), BFP(8, 2, 4), BFP(8, 3, 4), BFP(8, 5, 4), MX(E2M1),
+    NVFP4(),
+)  # fmt: skip
 
 
 def case(seed: int):
@@ -130,16 +133,17 @@ def test_a_pools_prices_are_the_simulators(seed: int) -> None:
             assert priced == pytest.approx(result.energy_pj, rel=1e-12)
 
 
+@pytest.mark.parametrize("formats", [FORMATS[:6], FORMATS[6:]], ids=["bfp", "scaled"])
 @pytest.mark.parametrize("seed", range(6))
-def test_rooms_are_the_footprints_of_the_mappings(seed: int) -> None:
+def test_rooms_are_the_footprints_of_the_mappings(seed: int, formats: tuple[Format, ...]) -> None:
     _, layer, arch = case(seed + 300)
     try:
-        costs = model_costs(layer, arch, FORMATS, "dram")["exact"]
+        costs = model_costs(layer, arch, formats, "dram")["exact"]
     except MappingError:
         return
     for at in range(len(costs.mappings)):
         nest = make_nest(stored(layer, arch), costs.mappings[at])
-        for f, fmt in enumerate(FORMATS):
+        for f, fmt in enumerate(formats):
             need = footprint(nest, arch, LayerFormats.uniform(fmt))
             assert [costs.room[t][f, at] for t in "IWO"] == [need.I, need.W, need.O]
 

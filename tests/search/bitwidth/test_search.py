@@ -6,7 +6,7 @@ import pytest
 from bfpsim.arch import load_arch
 from bfpsim.mapping.mapper import best_mappings
 from bfpsim.mapping.nest import MappingError
-from bfpsim.quant.formats import BFP, LayerFormats
+from bfpsim.quant.formats import BFP, E2M1, MX, NVFP4, Format, LayerFormats
 from bfpsim.search.bitwidth.allocation import InfeasibleError
 from bfpsim.search.bitwidth.search import SearchResult, search_formats, search_network
 from bfpsim.search.bitwidth.space import make_space
@@ -37,11 +37,23 @@ def searched(network, seed=0, bits=4000, objective="dram", target=None, tied=Tru
         )  # fmt: skip
 
 
+MIXED = (BFP(8, 2, 1), MX(E2M1), NVFP4())
+
+
 @pytest.mark.parametrize(
-    ("seed", "objective"), often(1, [(1, "energy"), (0, "dram"), (1, "dram"), (0, "energy")])
-)
-def test_no_choice_of_formats_and_mappings_is_better(seed: int, objective: str) -> None:
-    found = searched(chain_network(), seed, 1500 + 600 * seed, objective)
+    ("seed", "objective", "formats"),
+    often(
+        3,
+        [
+            (0, "dram", FORMATS), (1, "energy", FORMATS), (0, "energy", MIXED),
+            (1, "dram", FORMATS), (0, "energy", FORMATS), (1, "dram", MIXED),
+        ],
+    ),
+)  # fmt: skip
+def test_no_choice_of_formats_and_mappings_is_better(
+    seed: int, objective: str, formats: tuple[Format, ...]
+) -> None:
+    found = searched(chain_network(), seed, 1500 + 600 * seed, objective, formats=formats)
     best = found.by("simulated")
     losses = random_losses(found.space, seed)
     every = brute_force(found.space, found.arch, losses, 0.2, best.dm_max, objective, "full")

@@ -23,6 +23,7 @@ from onnx.backend.test.case import node as cases
 
 from bfpsim.workloads import WorkloadError
 from bfpsim.workloads.importers.onnx.model import import_onnx
+from bfpsim.workloads.importers.onnx.stored import stored_formats
 
 SAMPLE = (
     "attention", "concat", "conv", "convtranspose", "einsum", "expand", "gather", "gemm",
@@ -121,6 +122,7 @@ def main(folder: Path, seed: int, count: int) -> None:
         try:
             with warnings.catch_warnings(action="ignore"):
                 import_onnx(path)
+                stored_formats(path)
             outcomes["imported"] += 1
         except WorkloadError as error:
             outcomes["refused" if "\n" not in str(error) else "in several lines"] += 1

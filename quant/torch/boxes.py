@@ -1,4 +1,4 @@
-"""Boxes of elements under a power-of-two scale: the rule of MX, HBFP and FlexBlock.
+"""Boxes of elements under a scale: the rule of MX and NVFP4, of HBFP and FlexBlock.
 
 float32 on the CPU goes through a compiled kernel, everything else through torch operators; both
 compute in float64, where every step but the rounding is exact, and give the same bits.
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from bfpsim.quant.formats.blocks import Blocks, Shape
-from bfpsim.quant.formats.quantize import TOP_MAX, TOP_MIN
-from bfpsim.quant.torch.fake_quantize import (
+from bfpsim.quant.formats.elements import E2M1, E4M3, Element
+from bfpsim.quant.formats.format import TOP_MAX, TOP_MIN
+from bfpsim.quant.formats.scaled import MX, SCALE_MAX, SCALE_MIN, TIES
+from bfpsim.quant.torch.tensors import (
     block_maxima,
     check_dtype,
     check_finite,
@@ -61,6 +63,7 @@ class Grid(NamedTuple):
     largest: magnitude, at which values saturate
     shift: the scale's exponent is that of the box's largest magnitude less this
     scale_min, scale_max: to which that is held
+    carry: the significand of that magnitude from which on the scale is a binade up; 2: never
     """
 
     exponent_min: int
@@ -70,6 +73,7 @@ class Grid(NamedTuple):
     shift: int
     scale_min: int
     scale_max: int
+    carry: float = 2.0
 
 
 def fixed_point(mantissa_bits: int) -> Grid:
@@ -81,6 +85,15 @@ def fixed_point(mantissa_bits: int) -> Grid:
     return Grid(0, 0, mantissa_bits - 2, largest, 0, TOP_MIN, TOP_MAX)
 
 
+def grid_of(fmt: MX) -> Grid:
+    """The elements and scales of MX."""
+    own = fmt.element
+    ends = own.exponent_min, own.exponent_max
+    return Grid(
+        *ends, own.fraction_bits, own.largest, ends[1], SCALE_MIN, SCALE_MAX, fmt.scale_carry
+    )
+
+
 def quantize_boxes(tensor: Tensor, box: Shape, grid: Grid, name: str) -> Tensor:
     """Round to the nearest values of the grid, ties to even, each box under its scale.
 
@@ -88,29 +101,76 @@ def quantize_boxes(tensor: Tensor, box: Shape, grid: Grid, name: str) -> Tensor:
 
     Raises FormatError for NaN, infinity and dtypes other than float32 and float64.
     """
+    result = None
     if tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.dim() <= _AXES:
         result = _by_kernel(tensor.detach(), box, grid)
-        if result is not None:
-            return result
-    return by_operators(doubles(tensor, name), box, grid).to(tensor.dtype)
+    if result is None:
+        result = by_operators(doubles(tensor, name), box, grid).to(tensor.dtype)
+    if grid.carry < 2:  # then the largest element may lie above the largest float
+        largest = torch.finfo(tensor.dtype).max
+        result.clamp_(-largest, largest)
+    return result
 
 
 def by_operators(values: Tensor, box: Shape, grid: Grid) -> Tensor:
     """`quantize_boxes` of float64, in torch operators."""
-    exponents = floor_log2(block_maxima(values.abs(), box)) - grid.shift
-    scale = power_of_two(exponents.clamp(grid.scale_min, grid.scale_max))
-    scale = spread(scale, box, values.shape)
-    elements = values / scale
-    own = floor_log2(elements.abs()).clamp(grid.exponent_min, grid.exponent_max)
-    unit = power_of_two(own - grid.fraction_bits)
-    return ((elements / unit).round() * unit).clamp(-grid.largest, grid.largest) * scale + 0.0
+    scale = power_scales(values, box, grid)
+    ends = grid.exponent_min, grid.exponent_max
+    rounded = _nearest(values / scale, *ends, grid.fraction_bits)
+    return rounded.clamp(-grid.largest, grid.largest) * scale + 0.0
+
+
+def power_scales(values: Tensor, box: Shape, grid: Grid) -> Tensor:
+    """The scale of every box, a power of two: a tensor that broadcasts to the values'."""
+    maxima = block_maxima(values.abs(), box)
+    exponents = floor_log2(maxima)
+    carried = 2 * torch.frexp(maxima).mantissa >= grid.carry
+    exponents = (exponents + carried - grid.shift).clamp(grid.scale_min, grid.scale_max)
+    return spread(power_of_two(exponents), box, values.shape)
+
+
+def two_scales(values: Tensor, box: Shape, tensor_scale: float) -> Tensor:
+    """NVFP4's: the scale of every box times the tensor's; 0 for boxes too small for one."""
+    maxima = block_maxima(values.abs(), box)
+    wanted = _quotient(maxima, torch.full_like(maxima, E2M1.largest * tensor_scale))
+    own, _ = to_elements(wanted, E4M3, None)
+    return spread(own * tensor_scale, box, values.shape)
+
+
+def to_elements(values: Tensor, element: Element, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The nearest elements under a scale, and which were beyond the largest; float64."""
+    units = values
+    if scale is not None:
+        empty = scale == 0
+        units = _quotient(values, scale.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
+    rounded = _nearest(units, element.exponent_min, element.exponent_max, element.fraction_bits)
+    result = rounded.clamp(-element.largest, element.largest)
+    if scale is not None:
+        result = result * scale
+    return result + 0.0, rounded.abs() > element.largest  # no -0
+
+
+def _nearest(units: Tensor, exponent_min: int, exponent_max: int, fraction_bits: int) -> Tensor:
+    own = floor_log2(units.abs()).clamp(exponent_min, exponent_max)
+    unit = power_of_two(own - fraction_bits)
+    return (units / unit).round() * unit
+
+
+def _quotient(values: Tensor, by: Tensor) -> Tensor:
+    """As `quant.formats.scaled.quotient`."""
+    quotient = values / by
+    rest = values - quotient * by
+    beside = torch.nextafter(quotient, torch.where(rest > 0, torch.inf, -torch.inf).double())
+    low_bits = quotient.view(torch.int64) & int(TIES)
+    seems = (low_bits == 0) & (rest != 0) & rest.isfinite() & (quotient != 0)
+    return torch.where(seems, beside, quotient)
 
 
 def _by_kernel(tensor: Tensor, box: Shape, grid: Grid) -> Tensor | None:
     """`quantize_boxes` of float32 on the CPU, compiled; None if a value is not finite."""
     import numpy as np
 
-    from bfpsim.quant.baselines.kernels import scale_boxes  # numba
+    from bfpsim.quant.torch.box_kernels import scale_boxes  # numba
 
     if not tensor.numel():
         return torch.empty_like(tensor)
@@ -126,6 +186,7 @@ def _by_kernel(tensor: Tensor, box: Shape, grid: Grid) -> Tensor | None:
         grid.shift,
         grid.scale_min,
         grid.scale_max,
+        grid.carry,
         grid.fraction_bits,
         least,
         grid.exponent_max - grid.exponent_min,

@@ -10,8 +10,9 @@ import pytest
 import torch
 from gfloat import formats as ocp
 
-from bfpsim.quant.baselines import E2M1, E2M3, E3M2, E4M3, E5M2, INT8, MX, Element
+from bfpsim.quant.formats import E2M1, E2M3, E3M2, E4M3, E5M2, INT8, MX, Element
 from bfpsim.quant.formats.blocks import CHANNELS, LAST, WEIGHT
+from tests.quant.adapter import Stored
 from tests.quant.oracle import floor_log2
 
 THEIRS = {
@@ -54,7 +55,7 @@ def test_every_code_point_survives_under_every_scale(element: Element) -> None:
     block = torch.tensor([row + [0.0] * (32 - len(row)) for row in rows], dtype=torch.float64)
     exponents = torch.arange(-127, 128, dtype=torch.float64)
     x = (block * torch.exp2(exponents).view(-1, 1, 1)).reshape(-1, 32)
-    assert torch.equal(MX(element).quantize(x, LAST), x)
+    assert torch.equal(Stored(MX(element)).quantize(x, LAST), x)
 
 
 @ELEMENTS
@@ -69,7 +70,7 @@ def test_between_code_points_the_nearest_is_taken(element: Element) -> None:
     values += [-np.nextafter(limit, 0), (element.largest + limit) / 2]
     rows = [[element.largest, *values[i : i + 31]] for i in range(0, len(values), 31)]
     rows[-1] += [0.0] * (32 - len(rows[-1]))
-    kept = MX(element).quantize(torch.tensor(rows, dtype=torch.float64) * 2.0**-40, LAST)
+    kept = Stored(MX(element)).quantize(torch.tensor(rows, dtype=torch.float64) * 2.0**-40, LAST)
     expected = [[nearest(Fraction(float(v)), element) * 2.0**-40 for v in row] for row in rows]
     assert kept.tolist() == expected
 
@@ -88,7 +89,7 @@ def some_blocks(seed: int) -> torch.Tensor:
 @ELEMENTS
 def test_blocks_equal_gfloats(element: Element) -> None:
     x = some_blocks(element.bits)
-    kept = MX(element).quantize(x, LAST)
+    kept = Stored(MX(element)).quantize(x, LAST)
     for block, ours in zip(x.double().numpy(), kept.tolist(), strict=True):
         theirs = gfloat.quantize_block(THEIRS[element], block, gfloat.compute_scale_amax)
         if element is INT8:  # gfloat uses -128/64, we stop at -127/64
@@ -105,24 +106,24 @@ def test_the_scale_is_the_maximums_power_of_two_over_the_elements(element: Eleme
         scale = Fraction(2) ** max(-127, floor_log2(Fraction(largest)) - element.exponent_max)
         least = float(step * scale)
         x = torch.tensor([[largest, least, 0.75 * least, 0.5 * least, 1.5 * least]]).double()
-        assert MX(element).quantize(x, LAST)[0, 1:].tolist() == [least, least, 0, 2 * least]
+        assert Stored(MX(element)).quantize(x, LAST)[0, 1:].tolist() == [least, least, 0, 2 * least]
 
 
 def test_the_smallest_scale_stays() -> None:
     """Below 2^-127 * 2^emax the scale is 2^-127: E2M1's least step is 2^-128."""
     x = torch.tensor([[2.0**-128, 2.0**-129, 1.5 * 2.0**-129, 2.0**-149]])
-    assert MX(E2M1).quantize(x, LAST).tolist() == [[2.0**-128, 0, 2.0**-128, 0]]
+    assert Stored(MX(E2M1)).quantize(x, LAST).tolist() == [[2.0**-128, 0, 2.0**-128, 0]]
 
 
 def test_the_largest_scale_stays() -> None:
     x = torch.tensor([[1e300, -1e200, 2.0**127]], dtype=torch.float64)
-    assert MX(E2M1).quantize(x, LAST).tolist() == [[6 * 2.0**127, -6 * 2.0**127, 2.0**127]]
+    assert Stored(MX(E2M1)).quantize(x, LAST).tolist() == [[6 * 2.0**127, -6 * 2.0**127, 2.0**127]]
 
 
 def test_an_error_stays_within_half_a_step_or_the_saturated_part() -> None:
     x = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
     for element in THEIRS:
-        kept = MX(element).quantize(x, LAST)
+        kept = Stored(MX(element)).quantize(x, LAST)
         largest = x.abs().amax(1, keepdim=True)
         # relative to the block's maximum: half a unit of the last place, or what saturation cuts
         cut = 2 - element.largest / 2.0**element.exponent_max
@@ -133,7 +134,7 @@ def test_an_error_stays_within_half_a_step_or_the_saturated_part() -> None:
 @ELEMENTS
 def test_bits_by_hand(element: Element) -> None:
     """70 channels are 3 blocks, at each of 2 x 5 pixels; 3 x 3 taps of 4 filters each have 2."""
-    fmt = MX(element)
+    fmt = Stored(MX(element))
     assert fmt.bits(torch.zeros(2, 70, 5), CHANNELS) == 700 * element.bits + 2 * 5 * 3 * 8
     assert fmt.bits(torch.zeros(4, 33, 3, 3), WEIGHT) == 1188 * element.bits + 4 * 9 * 2 * 8
     assert fmt.bits(torch.zeros(33, 1, 3, 3), WEIGHT) == 297 * element.bits + 9 * 2 * 8

@@ -172,10 +172,8 @@ def _energies(
     currents: Mapping[str, float], clocks: Mapping[str, int], clock: Fraction
 ) -> Energies:
     """Micron's formulas (TN-41-01): a command is what its current is above the background's."""
-    watts = {
-        name: Fraction(str(own)) * Fraction(str(currents["VDD"])) * currents["chips"] / 1000
-        for name, own in currents.items()
-    }
+    volts = Fraction(str(currents["VDD"])) * int(currents["chips"])
+    watts = {name: Fraction(str(own)) * volts / 1000 for name, own in currents.items()}
     picojoules = 10**12 / clock  # of a watt for a clock
     row, closed = clocks["RAS"], clocks["RP"]
     open_and_closed = watts["IDD3N"] * row + watts["IDD2N"] * closed

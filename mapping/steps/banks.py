@@ -6,11 +6,30 @@ earliest goes first, of equals the oldest; of a bank's queue the oldest, but wha
 goes before. Writes gather, and are served when there are `_WAITING` of them, or nothing to read.
 Neighbouring bursts of one row are a segment, and served together where nothing comes between.
 
-Plain loops over integers, so that numba can compile them (`mapping.steps.device` does).
+Plain loops over integers, compiled if there is numba.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+
+def compiled(loop: Loop) -> Loop:
+    """A loop as machine code, if there is numba; the same function if not."""
+    if find_spec("numba") is None:
+        return loop
+    from numba import njit
+
+    fast: Any = njit(cache=True)(loop)
+    return fast  # type: ignore[no-any-return]
+
 
 Vector = NDArray[np.int64]
 
@@ -28,10 +47,50 @@ BANK_COLUMNS, QUEUE_COLUMNS, GROUP_COLUMNS, RANK_PLACES, SEGMENT_COLUMNS = 6, 5,
 _ACT, _PRE, _RD, _WR = 0, 1, 2, 3
 _OF_BANK, _OF_GROUP, _OF_RANK = 0, 1, 2
 
+COLUMN_FIELD, CHANNEL_FIELD, BANK_FIELD, GROUP_FIELD, FIELDS = range(5)
+"""Fields of an address in `radices`, and how many there are."""
+
 LONG_AGO = -(1 << 40)
 NEVER = 1 << 60
 
 
+@compiled
+def _refresh(begin: int, closing: int, refresh: int, banks: Vector) -> None:
+    """Close all rows, and let none open until the refresh has ended."""
+    due = begin
+    for bank in range(len(banks)):
+        if banks[bank, OPEN_ROW] >= 0:
+            begin = max(begin, max(due, banks[bank, CLOSE_FROM]) + closing)
+        begin = max(begin, banks[bank, CLOSED_FROM])
+    for bank in range(len(banks)):
+        banks[bank, OPEN_ROW] = -1
+        banks[bank, UNUSED] = 0
+        banks[bank, CLOSED_FROM] = begin + refresh
+
+
+@compiled
+def _next(open_row: int, queue: Vector, segments: Vector) -> None:
+    """A queue's first segment has been served: what the open row holds comes before the others."""
+    first = segments[queue[FIRST], NEXT]
+    if segments[first, ROW] != open_row:
+        seen, before = segments[first, LEFT], first
+        while seen < _QUEUE:
+            at = segments[before, NEXT]
+            if at < 0:
+                break
+            if segments[at, ROW] == open_row:
+                segments[before, NEXT] = segments[at, NEXT]
+                if queue[LAST] == at:
+                    queue[LAST] = before
+                segments[at, NEXT] = first
+                first = at
+                break
+            seen, before = seen + segments[at, LEFT], at
+    queue[FIRST] = first
+    queue[HEAD_ROW], queue[HEAD_ENTRY] = segments[first, ROW], segments[first, ENTRY]
+
+
+@compiled
 def serve(
     between: Vector,
     constants: Vector,
@@ -205,35 +264,91 @@ def serve(
     rank[12], rank[13] = last_read, last_write
 
 
-def _refresh(begin: int, closing: int, refresh: int, banks: Vector) -> None:
-    """Close all rows, and let none open until the refresh has ended."""
-    due = begin
-    for bank in range(len(banks)):
-        if banks[bank, OPEN_ROW] >= 0:
-            begin = max(begin, max(due, banks[bank, CLOSE_FROM]) + closing)
-        begin = max(begin, banks[bank, CLOSED_FROM])
-    for bank in range(len(banks)):
-        banks[bank, OPEN_ROW] = -1
-        banks[bank, UNUSED] = 0
-        banks[bank, CLOSED_FROM] = begin + refresh
+@compiled
+def at_rest(banks: int, groups: int) -> tuple[Vector, Vector, Vector, Vector]:
+    """Arrays of a channel whose rows are closed: banks, groups, rank and queues.
+
+    banks: of each group
+    """
+    every = np.full((banks * groups, BANK_COLUMNS), LONG_AGO)
+    every[:, OPEN_ROW] = -1
+    every[:, UNUSED] = 0
+    rank = np.zeros(RANK_PLACES, np.int64)
+    rank[COMMANDS:] = LONG_AGO
+    queues = np.zeros((2, banks * groups, QUEUE_COLUMNS), np.int64)
+    return every, np.full((groups, GROUP_COLUMNS), LONG_AGO), rank, queues
 
 
-def _next(open_row: int, queue: Vector, segments: Vector) -> None:
-    """A queue's first segment has been served: what the open row holds comes before the others."""
-    first = segments[queue[FIRST], NEXT]
-    if segments[first, ROW] != open_row:
-        seen, before = segments[first, LEFT], first
-        while seen < _QUEUE:
-            at = segments[before, NEXT]
-            if at < 0:
-                break
-            if segments[at, ROW] == open_row:
-                segments[before, NEXT] = segments[at, NEXT]
-                if queue[LAST] == at:
-                    queue[LAST] = before
-                segments[at, NEXT] = first
-                first = at
-                break
-            seen, before = seen + segments[at, LEFT], at
-    queue[FIRST] = first
-    queue[HEAD_ROW], queue[HEAD_ENTRY] = segments[first, ROW], segments[first, ENTRY]
+@compiled
+def spread(
+    starts: Vector, ends: Vector, radices: Vector, burst: int, channel: int, base: int
+) -> Vector:
+    """One channel's segments of a transfer's runs, as `serve` takes them.
+
+    starts, ends: of each run [bit]
+    radices: (field, size) of an address's fields, the least significant first; the row is the rest
+    base: the tensor's first burst
+    """
+    found = np.zeros((16, SEGMENT_COLUMNS), np.int64)
+    count = 0
+    in_row = radices[0, 1] if radices[0, 0] == COLUMN_FIELD else 1
+    per_group = 1
+    for place in range(len(radices)):
+        if radices[place, 0] == BANK_FIELD:
+            per_group = radices[place, 1]
+    for run in range(len(starts)):
+        at = base + starts[run] // burst
+        end = base + -(-ends[run] // burst)
+        while at < end:
+            some = min(end - at, in_row - at % in_row)
+            rest, own, bank, group = at, 0, 0, 0
+            for place in range(len(radices)):
+                field, size = radices[place, 0], radices[place, 1]
+                if field == CHANNEL_FIELD:
+                    own = rest % size
+                elif field == BANK_FIELD:
+                    bank = rest % size
+                elif field == GROUP_FIELD:
+                    group = rest % size
+                rest //= size
+            at += some
+            if own != channel:
+                continue
+            bank += group * per_group
+            if count and found[count - 1, BANK] == bank and found[count - 1, ROW] == rest:
+                found[count - 1, LEFT] += some
+                continue
+            if count == len(found):
+                more = np.zeros((2 * count, SEGMENT_COLUMNS), np.int64)
+                more[:count] = found
+                found = more
+            found[count, BANK], found[count, ROW], found[count, LEFT] = bank, rest, some
+            count += 1
+    return found[:count]
+
+
+@compiled
+def alone(
+    between: Vector, constants: Vector, starts: Vector, ends: Vector, radices: Vector, burst: int
+) -> tuple[int, int]:
+    """Clocks for which a transfer keeps an idle device busy that never refreshes, and activates.
+
+    The first activate is not counted: it is a part of the latency.
+    """
+    clocks, activates, channels = 0, 0, 1
+    sizes = np.ones(FIELDS, np.int64)
+    for place in range(len(radices)):
+        sizes[radices[place, 0]] = radices[place, 1]
+    channels = sizes[CHANNEL_FIELD]
+    opening = between[_OF_BANK, _ACT, _RD]
+    for channel in range(channels):
+        segments = spread(starts, ends, radices, burst, channel, 0)
+        if len(segments) == 0:
+            continue
+        banks, groups, rank, queues = at_rest(sizes[BANK_FIELD], sizes[GROUP_FIELD])
+        rank[NEXT_REFRESH] = NEVER
+        done = np.zeros(1, np.int64)
+        serve(between, constants, banks, groups, rank, queues, segments, done, NEVER)
+        clocks = max(clocks, done[0] + constants[3] - opening)
+        activates += rank[ACTIVATES]
+    return clocks, activates

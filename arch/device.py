@@ -125,11 +125,12 @@ def devices() -> Mapping[str, Device]:
         if file.name.endswith(".yaml"):
             data = YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
             for name in data["devices"]:
-                found[name] = _device(name, data)
+                found[name] = read_device(name, data)
     return found
 
 
-def _device(name: str, standard: Mapping[str, Any]) -> Device:
+def read_device(name: str, standard: Mapping[str, Any]) -> Device:
+    """A device of a standard, as its file says it."""
     own = standard["devices"][name]
     organisation, clocks = own["organisation"], own["clocks"]
     rows = [(*row, 1)[:5] for row in standard["between"]]

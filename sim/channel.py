@@ -69,11 +69,12 @@ class BankedChannel:
     def __init__(self, env: simpy.Environment, arch: Arch) -> None:
         from bfpsim.mapping.steps.dram import BankedDevice
 
-        assert isinstance(arch.dram, DeviceDram)
+        dram = arch.dram
+        assert isinstance(dram, DeviceDram)
         self._env = env
-        self._clock = arch.clock / arch.dram.own.clock
+        self._clock = arch.clock / dram.own.clock
         self._width = arch.dma.width
-        self._device = BankedDevice(arch.dram)
+        self._device = BankedDevice(dram.own, dram.channels, dram.order)
         self._free_at = 0
 
     def request(

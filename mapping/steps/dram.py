@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfpsim.arch import DeviceDram
+from bfpsim.arch.device import Field
 from bfpsim.mapping.steps.tiles import distinct, input_tiles, output_tiles, weight_tiles
 from bfpsim.quant.formats import ActivationLayout, PartialSums, WeightLayout
 
 if TYPE_CHECKING:
-    from bfpsim.arch import Arch
+    from bfpsim.arch import Arch, Device
     from bfpsim.mapping.counts import Direction
     from bfpsim.mapping.nest import Nest, Tensor
     from bfpsim.mapping.steps.tiles import ActivationBox, Boxes, WeightBox, WeightTiles
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bfpsim.quant.formats.layout import Runs
 
 Vector = NDArray[np.int64]
+Order = tuple[Field, ...]
 
 
 class Place(NamedTuple):
@@ -57,9 +59,6 @@ class Banks:
     constants: Vector
     radices: Vector
     burst: int
-    channels: int
-    banks: int
-    groups: int
 
     def alone(self, runs: Runs) -> Service:
         """What a transfer of some runs takes of a device at rest."""
@@ -113,41 +112,48 @@ class BankedDevice:
     transfer ends if nothing comes behind it is worked out on a copy.
     """
 
-    def __init__(self, dram: DeviceDram) -> None:
+    def __init__(self, device: Device, channels: int = 1, order: Order | None = None) -> None:
         from bfpsim.mapping.steps import banks
 
-        self._loops, self._of = banks, banks_of(dram)
-        self._opening = dram.own.clocks("bank", "ACT", "RD")
-        self._burst_clocks = dram.own.burst_clocks
+        self._loops, self._of = banks, banks_of(device, channels, order)
+        self._opening = device.clocks("bank", "ACT", "RD")
+        self._burst_clocks = device.burst_clocks
         self._channels = []
-        for _ in range(dram.channels):
-            arrays = banks.at_rest(self._of.banks, self._of.groups)
-            arrays[2][banks.NEXT_REFRESH] = dram.own.refresh_every
+        for _ in range(channels):
+            arrays = banks.at_rest(device.banks, device.groups)
+            arrays[2][banks.NEXT_REFRESH] = device.refresh_every
             none = np.zeros((0, banks.SEGMENT_COLUMNS), np.int64)
             self._channels.append([*arrays, none])
+
+    def put(self, at: int, place: Place, direction: Direction) -> None:
+        """Put a transfer behind those before."""
+        loops = self._loops
+        for number, arrays in enumerate(self._channels):
+            self._serve(arrays, at)
+            own = loops.spread(*place.runs, self._of.radices, self._of.burst, number, place.base)
+            own[:, loops.ARRIVAL], own[:, loops.TRANSFER] = at, 1
+            own[:, loops.WRITES] = direction == "write"
+            arrays[4] = np.concatenate([self._left(arrays), own])
 
     def request(self, at: int, place: Place, direction: Direction) -> int:
         """Put a transfer behind those before; the clock at which its data has passed.
 
         A first activate's time is left out, as that of `Service` is: it is a part of the latency.
         """
-        loops, end = self._loops, at
-        for number, arrays in enumerate(self._channels):
-            self._serve(arrays, at)
-            own = loops.spread(*place.runs, self._of.radices, self._of.burst, number, place.base)
-            if not len(own):
-                continue
-            own[:, loops.ARRIVAL], own[:, loops.TRANSFER] = at, 1
-            own[:, loops.WRITES] = direction == "write"
-            arrays[4] = np.concatenate([self._left(arrays), own])
-            done = self._serve([array.copy() for array in arrays], loops.NEVER)
-            end = max(end, int(done[1]) + self._burst_clocks - self._opening)
-        return end
+        self.put(at, place, direction)
+        return max(
+            self._passed(int(self._serve([array.copy() for array in arrays], self._loops.NEVER)[1]))
+            for arrays in self._channels
+        )
 
-    def finish(self) -> None:
-        """Serve all that was requested."""
+    def finish(self) -> int:
+        """Serve all that was requested; the clock at which its data has passed."""
         for arrays in self._channels:
             self._serve(arrays, self._loops.NEVER)
+        return max(self._passed(int(own[2][self._loops.CLOCK])) for own in self._channels)
+
+    def _passed(self, command: int) -> int:
+        return command + self._burst_clocks - self._opening
 
     @property
     def activates(self) -> int:
@@ -187,41 +193,32 @@ class BankedDevice:
 
 
 @cache
-def banks_of(dram: DeviceDram) -> Banks:
-    """The banks of a memory."""
+def banks_of(device: Device, channels: int = 1, order: Order | None = None) -> Banks:
+    """The banks of some channels of a device, in the order of its own or of a machine's."""
     from bfpsim.mapping.steps.banks import BANK_FIELD, CHANNEL_FIELD, COLUMN_FIELD, GROUP_FIELD
 
-    own = dram.own
     sizes = {
-        "column": (COLUMN_FIELD, own.page // own.burst),
-        "channel": (CHANNEL_FIELD, dram.channels),
-        "bank": (BANK_FIELD, own.banks),
-        "group": (GROUP_FIELD, own.groups),
+        "column": (COLUMN_FIELD, device.page // device.burst),
+        "channel": (CHANNEL_FIELD, channels),
+        "bank": (BANK_FIELD, device.banks),
+        "group": (GROUP_FIELD, device.groups),
     }
-    order = own.order if dram.order is None else dram.order
-    radices = [sizes[field] for field in reversed(order) if field != "row"]
+    radices = [sizes[field] for field in reversed(order or device.order) if field != "row"]
+    of_refresh = (device.refresh, device.refresh_every)
     return Banks(
-        np.array(own.between, np.int64),
-        np.array(
-            [own.four_activates, own.refresh, own.refresh_every, own.burst_clocks, own.banks],
-            np.int64,
-        ),
+        np.array(device.between, np.int64),
+        np.array([device.four_activates, *of_refresh, device.burst_clocks, device.banks], np.int64),
         np.array([one for one in radices if one[1] > 1], np.int64),
-        own.burst,
-        dram.channels,
-        own.banks,
-        own.groups,
+        device.burst,
     )
 
 
 @lru_cache(maxsize=1 << 15)
 def service(
-    dram: DeviceDram,
-    layout: ActivationLayout | WeightLayout,
-    box: ActivationBox | WeightBox,
+    banks: Banks, layout: ActivationLayout | WeightLayout, box: ActivationBox | WeightBox
 ) -> Service:
     """What moving a box of a tensor takes of a device at rest."""
-    return banks_of(dram).alone(layout.runs(*box))
+    return banks.alone(layout.runs(*box))
 
 
 def box_services(
@@ -234,7 +231,8 @@ def box_services(
     bits: of each box, by kind
     """
     firsts, kinds = distinct([*bits, _runs(layout, boxes)])
-    each = [service(dram, layout, boxes.at(int(first))) for first in firsts]
+    banks = banks_of(dram.own, dram.channels, dram.order)
+    each = [service(banks, layout, boxes.at(int(first))) for first in firsts]
     clocks, activates = np.array(each, np.int64).reshape(-1, 2).T[:, kinds]
     return clocks, activates
 
@@ -244,7 +242,8 @@ def weight_services(
 ) -> tuple[Vector, Vector]:
     """The same of tiles of W."""
     firsts, kinds = distinct(bits)
-    each = [service(dram, layout, tiles.at(int(first))) for first in firsts]
+    banks = banks_of(dram.own, dram.channels, dram.order)
+    each = [service(banks, layout, tiles.at(int(first))) for first in firsts]
     clocks, activates = np.array(each, np.int64).reshape(-1, 2).T[:, kinds]
     return clocks, activates
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,14 @@ class Timing:
     def _factors(self) -> tuple[Fraction, Fraction]:
         """Cycles of a bit and of a clock."""
         return self.refresh / self.rate, self.refresh * self.clock
+
+    @property
+    def ladder(self) -> dict[str, Timing]:
+        """A device's timing rung by rung: at full bandwidth, and then with each thing more."""
+        ideal = replace(self, clock=Fraction(0), refresh=Fraction(1), to_write=0, to_read=0)
+        refreshed = replace(ideal, refresh=self.refresh)
+        turned = replace(refreshed, to_write=self.to_write, to_read=self.to_read)
+        return {"stall": ideal, "refresh": refreshed, "turnaround": turned, "rows": self}
 
     def rest(self, before: Direction | None, after: Direction) -> int:
         """Cycles between two transfers at least; none before the first."""

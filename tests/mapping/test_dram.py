@@ -5,8 +5,10 @@ bank and 32 before them, everything requested at once; `jedec` has the timing of
 device, `lp4-3200` that of DRAMsim3's own LPDDR4_8Gb_x16_2400 in ns.
 """
 
+import importlib.util
 import random
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, isclose
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.counts import Direction
 from bfpsim.mapping.models import FULL, outer_counts, stored
 from bfpsim.mapping.nest import Mapping, make_nest
+from bfpsim.mapping.steps import banks
 from bfpsim.mapping.steps.dram import Place, banks_of
 from bfpsim.mapping.steps.price import streams_of
 from bfpsim.quant.formats import BFP, LayerFormats
@@ -328,3 +331,56 @@ def test_no_transfer_takes_less_than_its_bursts_and_all_of_them_are_moved(seed: 
                 cycles = timing.cycles(moved.payload, moved.burst, service.clocks)
                 least = service.clocks * arch.clock / own.clock * own.busy_refreshing
                 assert cycles >= least or isclose(cycles, least)
+
+
+def run_one_by_one(rng: random.Random, loops=banks):
+    """Single bursts of any banks and rows, read and written, all requested at once.
+
+    Each one's bank, row, direction, and the clock of its command.
+    """
+    count = 60
+    segments = np.zeros((count, loops.SEGMENT_COLUMNS), np.int64)
+    segments[:, loops.BANK] = [rng.randrange(BANKS) for _ in range(count)]
+    segments[:, loops.ROW] = [rng.randrange(3) for _ in range(count)]
+    segments[:, loops.WRITES] = [rng.random() < 0.3 for _ in range(count)]
+    segments[:, loops.LEFT], segments[:, loops.TRANSFER] = 1, np.arange(count)
+    own, done = banks_of(LPDDR4), np.zeros(count, np.int64)
+    every, groups, rank, queues = loops.at_rest(BANKS, 1)
+    rank[loops.NEXT_REFRESH] = rng.choice([loops.NEVER, 700])
+    asked = segments[:, [loops.BANK, loops.ROW, loops.WRITES]].copy()
+    loops.serve(
+        *(own.between, own.constants, every, groups, rank, queues, segments, done, loops.NEVER)
+    )
+    return [(*row, clock) for row, clock in zip(asked.tolist(), done.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_command_comes_too_soon_behind_another(seed: int) -> None:
+    """Data pins hold one burst at a time, and turn round; another row of a bank takes a while."""
+    served = sorted(run_one_by_one(random.Random(seed)), key=lambda own: own[3])
+    after = {(0, 0): 8, (1, 1): 8, (0, 1): 28 + 8 - 14 + 1, (1, 0): 14 + 8 + 16}
+    for before, own in pairwise(served):
+        assert own[3] - before[3] >= after[before[2], own[2]]
+    for bank in range(BANKS):
+        of_bank = [own for own in served if own[0] == bank]
+        for (_, row, writes, clock), (_, other, _, later) in pairwise(of_bank):
+            if row != other:
+                closes = clock + (14 + 8 + 29 if writes else 12)
+                assert later >= closes + 29 + 29
+    assert served[0][3] >= 29
+
+
+def test_without_numba_the_same_loops_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    source = importlib.util.spec_from_file_location("plain_banks", banks.__file__)
+    assert source is not None
+    plain = importlib.util.module_from_spec(source)
+    assert source.loader is not None
+    source.loader.exec_module(plain)
+    assert not hasattr(plain.serve, "py_func")
+    for seed in range(4):
+        found = run_one_by_one(random.Random(seed), plain)
+        assert found == run_one_by_one(random.Random(seed))
+    own, many = banks_of(devices()["ddr4-3200-x64"], 2), runs([0, 3, 70, 1000, 5000], 9)
+    given = (own.between, own.constants, many.starts, many.ends, own.radices, own.burst)
+    assert plain.alone(*given) == banks.alone(*given)

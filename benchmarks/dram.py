@@ -15,7 +15,7 @@ from bfpsim.mapping.steps.dram import BankedDevice, Place, service
 from bfpsim.quant.formats.layout import Runs
 from bfpsim.reports.style import BLUE, GREY, ORANGE, SKY, VERMILION, drawing, save
 from bfpsim.sim.result import NetworkResult
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import load_workload
 
 DEVICE = "lpddr4-3200-x16"
@@ -71,18 +71,18 @@ def overhead(network: str, name: str) -> None:
         "priced": replace_all(ideal, {"dram": {"device": DEVICE}}),
         "banked": replace_all(ideal, {"dram": {"device": DEVICE, "timing": "banked"}}),
     }
-    found = simulate_network(network, ideal, FORMATS)
+    found = simulate_layers(network, ideal, FORMATS)
     mappings = {layer.layer.name: layer.mapping for layer in found.layers}
     print(f"{network} on {name}, simulated with mappings given [ms], and cycles")
     for timing, arch in own.items():
 
         def run(arch: Arch = arch) -> None:
             service.cache_clear()
-            simulate_network(network, arch, FORMATS, mappings)
+            simulate_layers(network, arch, FORMATS, mappings)
 
         run()
         taken = sorted(seconds(run) for _ in range(9))[4]
-        cycles = simulate_network(network, arch, FORMATS, mappings).cycles
+        cycles = simulate_layers(network, arch, FORMATS, mappings).cycles
         print(f"  {timing:8}{1e3 * taken:>8.1f}{cycles:>14,}")
 
 
@@ -127,7 +127,7 @@ def draw(network: str, path: str) -> None:
     def run(changes: dict[str, object]) -> NetworkResult:
         print(", ".join(f"{key} {own}" for key, own in changes.items()), flush=True)
         arch = replace_all(load_arch("ideal-64k"), changes)
-        return simulate_network(of, arch, FORMATS, objective="latency")
+        return simulate_layers(of, arch, FORMATS)
 
     panels = {
         "16 x 16 PEs": {rate: run({"dram": own}) for rate, own in BANDWIDTHS.items()},
@@ -159,7 +159,9 @@ def draw(network: str, path: str) -> None:
         axes[0].set_ylabel("energy [mJ]")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=5)
-        figure.suptitle(f"Energy of {of.name} in 8-bit BFP, LPDDR4, mapped for the fewest cycles")
+        figure.suptitle(
+            f"Energy of {of.name} in 8-bit BFP, LPDDR4, mapped for the fewest DRAM bits"
+        )
         save(figure, path)
 
 

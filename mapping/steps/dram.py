@@ -226,13 +226,14 @@ def box_services(
 ) -> tuple[Vector, Vector]:
     """Clocks and activates of moving each box.
 
-    Boxes of as many bits in as many runs are of one kind, and take what the first of them takes.
+    Boxes of as many bits in as many runs are of one kind, and take what the middle one of them
+    takes. (The first often begins with a row, which few of the others do.)
 
     bits: of each box, by kind
     """
-    firsts, kinds = distinct([*bits, _runs(layout, boxes)])
+    _, kinds = distinct([*bits, _runs(layout, boxes)])
     banks = banks_of(dram.own, dram.channels, dram.order)
-    each = [service(banks, layout, boxes.at(int(first))) for first in firsts]
+    each = [service(banks, layout, boxes.at(at)) for at in _middles(kinds)]
     clocks, activates = np.array(each, np.int64).reshape(-1, 2).T[:, kinds]
     return clocks, activates
 
@@ -241,11 +242,19 @@ def weight_services(
     dram: DeviceDram, layout: WeightLayout, tiles: WeightTiles, bits: Sequence[Vector]
 ) -> tuple[Vector, Vector]:
     """The same of tiles of W."""
-    firsts, kinds = distinct(bits)
+    _, kinds = distinct(bits)
     banks = banks_of(dram.own, dram.channels, dram.order)
-    each = [service(banks, layout, tiles.at(int(first))) for first in firsts]
+    each = [service(banks, layout, tiles.at(at)) for at in _middles(kinds)]
     clocks, activates = np.array(each, np.int64).reshape(-1, 2).T[:, kinds]
     return clocks, activates
+
+
+def _middles(kinds: Vector) -> list[int]:
+    """Of each kind, the place of the middle one."""
+    counts = np.bincount(kinds)
+    begins = np.cumsum(counts) - counts
+    middles: list[int] = np.argsort(kinds, kind="stable")[begins + counts // 2].tolist()
+    return middles
 
 
 def _runs(layout: ActivationLayout, boxes: Boxes) -> Vector:

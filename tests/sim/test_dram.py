@@ -14,9 +14,10 @@ from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, LayerFormats
 from bfpsim.sim.accelerator import Accelerator
 from bfpsim.sim.result import NetworkResult
-from bfpsim.sim.simulate import simulate, simulate_network
+from bfpsim.sim.simulate import simulate, simulate_layers
 from bfpsim.sim.validate import validate
 from bfpsim.workloads import load_workload
+from tests.dram import transfers_of
 from tests.generate import (
     random_arch,
     random_device,
@@ -34,7 +35,7 @@ WIDE = {"pe_array.rows.size": 64, "pe_array.cols.size": 64}
 @pytest.fixture(scope="module")
 def ideal() -> NetworkResult:
     """ResNet-18 on a machine with an ideal DRAM, which tests put a device in place of."""
-    return simulate_network("resnet18", load_arch("ideal-64k"), FORMATS)
+    return simulate_layers("resnet18", load_arch("ideal-64k"), FORMATS)
 
 
 def mappings(result: NetworkResult) -> dict[str, Mapping]:
@@ -46,7 +47,7 @@ def timed(result: NetworkResult, timing: str) -> NetworkResult:
     dram = LPDDR4 | {"timing": timing, "controller": "64.375 ns"}
     arch = replace(result.arch, "dram", dram)
     assert arch.dram_latency_cycles == 50
-    return simulate_network("resnet18", arch, FORMATS, mappings(result))
+    return simulate_layers("resnet18", arch, FORMATS, mappings(result))
 
 
 def assert_slower_by(result: NetworkResult, factor: float) -> None:
@@ -65,7 +66,7 @@ def test_whole_resnet18_is_within_two_percent_of_dramsim3(ideal: NetworkResult) 
 @pytest.mark.parametrize(("changes", "factor"), [({}, 1.001), (WIDE, 1.038)])
 def test_whole_resnet18_with_two_slots(changes: dict[str, object], factor: float) -> None:
     arch = replace_all(load_arch("ideal-64k-double"), changes)
-    assert_slower_by(simulate_network("resnet18", arch, FORMATS), factor)
+    assert_slower_by(simulate_layers("resnet18", arch, FORMATS), factor)
 
 
 @pytest.mark.parametrize("seed", often(12, range(300)))
@@ -142,6 +143,24 @@ def test_resnet18_spends_most_of_its_dram_energy_on_time(ideal: NetworkResult) -
     assert of_time == pytest.approx(1.29e9, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("name", "mapping", "bursts", "twice"),
+    [
+        ("layer2.0.downsample", Mapping("PQKC", {"K": 32, "C": 16, "P": 4, "Q": 4}), 89_033, 1_428),
+        ("layer4.0.conv2", Mapping("KC", {"K": 64, "C": 128}), 54_734, 0),
+    ],
+)
+def test_bursts_that_runs_of_one_transfer_share_are_few(name, mapping, bursts, twice) -> None:
+    """What an engine that merged them would save."""
+    layer = next(own for own in load_workload("resnet18").layers if own.name == name)
+    arch, moved, different = replace(load_arch("ideal-64k"), "dram", LPDDR4), 0, 0
+    for place, _, _ in transfers_of(layer, arch, mapping, FORMATS):
+        first, end = place.runs.starts // 256, -(-place.runs.ends // 256)
+        moved += int((end - first).sum())
+        different += len(set().union(*map(range, first.tolist(), end.tolist())))
+    assert (moved, moved - different) == (bursts, twice)
+
+
 def test_devices_without_currents_price_bits_alone() -> None:
     arch = replace(load_arch("ideal-64k"), "dram", {"device": "lpddr5-6400-x16"})
     assert (arch.dram.read_pj, arch.dram.write_pj) == (20.0, 20.0)
@@ -180,6 +199,6 @@ def test_validation_climbs_from_full_bandwidth_to_rows_and_names_what_is_apart(
     # At full bandwidth the wait is what the ideal DRAM's is, behind the same latency.
     latency = f"{float(arch.dram.latency * 10**9)} ns"
     nearer = replace(ideal.arch, "dram.latency", latency)
-    same = simulate_network("resnet18", nearer, FORMATS, mappings(ideal))
+    same = simulate_layers("resnet18", nearer, FORMATS, mappings(ideal))
     stalls = [sum(own.stalls.values()) for own in same.layers]
     assert [own.cycles.waits["stall"] for own in validation.layers] == stalls

@@ -1,5 +1,6 @@
 """Hardware descriptions: typed YAML and shipped specs."""
 
+from bfpsim.arch.device import COMMANDS, SCOPES, Device, devices
 from bfpsim.arch.load import (
     ArchError,
     ArchSource,
@@ -15,6 +16,7 @@ from bfpsim.arch.spec import (
     Arch,
     Axis,
     Buffer,
+    DeviceDram,
     Dma,
     Dram,
     InnerLevel,
@@ -32,11 +34,15 @@ from bfpsim.arch.spec import (
 )
 
 __all__ = [
+    "COMMANDS",
+    "SCOPES",
     "Arch",
     "ArchError",
     "ArchSource",
     "Axis",
     "Buffer",
+    "Device",
+    "DeviceDram",
     "Dma",
     "Dram",
     "InnerLevel",
@@ -51,6 +57,7 @@ __all__ = [
     "Tensor",
     "Traffic",
     "Vector",
+    "devices",
     "dump_arch",
     "json_schema",
     "load_arch",

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from bfpsim.arch.plain_yaml import PlainYamlError, check_plain
-from bfpsim.arch.spec import LEVEL_NAME, AccessEnergy, Arch, Section, SplitSram, Sram
+from bfpsim.arch.spec import (
+    LEVEL_NAME,
+    AccessEnergy,
+    Arch,
+    DeviceDram,
+    Dram,
+    Section,
+    SplitSram,
+    Sram,
+)
 from bfpsim.wording import hint, reason, same
 
 if TYPE_CHECKING:  # ruamel is imported where a file is read, to keep `import arch` fast
@@ -26,6 +35,8 @@ _BAD_KEY = ("extra_forbidden", "invalid_key")
 
 # What an error's location has beside keys: which kind of value was taken to be meant.
 _KINDS: dict[int | str, type[Section] | None] = {
+    "Dram": Dram,
+    "DeviceDram": DeviceDram,
     "Sram": Sram,
     "SplitSram": SplitSram,
     "AccessEnergy": AccessEnergy,

@@ -26,6 +26,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from bfpsim.arch import cacti, units
+from bfpsim.arch.device import Device, Energies, devices
+from bfpsim.arch.device import Field as AddressField
 from bfpsim.objects import refuse
 
 Tensor = Literal["I", "W", "O"]
@@ -197,7 +199,7 @@ BufferEnergy = Annotated[
 
 
 class Dram(Section):
-    """The off-chip memory, one channel."""
+    """The off-chip memory, ideal: at full bandwidth whatever it moves."""
 
     bandwidth: Annotated[Fraction, _Written(units.BANDWIDTH)]
     """Peak transfer rate; in Python an exact Fraction [bit/s]."""
@@ -220,6 +222,103 @@ class Dram(Section):
     def write_pj(self) -> float:
         """Energy per bit written [pJ/bit]."""
         return self.energy.write if isinstance(self.energy, AccessEnergy) else self.energy
+
+
+def _device_name(name: str) -> str:
+    if name in devices():
+        return name
+    raise ValueError(f"{reprlib.repr(name)} is no device; allowed: {', '.join(devices())}")
+
+
+def _devices_as_enum(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*devices()]
+
+
+class DeviceDram(Section):
+    """The off-chip memory as a device with banks, rows, refresh and turnaround."""
+
+    device: Annotated[str, AfterValidator(_device_name), Field(json_schema_extra=_devices_as_enum)]
+    """What each channel is: a name such as 'lpddr4-3200-x16'."""
+    channels: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+    """How many of them, addresses interleaved."""
+    order: tuple[AddressField, ...] | None = None
+    """Fields of an address, the most significant first: row before the others, each once. Without
+    it the device's own, neighbouring bursts in different channels and bank groups."""
+    timing: Literal["priced", "banked"] = "priced"
+    """'priced': a time for each kind of transfer, from its runs, with turnaround and refresh.
+    'banked': bank by bank, as a check; the mapper goes by prices all the same."""
+    controller: Annotated[Fraction, _Written(units.LATENCY)] | None = None
+    """Latency of the controller and the way to it, beside the device's own; in Python an exact
+    Fraction [s]. Without it none."""
+    energy: DramEnergy | None = None
+    """Per bit moved, burst padding included, in place of what the device's currents make of it;
+    of a device without currents 20 pJ/bit if nothing is said [pJ/bit]."""
+    io: Energy | None = None
+    """Of the pins and wires, per bit moved, beside what the device takes [pJ/bit]. Without it
+    none."""
+    idle: Literal["standby", "power-down"] = "standby"
+    """What the device does while nothing moves."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        fields = list(self.own.order)
+        if self.order is not None and (
+            sorted(self.order) != sorted(fields) or self.order[0] != "row"
+        ):
+            raise ValueError(
+                f"order {', '.join(self.order)}; allowed: row, then {', '.join(fields[1:])} in any "
+                "order, each once"
+            )
+        return self
+
+    @property
+    def own(self) -> Device:
+        """The device of each channel."""
+        return devices()[self.device]
+
+    @property
+    def bandwidth(self) -> Fraction:
+        """Peak transfer rate of all channels [bit/s]."""
+        return self.own.bandwidth * self.channels
+
+    @property
+    def burst(self) -> int:
+        """The least that one access moves [bit]."""
+        return self.own.burst
+
+    @property
+    def latency(self) -> Fraction:
+        """From a request to its first bit, a row being opened for it [s]."""
+        return (self.controller or 0) + self.own.first_data / self.own.clock
+
+    @property
+    def read_pj(self) -> float:
+        """Energy per bit read, without activates and background [pJ/bit]."""
+        return self._pj("read")
+
+    @property
+    def write_pj(self) -> float:
+        """Energy per bit written, without activates and background [pJ/bit]."""
+        return self._pj("write")
+
+    @property
+    def energies(self) -> Energies | None:
+        """What currents make of commands and of time, unless energy is given per bit."""
+        return self.own.energies if self.energy is None else None
+
+    def _pj(self, direction: Literal["read", "write"]) -> float:
+        if self.energies is not None:
+            command = self.energies.read if direction == "read" else self.energies.write
+            return float(command / self.burst) + (self.io or 0.0)
+        given = 20.0 if self.energy is None else self.energy
+        own = getattr(given, direction) if isinstance(given, AccessEnergy) else given
+        return float(own) + (self.io or 0.0)
+
+
+def _dram_kind(value: object) -> str:
+    """Which class of memory `value` means, from its keys: one class's errors, not both's."""
+    device = isinstance(value, DeviceDram) or (isinstance(value, Mapping) and "device" in value)
+    return "DeviceDram" if device else "Dram"
 
 
 class Ports(Section):
@@ -542,8 +641,11 @@ class Arch(Section):
     """Heads tables and figures."""
     clock: Annotated[Fraction, _Written(units.CLOCK)]
     """Of the buffers and the PE array; in Python an exact Fraction [Hz]."""
-    dram: Dram
-    """Off-chip memory."""
+    dram: Annotated[
+        Annotated[Dram, Tag("Dram")] | Annotated[DeviceDram, Tag("DeviceDram")],
+        Discriminator(_dram_kind),
+    ]
+    """Off-chip memory: bandwidth:, latency: and burst:, or a device: with rows and banks."""
     sram: Annotated[
         Annotated[Sram, Tag("Sram")] | Annotated[SplitSram, Tag("SplitSram")],
         Discriminator(_sram_kind),
@@ -641,7 +743,8 @@ class Arch(Section):
         """Whether it prices anything but what moves: operations, leakage or background."""
         leakage = [memory.leakage for memory in self.memories.values()]
         lanes = None if self.vector is None else self.vector.energy
-        given = (self.pe_array.mac_energy, lanes, self.dram.background, *leakage)
+        dram = self.dram.energies if isinstance(self.dram, DeviceDram) else self.dram.background
+        given = (self.pe_array.mac_energy, lanes, dram, *leakage)
         return any(own is not None for own in given)
 
     @property

@@ -1,4 +1,4 @@
-"""What the cycles of the PE array are made of, without a simulation."""
+"""What the cycles of a run are made of, without a simulation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from bfpsim.arch import DeviceDram
+from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.closed.levels import inner_counts, steady_cycles
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.steps.price import streams_of
+from bfpsim.mapping.steps.schedule import Schedule
 
 if TYPE_CHECKING:
     from bfpsim.arch import Arch
@@ -47,3 +50,22 @@ def array_cycles(
         for step, count in zip(steps.prices, times, strict=True)
     )
     return ArrayCycles(steady, fill, held_up)
+
+
+def device_stalls(
+    layer: ConvLayer, arch: Arch, mapping: Mapping, formats: LayerFormats
+) -> dict[str, int]:
+    """Cycles that the array waits for a DRAM device, rung by rung (`Timing.ladder`).
+
+    The first rung waits for full bandwidth; each other one has what it adds. None of an ideal DRAM.
+    Raises MappingError as `check` does.
+    """
+    if not isinstance(arch.dram, DeviceDram):
+        return {}
+    nest = check(stored(layer, arch), arch, mapping, formats)
+    streams = streams_of(nest, arch, formats)
+    below, rungs = 0, {}
+    for name, timing in Timing.of(arch).ladder.items():
+        here = sum(Schedule.of(streams, arch, timing).stalls.values())
+        rungs[name], below = here - below, here
+    return rungs

@@ -1,5 +1,5 @@
 """What the energy of a run is made of: what moves, multiplications, operations of the vector
-unit, leakage, DRAM background.
+unit, leakage, and what DRAM takes beside what it moves.
 
 What moves is Eq. 8 of BitQ; everything else is zero unless the architecture prices it.
 """
@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from bfpsim.arch import DeviceDram
 from bfpsim.mapping.counts import Counts, Direction, energy_pj
 from bfpsim.mapping.nest import Tensor
 
@@ -30,13 +32,17 @@ _DIRECTIONS: tuple[Direction, ...] = ("read", "write")
 class Part(NamedTuple):
     """One part of a run's energy.
 
-    part: "movement" of bits, "macs", "vector" operations, "leakage" of a memory, "background" of
-        the DRAM device
+    part: "movement" of bits, "io" of the same in a DRAM device's pins, "macs", "vector"
+        operations, "leakage" of a memory; of DRAM, "activate", "refresh", "background" of its time,
+        and "power-down" of the time in which it is asleep
     where: the level of movement, the memory, the PE array, or the vector unit
     direction: of movement: "read" or "write"
     """
 
-    part: Literal["movement", "macs", "vector", "leakage", "background"]
+    part: Literal[
+        "movement", "io", "macs", "vector", "leakage", "activate", "refresh", "background",
+        "power-down",
+    ]  # fmt: skip
     where: str
     direction: Literal["read", "write", ""]
     energy_pj: float
@@ -51,6 +57,8 @@ class Work:
     operand_bits: of the wider significand
     cycles: until the last bit is written
     vector_operations: of the vector unit's lanes
+    activates: rows that a DRAM device opened
+    dram_busy: cycles that DRAM moved bits
     """
 
     counts: Counts
@@ -58,13 +66,16 @@ class Work:
     operand_bits: int
     cycles: int
     vector_operations: int = 0
+    activates: int = 0
+    dram_busy: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Energy:
     """The energy of a run.
 
-    parts: movement by level and direction; and of the rest what the architecture prices
+    parts: movement by level and direction, that in a DRAM device's pins apart; and of the rest what
+        the architecture prices
     movement_pj: Eq. 8: the correctly rounded sum of every flow's energy [pJ]
     all_pj: the same with operations, leakage and background [pJ]
     """
@@ -86,14 +97,19 @@ def energy_of(arch: Arch, layers: Sequence[Work]) -> Energy:
     moved: dict[tuple[str, Direction], list[float]] = {
         (level.name, direction): [] for level in arch.levels for direction in _DIRECTIONS
     }
+    pins: dict[tuple[str, Direction], list[float]] = {key: [] for key in moved}
+    io, outermost = _io_pj(arch), arch.levels[0].name
     for layer in layers:
         for flow, bits in layer.counts.items():
             moved[flow.level, flow.direction].append(energy_pj(flow, bits, arch))
-    movement = [
-        Part("movement", level, direction, math.fsum(own))
-        for (level, direction), own in moved.items()
-        if own
-    ]
+            if io and flow.level == outermost:
+                pins[flow.level, flow.direction].append(float(bits) * io)
+    movement = []
+    for key, own in moved.items():
+        if own:
+            movement.append(Part("movement", *key, math.fsum([*own, *(-pj for pj in pins[key])])))
+        if pins[key]:
+            movement.append(Part("io", *key, math.fsum(pins[key])))
     rest = beyond_movement(arch, layers)
     every = [pj for own in moved.values() for pj in own]
     total = math.fsum([*every, *(part.energy_pj for part in rest)])
@@ -118,9 +134,37 @@ def _rest(arch: Arch, layers: Sequence[Work]) -> Iterator[Part]:
         if memory.leakage is not None:
             joules = memory.leakage_w * arch.copies[name] * seconds
             yield Part("leakage", name, "", float(joules * _PJ_PER_J))
-    if arch.dram.background is not None:
-        outermost = arch.levels[0].name
-        yield Part("background", outermost, "", float(arch.dram.background * seconds * _PJ_PER_J))
+    busy = sum(layer.dram_busy for layer in layers) / arch.clock
+    yield from _of_dram(arch, sum(layer.activates for layer in layers), seconds, busy)
+
+
+def _io_pj(arch: Arch) -> float:
+    """What the pins of a DRAM device take of each bit, beside the device [pJ/bit]."""
+    return (arch.dram.io or 0.0) if isinstance(arch.dram, DeviceDram) else 0.0
+
+
+def _of_dram(arch: Arch, activates: int, seconds: Fraction, busy: Fraction) -> Iterator[Part]:
+    """What DRAM takes beside what it moves, of all its channels.
+
+    seconds: of the run; busy: of these, those in which bits move
+    """
+    dram, where = arch.dram, arch.levels[0].name
+    if not isinstance(dram, DeviceDram):
+        if dram.background is not None:
+            yield Part("background", where, "", float(dram.background * seconds * _PJ_PER_J))
+        return
+    own = dram.energies
+    if own is None:
+        return
+    refreshes = dram.channels * seconds * dram.own.clock / dram.own.refresh_every
+    asleep = own.power_down if dram.idle == "power-down" else 0
+    awake = own.active * busy + (0 if asleep else own.idle * (seconds - busy))
+    yield Part("activate", where, "", float(own.activate * activates))
+    yield Part("refresh", where, "", float(own.refresh * refreshes))
+    yield Part("background", where, "", float(awake * dram.channels * _PJ_PER_J))
+    if asleep:
+        joules = asleep * (seconds - busy) * dram.channels
+        yield Part("power-down", where, "", float(joules * _PJ_PER_J))
 
 
 def operand_bits(formats: LayerFormats) -> int:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bfpsim.arch import DeviceDram
 from bfpsim.mapping.counts import Counts, energy_pj, level_column, ordered
 from bfpsim.mapping.energy import ALL, MOVEMENT, Energy
 from bfpsim.mapping.models import Effect
@@ -23,6 +24,7 @@ from bfpsim.reports.report import Frames, Report, together
 from bfpsim.reports.style import make_table, numbers
 from bfpsim.search.sweep.tables import cycle_sums, mapping_columns
 from bfpsim.sim.result import NetworkResult, utilisation_of
+from bfpsim.sim.validate import APART
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,15 +197,23 @@ def cycles_table(validation: Validation) -> Table:
     """The ladder of cycles of every layer and of the total: from MACs / PEs to the simulation.
 
     The columns add up from left to right: lanes without work (folds), filling and draining, waiting
-    for ports and for DRAM. `passes` stands there if some operands are wider than a multiplier's.
+    for ports and for DRAM. `passes` stands there if some operands are wider than a multiplier's. Of
+    a DRAM device, what waiting takes at full bandwidth and what refresh, turnaround and rows add;
+    and beside it the cycles bank by bank, with the layers named where these are apart.
     """
     every = [*validation.layers, validation.total]
+    total = every[-1].cycles
     heads = {"passes": "passes", "folds": "idle\nlanes", "fill": "fill", "port": "ports"}
-    heads["stall"] = f"waiting\nfor {OUTERMOST}"
-    names = [name for name in heads if name != "passes" or every[-1].cycles.rungs[name]]
+    heads |= {"stall": f"waiting\nfor {OUTERMOST}", "turnaround": "turn-\naround"}
+    names = [name for name in total.rungs if name != "passes" or total.rungs[name]]
     arch = validation.simulated.arch.name
     table = make_table(f"Cycles of {validation.network} on {arch}", "layer")
-    numbers(table, "MACs\n/ PEs", *(heads[name] for name in names), "simulated")
+    banked = ["bank\nby bank"] if total.banked else []
+    columns = (heads.get(name, name) for name in names)
+    numbers(table, "MACs\n/ PEs", *columns, "simulated", *banked)
+    if validation.apart:
+        named = ", ".join(validation.apart)
+        table.caption = f"more than {float(APART):.0%} apart bank by bank: {named}"
     table.add_column("agrees", justify="right", no_wrap=True, vertical="bottom")
     for row in every:
         ladder = row.cycles
@@ -214,6 +224,7 @@ def cycles_table(validation: Validation) -> Table:
             *(row.layer, f"{float(ladder.ideal):,.0f}"),
             *(f"{float(own):+,.0f}" if own else "-" for own in rungs),
             f"{ladder.simulated:,}",
+            *([f"{ladder.banked:,}"] if banked else []),
             _verdict(ladder.agrees),
             style="bold" if row is every[-1] else "",
         )
@@ -348,6 +359,8 @@ def validation_report(validation: Validation, formats: FormatSource, width: int 
         "formats": str(layer_formats(formats)),
         "agrees": validation.agrees,
     }
+    if isinstance(validation.simulated.arch.dram, DeviceDram):
+        summary["apart"] = list(validation.apart)
     table = together(validation_table(validation, width), cycles_table(validation))
     return Report(table, Frames({"validation": validation.to_frame}), summary)
 

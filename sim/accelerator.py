@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, DeviceDram
+from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.counts import KINDS, Counts, Direction
 from bfpsim.mapping.fit import check
 from bfpsim.mapping.models import stored
 from bfpsim.mapping.nest import TENSORS, Mapping, Tensor
+from bfpsim.mapping.steps.dram import Addresses, Service
 from bfpsim.mapping.steps.price import in_use, streams_of
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.buffer import Memory, TileBuffer
-from bfpsim.sim.channel import Channel
+from bfpsim.sim.channel import BankedChannel, Channel
 from bfpsim.sim.clock import Clock
 from bfpsim.sim.counters import Counters
 from bfpsim.sim.recurrence import SHORTEST, Moment, Recurrence
@@ -53,6 +56,7 @@ class Tally:
         fills and drains, that it waits for ports inside SRAM, and stalls
     stalls: cycles the array waited, by the tensor whose tile came last; the final drain is O's
     dram_busy: cycles the channel moved bits
+    activates: rows that a DRAM device opened
     peaks: most bits held at once, per SRAM
     steps, transfers: tiles computed, and tiles moved over the channel
     """
@@ -64,6 +68,7 @@ class Tally:
     port_cycles: int = 0
     stalls: dict[Tensor, int] = field(default_factory=lambda: {"I": 0, "W": 0, "O": 0})
     dram_busy: int = 0
+    activates: int = 0
     peaks: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     transfers: int = 0
@@ -93,15 +98,19 @@ class Accelerator:
         self._nest = nest = check(layer, arch, mapping, formats)
         self._data = data
         self._tally = Tally()
-        repeats = data is None and not every_step and nest.steps >= SHORTEST
+        banked = isinstance(arch.dram, DeviceDram) and arch.dram.timing == "banked"
+        # Where rows are open is no state that recurs.
+        repeats = data is None and not every_step and not banked and nest.steps >= SHORTEST
         self._clock = Clock() if repeats else None
         self._env = env = self._clock or simpy.Environment()
         self._counters = Counters(
-            ["transfers", "channel busy"]
+            ["transfers", "channel busy", "activates"]
             + [("stalled", tensor) for tensor in TENSORS]
             + [(*transfer, kind) for transfer in _TRANSFERS for kind in KINDS]
         )
-        self._channel = Channel(env, arch)
+        self._timing = Timing.of(arch)
+        self._channel = BankedChannel(env, arch) if banked else Channel(env, self._timing)
+        self._addresses = Addresses(nest, arch, formats) if banked else None
         names = arch.levels[1].memories
         self._memories = {
             name: Memory(name, arch.buffer(tensor).capacity) for tensor, name in names.items()
@@ -148,6 +157,9 @@ class Accelerator:
         tally.stalls = {tensor: counters["stalled", tensor] for tensor in TENSORS}
         tally.transfers = counters["transfers"]
         tally.dram_busy = counters["channel busy"]
+        tally.activates = counters["activates"]
+        if isinstance(self._channel, BankedChannel):
+            tally.activates = self._channel.activates
         tally.peaks = {name: memory.peak for name, memory in self._memories.items()}
         tally.steps = self._nest.steps
         return tally
@@ -175,7 +187,7 @@ class Accelerator:
             if fetch is not None:  # what was copied, in place of what was computed
                 moved = fetch(tile)._replace(burst=moved.burst)
             if moved.payload:
-                yield self._move(tensor, "read", moved, tile)
+                yield self._move(tensor, "read", moved, stay.arriving, tile)
             buffer.deliver()
 
     def _output_dma(self) -> Process:
@@ -191,7 +203,7 @@ class Accelerator:
             if self._data is not None:
                 moved = self._data.restore(tile)._replace(burst=moved.burst)
             if moved.payload:
-                yield self._move("O", "read", moved, tile)
+                yield self._move("O", "read", moved, stay.arriving, tile)
             buffer.deliver()
         while buffer.released < len(stays):
             yield from self._drain()
@@ -202,27 +214,39 @@ class Accelerator:
             self._visit_computed = self._env.event()
             yield self._visit_computed
         tile = buffer.released
-        moved = self._stays["O"][tile].leaves
+        stay = self._stays["O"][tile]
+        moved = stay.leaves
         if self._data is not None:
             moved = self._data.drain(tile)._replace(burst=moved.burst)
         self._drains += 1
-        yield self._move("O", "write", moved, tile)
+        yield self._move("O", "write", moved, stay.leaving, tile)
         buffer.release()
 
-    def _move(self, tensor: Tensor, direction: Direction, moved: Moved, tile: int) -> simpy.Event:
-        """Remember a transfer's bits, put it on the channel; the event of its completion."""
+    def _move(
+        self, tensor: Tensor, direction: Direction, moved: Moved, service: Service, tile: int
+    ) -> simpy.Event:
+        """Remember a transfer's bits, put it on the channel; the event of its completion.
+
+        service: what it takes of a DRAM device
+        """
         counters = self._counters
         counters.add_all((tensor, direction, KINDS[0]), moved)
         bits = moved.payload + moved.burst
-        start, end = self._channel.request(moved.payload, moved.burst)
+        place = None
+        if self._addresses is not None:
+            place = partial(self._addresses.runs, tensor, direction, tile)
+        start, end = self._channel.request(
+            moved.payload, moved.burst, service.clocks, direction, place
+        )
         now = int(self._env.now)
         # The latency trails the channel: it delays what is read, and holds up nothing behind it.
-        done = end + self._arch.dram_latency_cycles if direction == "read" else end
+        done = end + self._timing.latency if direction == "read" else end
         timeline, skipped = self._tally.timeline, self._skipped
         timeline.add("dram", direction, start + skipped, end + skipped, bits, tile, tensor)
         timeline.add(_ENGINES[tensor], direction, now + skipped, done + skipped, bits, tile, tensor)
         counters.add("transfers", 1)
         counters.add("channel busy", end - start)
+        counters.add("activates", service.activates)
         return self._env.timeout(done - now)
 
     def _count_transfers(self) -> None:
@@ -319,7 +343,7 @@ class Accelerator:
         )
         drained = self._buffers["O"].released
         outputs = (self._drains - drained, self._visits_computed - drained)
-        return pending, self._channel.backlog, tiles, outputs
+        return pending, self._channel.state, tiles, outputs
 
     def _moment(self) -> Moment:
         buffers, timeline = self._buffers.values(), self._tally.timeline

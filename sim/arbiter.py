@@ -8,18 +8,23 @@ from dataclasses import dataclass
 
 import simpy
 
+from bfpsim.mapping.channel import Timing
+from bfpsim.mapping.counts import Direction
+
 
 @dataclass(slots=True)
 class Transfer:
     """A transfer on its way.
 
     place: of the operation that asks
+    direction: of its bits
     cycles: for which it holds the channel
     granted: the event at which it gets the channel, where that is not known from the beginning
     start, end: the cycles it gets and leaves the channel, once they are known
     """
 
     place: int
+    direction: Direction
     cycles: int
     granted: simpy.Event | None = None
     start: int = -1
@@ -33,11 +38,14 @@ class Arbiter:
     off; so it is known at once when a transfer that is no prefetch is served.
 
     env: the simulation
+    timing: how long the channel rests between two directions
     """
 
-    def __init__(self, env: simpy.Environment) -> None:
+    def __init__(self, env: simpy.Environment, timing: Timing) -> None:
         self._env = env
+        self._timing = timing
         self._free_at = 0
+        self._last: Direction | None = None
         self._front = 0
         self._prefetches: deque[Transfer] = deque()
         self._woken = False
@@ -56,9 +64,9 @@ class Arbiter:
         for own in due:
             self._serve(own)
 
-    def request(self, place: int, cycles: int) -> Transfer:
+    def request(self, place: int, direction: Direction, cycles: int) -> Transfer:
         """Put a transfer on the channel."""
-        own = Transfer(place, cycles)
+        own = Transfer(place, direction, cycles)
         if place <= self._front or (not self._prefetches and self._free_at <= self._env.now):
             self._serve(own)
         else:
@@ -70,12 +78,18 @@ class Arbiter:
     @property
     def state(self) -> Hashable:
         """What it has yet to do, relative to now and to the operation under way."""
-        left = max(0, self._free_at - int(self._env.now))
-        return left, tuple((own.place - self._front, own.cycles) for own in self._prefetches)
+        left = self._free_at - int(self._env.now)
+        waits = (left + self._timing.rest(self._last, way) for way in ("read", "write"))
+        prefetches = tuple(
+            (own.place - self._front, own.direction, own.cycles) for own in self._prefetches
+        )
+        return max(0, left), *(max(0, cycles) for cycles in waits), prefetches
 
     def _serve(self, own: Transfer) -> None:
-        own.start = max(int(self._env.now), self._free_at)
+        rested = self._free_at + self._timing.rest(self._last, own.direction)
+        own.start = max(int(self._env.now), rested)
         own.end = self._free_at = own.start + own.cycles
+        self._last = own.direction
         if own.granted is not None:
             own.granted.succeed()
 

@@ -16,8 +16,9 @@ import numpy as np
 import simpy
 
 from bfpsim.arch import Arch, Traffic
-from bfpsim.mapping.channel import channel_cycles
+from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.counts import KINDS, Counts, Direction
+from bfpsim.mapping.steps.dram import Service
 from bfpsim.mapping.steps.price import in_use
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.sim.arbiter import Arbiter
@@ -69,6 +70,7 @@ class StageTally:
     vector_cycles: int
     stalls: dict[Traffic, int]
     dram_busy: int
+    activates: int
     steps: int
     transfers: int
     timeline: Timeline
@@ -80,7 +82,7 @@ class _Run:
     def __init__(self, env: simpy.Environment, stage: Stage, data: Moving | None) -> None:
         self.stage, self.data = stage, data
         self.counters = Counters(
-            ["transfers", "channel busy", "vector busy", "finished"]
+            ["transfers", "channel busy", "activates", "vector busy", "finished"]
             + [("stalled", tensor) for tensor in _ENGINES]
             + [(*transfer, kind) for transfer in _TRANSFERS for kind in KINDS]
             + [(what, kind) for what in _INSIDE for kind in KINDS]
@@ -161,7 +163,8 @@ class Machine:
         self._arch, self._tell = arch, progress
         self._clock = None if every_step or contents is not None else Clock()
         self._env = env = self._clock or simpy.Environment()
-        self._arbiter = Arbiter(env)
+        self._timing = Timing.of(arch)
+        self._arbiter = Arbiter(env, self._timing)
         self._skipped = 0
         self._runs = [
             _Run(env, stage, None if contents is None else contents.of(stage.place))
@@ -313,7 +316,7 @@ class Machine:
         if run.data is not None:  # what was copied, in place of what was computed
             moved = run.data.fetch(name, tile)._replace(burst=moved.burst)
         if moved.payload:
-            yield from self._move(run, feed.tensor, "read", moved, name)
+            yield from self._move(run, feed.tensor, "read", moved, stay.arriving, name)
         buffer.deliver()
 
     def _start_output(self, place: int) -> None:
@@ -338,7 +341,7 @@ class Machine:
             if run.data is not None:
                 moved = run.data.restore(tile)._replace(burst=moved.burst)
             if moved.payload:
-                yield from self._move(run, output.tensor, "read", moved, "O")
+                yield from self._move(run, output.tensor, "read", moved, stay.arriving, "O")
             buffer.deliver()
         self._start_output(run.stage.place + 1)
         while buffer.released < len(stays):
@@ -350,7 +353,9 @@ class Machine:
             if run.data is not None:
                 run.data.close()
             if output.mean.leaves.payload:
-                yield from self._move(run, "V", "write", output.mean.leaves, "O")
+                yield from self._move(
+                    run, "V", "write", output.mean.leaves, output.mean.leaving, "O"
+                )
             run.counters.add_all(("made", KINDS[0]), output.mean.arrives)
             self._finish(run)
         self._complete(run)
@@ -361,7 +366,8 @@ class Machine:
             run.visit_computed = self._env.event()
             yield run.visit_computed
         tile = buffer.released
-        moved, finished = output.stays[tile].leaves, bool(output.finished[tile])
+        stay, finished = output.stays[tile], bool(output.finished[tile])
+        moved = stay.leaves
         run.drains += 1
         if finished:
             for name in output.addends:
@@ -374,7 +380,7 @@ class Machine:
         if run.data is not None:
             moved = run.data.drain(tile)._replace(burst=moved.burst)
         if not finished or output.sink == "off chip":
-            yield from self._move(run, output.tensor, "write", moved, "O")
+            yield from self._move(run, output.tensor, "write", moved, stay.leaving, "O")
         elif output.sink == "beside":
             run.counters.add_all(("kept", KINDS[0]), moved)
         elif output.sink == "mean":
@@ -384,18 +390,28 @@ class Machine:
             self._finish(run)
 
     def _move(
-        self, run: _Run, tensor: Traffic, direction: Direction, moved: Moved, name: str
+        self,
+        run: _Run,
+        tensor: Traffic,
+        direction: Direction,
+        moved: Moved,
+        service: Service,
+        name: str,
     ) -> Process:
-        """Take the channel for a transfer, and wait for its end."""
-        counters, arch = run.counters, self._arch
+        """Take the channel for a transfer, and wait for its end.
+
+        service: what it takes of a DRAM device
+        """
+        counters, timing = run.counters, self._timing
         counters.add_all((tensor, direction, KINDS[0]), moved)
-        cycles = channel_cycles(arch, moved.payload, moved.burst)
+        cycles = timing.cycles(moved.payload, moved.burst, service.clocks)
         counters.add("transfers", 1)
         counters.add("channel busy", cycles)
+        counters.add("activates", service.activates)
         # The latency trails the channel: it delays what is read, and holds up nothing behind it.
-        latency = arch.dram_latency_cycles if direction == "read" else 0
+        latency = timing.latency if direction == "read" else 0
         run.asked[name] = self._now - run.skipped
-        transfer = self._arbiter.request(run.stage.place, cycles)
+        transfer = self._arbiter.request(run.stage.place, direction, cycles)
         if transfer.granted is not None:
             yield transfer.granted
         yield self._env.timeout(transfer.end + latency - int(self._env.now))
@@ -660,6 +676,7 @@ class Machine:
             counters["vector busy"],
             {tensor: counters["stalled", tensor] for tensor in _ENGINES},
             counters["channel busy"],
+            counters["activates"],
             len(run.stage.turns),
             counters["transfers"],
             run.timeline,

@@ -64,6 +64,7 @@ class OperationResult:
     vector_operations: int
     stalls: dict[Traffic, int]
     dram_busy_cycles: int
+    activates: int
     steps: int
     transfers: int
     timeline: Timeline
@@ -95,7 +96,11 @@ class OperationResult:
     def work(self) -> Work:
         """What it spends energy on; of what time costs, its own `cycles`."""
         bits = 0 if self.formats is None else operand_bits(self.formats)
-        return Work(self.counts, self.products, bits, self.cycles, self.vector_operations)
+        return Work(
+            *(self.counts, self.products, bits, self.cycles, self.vector_operations),
+            activates=self.activates,
+            dram_busy=self.dram_busy_cycles,
+        )
 
     @cached_property
     def energy(self) -> Energy:
@@ -325,6 +330,7 @@ def _result(
                 program.vector_work[operation.name],
                 tally.stalls,
                 tally.dram_busy,
+                tally.activates,
                 tally.steps,
                 tally.transfers,
                 tally.timeline,

@@ -46,6 +46,7 @@ class LayerResult:
     timeline: every slice of every unit
     quantized: the output as stored, if data was given
     accumulator_width: bits the widest exact partial sum needed, if data was given
+    activates: rows that a DRAM device opened; 0 with an ideal DRAM
     repeats: runs that counts, cycles of all kinds, steps and transfers are the sums of, one after
         another; the timeline is that of one
     """
@@ -68,6 +69,7 @@ class LayerResult:
     timeline: Timeline
     quantized: Quantized | None = None
     accumulator_width: int | None = None
+    activates: int = 0
     repeats: int = 1
 
     @cached_property
@@ -107,7 +109,11 @@ class LayerResult:
     @property
     def work(self) -> Work:
         """What the run spends energy on."""
-        return Work(self.counts, self.products, operand_bits(self.formats), self.cycles)
+        return Work(
+            *(self.counts, self.products, operand_bits(self.formats), self.cycles),
+            activates=self.activates,
+            dram_busy=self.dram_busy_cycles,
+        )
 
     @cached_property
     def energy(self) -> Energy:
@@ -159,6 +165,7 @@ def repeated(result: LayerResult, times: int) -> LayerResult:
         dram_busy_cycles=result.dram_busy_cycles * times,
         steps=result.steps * times,
         transfers=result.transfers * times,
+        activates=result.activates * times,
         repeats=result.repeats * times,
     )
 

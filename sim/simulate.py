@@ -294,6 +294,7 @@ def _result(
         tally.steps,
         tally.transfers,
         tally.timeline,
+        activates=tally.activates,
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
-from bfpsim.arch import ArchSource, load_arch
+from bfpsim.arch import ArchSource, DeviceDram, load_arch
+from bfpsim.arch import replace as with_value
 from bfpsim.mapping.counts import level_column, number
-from bfpsim.mapping.cycles import ArrayCycles, array_cycles
+from bfpsim.mapping.cycles import ArrayCycles, array_cycles, device_stalls
 from bfpsim.mapping.models import EXACT, PAPER, Effect, ladder, model_counts
 from bfpsim.mapping.sources import FormatsSource, MappingsSource, formats_by_layer
 from bfpsim.objects import brief
@@ -27,6 +28,10 @@ RUNGS = tuple(effect.value for effect in Effect)
 T = TypeVar("T", int, Fraction)
 
 CYCLE_RUNGS = ("passes", "folds", "fill", "port", "stall")
+"""On a machine with a DRAM device, "refresh", "turnaround" and "rows" follow."""
+
+APART = Fraction(1, 20)
+"""Of a layer's cycles: prices that differ by more from a run bank by bank are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,9 @@ class CycleLadder:
     ideal: multiply-accumulates / PEs; passes: more for operands wider than a multiplier's
     model, counted: cycles of the array by the models, and in the simulation
     stalls: cycles that the array waited for DRAM; simulated: all cycles
+    waits: of a DRAM device, the model's stalls by rung: at full bandwidth, and what refresh,
+        turnaround and rows add; nothing of an ideal DRAM
+    banked: all cycles if such a device is served bank by bank; 0 of an ideal DRAM
     """
 
     ideal: Fraction
@@ -44,21 +52,33 @@ class CycleLadder:
     counted: ArrayCycles
     stalls: int
     simulated: int
+    waits: Mapping[str, int]
+    banked: int
 
     @property
     def rungs(self) -> dict[str, Fraction]:
         """What each effect adds to those before it, from ideal to simulated; `CYCLE_RUNGS`.
 
-        folds: lanes that are idle while others multiply. All but the stalls are the models'.
+        folds: lanes that are idle while others multiply. All but the stalls for an ideal DRAM are
+        the models'.
         """
         folds = self.model.steady - self.ideal - self.passes
-        whole = (Fraction(own) for own in (self.model.fill, self.model.ports, self.stalls))
-        return dict(zip(CYCLE_RUNGS, (self.passes, folds, *whole), strict=True))
+        waits = self.waits or {"stall": self.stalls}
+        names = (*CYCLE_RUNGS[:-1], *waits)
+        whole = map(Fraction, (self.model.fill, self.model.ports, *waits.values()))
+        return dict(zip(names, (self.passes, folds, *whole), strict=True))
 
     @property
     def agrees(self) -> bool:
         """Whether the models equal the simulation rung by rung, to the cycle."""
-        return self.model == self.counted and sum(self.model) + self.stalls == self.simulated
+        waits = sum(self.waits.values()) if self.waits else self.stalls
+        modelled = sum(self.model) + waits
+        return (self.model, waits, modelled) == (self.counted, self.stalls, self.simulated)
+
+    @property
+    def apart(self) -> bool:
+        """Whether a run bank by bank takes more than `APART` more or less."""
+        return bool(self.banked) and abs(self.banked - self.simulated) > APART * self.banked
 
     @classmethod
     def total(cls, ladders: Sequence[CycleLadder]) -> CycleLadder:
@@ -70,6 +90,8 @@ class CycleLadder:
             ArrayCycles(*map(sum, zip(*(own.counted for own in ladders), strict=True))),
             sum(own.stalls for own in ladders),
             sum(own.simulated for own in ladders),
+            _sums([own.waits for own in ladders], 0),
+            sum(own.banked for own in ladders),
         )
 
 
@@ -122,6 +144,11 @@ class Validation:
         """Whether every layer's models equal its simulation."""
         return all(layer.agrees for layer in self.layers)
 
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Layers on a DRAM device whose cycles bank by bank are others (`CycleLadder.apart`)."""
+        return tuple(layer.layer for layer in self.layers if layer.cycles.apart)
+
     def to_frame(self) -> pd.DataFrame:
         """A row per layer and one for the total.
 
@@ -129,7 +156,9 @@ class Validation:
         simulated_bits, exact_bits, paper_error (relative to simulated), all of DRAM;
         of SRAM and of each level inside it paper_sram_bits, exact_sram_bits and
         simulated_sram_bits; energy_pj by Eq. 8; ideal_cycles (MACs / PEs), one per rung of cycles
-        (passes_cycles, folds_cycles, fill_cycles, port_cycles, stall_cycles), cycles; agrees.
+        (passes_cycles, folds_cycles, fill_cycles, port_cycles, stall_cycles; of a DRAM device
+        refresh_cycles, turnaround_cycles, rows_cycles), cycles; of a DRAM device banked_cycles;
+        agrees.
         """
         import pandas as pd
 
@@ -149,6 +178,7 @@ class Validation:
                 "ideal_cycles": number(v.cycles.ideal),
                 **{f"{name}_cycles": number(own) for name, own in v.cycles.rungs.items()},
                 "cycles": v.cycles.simulated,
+                **({"banked_cycles": v.cycles.banked} if v.cycles.banked else {}),
                 "agrees": v.agrees,
             }
             for v, energy in zip(
@@ -197,24 +227,34 @@ def validate(
 ) -> Validation:
     """Simulate a network and check the paper's and the exact models against the counts.
 
-    Arguments and errors as `simulate_layers`.
+    On a DRAM device that is simulated with prices, and checked bank by bank. Arguments and errors
+    as `simulate_layers`.
     """
     network = load_workload(network)
     arch = load_arch(arch)
     formats = formats_by_layer(formats, network)
+    device = isinstance(arch.dram, DeviceDram)
+    if device:
+        arch = with_value(arch, "dram.timing", "priced")
     simulated = simulate_layers(network, arch, formats, mappings, progress, objective=objective)
+    banked = [0] * len(simulated.layers)
+    if device:
+        own = {result.layer.name: result.mapping for result in simulated.layers}
+        by_bank = with_value(arch, "dram.timing", "banked")
+        checked = simulate_layers(network, by_bank, formats, own)
+        banked = [result.cycles for result in checked.layers]
     known: dict[object, LayerValidation] = {}
     layers = []
-    for result in simulated.layers:
+    for result, cycles in zip(simulated.layers, banked, strict=True):
         kind = replace(result.layer, name="layer")
         key = (kind, result.mapping, result.formats, result.repeats)
         if key not in known:
-            known[key] = _validate_layer(result)
+            known[key] = _validate_layer(result, cycles)
         layers.append(replace(known[key], layer=result.layer.name))
     return Validation(network.name, tuple(layers), simulated)
 
 
-def _validate_layer(result: LayerResult) -> LayerValidation:
+def _validate_layer(result: LayerResult, banked: int) -> LayerValidation:
     point = (result.layer, result.arch, result.mapping, result.formats)
     exact = model_counts(*point, EXACT)
     paper = model_counts(*point, PAPER)
@@ -231,13 +271,14 @@ def _validate_layer(result: LayerResult) -> LayerValidation:
         {level: Fraction(paper.total(level)) * times for level in inside},
         {level: int(exact.total(level)) * times for level in inside},
         {level: int(result.counts.total(level)) for level in inside},
-        _cycle_ladder(result),
+        _cycle_ladder(result, banked),
     )
 
 
-def _cycle_ladder(result: LayerResult) -> CycleLadder:
+def _cycle_ladder(result: LayerResult, banked: int) -> CycleLadder:
     elements, times = result.arch.pe_array.size, result.repeats
-    model = array_cycles(result.layer, result.arch, result.mapping, result.formats)
+    point = (result.layer, result.arch, result.mapping, result.formats)
+    model, waits = array_cycles(*point), device_stalls(*point)
     return CycleLadder(
         Fraction(result.macs, elements),
         Fraction(result.products - result.macs, elements),
@@ -245,6 +286,8 @@ def _cycle_ladder(result: LayerResult) -> CycleLadder:
         ArrayCycles(result.steady_cycles, result.fill_cycles, result.port_cycles),
         sum(result.stalls.values()),
         result.cycles,
+        {name: cycles * times for name, cycles in waits.items()},
+        banked,
     )
 
 
@@ -253,6 +296,6 @@ def _columns(prefix: str, bits: Mapping[str, Fraction | int]) -> dict[str, int |
     return {f"{prefix}_{level_column(name, 'bits')}": number(own) for name, own in bits.items()}
 
 
-def _sums(parts: Sequence[dict[str, T]], zero: T) -> dict[str, T]:
-    """By level, in all layers."""
+def _sums(parts: Sequence[Mapping[str, T]], zero: T) -> dict[str, T]:
+    """By name, in all layers."""
     return {level: sum((part[level] for part in parts), zero) for level in parts[0]}

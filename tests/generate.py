@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from bfpsim.arch import Arch, load_arch, replace
+from bfpsim.arch import Arch, devices, load_arch, replace
 from bfpsim.mapping.nest import DIMS, EVERY_DIM, Mapping
 from bfpsim.quant.formats import BFP, INDUSTRY, MX, Format, LayerFormats, Plain, ScaleRounding
 from bfpsim.workloads import ConvLayer
@@ -269,6 +269,14 @@ def random_arch(rng: random.Random, burst: str = "1 bit") -> Arch:
         bandwidth=rng.choice(["6.4 GB/s", "1.1 GB/s", "100 GB/s"]),
         latency=rng.choice(["0 ns", "100 ns", "13 ns"]),
     )
+
+
+def random_device(rng: random.Random, arch: Arch) -> Arch:
+    """The same machine on any DRAM device, with its channels and fields of addresses anyhow."""
+    name = rng.choice([*devices()])
+    order = ["row", *rng.sample(devices()[name].order[1:], len(devices()[name].order) - 1)]
+    dram = {"device": name, "channels": rng.choice([1, 1, 2, 3]), "controller": "13 ns"}
+    return replace(arch, "dram", dram | ({"order": order} if rng.random() < 0.5 else {}))
 
 
 def deep_arch() -> Arch:

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("arch", "mapping", "quant", "reports", "search", "sim", "workloads")
 DATA = {
-    "arch": ("specs/*.yaml", "cacti.csv"),
+    "arch": ("specs/*.yaml", "devices/*.yaml", "cacti.csv"),
     "reports": ("store/page.*",),
     "workloads": ("data/*",),
 }

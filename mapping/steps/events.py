@@ -22,6 +22,7 @@ _IDLE, _BUSY, _READS, _WAITS = 0, 1, 2, 3
 
 def events(
     latency: int,
+    rests: Vector,
     slots: Vector,
     tiles: Vector,
     fetches: Vector,
@@ -33,6 +34,7 @@ def events(
     """Cycles of a run: in all, and stalled for I, for W and for O, the last drain included.
 
     latency: that trails each read
+    rests: of the channel, before a write that follows a read, and a read that follows a write
     slots: of I, W and O, 1 or 2
     tiles: of I, W and O
     fetches: cycles of the channel for what arrives with each tile, those of I first, then W's, then
@@ -58,7 +60,7 @@ def events(
     wants_slot = np.zeros(3, np.bool_)
     awaited = -1  # the tensor that the array waits for
     drain_waits = False
-    free_at = 0
+    free_at, last = 0, -1  # the last transfer on the channel: 0 for a read, 1 for a write
     step, needed, idle_since, latest, culprit = 0, _I, 0, -1, -1
     computing, computed = 0, 0
     while True:
@@ -89,7 +91,9 @@ def events(
                 cycles = fetches[offset[who] + reserved[who]]
                 reserved[who] += 1
                 if cycles >= 0:
-                    free_at = max(now, free_at) + cycles
+                    if last == 1:
+                        free_at += rests[1]
+                    free_at, last = max(now, free_at) + cycles, 0
                     when[who], turn[who] = free_at + latency, scheduled
                     scheduled += 1
                     state[who] = _BUSY
@@ -156,7 +160,9 @@ def events(
                     if cycles < 0:
                         arrives = _O
                         continue
-                    free_at = max(now, free_at) + cycles
+                    if last == 1:
+                        free_at += rests[1]
+                    free_at, last = max(now, free_at) + cycles, 0
                     when[_DRAIN], turn[_DRAIN] = free_at + latency, scheduled
                     scheduled += 1
                     state[_DRAIN] = _READS
@@ -168,7 +174,9 @@ def events(
                     drain_waits = True
                     state[_DRAIN] = _WAITS
                     break
-                free_at = max(now, free_at) + drains[released[_O]]
+                if last == 0:
+                    free_at += rests[0]
+                free_at, last = max(now, free_at) + drains[released[_O]], 1
                 when[_DRAIN], turn[_DRAIN] = free_at, scheduled
                 scheduled += 1
                 state[_DRAIN] = _BUSY

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bfpsim.arch import DeviceDram
 from bfpsim.mapping.array import sums_lie_outside
 from bfpsim.mapping.counts import Direction, Flow
 from bfpsim.mapping.nest import Nest, Tensor
 from bfpsim.mapping.steps.bursts import Layout, PixelRanges, filter_place, padding
+from bfpsim.mapping.steps.dram import Service, box_services, weight_services
 from bfpsim.mapping.steps.inside import Port, inside
 from bfpsim.mapping.steps.tiles import (
     Boxes,
@@ -41,16 +43,31 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Transfers = tuple[Vector, Vector, "Vector | None", "Vector | None"]
-"""Bits of the transfers of a stream by kind, as `Moved` has them; None where no tile has any."""
+Transfers = tuple[
+    Vector, Vector, "Vector | None", "Vector | None", "Vector | None", "Vector | None"
+]
+"""Of the transfers of a stream, bits by kind, as `Moved` has them, then clocks and activates of a
+DRAM device, as `Service` has them; None where no tile has any."""
+
+Columns = Sequence["Vector | None"]
+"""The same of what need not be payload; without clocks and activates, of an ideal DRAM."""
+
+_NOTHING: Columns = (None,) * 4
 
 
 class Stay(NamedTuple):
-    """A tile's stay in its buffer: the bits it takes there, what arrives and what leaves."""
+    """A tile's stay in its buffer.
+
+    held: the bits it takes there
+    arrives, leaves: what moves between DRAM and the buffer
+    arriving, leaving: what that takes of a DRAM device; nothing of an ideal one
+    """
 
     held: int
     arrives: Moved
     leaves: Moved
+    arriving: Service = Service()
+    leaving: Service = Service()
 
 
 class Step(NamedTuple):
@@ -168,6 +185,9 @@ def _weight_stays(
         else:
             padded = _filters_padding(tiles, firsts, layout, burst)
         arrives[3] = padded[number]
+    if isinstance(arch.dram, DeviceDram):
+        bits = [own for own in arrives if own is not None]
+        arrives.extend(weight_services(arch.dram, layout, tiles, bits))
     return stays_from(mantissa + exponent, arrives=arrives)
 
 
@@ -192,17 +212,17 @@ def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch)
 
     result: bits of each tile as a result, by kind
     """
-    mantissa, exponent, _, _ = result
-    held = mantissa + exponent
+    held = result[0] + result[1]
     elements, _ = box_bits(tiles.resident, PartialSums(1))
     accumulator = PartialSums(arch.pe_array.accumulator_bits)
     sums: list[Vector | None] = [None, None, elements * accumulator.mantissa_bits, None]
     if sums_lie_outside(nest, arch):
         held = np.maximum(held, elements * accumulator.mantissa_bits)
     if tiles.finished.all():  # so no visit resumes another
-        return stays_from(held, (None,) * 4, result)
+        return stays_from(held, _NOTHING, result)
     layout = ActivationLayout(nest.layer.output_shape, accumulator)
     sums[3] = _padding(tiles.resident, layout, arch.dram.burst)
+    sums.extend(_services(tiles.resident, layout, sums, arch))
     arrives = [None if own is None else np.where(tiles.resumed, own, 0) for own in sums]
     leaves = [
         np.where(tiles.finished, 0 if own is None else own, 0 if other is None else other)
@@ -211,27 +231,36 @@ def _output_stays(tiles: OutputTiles, result: Transfers, nest: Nest, arch: Arch)
     return stays_from(held, arrives, leaves)
 
 
-def stays_from(
-    held: Vector, arrives: Sequence[Vector | None], leaves: Sequence[Vector | None] = (None,) * 4
-) -> Priced[Stay]:
-    """Price tiles by what they hold, and what arrives and leaves with each.
-
-    arrives, leaves: bits of each tile by kind; None where no tile has any
-    """
-    every = (held, *arrives, *leaves)
+def stays_from(held: Vector, arrives: Columns, leaves: Columns = _NOTHING) -> Priced[Stay]:
+    """Price tiles by what they hold, and what arrives and leaves with each."""
+    ways = ((*way, None, None)[:6] for way in (arrives, leaves))
+    every = (held, *(column for way in ways for column in way))
     columns = [column for column in every if column is not None]
     firsts, kinds = distinct(columns)
     none = [0] * len(firsts)
     rows = zip(*(none if c is None else c[firsts].tolist() for c in every), strict=True)
-    prices = (Stay(row[0], Moved(*row[1:5]), Moved(*row[5:])) for row in rows)
+    prices = (
+        Stay(row[0], Moved(*row[1:5]), Moved(*row[7:11]), Service(*row[5:7]), Service(*row[11:]))
+        for row in rows
+    )
     return Priced(kinds, tuple(prices))
 
 
 def box_transfers(boxes: Boxes, layout: ActivationLayout, fmt: Format, arch: Arch) -> Transfers:
-    """Bits of moving each box between DRAM and SRAM, by kind."""
+    """Bits of moving each box between DRAM and SRAM by kind, and what a device takes for it."""
     mantissa, exponent = box_bits(boxes, fmt)
     padded = _padding(boxes, layout, arch.dram.burst)
-    return mantissa, exponent, None, padded
+    service = _services(boxes, layout, (mantissa, exponent, padded), arch)
+    return mantissa, exponent, None, padded, *service
+
+
+def _services(
+    boxes: Boxes, layout: ActivationLayout, bits: Columns, arch: Arch
+) -> tuple[Vector | None, Vector | None]:
+    """Clocks and activates of a DRAM device for each box; None with an ideal one."""
+    if not isinstance(arch.dram, DeviceDram):
+        return None, None
+    return box_services(arch.dram, layout, boxes, [own for own in bits if own is not None])
 
 
 def _padding(boxes: Boxes, layout: Layout, burst: int) -> Vector | None:
@@ -291,7 +320,7 @@ def _dma_ports(
         memory, priced = arch.levels[1].memories[tensor], stays[tensor]
         arrives, leaves = (
             np.array([moved.payload for moved in each], np.int64)[priced.kinds]
-            for each in zip(*(stay[1:] for stay in priced.prices), strict=True)
+            for each in zip(*((stay.arrives, stay.leaves) for stay in priced.prices), strict=True)
         )
         transfers: tuple[tuple[Direction, Vector, Vector], ...] = (
             ("write", own.begins, arrives),

@@ -15,7 +15,7 @@ import numpy as np
 
 from bfpsim.compiled import compiled
 from bfpsim.mapping.array import computing_cycles
-from bfpsim.mapping.channel import channel_cycles
+from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.nest import TENSORS, Nest, Tensor
 from bfpsim.mapping.steps import events
 from bfpsim.mapping.steps.price import Priced, Stay, Step, Streams
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 class Schedule:
     """All that decides when what happens, in cycles.
 
-    latency: trails each read; slots: per tensor, 1 or 2
+    timing: of the channel; slots: per tensor, 1 or 2
     fetches: by tensor, what arrives with each tile takes of the channel; -1 where nothing arrives
     drains: what each tile of O that leaves takes of it
     lasting: of each step
     begins, ends: by tensor, the steps that are the first or the last to use each tile
     """
 
-    latency: int
+    timing: Timing
     slots: dict[Tensor, int]
     fetches: dict[Tensor, Vector]
     drains: Vector
@@ -46,15 +46,18 @@ class Schedule:
     ends: dict[Tensor, Vector]
 
     @classmethod
-    def of(cls, streams: Streams, arch: Arch) -> Schedule:
-        """The schedule of the streams of a nest."""
+    def of(cls, streams: Streams, arch: Arch, timing: Timing | None = None) -> Schedule:
+        """The schedule of the streams of a nest.
+
+        timing: of the channel, in place of the machine's
+        """
         steps = streams.steps
         begins, ends = (
             {t: np.flatnonzero(_of_steps(steps, [t in own for own in edge])) for t in TENSORS}
             for edge in zip(*((step.begins, step.ends) for step in steps.prices), strict=True)
         )
         lasting = _of_steps(steps, [step.lasting for step in steps.prices])
-        return cls._of(streams.stays, lasting, begins, ends, arch)
+        return cls._of(streams.stays, lasting, begins, ends, arch, timing)
 
     @classmethod
     def of_nest(
@@ -78,13 +81,14 @@ class Schedule:
     @classmethod
     def _of(
         cls, stays: dict[Tensor, Priced[Stay]], lasting: Vector, begins: dict[Tensor, Vector],
-        ends: dict[Tensor, Vector], arch: Arch,
+        ends: dict[Tensor, Vector], arch: Arch, timing: Timing | None = None,
     ) -> Schedule:  # fmt: skip
+        timing = timing or Timing.of(arch)
         return cls(
-            arch.dram_latency_cycles,
+            timing,
             {t: 2 if arch.buffer(t).double_buffered else 1 for t in TENSORS},
-            {t: _fetches(stays[t], arch) for t in TENSORS},
-            _drains(stays["O"], arch),
+            {t: _fetches(stays[t], timing) for t in TENSORS},
+            _drains(stays["O"], timing),
             lasting,
             begins,
             ends,
@@ -93,7 +97,8 @@ class Schedule:
     @property
     def cycles(self) -> int:
         """From start to the last bit written."""
-        if set(self.slots.values()) == {1}:
+        rests = max(self.timing.to_write, self.timing.to_read)
+        if set(self.slots.values()) == {1} and int(self.lasting.min()) >= rests:
             return self._one_after_the_other()
         return int(self._events()[0])
 
@@ -108,7 +113,8 @@ class Schedule:
             begins[self.begins[tensor]] += 1 << place
             ends[self.ends[tensor]] += 1 << place
         return _compiled()(
-            self.latency,
+            self.timing.latency,
+            np.array([self.timing.to_write, self.timing.to_read]),
             np.array([self.slots[t] for t in TENSORS]),
             np.array([len(self.fetches[t]) for t in TENSORS]),
             np.concatenate([self.fetches[t] for t in TENSORS]),
@@ -123,35 +129,41 @@ class Schedule:
 
         I and W are asked for as soon as the step before ends, in this order, then the tile of O
         drains and what resumes is read back. A latency trails what is read, while the channel goes
-        on.
+        on. A step lasts as long as the channel rests at most, so only what lies between two steps
+        turns it round.
         """
-        first = self.begins
-        moved = {t: np.zeros(len(self.lasting), np.int64) for t in (*TENSORS, "drain")}
-        reads = {t: np.zeros(len(self.lasting), bool) for t in TENSORS}
+        first, timing, steps = self.begins, self.timing, len(self.lasting)
+        moved = {t: np.zeros(steps, np.int64) for t in TENSORS}
+        reads = {t: np.zeros(steps, bool) for t in TENSORS}
         for tensor in TENSORS:
             moved[tensor][first[tensor]] = np.maximum(self.fetches[tensor], 0)
             reads[tensor][first[tensor]] = self.fetches[tensor] >= 0
-        moved["drain"][first["O"][1:]] = self.drains[:-1]
-        channel = np.zeros(len(self.lasting), np.int64)
-        waits = channel
-        for name in ("I", "W", "drain", "O"):
-            channel = channel + moved[name]
-            trails = self.latency * reads[name] if name in reads else 0
-            waits = np.maximum(waits, np.where(moved[name] > 0, channel + trails, 0))
+        drain = np.zeros(steps, np.int64)
+        drain[first["O"][1:]] = self.drains[:-1]
+        loads = moved["I"] + moved["W"]
+        drained = loads + drain + timing.to_write * ((loads > 0) & (drain > 0))
+        resumed = drained + moved["O"] + timing.to_read * ((drain > 0) & reads["O"])
+        waits = np.where(drain > 0, drained, 0)
+        for tensor, done in (("I", moved["I"]), ("W", loads), ("O", resumed)):
+            waits = np.maximum(waits, np.where(reads[tensor], done + timing.latency, 0))
         return int((self.lasting + waits).sum() + self.drains[-1])
 
 
-def _fetches(stays: Priced[Stay], arch: Arch) -> Vector:
+def _fetches(stays: Priced[Stay], timing: Timing) -> Vector:
     each = [
-        channel_cycles(arch, moved.payload, moved.burst) if moved.payload else -1
-        for moved in (stay.arrives for stay in stays.prices)
+        timing.cycles(stay.arrives.payload, stay.arrives.burst, stay.arriving.clocks)
+        if stay.arrives.payload
+        else -1
+        for stay in stays.prices
     ]
     return np.array(each, np.int64)[stays.kinds]
 
 
-def _drains(stays: Priced[Stay], arch: Arch) -> Vector:
-    leaves = [stay.leaves for stay in stays.prices]
-    each = [channel_cycles(arch, moved.payload, moved.burst) for moved in leaves]
+def _drains(stays: Priced[Stay], timing: Timing) -> Vector:
+    each = [
+        timing.cycles(stay.leaves.payload, stay.leaves.burst, stay.leaving.clocks)
+        for stay in stays.prices
+    ]
     return np.array(each, np.int64)[stays.kinds]
 
 

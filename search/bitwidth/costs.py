@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
+from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.closed.leaves import Values
 from bfpsim.mapping.nest import Mapping, MappingError, Tensor
 from bfpsim.mapping.objective import Objective
@@ -102,7 +103,8 @@ class Costs:
     def _cycles(self, bits: Values, i: int, w: int) -> Values:
         """The cycles that no schedule beats: PE array busy, or DRAM channel busy."""
         one = LayerFormats(self.formats[i], self.formats[w], self.formats[i])
-        rate = self.arch.dram_bits_per_cycle
+        timing = Timing.of(self.arch)
+        rate = timing.rate / timing.refresh
         channel = np.ceil(bits * rate.denominator / rate.numerator)
         cycles: Values = np.maximum(channel, self.busy[passes(self.arch.pe_array, one)])
         return cycles

@@ -100,8 +100,11 @@ def _seen(arch: Arch, objective: Objective) -> Arch:
 
     Nor do the models of bits look at what the search for the fewest DRAM bits does not.
     """
-    unseen = ("energy", "background") if objective == "dram" else ("background",)
-    dram = arch.dram.model_copy(update=dict.fromkeys(unseen, 0))
+    unseen = {"background": 0, "idle": "standby", "timing": "priced"}
+    if objective == "dram":
+        unseen |= {"energy": 0, "io": 0}
+    known = type(arch.dram).model_fields
+    dram = arch.dram.model_copy(update={name: unseen[name] for name in unseen if name in known})
     array = arch.pe_array.model_copy(update={"mac_energy": None})
     return arch.model_copy(update={"name": "any", "dram": dram, "pe_array": array})
 
@@ -125,6 +128,7 @@ def _record(result: LayerResult, ladder: bool) -> LayerRecord:
         fill_cycles=result.fill_cycles,
         port_cycles=result.port_cycles,
         dram_busy_cycles=result.dram_busy_cycles,
+        activates=result.activates,
         stalls=result.stalls,
         traffic=Counts({flow: int(counts[flow]) for flow in ordered(counts, result.arch)}),
         compulsory={tensor: bits * times for tensor, bits in floor.items()},

@@ -60,6 +60,7 @@ class LayerRecord:
     operand_bits: of the wider significand
     steady_cycles, fill_cycles, port_cycles: what the PE array's cycles are made of, as in
         `LayerResult`
+    activates: rows that a DRAM device opened
     stalls: cycles the PE array waited, by the tensor whose tile came last
     traffic: simulated bits per flow
     compulsory: DRAM payload that no mapping avoids, by tensor [bit]
@@ -79,6 +80,7 @@ class LayerRecord:
     fill_cycles: int
     port_cycles: int
     dram_busy_cycles: int
+    activates: int
     stalls: Mapping[Tensor, int]
     traffic: Counts
     compulsory: Mapping[Tensor, int]
@@ -92,7 +94,11 @@ class LayerRecord:
     @property
     def work(self) -> Work:
         """What the layer spends energy on."""
-        return Work(self.traffic, self.macs * self.passes, self.operand_bits, self.cycles)
+        return Work(
+            *(self.traffic, self.macs * self.passes, self.operand_bits, self.cycles),
+            activates=self.activates,
+            dram_busy=self.dram_busy_cycles,
+        )
 
 
 def utilisation_of(layers: Sequence[LayerRecord], arch: Arch) -> Utilisation:

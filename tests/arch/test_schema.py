@@ -101,7 +101,7 @@ def read(text: str) -> Any:
 def test_every_key_is_described() -> None:
     parts = SCHEMA["$defs"]
     assert set(parts) == {
-        *("Dram", "Sram", "SplitSram", "InnerLevel", "Ports", "AccessEnergy"),
+        *("Dram", "DeviceDram", "Sram", "SplitSram", "InnerLevel", "Ports", "AccessEnergy"),
         *("PEArray", "Axis", "Register", "Registers", "Dma", "Vector"),
     }
     for part in (SCHEMA, *parts.values()):

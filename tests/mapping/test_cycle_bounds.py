@@ -14,7 +14,7 @@ from bfpsim.mapping.models import FULL, outer_counts, stored
 from bfpsim.mapping.nest import DIMS, Mapping, make_nest
 from bfpsim.mapping.padded import LeastPadding
 from bfpsim.sim.accelerator import Accelerator
-from tests.generate import random_arch, random_formats, random_layer
+from tests.generate import random_arch, random_device, random_formats, random_layer
 from tests.long import often
 
 
@@ -24,6 +24,8 @@ def setting(seed: int, largest: int):
     arch = random_arch(rng, rng.choice(["1 bit", "32 B"]))
     if rng.random() < 0.3:
         arch = replace(arch, "dma.width", rng.choice(["3 bit", "16 bit", "100 bit"]))
+    if rng.random() < 0.4:
+        arch = random_device(rng, arch)
     return rng, layer, stored(layer, arch), arch, formats
 
 

@@ -20,7 +20,7 @@ from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.sim.result import LayerResult
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer, load_workload
-from tests.generate import random_arch, random_formats, random_layer, tight
+from tests.generate import random_arch, random_device, random_formats, random_layer, tight
 from tests.long import often
 from tests.mapping.every import legal_nests
 
@@ -127,6 +127,19 @@ def simulated(layer, arch, formats) -> dict[Mapping, LayerResult]:
         mapping: simulate(layer, arch, mapping, formats)
         for mapping, _ in legal_nests(layer, arch, formats)
     }
+
+
+@pytest.mark.parametrize("seed", often(4, range(700, 800)))
+def test_no_mapping_at_all_is_simulated_faster_on_a_device(seed: int) -> None:
+    """With rows, turnaround and refresh in every transfer's time."""
+    layer, arch, formats = small_case(seed, "1 bit")
+    arch = random_device(random.Random(seed), arch)
+    every = simulated(layer, arch, formats)
+    if every:
+        (fastest,) = best_mappings(layer, arch, formats, 1, "latency")
+        assert every[fastest.mapping].cycles == fastest.cost
+        assert fastest.cost == min(result.cycles for result in every.values())
+        assert fastest.proven
 
 
 @pytest.mark.parametrize("seed", often(5, [*range(400, 405), *range(406, 640), 405]))

@@ -17,14 +17,22 @@ from bfpsim.quant.formats import LayerFormats
 from bfpsim.sim.accelerator import Accelerator
 from bfpsim.sim.simulate import simulate
 from bfpsim.workloads import ConvLayer
-from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.generate import (
+    random_arch,
+    random_device,
+    random_formats,
+    random_layer,
+    random_mapping,
+)
 from tests.long import often
 
 Case = tuple[ConvLayer, Arch, Mapping, LayerFormats]
 
 
 def case(seed: int) -> Case:
-    """Any nest on any machine: slots, buffers, bursts, latencies, odd rates, narrow DMA, ports."""
+    """Any nest on any machine: slots, buffers, bursts, latencies, odd rates, narrow DMA, ports,
+    DRAM devices.
+    """
     rng = random.Random(seed)
     layer, formats = random_layer(rng), random_formats(rng)
     mapping = random_mapping(rng, layer, formats)
@@ -36,6 +44,8 @@ def case(seed: int) -> Case:
     if not arch.shared and rng.random() < 0.4:  # one slot for some, two for others
         for part in ("input", "weight", "output"):
             arch = replace(arch, f"sram.{part}.double_buffered", rng.random() < 0.5)
+    if rng.random() < 0.4:
+        arch = random_device(rng, arch)
     return layer, arch, mapping, formats
 
 
@@ -76,7 +86,7 @@ def test_what_is_due_at_one_time_happens_in_the_order_it_was_scheduled() -> None
     """By hand, one slot each: I and W are asked for before O drains."""
     one = np.ones(2, np.int64)
     found = events(
-        0, np.array([1, 1, 1]), np.array([2, 2, 2]),
+        0, np.zeros(2, np.int64), np.array([1, 1, 1]), np.array([2, 2, 2]),
         np.array([2, 2, 2, 2, -1, -1]), 3 * one, 2 * one, 7 * one, 7 * one,
     )  # fmt: skip
     # I 0-2, W 2-4, compute 4-6, I 6-8, W 8-10, drain 10-13, compute 13-15, drain 15-18.

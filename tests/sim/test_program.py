@@ -17,7 +17,7 @@ from bfpsim.sim.stage import Stage
 from bfpsim.sim.staging import Plan, stages_of
 from bfpsim.workloads import Network, Node
 from bfpsim.workloads.program import program_of
-from tests.generate import make_arch, random_formats, random_layer, random_mapping
+from tests.generate import make_arch, random_device, random_formats, random_layer, random_mapping
 from tests.long import often
 from tests.programs import (
     evaluator,
@@ -47,6 +47,8 @@ def test_a_program_of_one_layer_is_the_layer_alone(seed: int) -> None:
         halo=rng.choice(["sliding", "none"]),
     )  # fmt: skip
     mapping = random_mapping(rng, layer, formats)
+    if rng.random() < 0.3:
+        arch = random_device(rng, arch)
     try:
         alone = Accelerator(layer, arch, mapping, formats).run()
     except MappingError:

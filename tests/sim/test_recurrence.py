@@ -13,7 +13,13 @@ from bfpsim.sim.accelerator import Accelerator, Tally
 from bfpsim.sim.recurrence import Moment, Recurrence, alike, promising
 from bfpsim.sim.timeline import Timeline
 from bfpsim.workloads import ConvLayer
-from tests.generate import random_arch, random_formats, random_layer, random_mapping
+from tests.generate import (
+    random_arch,
+    random_device,
+    random_formats,
+    random_layer,
+    random_mapping,
+)
 from tests.long import often
 
 COUNTED = [field.name for field in fields(Tally) if field.name != "timeline"]
@@ -42,6 +48,13 @@ def random_case(seed: int, largest: int):
 @pytest.mark.parametrize("seed", often(80, range(160)))
 def test_equals_the_run_of_every_step(seed: int) -> None:
     assert_equal(*both(*random_case(seed, largest=14)))
+
+
+@pytest.mark.parametrize("seed", often(20, range(200)))
+def test_equals_the_run_of_every_step_on_a_device(seed: int) -> None:
+    """Which way the channel was turned last is part of the state, too."""
+    layer, arch, mapping, formats = random_case(seed, largest=14)
+    assert_equal(*both(layer, random_device(random.Random(seed), arch), mapping, formats))
 
 
 def test_who_resumes_when_is_part_of_the_state() -> None:

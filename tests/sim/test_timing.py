@@ -7,6 +7,7 @@ import pytest
 import simpy
 
 from bfpsim.arch import Arch, replace
+from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.nest import Mapping
 from bfpsim.quant.formats import BFP, LayerFormats, Plain
 from bfpsim.sim.accelerator import Accelerator
@@ -112,7 +113,7 @@ def test_a_wide_mantissa_takes_more_passes() -> None:
 
 def test_the_channel_serves_in_order_and_rounds_each_transfer_up() -> None:
     env = simpy.Environment()
-    channel = Channel(env, make_arch())  # 102.4 bit per cycle
+    channel = Channel(env, Timing.of(make_arch()))  # 102.4 bit per cycle
     assert channel.request(1) == (0, 1)
     assert channel.request(103) == (1, 3)
     assert channel.request(1024) == (3, 13)
@@ -123,27 +124,27 @@ def test_the_channel_serves_in_order_and_rounds_each_transfer_up() -> None:
 def test_the_narrower_of_dram_and_dma_sets_the_pace() -> None:
     """Bursts are rounded out in DRAM alone; the payload passes the DMA engine."""
     env = simpy.Environment()
-    channel = Channel(env, replace(make_arch(), "dma.width", "64 bit"))
+    channel = Channel(env, Timing.of(replace(make_arch(), "dma.width", "64 bit")))
     assert channel.request(128) == (0, 2)
     assert channel.request(129) == (2, 5)
     assert channel.request(64, padding=448) == (5, 10)  # 5 bursts' cycles, one of payload
 
 
-def test_the_backlog_is_what_the_channel_has_yet_to_serve() -> None:
+def test_the_state_is_what_the_channel_has_yet_to_serve() -> None:
     env = simpy.Environment()
-    channel = Channel(env, make_arch(bandwidth="6.25 GB/s"))  # 100 bit per cycle
-    assert channel.backlog == 0
+    channel = Channel(env, Timing.of(make_arch(bandwidth="6.25 GB/s")))  # 100 bit per cycle
+    assert channel.state == (0, 0)
     channel.request(1000)
     channel.request(1)
-    assert channel.backlog == 11
+    assert channel.state == (11, 11)
     env.run(until=4)
-    assert channel.backlog == 7
+    assert channel.state == (7, 7)
     env.run(until=11)
-    assert channel.backlog == 0
+    assert channel.state == (0, 0)
     env.run(until=20)
-    assert channel.backlog == 0  # idle is idle, for however long
+    assert channel.state == (0, 0)  # idle is idle, for however long
     channel.request(100)
-    assert channel.backlog == 1
+    assert channel.state == (1, 1)
 
 
 def test_a_buffer_lends_as_many_slots_as_it_has() -> None:

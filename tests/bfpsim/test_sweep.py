@@ -70,7 +70,7 @@ def test_a_level_inside_sram_is_an_axis_with_columns_of_its_own(folder, capsys):
         arch = bs.load_arch("edge-16k")
         for axis in ("levels.acc.capacity", "levels.acc.ports.read"):
             arch = replace(arch, axis, point[axis])
-        result = bs.simulate_network(network, arch, formats)
+        result = bs.simulate_network(network, arch, formats, layers="alone")
         bits = result.traffic.groupby("level")["bits"].sum()
         for level in ("DRAM", "SRAM", "ibuf", "acc"):
             assert point[f"{level.lower()}_bits"] == bits[level]

@@ -10,7 +10,7 @@ import time
 
 from bfpsim.arch import load_arch, replace
 from bfpsim.quant.formats import parse_format
-from bfpsim.sim.simulate import simulate_network
+from bfpsim.sim.simulate import simulate_layers
 
 NETWORKS = ("resnet18", "mobilenetv2-eca", "vit-b16")
 FORMATS = ("bfp8", "mxint8", "mxfp8e4m3", "mxfp6e2m3", "mxfp4", "nvfp4")
@@ -29,9 +29,9 @@ def main(networks: list[str]) -> None:
     for network in networks or NETWORKS:
         for name in FORMATS:
             start = time.perf_counter()
-            result = simulate_network(network, arch, name, objective="energy")
+            result = simulate_layers(network, arch, name, objective="energy")
             mappings = {layer.layer.name: layer.mapping for layer in result.layers}
-            slower = simulate_network(network, narrow, name, mappings)
+            slower = simulate_layers(network, narrow, name, mappings)
             dram = sum(int(layer.counts.total("DRAM")) for layer in result.layers)
             print(
                 f"  {network:17}{name:12}{parse_format(name).significand_bits:>11}"

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search docs figures lint lowest clean
+.PHONY: demo test test-long mutants bench bench-networks bench-accuracy bench-sweeps bench-search docs figures bench-formats lint lowest clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --out out/demo
@@ -30,6 +30,9 @@ bench: $(VENV)/.dev
 
 bench-networks: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.networks
+
+bench-formats: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.formats
 
 bench-accuracy: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.accuracy

@@ -28,6 +28,9 @@ SHORTEST = 4 * _LEAST
 _FREE_LOOKS, _STEPS_PER_LOOK = 10, 150  # what looking may cost while it finds nothing
 _GAIN_PER_LOOK = 12  # steps skipped that pay for one more look
 _TURNS_BACK = 8
+_SHOWING, _TRIED, _SELDOM = 1 << 13, 3, 16
+_WIDTHS, _COMPARED = (1, 2, 4, 8, 16, 32), (16, 64)
+_PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no kind is lost
 _STEPS_PER_SURE_LOOK = 160
 _INTO = (0, 1, 2, 3, *(1 << place for place in range(2, 20)))
 _BEFORE_END = 20
@@ -66,8 +69,9 @@ class Recurrence:
         self, streams: tuple[Kinds, ...], in_use: Sequence[Kinds] = (), turns: Sequence[int] = (1,)
     ) -> None:
         self._streams = tuple(map(_narrow, streams))
-        self._turns = tuple(turns)
-        self._promising = promising((self._streams[0], *map(_narrow, in_use)), turns)
+        kinds = (self._streams[0], *map(_narrow, in_use))
+        self._turns = sorted({*turns, *_distances(kinds)})
+        self._promising = promising(kinds, self._turns)
         self._moments: dict[int, Moment] = {}
         self._steps_in: dict[Hashable, list[int]] = {}
         self._looks = self._skipped = 0
@@ -201,6 +205,31 @@ def promising(in_use: Sequence[Kinds], turns: Sequence[int]) -> bytes:
             for at in range(begin + turn, last, turn):
                 marked[at] = marked[at] or _SOME
     return bytes(marked)
+
+
+def _distances(in_use: Sequence[Kinds]) -> list[int]:
+    """The most frequent distances between steps that go on alike for a while, shortest first.
+
+    A loop's turns are not all: tiles that begin anywhere in a burst are alike after as many as
+    nearly fill bursts. The first steps show it.
+    """
+    shown = min(len(in_use[0]), _SHOWING)
+    ahead = np.zeros(shown, np.uint64)
+    for kinds in in_use:
+        ahead = ahead * _PRIME + kinds[:shown].astype(np.uint64)
+    frequent: set[int] = set()
+    for width in _WIDTHS:  # a number for each step and those that follow it, twice as many a time
+        if len(ahead) <= width:
+            break
+        ahead = ahead[:-width] * _PRIME + ahead[width:]
+        if 2 * width not in _COMPARED:
+            continue
+        order = np.argsort(ahead, kind="stable")
+        again = ahead[order[1:]] == ahead[order[:-1]]
+        found, often = np.unique((order[1:] - order[:-1])[again], return_counts=True)
+        most = np.argsort(-often, kind="stable")[:_TRIED]
+        frequent.update(found[most][often[most] * _SELDOM >= shown].tolist())
+    return sorted(frequent)
 
 
 def _looks(begin: int, end: int, last: int, turn: int) -> Iterator[int]:

@@ -64,9 +64,15 @@ def test_text_becomes_the_exact_number(quantity: Quantity, text: str, number: ob
     assert type(parsed) is type(number)
 
 
+@pytest.fixture(scope="module")
+def registry() -> pint.UnitRegistry:
+    return pint.UnitRegistry(non_int_type=Fraction)
+
+
 @pytest.mark.parametrize("quantity", ALL, ids=lambda quantity: quantity.noun)
-def test_every_unit_is_what_pint_takes_it_for(quantity: Quantity) -> None:
-    registry = pint.UnitRegistry(non_int_type=Fraction)
+def test_every_unit_is_what_pint_takes_it_for(
+    quantity: Quantity, registry: pint.UnitRegistry
+) -> None:
     for above in quantity.units:
         for below in quantity.per or ("",):
             unit = f"{above}/{below}" if below else above

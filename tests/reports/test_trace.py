@@ -96,7 +96,8 @@ def result(request) -> NetworkResult:
         "conv2": Mapping("CKP", {"C": 8, "K": 16, "P": 5}),
         "conv3": Mapping("PQ", {"P": 1, "Q": 1}),
     }
-    run = simulate_layers(build.network(), load_arch(request.param), BFP8, mappings)
+    arch = replace(load_arch(request.param), "dram.burst", "4 B")
+    run = simulate_layers(build.network(), arch, BFP8, mappings)
     assert run.layers[2].timeline.rows < len(run.layers[2].timeline)
     first, second, third = run.layers
     return NetworkResult("tiny", run.arch, (first, second, repeated(third, 2)), run.simulations)

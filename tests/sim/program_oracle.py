@@ -1,0 +1,469 @@
+"""How long a program takes, from the rules alone: explicit states, looked at cycle by cycle.
+
+No events and no processes: at each cycle every rule is tried, again and again, until none applies;
+then the channel picks, and time goes on to the next cycle at which something ends. Slow, and meant
+to be read beside DESIGN's rules of time. What the rules leave open is who comes first of those that
+ask for the channel or the vector unit in the same cycle: `ties` decides.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+from bfpsim.arch import Arch
+from bfpsim.mapping.steps.volumes import Moved
+from bfpsim.sim.stage import Feed, Kept, Slot, Stage
+
+
+class Request(NamedTuple):
+    """The `number`th wish of an operation for the channel, or the vector unit, of its kind.
+
+    kind: tensor and direction of a transfer; "steps" or "drain" of the vector unit
+    """
+
+    place: int
+    kind: str
+    number: int
+
+
+Ties = Callable[[Request], int]
+
+
+@dataclass
+class Transfer:
+    """Bits on their way; cycles at which it was asked for, had the channel, left it, was there."""
+
+    request: Request
+    tensor: str
+    direction: str
+    moved: Moved
+    asked: int
+    began: int = -1
+    left: int = -1
+    there: int = -1
+
+
+@dataclass
+class Account:
+    """What became of an operation. `turn`: when its unit came to it; `first`: its first step."""
+
+    turn: int = -1
+    first: int = -1
+    computed: int = -1
+    end: int = -1
+    stalls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    vector_cycles: int = 0
+    transfers: list[Transfer] = field(default_factory=list)
+
+
+class _Tiles:
+    """Tiles of one feed: when each came, and how many have been begun and released."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.came: list[int] = []
+        self.begun = self.released = 0
+
+    @property
+    def over(self) -> bool:
+        return self.released == len(self.feed.stays)
+
+
+class _Output:
+    """Visits of an output: when each had its place, how many have been begun, ended and drained.
+
+    jobs: what happens to visits, one after the other: before a tile takes a slot, the tile that
+    had it drains.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        assert stage.output is not None
+        self.output = output = stage.output
+        visits, slots = len(output.stays), output.slot.tiles
+        self.jobs: list[tuple[str, int]] = []
+        for visit in range(visits):
+            if visit >= slots:
+                self.jobs.append(("drain", visit - slots))
+            self.jobs.append(("place", visit))
+        self.jobs += [("drain", visit) for visit in range(max(0, visits - slots), visits)]
+        if output.mean is not None:
+            self.jobs.append(("mean", 0))
+        self.at = 0
+        self.phase = "begin"
+        self.came: list[int] = []
+        self.begun = self.ended = 0
+        self.results = 0
+        """Finished visits whose vector work is over."""
+
+
+class Oracle:
+    """A program under way."""
+
+    def __init__(self, stages: list[Stage], arch: Arch, ties: Ties = lambda request: 0) -> None:
+        self.stages, self.arch, self.ties = stages, arch, ties
+        self.now = 0
+        self.accounts = [Account() for _ in stages]
+        self.tiles = [{n: _Tiles(f) for n, f in stage.feeds.items()} for stage in stages]
+        self.outputs = [None if s.output is None else _Output(s) for s in stages]
+        self.finished = [0] * len(stages)
+        self.ended = [False] * len(stages)
+        self.turns_done = [0] * len(stages)
+        # memory
+        names = arch.levels[1].memories
+        self.room = {name: arch.buffer(tensor).capacity for tensor, name in names.items()}
+        self.wishes: list[tuple[int, str, Slot | Kept]] = []
+        for stage in stages:
+            for name in ("W", "I", *sorted(n for n in stage.feeds if n[0] == "V")):
+                if name in stage.feeds and (slot := stage.feeds[name].slot) is not None:
+                    self.wishes.append((stage.place, name, slot))
+            if stage.output is not None:
+                self.wishes.append((stage.place, "O", stage.output.slot))
+            if stage.keeps is not None:
+                self.wishes.append((stage.place, "keeps", stage.keeps))
+        self.granted: set[tuple[int, str]] = set()
+        self.readers: dict[str, set[int]] = defaultdict(set)
+        self.kept: dict[str, Kept] = {}
+        for stage in stages:
+            for name in stage.frees:
+                self.readers[name].add(stage.place)
+        # engines: tiles in order of first use
+        self.engines: dict[str, list[tuple[int, str, int]]] = {"I": [], "W": [], "V": []}
+        for stage in stages:
+            jobs: list[tuple[int, str, int]] = []
+            for name, feed in stage.feeds.items():
+                if feed.slot is not None:
+                    jobs += [(int(first), name, i) for i, first in enumerate(feed.begins)]
+            for _, name, i in sorted(jobs):
+                self.engines[stage.feeds[name].tensor].append((stage.place, name, i))
+        self.engine_at = dict.fromkeys(self.engines, 0)
+        self.engine_busy = dict.fromkeys(self.engines, False)
+        # units: operations in order; until when busy
+        self.order = {
+            unit: [s.place for s in stages if s.unit == unit] for unit in ("array", "vector")
+        }
+        self.unit_at = {"array": 0, "vector": 0}
+        self.unit_state = {"array": "free", "vector": "free"}
+        self.unit_since = {"array": 0, "vector": 0}
+        # servers
+        self.queue: list[Transfer] = []
+        self.channel_until = 0
+        self.vector_queue: list[tuple[int, int, Request, int, Callable[[], None]]] = []
+        self.vector_until = 0
+        self.numbers: dict[tuple[int, str], int] = defaultdict(int)
+        self.timers: list[tuple[int, Callable[[], None]]] = []
+        self.on_arrival: dict[Request, Callable[[], None]] = {}
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def run(self) -> list[Account]:
+        """Accounts of the operations."""
+        while True:
+            due = [then for at, then in self.timers if at <= self.now]
+            self.timers = [timer for timer in self.timers if timer[0] > self.now]
+            for then in due:
+                then()
+            while self._any_rule():
+                pass
+            if not any(at <= self.now for at, _ in self.timers):
+                self._serve()
+            if not self.timers:
+                break
+            self.now = min(at for at, _ in self.timers)
+        stuck = [s.name for s in self.stages if not self.ended[s.place]]
+        if stuck:
+            raise RuntimeError(f"deadlock at {self.now}: {stuck}")
+        return self.accounts
+
+    def _after(self, cycles: int, then: Callable[[], None]) -> None:
+        self.timers.append((self.now + cycles, then))
+
+    def _number(self, place: int, kind: str) -> Request:
+        number = self.numbers[place, kind]
+        self.numbers[place, kind] += 1
+        return Request(place, kind, number)
+
+    # --- servers ---------------------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> float:
+        """The earliest operation that still computes."""
+        return min(
+            (s.place for s in self.stages
+             if s.unit != "host" and self.turns_done[s.place] < len(s.turns)),
+            default=inf,
+        )  # fmt: skip
+
+    def _serve(self) -> None:
+        """The channel and the vector unit, where they are free, take the next."""
+        if self.queue and self.channel_until <= self.now:
+            under_way = self.under_way
+            own = min(
+                self.queue,
+                key=lambda t: (t.request.place > under_way, t.asked, self.ties(t.request)),
+            )
+            self.queue.remove(own)
+            bits = own.moved.mantissa + own.moved.exponent + own.moved.psum + own.moved.burst
+            rate, width = self.arch.dram_bits_per_cycle, self.arch.dma.width
+            cycles = -(-bits // rate)
+            if width is not None:
+                cycles = max(cycles, -(-(bits - own.moved.burst) // width))
+            own.began, own.left = self.now, self.now + cycles
+            own.there = own.left
+            if own.direction == "read":
+                own.there += self.arch.dram_latency_cycles
+            self.channel_until = own.left
+            self._after(cycles, lambda: None)
+            self._after(own.there - self.now, self.on_arrival.pop(own.request))
+        if self.vector_queue and self.vector_until <= self.now:
+            self.vector_queue.sort(key=lambda wish: (wish[0], self.ties(wish[2]), wish[1]))
+            _, _, request, cycles, then = self.vector_queue.pop(0)
+            self.accounts[request.place].vector_cycles += cycles
+            self.vector_until = self.now + cycles
+            self._after(cycles, then)
+
+    def _move(
+        self, place: int, tensor: str, direction: str, moved: Moved, then: Callable[[], None]
+    ) -> None:
+        """Ask for the channel, if there is anything to move."""
+        if not any(moved):
+            then()
+            return
+        request = self._number(place, f"{tensor} {direction}")
+        transfer = Transfer(request, tensor, direction, moved, self.now)
+        self.accounts[place].transfers.append(transfer)
+        self.queue.append(transfer)
+        self.on_arrival[request] = then
+
+    def _work(self, place: int, kind: str, cycles: int, then: Callable[[], None]) -> None:
+        """Ask for the vector unit."""
+        request = self._number(place, kind)
+        self.vector_queue.append((self.now, len(self.vector_queue), request, cycles, then))
+
+    # --- rules -----------------------------------------------------------------------------------
+
+    def _any_rule(self) -> bool:
+        """Try every rule once; whether one applied."""
+        return any(
+            [
+                self._grant(),
+                *(self._bring(tensor) for tensor in self.engines),
+                *(self._lie(stage) for stage in self.stages),
+                *(self._put(stage) for stage in self.stages if stage.output is not None),
+                *(self._step(unit) for unit in ("array", "vector")),
+                *(self._end(stage) for stage in self.stages),
+            ]
+        )
+
+    def _grant(self) -> bool:
+        """Slots strictly in order, never overtaking."""
+        if not self.wishes:
+            return False
+        place, name, wish = self.wishes[0]
+        bits = wish.bits * (wish.tiles if isinstance(wish, Slot) else 1)
+        if isinstance(wish, Kept):
+            if wish.in_place is not None:
+                before = self.kept[wish.in_place]
+                assert (before.memory, before.bits) == (wish.memory, bits)
+                bits = 0
+                self.readers[wish.in_place].clear()  # whose end gives nothing back
+            if bits > self.room[wish.memory]:
+                return False
+            self.kept[wish.name] = wish
+        if bits > self.room[wish.memory]:
+            return False
+        self.room[wish.memory] -= bits
+        self.granted.add((place, name))
+        self.wishes.pop(0)
+        return True
+
+    def _written(self, feed: Feed, tile: int) -> bool:
+        return all(self.finished[wait.place] >= wait.tiles[tile] for wait in feed.waits)
+
+    def _bring(self, tensor: str) -> bool:
+        """An engine that is idle asks for the next tile, once there is a slot and it is written."""
+        jobs, at = self.engines[tensor], self.engine_at[tensor]
+        if self.engine_busy[tensor] or at == len(jobs):
+            return False
+        place, name, i = jobs[at]
+        tiles = self.tiles[place][name]
+        slot = tiles.feed.slot
+        assert slot is not None and len(tiles.came) == i
+        if (place, name) not in self.granted or i - tiles.released >= slot.tiles:
+            return False
+        if not self._written(tiles.feed, i):
+            return False
+        self.engine_busy[tensor] = True
+
+        def there() -> None:
+            tiles.came.append(self.now)
+            self.engine_busy[tensor] = False
+            self.engine_at[tensor] += 1
+
+        self._move(place, tensor, "read", tiles.feed.stays[i].arrives, there)
+        return True
+
+    def _lie(self, stage: Stage) -> bool:
+        """Tiles of what lies in SRAM are there as soon as they are written."""
+        changed = False
+        for tiles in self.tiles[stage.place].values():
+            if tiles.feed.slot is None:
+                while len(tiles.came) < len(tiles.feed.stays) and self._written(
+                    tiles.feed, len(tiles.came)
+                ):
+                    tiles.came.append(self.now)
+                    changed = True
+        return changed
+
+    def _put(self, stage: Stage) -> bool:
+        """The next thing that happens to a visit of the output."""
+        place, own = stage.place, self.outputs[stage.place]
+        assert own is not None
+        if own.at == len(own.jobs):
+            return False
+        job, visit = own.jobs[own.at]
+        output, phase = own.output, own.phase
+
+        def over() -> None:
+            own.at += 1
+            own.phase = "begin"
+
+        def placed() -> None:
+            own.came.append(self.now)
+            over()
+
+        if phase in ("moving", "working"):
+            return False
+        if job == "place":
+            if (place, "O") not in self.granted:
+                return False
+            if stage.keeps is not None and (place, "keeps") not in self.granted:
+                return False
+            own.phase = "moving"
+            self._move(place, output.tensor, "read", output.stays[visit].arrives, placed)
+            return True
+        if job == "mean":
+            assert output.mean is not None
+
+            def mean() -> None:
+                self.finished[place] += 1
+                over()
+
+            own.phase = "moving"
+            self._move(place, "V", "write", output.mean.leaves, mean)
+            return True
+        finished = bool(output.finished[visit])
+        if phase == "begin":  # to drain
+            if own.ended <= visit:
+                return False
+            addends = [self.tiles[place][name] for name in output.addends] if finished else []
+            if any(len(tiles.came) <= own.results for tiles in addends):
+                return False
+
+            def worked() -> None:
+                own.phase = "worked"
+                own.results += finished
+                for tiles in addends:
+                    self._release(place, tiles)
+
+            if output.work[visit]:
+                own.phase = "working"
+                self._work(place, "drain", int(output.work[visit]), worked)
+            else:
+                worked()
+            return True
+
+        def drained() -> None:
+            if finished and output.sink != "mean":
+                self.finished[place] += 1
+            over()
+
+        own.phase = "moving"
+        leaves = output.stays[visit].leaves
+        if finished and output.sink != "off chip":
+            leaves = Moved()
+        self._move(place, output.tensor, "write", leaves, drained)
+        return True
+
+    def _release(self, place: int, tiles: _Tiles) -> None:
+        tiles.released += 1
+        if tiles.over and tiles.feed.slot is not None:
+            self.room[tiles.feed.slot.memory] += tiles.feed.slot.bits * tiles.feed.slot.tiles
+
+    def _step(self, unit: str) -> bool:
+        """A unit takes its next step when it is free and the tiles are there."""
+        if self.unit_state[unit] != "free" or self.unit_at[unit] == len(self.order[unit]):
+            return False
+        place = self.order[unit][self.unit_at[unit]]
+        stage, account, output = self.stages[place], self.accounts[place], self.outputs[place]
+        assert output is not None
+        number = self.turns_done[place]
+        if account.turn < 0:
+            account.turn = self.now
+        turn = stage.turns[number]
+        came: list[tuple[int, str]] = []
+        for name in turn.begins:
+            if name == "O":
+                if len(output.came) <= output.begun:
+                    return False
+                came.append((output.came[output.begun], "O"))
+            else:
+                tiles = self.tiles[place][name]
+                if len(tiles.came) <= tiles.begun:
+                    return False
+                came.append((tiles.came[tiles.begun], name[0]))
+        for name in turn.begins:
+            if name == "O":
+                output.begun += 1
+            else:
+                self.tiles[place][name].begun += 1
+        if account.first < 0:
+            account.first = self.now
+        if self.now > self.unit_since[unit]:
+            account.stalls[max(came)[1]] += self.now - self.unit_since[unit]
+        self.unit_state[unit] = "busy"
+
+        def over() -> None:
+            for name in turn.ends:
+                if name == "O":
+                    output.ended += 1
+                else:
+                    self._release(place, self.tiles[place][name])
+            self.unit_state[unit], self.unit_since[unit] = "free", self.now
+            self.turns_done[place] += 1
+            if self.turns_done[place] == len(stage.turns):
+                account.computed = self.now
+                self.unit_at[unit] += 1
+
+        if unit == "array":
+            self._after(turn.lasting, over)
+        else:
+            self._work(place, "steps", turn.lasting, over)
+        return True
+
+    def _end(self, stage: Stage) -> bool:
+        """An operation ends when its last bit is written, and what it read last is given back."""
+        place, own = stage.place, self.outputs[stage.place]
+        if self.ended[place]:
+            return False
+        if stage.unit == "host":
+            if not all(self.finished[wait.place] >= wait.tiles[0] for wait in stage.waits):
+                return False
+            self.finished[place] = 1
+            self.accounts[place].turn = self.now
+        else:
+            assert own is not None
+            if self.turns_done[place] < len(stage.turns) or own.at < len(own.jobs):
+                return False
+            self.room[own.output.slot.memory] += own.output.slot.bits * own.output.slot.tiles
+        self.ended[place] = True
+        self.accounts[place].end = self.now
+        for name in stage.frees:
+            if place in self.readers[name]:
+                self.readers[name].remove(place)
+                if not self.readers[name]:
+                    self.room[self.kept[name].memory] += self.kept[name].bits
+        return True

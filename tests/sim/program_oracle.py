@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 
 from bfpsim.arch import Arch
@@ -35,13 +36,17 @@ Ties = Callable[[Request], int]
 
 @dataclass
 class Transfer:
-    """Bits on their way; cycles at which it was asked for, had the channel, left it, was there."""
+    """Bits on their way; cycles at which it was asked for, had the channel, left it, was there.
+
+    waited_for: since when, at the latest since it began, it is no prefetch
+    """
 
     request: Request
     tensor: str
     direction: str
     moved: Moved
     asked: int
+    waited_for: float = inf
     began: int = -1
     left: int = -1
     there: int = -1
@@ -117,7 +122,7 @@ class Oracle:
         self.room = {name: arch.buffer(tensor).capacity for tensor, name in names.items()}
         self.wishes: list[tuple[int, str, Slot | Kept]] = []
         for stage in stages:
-            for name in ("W", "I", *sorted(n for n in stage.feeds if n[0] == "V")):
+            for name in ("W", "I", *(name for name in stage.feeds if name[0] == "V")):
                 if name in stage.feeds and (slot := stage.feeds[name].slot) is not None:
                     self.wishes.append((stage.place, name, slot))
             if stage.output is not None:
@@ -198,13 +203,15 @@ class Oracle:
         )  # fmt: skip
 
     def _serve(self) -> None:
-        """The channel and the vector unit, where they are free, take the next."""
+        """The channel and the vector unit, where they are free, take the next.
+
+        What is waited for goes first, in the order in which it came to be waited for.
+        """
+        for transfer in self.queue:
+            if transfer.request.place <= self.under_way:
+                transfer.waited_for = min(transfer.waited_for, self.now)
         if self.queue and self.channel_until <= self.now:
-            under_way = self.under_way
-            own = min(
-                self.queue,
-                key=lambda t: (t.request.place > under_way, t.asked, self.ties(t.request)),
-            )
+            own = min(self.queue, key=self._turn_of)
             self.queue.remove(own)
             bits = own.moved.mantissa + own.moved.exponent + own.moved.psum + own.moved.burst
             rate, width = self.arch.dram_bits_per_cycle, self.arch.dma.width
@@ -225,14 +232,21 @@ class Oracle:
             self.vector_until = self.now + cycles
             self._after(cycles, then)
 
+    def _turn_of(self, transfer: Transfer) -> tuple[float, int, int]:
+        """What is waited for by since when it is, prefetches behind it by when they were asked."""
+        prefetch = transfer.waited_for == inf
+        asked = transfer.asked if prefetch else 0
+        return transfer.waited_for, asked, self.ties(transfer.request)
+
     def _move(
-        self, place: int, tensor: str, direction: str, moved: Moved, then: Callable[[], None]
-    ) -> None:
+        self, place: int, stream: str, tensor: str, direction: str, moved: Moved,
+        then: Callable[[], None],
+    ) -> None:  # fmt: skip
         """Ask for the channel, if there is anything to move."""
         if not any(moved):
             then()
             return
-        request = self._number(place, f"{tensor} {direction}")
+        request = self._number(place, f"{stream} {direction}")
         transfer = Transfer(request, tensor, direction, moved, self.now)
         self.accounts[place].transfers.append(transfer)
         self.queue.append(transfer)
@@ -303,7 +317,7 @@ class Oracle:
             self.engine_busy[tensor] = False
             self.engine_at[tensor] += 1
 
-        self._move(place, tensor, "read", tiles.feed.stays[i].arrives, there)
+        self._move(place, tensor, tensor, "read", tiles.feed.stays[i].arrives, there)
         return True
 
     def _lie(self, stage: Stage) -> bool:
@@ -340,10 +354,13 @@ class Oracle:
         if job == "place":
             if (place, "O") not in self.granted:
                 return False
+            if any(o is not None and len(o.came) < len(o.output.stays)
+                   for o in self.outputs[:place]):  # fmt: skip
+                return False
             if stage.keeps is not None and (place, "keeps") not in self.granted:
                 return False
             own.phase = "moving"
-            self._move(place, output.tensor, "read", output.stays[visit].arrives, placed)
+            self._move(place, "O", output.tensor, "read", output.stays[visit].arrives, placed)
             return True
         if job == "mean":
             assert output.mean is not None
@@ -353,7 +370,7 @@ class Oracle:
                 over()
 
             own.phase = "moving"
-            self._move(place, "V", "write", output.mean.leaves, mean)
+            self._move(place, "O", "V", "write", output.mean.leaves, mean)
             return True
         finished = bool(output.finished[visit])
         if phase == "begin":  # to drain
@@ -379,13 +396,15 @@ class Oracle:
         def drained() -> None:
             if finished and output.sink != "mean":
                 self.finished[place] += 1
+            if visit == len(output.stays) - 1:
+                self.room[output.slot.memory] += output.slot.bits * output.slot.tiles
             over()
 
         own.phase = "moving"
         leaves = output.stays[visit].leaves
         if finished and output.sink != "off chip":
             leaves = Moved()
-        self._move(place, output.tensor, "write", leaves, drained)
+        self._move(place, "O", output.tensor, "write", leaves, drained)
         return True
 
     def _release(self, place: int, tiles: _Tiles) -> None:
@@ -423,7 +442,8 @@ class Oracle:
         if account.first < 0:
             account.first = self.now
         if self.now > self.unit_since[unit]:
-            account.stalls[max(came)[1]] += self.now - self.unit_since[unit]
+            last = max(came, key=itemgetter(0))  # the first of those that came together
+            account.stalls[last[1]] += self.now - self.unit_since[unit]
         self.unit_state[unit] = "busy"
 
         def over() -> None:
@@ -438,7 +458,7 @@ class Oracle:
                 account.computed = self.now
                 self.unit_at[unit] += 1
 
-        if unit == "array":
+        if unit == "array" or not turn.lasting:
             self._after(turn.lasting, over)
         else:
             self._work(place, "steps", turn.lasting, over)
@@ -458,7 +478,6 @@ class Oracle:
             assert own is not None
             if self.turns_done[place] < len(stage.turns) or own.at < len(own.jobs):
                 return False
-            self.room[own.output.slot.memory] += own.output.slot.bits * own.output.slot.tiles
         self.ended[place] = True
         self.accounts[place].end = self.now
         for name in stage.frees:

@@ -54,14 +54,17 @@ class Transfer:
 
 @dataclass
 class Account:
-    """What became of an operation. `turn`: when its unit came to it; `first`: its first step."""
+    """What became of an operation.
+
+    turn: when its unit came to it, or the host had done it
+    stalls: cycles that the unit waited then, by the tensor that came last, the first in a tie
+    units: cycles at which each piece of work of array or vector unit began and ended
+    """
 
     turn: int = -1
-    first: int = -1
-    computed: int = -1
     end: int = -1
     stalls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    vector_cycles: int = 0
+    units: list[tuple[str, int, int]] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
 
 
@@ -72,10 +75,6 @@ class _Tiles:
         self.feed = feed
         self.came: list[int] = []
         self.begun = self.released = 0
-
-    @property
-    def over(self) -> bool:
-        return self.released == len(self.feed.stays)
 
 
 class _Output:
@@ -120,6 +119,8 @@ class Oracle:
         # memory
         names = arch.levels[1].memories
         self.room = {name: arch.buffer(tensor).capacity for tensor, name in names.items()}
+        self.changes: list[tuple[int, str, str, int]] = []
+        """Cycle, operation and stream or what stays and nothing, bits taken."""
         self.wishes: list[tuple[int, str, Slot | Kept]] = []
         for stage in stages:
             for name in ("W", "I", *(name for name in stage.feeds if name[0] == "V")):
@@ -228,7 +229,8 @@ class Oracle:
         if self.vector_queue and self.vector_until <= self.now:
             self.vector_queue.sort(key=lambda wish: (wish[0], self.ties(wish[2]), wish[1]))
             _, _, request, cycles, then = self.vector_queue.pop(0)
-            self.accounts[request.place].vector_cycles += cycles
+            work = "vector", self.now, self.now + cycles
+            self.accounts[request.place].units.append(work)
             self.vector_until = self.now + cycles
             self._after(cycles, then)
 
@@ -278,21 +280,29 @@ class Oracle:
             return False
         place, name, wish = self.wishes[0]
         bits = wish.bits * (wish.tiles if isinstance(wish, Slot) else 1)
-        if isinstance(wish, Kept):
-            if wish.in_place is not None:
-                before = self.kept[wish.in_place]
-                assert (before.memory, before.bits) == (wish.memory, bits)
-                bits = 0
-                self.readers[wish.in_place].clear()  # whose end gives nothing back
-            if bits > self.room[wish.memory]:
-                return False
-            self.kept[wish.name] = wish
+        if isinstance(wish, Kept) and wish.in_place is not None:
+            before = self.kept[wish.in_place]
+            assert (before.memory, before.bits) == (wish.memory, bits)
+            self.readers[wish.in_place].clear()  # whose end gives nothing back
+            self._take(wish.memory, (wish.in_place, ""), -bits)
         if bits > self.room[wish.memory]:
             return False
-        self.room[wish.memory] -= bits
+        if isinstance(wish, Kept):
+            self.kept[wish.name] = wish
+        owner = (wish.name, "") if isinstance(wish, Kept) else (self.stages[place].name, name)
+        self._take(wish.memory, owner, bits)
         self.granted.add((place, name))
         self.wishes.pop(0)
         return True
+
+    def _take(self, memory: str, owner: tuple[str, str], bits: int) -> None:
+        """Take room, or give it back."""
+        self.room[memory] -= bits
+        if bits:
+            self.changes.append((self.now, *owner, bits))
+
+    def _give(self, place: int, name: str, slot: Slot) -> None:
+        self._take(slot.memory, (self.stages[place].name, name), -slot.bits * slot.tiles)
 
     def _written(self, feed: Feed, tile: int) -> bool:
         return all(self.finished[wait.place] >= wait.tiles[tile] for wait in feed.waits)
@@ -305,7 +315,8 @@ class Oracle:
         place, name, i = jobs[at]
         tiles = self.tiles[place][name]
         slot = tiles.feed.slot
-        assert slot is not None and len(tiles.came) == i
+        assert slot is not None
+        assert len(tiles.came) == i
         if (place, name) not in self.granted or i - tiles.released >= slot.tiles:
             return False
         if not self._written(tiles.feed, i):
@@ -383,8 +394,8 @@ class Oracle:
             def worked() -> None:
                 own.phase = "worked"
                 own.results += finished
-                for tiles in addends:
-                    self._release(place, tiles)
+                for name in output.addends if finished else ():
+                    self._release(place, name)
 
             if output.work[visit]:
                 own.phase = "working"
@@ -397,7 +408,7 @@ class Oracle:
             if finished and output.sink != "mean":
                 self.finished[place] += 1
             if visit == len(output.stays) - 1:
-                self.room[output.slot.memory] += output.slot.bits * output.slot.tiles
+                self._give(place, "O", output.slot)
             over()
 
         own.phase = "moving"
@@ -407,10 +418,11 @@ class Oracle:
         self._move(place, "O", output.tensor, "write", leaves, drained)
         return True
 
-    def _release(self, place: int, tiles: _Tiles) -> None:
+    def _release(self, place: int, name: str) -> None:
+        tiles = self.tiles[place][name]
         tiles.released += 1
-        if tiles.over and tiles.feed.slot is not None:
-            self.room[tiles.feed.slot.memory] += tiles.feed.slot.bits * tiles.feed.slot.tiles
+        if tiles.released == len(tiles.feed.stays) and tiles.feed.slot is not None:
+            self._give(place, name, tiles.feed.slot)
 
     def _step(self, unit: str) -> bool:
         """A unit takes its next step when it is free and the tiles are there."""
@@ -439,8 +451,6 @@ class Oracle:
                 output.begun += 1
             else:
                 self.tiles[place][name].begun += 1
-        if account.first < 0:
-            account.first = self.now
         if self.now > self.unit_since[unit]:
             last = max(came, key=itemgetter(0))  # the first of those that came together
             account.stalls[last[1]] += self.now - self.unit_since[unit]
@@ -451,13 +461,14 @@ class Oracle:
                 if name == "O":
                     output.ended += 1
                 else:
-                    self._release(place, self.tiles[place][name])
+                    self._release(place, name)
             self.unit_state[unit], self.unit_since[unit] = "free", self.now
             self.turns_done[place] += 1
             if self.turns_done[place] == len(stage.turns):
-                account.computed = self.now
                 self.unit_at[unit] += 1
 
+        if unit == "array":
+            account.units.append(("array", self.now, self.now + turn.lasting))
         if unit == "array" or not turn.lasting:
             self._after(turn.lasting, over)
         else:
@@ -484,5 +495,5 @@ class Oracle:
             if place in self.readers[name]:
                 self.readers[name].remove(place)
                 if not self.readers[name]:
-                    self.room[self.kept[name].memory] += self.kept[name].bits
+                    self._take(self.kept[name].memory, (name, ""), -self.kept[name].bits)
         return True

@@ -108,7 +108,10 @@ def random_machine(rng: random.Random, vector: bool = True) -> Arch:
             halo=rng.choice(["sliding", "none"]),
             dma={"width": rng.choice(["8 bit", "32 bit"])} if rng.random() < 0.2 else {},
         )
-    arch = replace(arch, "dram.bandwidth", rng.choice(["6.4 GB/s", "0.4 GB/s", "50 GB/s"]))
+    if rng.random() < 0.2:
+        arch = generate.random_device(rng, arch)
+    else:
+        arch = replace(arch, "dram.bandwidth", rng.choice(["6.4 GB/s", "0.4 GB/s", "50 GB/s"]))
     return replace(arch, "vector", Vector(lanes=rng.choice([1, 4, 16]))) if vector else arch
 
 

@@ -16,6 +16,9 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.channel import Timing
+from bfpsim.mapping.counts import Direction
+from bfpsim.mapping.steps.dram import Service
 from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.sim.stage import Feed, Kept, Slot, Stage
 
@@ -43,8 +46,9 @@ class Transfer:
 
     request: Request
     tensor: str
-    direction: str
+    direction: Direction
     moved: Moved
+    clocks: int
     asked: int
     waited_for: float = inf
     began: int = -1
@@ -108,7 +112,7 @@ class Oracle:
     """A program under way."""
 
     def __init__(self, stages: list[Stage], arch: Arch, ties: Ties = lambda request: 0) -> None:
-        self.stages, self.arch, self.ties = stages, arch, ties
+        self.stages, self.timing, self.ties = stages, Timing.of(arch), ties
         self.now = 0
         self.accounts = [Account() for _ in stages]
         self.tiles = [{n: _Tiles(f) for n, f in stage.feeds.items()} for stage in stages]
@@ -156,7 +160,7 @@ class Oracle:
         self.unit_since = {"array": 0, "vector": 0}
         # servers
         self.queue: list[Transfer] = []
-        self.channel_until = 0
+        self.channel_until, self.last = 0, None
         self.vector_queue: list[tuple[int, int, Request, int, Callable[[], None]]] = []
         self.vector_until = 0
         self.numbers: dict[tuple[int, str], int] = defaultdict(int)
@@ -214,17 +218,15 @@ class Oracle:
         if self.queue and self.channel_until <= self.now:
             own = min(self.queue, key=self._turn_of)
             self.queue.remove(own)
-            bits = own.moved.mantissa + own.moved.exponent + own.moved.psum + own.moved.burst
-            rate, width = self.arch.dram_bits_per_cycle, self.arch.dma.width
-            cycles = -(-bits // rate)
-            if width is not None:
-                cycles = max(cycles, -(-(bits - own.moved.burst) // width))
-            own.began, own.left = self.now, self.now + cycles
+            moved, timing = own.moved, self.timing
+            cycles = timing.cycles(moved.payload, moved.burst, own.clocks)
+            own.began = max(self.now, self.channel_until + timing.rest(self.last, own.direction))
+            own.left = own.began + cycles
             own.there = own.left
             if own.direction == "read":
-                own.there += self.arch.dram_latency_cycles
-            self.channel_until = own.left
-            self._after(cycles, lambda: None)
+                own.there += timing.latency
+            self.channel_until, self.last = own.left, own.direction
+            self._after(own.left - self.now, lambda: None)
             self._after(own.there - self.now, self.on_arrival.pop(own.request))
         if self.vector_queue and self.vector_until <= self.now:
             self.vector_queue.sort(key=lambda wish: (wish[0], self.ties(wish[2]), wish[1]))
@@ -241,15 +243,15 @@ class Oracle:
         return transfer.waited_for, asked, self.ties(transfer.request)
 
     def _move(
-        self, place: int, stream: str, tensor: str, direction: str, moved: Moved,
-        then: Callable[[], None],
+        self, place: int, stream: str, tensor: str, direction: Direction, moved: Moved,
+        service: Service, then: Callable[[], None],
     ) -> None:  # fmt: skip
         """Ask for the channel, if there is anything to move."""
         if not any(moved):
             then()
             return
         request = self._number(place, f"{stream} {direction}")
-        transfer = Transfer(request, tensor, direction, moved, self.now)
+        transfer = Transfer(request, tensor, direction, moved, service.clocks, self.now)
         self.accounts[place].transfers.append(transfer)
         self.queue.append(transfer)
         self.on_arrival[request] = then
@@ -328,7 +330,8 @@ class Oracle:
             self.engine_busy[tensor] = False
             self.engine_at[tensor] += 1
 
-        self._move(place, tensor, tensor, "read", tiles.feed.stays[i].arrives, there)
+        stay = tiles.feed.stays[i]
+        self._move(place, tensor, tensor, "read", stay.arrives, stay.arriving, there)
         return True
 
     def _lie(self, stage: Stage) -> bool:
@@ -371,7 +374,8 @@ class Oracle:
             if stage.keeps is not None and (place, "keeps") not in self.granted:
                 return False
             own.phase = "moving"
-            self._move(place, "O", output.tensor, "read", output.stays[visit].arrives, placed)
+            stay = output.stays[visit]
+            self._move(place, "O", output.tensor, "read", stay.arrives, stay.arriving, placed)
             return True
         if job == "mean":
             assert output.mean is not None
@@ -381,7 +385,8 @@ class Oracle:
                 over()
 
             own.phase = "moving"
-            self._move(place, "O", "V", "write", output.mean.leaves, mean)
+            stay = output.mean
+            self._move(place, "O", "V", "write", stay.leaves, stay.leaving, mean)
             return True
         finished = bool(output.finished[visit])
         if phase == "begin":  # to drain
@@ -412,10 +417,9 @@ class Oracle:
             over()
 
         own.phase = "moving"
-        leaves = output.stays[visit].leaves
-        if finished and output.sink != "off chip":
-            leaves = Moved()
-        self._move(place, "O", output.tensor, "write", leaves, drained)
+        stay = output.stays[visit]
+        leaves = stay.leaves if not finished or output.sink == "off chip" else Moved()
+        self._move(place, "O", output.tensor, "write", leaves, stay.leaving, drained)
         return True
 
     def _release(self, place: int, name: str) -> None:

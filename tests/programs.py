@@ -33,8 +33,14 @@ from tests.generate import Part, make_arch, random_nested_mapping
 Values = NDArray[np.float64]
 
 
-def random_branches(rng: random.Random, largest: int = 8) -> Network:
-    """Convolutions with branches, sums, joins, pools, attention to channels, heads of attention."""
+FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2", "nvfp4")]
+
+
+def random_branches(rng: random.Random, largest: int = 8, block: int = 2) -> Network:
+    """Convolutions with branches, sums, joins, pools, attention to channels, heads of attention.
+
+    block: of channels, that heads do not cut
+    """
     build = NetworkBuilder(
         "branches",
         (rng.randint(1, 2), rng.randint(2, largest), rng.randint(2, largest), rng.choice([2, 4])),
@@ -51,14 +57,16 @@ def random_branches(rng: random.Random, largest: int = 8) -> Network:
             stride=rng.randint(1, 2), padding=rng.randint(0, 1), groups=groups,
         )  # fmt: skip
         for _ in range(rng.randint(0, 2)):
-            y = _after(rng, build, f"n{len(build.shapes)}", y, known)
+            y = _after(rng, build, f"n{len(build.shapes)}", y, known, block)
         known.append(y)
     if rng.random() < 0.2:
         build.avgpool("mean", known[-1])
     return build.network()
 
 
-def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: list[str]) -> str:
+def _after(
+    rng: random.Random, build: NetworkBuilder, name: str, x: str, known: list[str], block: int
+) -> str:
     N, H, W, C = build.shape(x)
     same = [own for own in known if build.shape(own) == build.shape(x)]
     joined = [own for own in known if build.shape(own)[:3] == (N, H, W) and own != x]
@@ -75,7 +83,7 @@ def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: 
         case 6:
             factor = build.host(f"{name}.sigmoid", "sigmoid", build.avgpool(f"{name}.mean", x))
             return build.host(name, "mul", x, factor)
-        case 7 if H > 1 and C % 4 == 0:  # heads on blocks
+        case 7 if H > 1 and C % 4 == C // 2 % block == 0:  # two heads on blocks
             tokens = build.host(f"{name}.tokens", "tokens", x, shape=(N, H * W, 1, C))
             if H * W == C // 2:  # whose operands could be keys or values
                 return x

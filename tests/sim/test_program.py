@@ -9,7 +9,7 @@ import pytest
 from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Direction, Flow
 from bfpsim.mapping.nest import MappingError
-from bfpsim.quant.formats import ActivationLayout, LayerFormats, layer_formats
+from bfpsim.quant.formats import ActivationLayout, LayerFormats
 from bfpsim.sim.accelerator import Accelerator
 from bfpsim.sim.contents import Contents
 from bfpsim.sim.machine import Machine, StageTally
@@ -20,6 +20,7 @@ from bfpsim.workloads.program import program_of
 from tests.generate import make_arch, random_device, random_formats, random_layer, random_mapping
 from tests.long import often
 from tests.programs import (
+    FORMATS,
     evaluator,
     least_capacities,
     random_branches,
@@ -29,8 +30,6 @@ from tests.programs import (
     reference,
     with_room,
 )
-
-FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2", "nvfp4")]
 
 
 @pytest.mark.parametrize("seed", often(60, range(1500)))
@@ -77,7 +76,8 @@ def _made(
 ) -> tuple[random.Random, Network, LayerFormats, Arch, Plan, list[Stage]]:
     """A random program on a machine that just holds it, or a little more."""
     rng = random.Random(seed)
-    network, formats = random_branches(rng, largest), rng.choice(FORMATS)
+    formats = rng.choice(FORMATS)
+    network = random_branches(rng, largest, formats.O.block_size)
     arch = random_machine(rng, rng.random() < 0.8)
     plan = random_plan(rng, network, arch, formats)
     stages = stages_of(plan, arch)

@@ -6,12 +6,12 @@ from collections import defaultdict
 import pytest
 
 from bfpsim.arch import Arch
-from bfpsim.quant.formats import layer_formats
 from bfpsim.sim.machine import Machine, StageTally
 from bfpsim.sim.stage import Stage
 from bfpsim.sim.staging import stages_of
 from tests.long import often
 from tests.programs import (
+    FORMATS,
     least_capacities,
     random_branches,
     random_machine,
@@ -20,13 +20,12 @@ from tests.programs import (
 )
 from tests.sim.program_oracle import Account, Oracle, Request
 
-FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2")]
-
 
 def _made(seed: int) -> tuple[Arch, list[Stage]]:
     """A random program on a machine that just holds it, or a little more, or much."""
     rng = random.Random(seed)
-    network, formats = random_branches(rng, rng.choice([4, 8])), rng.choice(FORMATS)
+    formats = rng.choice(FORMATS)
+    network = random_branches(rng, rng.choice([4, 8]), formats.O.block_size)
     arch = random_machine(rng, rng.random() < 0.85)
     plan = random_plan(rng, network, arch, formats, rng.choice([0, 0.6, 1]))
     stages = stages_of(plan, arch)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import simpy
+from simpy.events import NORMAL, EventPriority
 
 from bfpsim.mapping.channel import Timing
 from bfpsim.mapping.counts import Direction
+
+
+class _EndOfCycle(simpy.Event):
+    """An event behind all else that happens in a cycle, so many cycles from now."""
+
+    callbacks: list[Callable[[simpy.Event], None]]
+
+    def __init__(self, env: simpy.Environment, cycles: int) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        env.schedule(self, EventPriority(NORMAL + 1), cycles)
 
 
 @dataclass(slots=True)
@@ -34,8 +46,10 @@ class Transfer:
 class Arbiter:
     """Serves the operations up to the one under way before any prefetch for later ones.
 
-    Among each, transfers are served in the order of their requests. What has begun is not broken
-    off; so it is known at once when a transfer that is no prefetch is served.
+    Among each, transfers are served in the order of their requests; one that becomes waited for
+    joins those that are then. What has begun is not broken off; so it is known at once when a
+    transfer that is no prefetch is served. A prefetch begins once all that is asked for in a cycle
+    is known.
 
     env: the simulation
     timing: how long the channel rests between two directions
@@ -67,7 +81,7 @@ class Arbiter:
     def request(self, place: int, direction: Direction, cycles: int) -> Transfer:
         """Put a transfer on the channel."""
         own = Transfer(place, direction, cycles)
-        if place <= self._front or (not self._prefetches and self._free_at <= self._env.now):
+        if place <= self._front:
             self._serve(own)
         else:
             own.granted = self._env.event()
@@ -98,8 +112,7 @@ class Arbiter:
         if self._woken or not self._prefetches:
             return
         self._woken = True
-        event = self._env.timeout(max(0, self._free_at - int(self._env.now)))
-        assert event.callbacks is not None
+        event = _EndOfCycle(self._env, max(0, self._free_at - int(self._env.now)))
         event.callbacks.append(self._next)
 
     def _next(self, _: simpy.Event) -> None:

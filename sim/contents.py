@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ from bfpsim.sim.copies import FilterBox, InputCopy, PackedWeight, WeightCopy, bl
 from bfpsim.sim.functional import Data
 from bfpsim.sim.outputs import Forms, Part, Raw, RawForms, Result, pieces, values_of
 from bfpsim.sim.staging import Plan
-from bfpsim.workloads import LayerWeights, Node
+from bfpsim.workloads import ConvLayer, LayerWeights, Node
 from bfpsim.workloads.program import Activation, Operation, View
 
 Values = NDArray[np.float64]
@@ -149,6 +150,36 @@ class Window:
 
         channels = tuple(moved(own, self._first) for own in box.channels)
         return ActivationBox(moved(box.n, self._image), box.h, box.w, channels)
+
+
+class _Padded:
+    """A product's I with the zeros around it that `padding: fetch` brings."""
+
+    level = "DRAM"
+
+    def __init__(self, inside: Window, layer: ConvLayer) -> None:
+        self._inside, self._layer = inside, layer
+
+    def part(self, box: ActivationBox) -> InputCopy:
+        """A copy of a box of the padded tensor."""
+        layer = self._layer
+        h, rows = _overlap(box.h, layer.paddings[0], layer.height)
+        w, columns = _overlap(box.w, layer.paddings[2], layer.width)
+        copy = self._inside.part(ActivationBox(box.n, h, w, box.channels))
+        around = ((0, 0), rows, columns, (0, 0))
+        codes = np.pad(copy.codes, around, constant_values=copy.fmt.zero_code)
+        return replace(copy, box=box, fields=np.pad(copy.fields, around), codes=codes)
+
+
+def _overlap(padded: Interval, before: int, size: int) -> tuple[Interval, Interval]:
+    """What a range with so much padding before it covers of an axis, and its padding at each end.
+
+    size: of the axis
+    """
+    low, high = (min(max(edge - before, 0), size) for edge in padded)
+    length = padded[1] - padded[0]
+    first = min(length, max(0, before - padded[0]))
+    return (low, high), (first, length - first - (high - low))
 
 
 class Moving(Protocol):
@@ -386,7 +417,9 @@ class _Product:
     def _make(self, repeat: int) -> tuple[Data, _Outlet]:
         contents, operation, layer = self._contents, self._operation, self._layer
         formats = self._formats
-        inputs = self._window(operation.reads[0], repeat, layer.C)
+        window = self._window(operation.reads[0], repeat, layer.C)
+        padded = self._nest.layer.input_shape != layer.input_shape
+        inputs = _Padded(window, layer) if padded else window
         forms = RawForms(formats.O, 0, contents.arch.pe_array.accumulator_bits)
         window = self._window(operation.writes, repeat, layer.K)
         outlet = _Outlet(self, forms, window, repeat)

@@ -180,7 +180,7 @@ class Machine:
         for stage in stages:
             for name in stage.frees:
                 self._readers[name] = self._readers.get(name, 0) + 1
-        self._at: dict[Unit, int] = {}
+        self._at: dict[Unit, int] = {"array": 0, "vector": 0}
         self._vector_free_at = 0
         self._progress: dict[int, simpy.Event] = {}
         self._needs: dict[tuple[int, int], int] = {}
@@ -215,7 +215,7 @@ class Machine:
         """Grant slots and room to stay, W, I and O of each operation in turn, never overtaking."""
         for run in self._runs:
             stage = run.stage
-            order = sorted(run.slots, key=lambda name: ("WIVO".index(name[0]), name))
+            order = sorted(run.slots, key=lambda name: "WIVO".index(name[0]))
             for name in order:
                 slot = run.slots[name]
                 if slot is not None:
@@ -243,12 +243,6 @@ class Machine:
         if name not in run.granted:
             run.grants[name] = run.grants.get(name) or self._env.event()
             yield run.grants[name]
-
-    def _give(self, run: _Run, name: str) -> None:
-        """Give a slot back."""
-        slot = run.slots[name]
-        if slot is not None:
-            self.room.give((run.stage.name, name))
 
     # --- dependence ------------------------------------------------------------------------------
 
@@ -346,9 +340,6 @@ class Machine:
         self._start_output(run.stage.place + 1)
         while buffer.released < len(stays):
             yield from self._drain(run, output)
-        self._give(run, "O")
-        for name in output.addends:
-            self._give(run, name)
         if output.mean is not None:
             if run.data is not None:
                 run.data.close()
@@ -385,7 +376,7 @@ class Machine:
             run.counters.add_all(("kept", KINDS[0]), moved)
         elif output.sink == "mean":
             run.counters.add_all(("summed", KINDS[0]), moved)
-        buffer.release()
+        self._release(run, "O")
         if finished and output.mean is None:
             self._finish(run)
 
@@ -461,9 +452,6 @@ class Machine:
                 run.step += 1
                 for name in turn.ends:
                     self._end_use(run, name)
-            for name in run.stage.feeds:
-                if run.stage.output is None or name not in run.stage.output.addends:
-                    self._give(run, name)
         self._turn_to(unit, len(self._runs))
 
     def _turn_to(self, unit: Unit, place: int) -> None:
@@ -506,9 +494,12 @@ class Machine:
             event.succeed()
 
     def _release(self, run: _Run, name: str) -> None:
-        buffer = run.buffers.get(name)
-        if buffer is not None:
+        """A tile is no longer needed, and its slot is free; with the last one the slots go back."""
+        buffer, slot = run.buffers.get(name), run.slots[name]
+        if buffer is not None and slot is not None:
             buffer.release()
+            if buffer.released == len(run.stays[name]):
+                self.room.give((run.stage.name, name))
 
     def _vector(self, run: _Run, cycles: int, tile: int, stream: Stream) -> simpy.Event:
         """Put work on the vector unit, which takes it in turn; the event of its end."""

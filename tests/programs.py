@@ -11,6 +11,7 @@ from bfpsim.arch.spec import Vector
 from bfpsim.mapping.fit import check, stored
 from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.residency.allocation import replaces
 from bfpsim.mapping.steps.tiles import output_tiles
 from bfpsim.mapping.vector import VectorTiling
 from bfpsim.quant.formats import ActivationLayout, LayerFormats, layer_formats
@@ -26,20 +27,28 @@ from bfpsim.workloads import ConvLayer, LayerWeights, Network, NetworkBuilder
 from bfpsim.workloads.graph.described import node_evaluator
 from bfpsim.workloads.graph.product import convolve
 from bfpsim.workloads.program import Program, View, program_of
-from tests.generate import make_arch, random_mapping
+from tests import generate
+from tests.generate import Part, make_arch, random_nested_mapping
 
 Values = NDArray[np.float64]
 
 
-def random_branches(rng: random.Random, largest: int = 8) -> Network:
-    """Convolutions with branches, sums, joins, pools, attention to channels, heads of attention."""
+FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2", "nvfp4")]
+
+
+def random_branches(rng: random.Random, largest: int = 8, block: int = 2) -> Network:
+    """Convolutions with branches, sums, joins, pools, attention to channels, heads of attention.
+
+    block: of channels, that heads do not cut
+    """
     build = NetworkBuilder(
         "branches",
         (rng.randint(1, 2), rng.randint(2, largest), rng.randint(2, largest), rng.choice([2, 4])),
     )
     known = ["input"]
+    recent = rng.choice([2, 2, 2, 99])  # from all that is known: wide branches
     for number in range(rng.randint(1, 6)):
-        x = rng.choice(known[-2:])
+        x = rng.choice(known[-recent:])
         _, H, W, C = build.shape(x)
         kernel = min(H, rng.randint(1, 3)), min(W, rng.randint(1, 3))
         groups = rng.choice([1, 1, 1, C])
@@ -48,14 +57,16 @@ def random_branches(rng: random.Random, largest: int = 8) -> Network:
             stride=rng.randint(1, 2), padding=rng.randint(0, 1), groups=groups,
         )  # fmt: skip
         for _ in range(rng.randint(0, 2)):
-            y = _after(rng, build, f"n{len(build.shapes)}", y, known)
+            y = _after(rng, build, f"n{len(build.shapes)}", y, known, block)
         known.append(y)
     if rng.random() < 0.2:
         build.avgpool("mean", known[-1])
     return build.network()
 
 
-def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: list[str]) -> str:
+def _after(
+    rng: random.Random, build: NetworkBuilder, name: str, x: str, known: list[str], block: int
+) -> str:
     N, H, W, C = build.shape(x)
     same = [own for own in known if build.shape(own) == build.shape(x)]
     joined = [own for own in known if build.shape(own)[:3] == (N, H, W) and own != x]
@@ -63,7 +74,7 @@ def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: 
         case 0 | 1:
             return build.relu(name, x)
         case 2 | 3 if same:
-            return build.add(name, x, rng.choice(same))
+            return build.add(name, x, *rng.sample(same, min(len(same), rng.choice([1, 1, 2, 3]))))
         case 4 if joined:
             return build.concat(name, x, rng.choice(joined))
         case 5:
@@ -72,7 +83,7 @@ def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: 
         case 6:
             factor = build.host(f"{name}.sigmoid", "sigmoid", build.avgpool(f"{name}.mean", x))
             return build.host(name, "mul", x, factor)
-        case 7 if H > 1 and C % 4 == 0:  # heads on blocks
+        case 7 if H > 1 and C % 4 == C // 2 % block == 0:  # two heads on blocks
             tokens = build.host(f"{name}.tokens", "tokens", x, shape=(N, H * W, 1, C))
             if H * W == C // 2:  # whose operands could be keys or values
                 return x
@@ -86,15 +97,29 @@ def _after(rng: random.Random, build: NetworkBuilder, name: str, x: str, known: 
 
 
 def random_machine(rng: random.Random, vector: bool = True) -> Arch:
-    """A machine with one shared buffer or three, one slot a tensor or two, and a vector unit."""
-    doubled = rng.random() < 0.4
-    arch = make_arch(
-        sram={"capacity": "64 MiB", "width": "128 bit", "double_buffered": doubled},
-        burst=rng.choice(["1 bit", "32 B"]),
-        latency=rng.choice(["100 ns", "0 ns"]),
-        bandwidth=rng.choice(["6.4 GB/s", "0.4 GB/s", "50 GB/s"]),
-        halo=rng.choice(["sliding", "none"]),
-    )
+    """A roomy machine with one shared buffer or three, one slot a tensor or two, a vector unit.
+
+    Some have levels inside SRAM, and any array, ports and filling.
+    """
+
+    def part() -> Part:
+        return {"capacity": "64 MiB", "width": "128 bit", "double_buffered": rng.random() < 0.4}
+
+    if rng.random() < 0.3:
+        arch = generate.random_machine(rng, rng.choice(["1 bit", "32 B"]))
+    else:
+        split = {"input": part(), "weight": part(), "output": part()}
+        arch = make_arch(
+            sram=split if rng.random() < 0.3 else part(),
+            burst=rng.choice(["1 bit", "32 B"]),
+            latency=rng.choice(["100 ns", "0 ns"]),
+            halo=rng.choice(["sliding", "none"]),
+            dma={"width": rng.choice(["8 bit", "32 bit"])} if rng.random() < 0.2 else {},
+        )
+    if rng.random() < 0.2:
+        arch = generate.random_device(rng, arch)
+    else:
+        arch = replace(arch, "dram.bandwidth", rng.choice(["6.4 GB/s", "0.4 GB/s", "50 GB/s"]))
     return replace(arch, "vector", Vector(lanes=rng.choice([1, 4, 16]))) if vector else arch
 
 
@@ -113,10 +138,12 @@ def random_plan(
         if layer is None:
             continue
         while True:
-            mapping = random_mapping(rng, layer, formats)
+            mapping = random_nested_mapping(rng, layer, formats, arch)
             if operation.whole_channels:
                 kept = {d: s for d, s in mapping.tile.items() if d not in "KG"}
-                mapping = Tiling(mapping.order, kept)
+                mapping = Tiling(mapping.order, kept, mapping.inner)
+            if rng.random() < 0.1:
+                mapping = Tiling()
             try:
                 nest = check(stored(layer, arch), arch, mapping, formats)
             except MappingError:
@@ -142,23 +169,42 @@ def random_plan(
     )
     stored_in = dict.fromkeys(program.activations, formats.O)
     every = {layer.name: formats for layer in network.layers}
-    return Plan(program, every, stored_in, mappings, tilings, resident, {})
+    in_place = {}
+    for place, own in enumerate(program.operations):
+        old = replaces(program, place, stored_in)
+        if old in resident and own.writes.activation in resident and rng.random() < 0.7:
+            in_place[own.name] = old
+    return Plan(program, every, stored_in, mappings, tilings, resident, in_place)
 
 
-def least_capacity(plan: Plan, stages: list[Stage]) -> int:
-    """Bits with which each operation just fits beside what stays."""
-    program, needs = plan.program, [1]
+def least_capacities(plan: Plan, stages: list[Stage], arch: Arch) -> dict[str, int]:
+    """Bits of each of SRAM's memories with which each operation just fits beside what stays."""
+    program, memories = plan.program, arch.levels[1].memories
+    needs = dict.fromkeys(memories.values(), 1)
     for place, stage in enumerate(stages):
+        need = dict.fromkeys(needs, 0)
         slots = [feed.slot for feed in stage.feeds.values()]
         slots.append(None if stage.output is None else stage.output.slot)
-        need = sum(slot.bits * slot.tiles for slot in slots if slot is not None)
-        for name in plan.resident:
+        for slot in slots:
+            if slot is not None:
+                need[slot.memory] += slot.bits * slot.tiles
+        replaced = plan.in_place.get(stage.name)
+        for name in plan.resident - {replaced}:
             first, last = program.lifetime(name)
             if first <= place <= last:
                 shape = program.activations[name].shape
-                need += ActivationLayout(shape, plan.stored[name]).bits
-        needs.append(need)
-    return max(needs)
+                need[memories["I"]] += ActivationLayout(shape, plan.stored[name]).bits
+        needs = {name: max(bits, need[name]) for name, bits in needs.items()}
+    return needs
+
+
+def with_room(arch: Arch, bits: Mapping[str, int]) -> Arch:
+    """The architecture with so many bits in each of SRAM's memories."""
+    if arch.shared:
+        return replace(arch, "sram.capacity", f"{bits['SRAM']} bit")
+    for part, tensor in (("input", "I"), ("weight", "W"), ("output", "O")):
+        arch = replace(arch, f"sram.{part}.capacity", f"{bits[f'SRAM {tensor}']} bit")
+    return arch
 
 
 # --- reference -----------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from bfpsim.arch import Arch, replace
+from bfpsim.arch import Arch
 from bfpsim.mapping.counts import Direction, Flow
 from bfpsim.mapping.nest import MappingError
-from bfpsim.quant.formats import ActivationLayout, LayerFormats, layer_formats
+from bfpsim.quant.formats import ActivationLayout, LayerFormats
 from bfpsim.sim.accelerator import Accelerator
 from bfpsim.sim.contents import Contents
 from bfpsim.sim.machine import Machine, StageTally
@@ -20,16 +20,16 @@ from bfpsim.workloads.program import program_of
 from tests.generate import make_arch, random_device, random_formats, random_layer, random_mapping
 from tests.long import often
 from tests.programs import (
+    FORMATS,
     evaluator,
-    least_capacity,
+    least_capacities,
     random_branches,
     random_machine,
     random_plan,
     random_weights,
     reference,
+    with_room,
 )
-
-FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2", "nvfp4")]
 
 
 @pytest.mark.parametrize("seed", often(60, range(1500)))
@@ -76,12 +76,14 @@ def _made(
 ) -> tuple[random.Random, Network, LayerFormats, Arch, Plan, list[Stage]]:
     """A random program on a machine that just holds it, or a little more."""
     rng = random.Random(seed)
-    network, formats = random_branches(rng, largest), rng.choice(FORMATS)
+    formats = rng.choice(FORMATS)
+    network = random_branches(rng, largest, formats.O.block_size)
     arch = random_machine(rng, rng.random() < 0.8)
     plan = random_plan(rng, network, arch, formats)
     stages = stages_of(plan, arch)
-    room = int(least_capacity(plan, stages) * rng.choice([1, 1, 1.2, 2]))
-    return rng, network, formats, replace(arch, "sram.capacity", f"{room} bit"), plan, stages
+    spare = rng.choice([1, 1, 1.2, 2])
+    room = {name: int(bits * spare) for name, bits in least_capacities(plan, stages, arch).items()}
+    return rng, network, formats, with_room(arch, room), plan, stages
 
 
 @pytest.mark.parametrize("seed", often(60, range(3000)))
@@ -113,7 +115,7 @@ def _held(machine: Machine) -> Mapping[tuple[str, str], int]:
 @pytest.mark.parametrize("seed", often(40, range(1000)))
 def test_products_move_what_they_move_alone_but_for_what_stays(seed: int) -> None:
     _, network, formats, arch, plan, stages = _made(seed)
-    roomy = replace(arch, "sram.capacity", "64 MiB")
+    roomy = with_room(arch, dict.fromkeys(arch.levels[1].memories.values(), 1 << 29))
     layers = {layer.name: layer for layer in network.layers}
     for stage, run in zip(stages, Machine(stages, arch).run(), strict=True):
         if stage.unit != "array":

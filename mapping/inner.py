@@ -171,6 +171,26 @@ class _Cycles:
         return along, waited
 
 
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Nothing: what fits is as good as any other."""
+
+    def price(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        return 0.0
+
+    def tie(self, moved: Sequence[_Moved], busy: Any) -> Any:
+        return 0.0
+
+    def spent(self, moved: Sequence[_Moved]) -> _Fit:
+        return self
+
+    def nothing(self) -> _Fit:
+        return self
+
+    def inside(self, cost: Any, least: Any) -> Any:
+        return cost + least
+
+
 _Port = tuple[str, Direction]
 
 
@@ -248,6 +268,13 @@ class InnerMapper:
         """
         aim: _Aim = _Energy(0.0) if objective == "energy" else _Cycles({}, {})
         return self._best((outside,), aim, most)
+
+    def fits(self, outside: Nest) -> bool:
+        """Whether there is any way to cut the levels inside SRAM; told sooner than the best one.
+
+        outside: the outermost boundary's nest
+        """
+        return self._best((outside,), _Fit(), _TRIED) is not None
 
     def least_pj(self, layer: ConvLayer, tensors: Sequence[Tensor] = TENSORS) -> float:
         """Energy of tensors inside SRAM that no mapping goes below, were SRAM large enough [pJ]."""
@@ -348,7 +375,7 @@ class InnerMapper:
     ) -> _Option:
         """A choice, with what it spends if levels are left to decide."""
         place = len(nests) + 1
-        if place == self._last:
+        if place == self._last or isinstance(aim, _Fit):
             return _Option(mapping, bound, aim)
         sizes = {d: np.array([mapping.tile.get(d, n)]) for d, n in nests[-1].tile.items()}
         one = LevelGrid(nests[-1], self._arch, self._formats, sizes)
@@ -500,6 +527,8 @@ class InnerMapper:
         if self._arch.levels[place].holds("O"):
             sums = _sums_go_outside(nests[-1], grid, order)
             legal = legal & self._has_room(nests, self._outside("O", place), sums)
+        if isinstance(aim, _Fit):  # what moves need not be known
+            return np.where(np.broadcast_to(legal, grid.shape), 0.0, np.inf), np.zeros(grid.shape)
         moved, busy = self._moves(grid, order, place), 0
         if place == self._last:
             moved, busy = [*moved, *self._array_moves(grid, order)], grid.busy_cycles

@@ -16,8 +16,10 @@ from itertools import product as combinations
 from typing import cast
 
 from bfpsim.arch import Arch
+from bfpsim.mapping.fit import stored
 from bfpsim.mapping.nest import Mapping, MappingError
 from bfpsim.mapping.residency import frontier
+from bfpsim.mapping.residency.beyond import Beyond
 from bfpsim.mapping.residency.cut import Cuts, Residence, Slot
 from bfpsim.mapping.residency.frontier import Members, Problem, Solution, Stage
 from bfpsim.mapping.residency.products import GivenCut, Product, ProductCuts
@@ -27,6 +29,7 @@ from bfpsim.mapping.stored import activation_formats
 from bfpsim.mapping.vector import VectorTiling
 from bfpsim.objects import immutable
 from bfpsim.quant.formats import ActivationLayout, Format, LayerFormats
+from bfpsim.workloads import ConvLayer
 from bfpsim.workloads.program import Operation, Program, View
 from bfpsim.workloads.vector import vector_function
 
@@ -113,6 +116,7 @@ class Allocating:
             and self._size(name) <= self._capacity
         ]
         self._numbers = {name: number for number, name in enumerate(self._names)}
+        self._beyond: dict[tuple[ConvLayer, LayerFormats], Beyond] = {}
         self._cuts = self._find_cuts()
         self._bounds: dict[tuple[int, Residence], Stairs] = {}
         stages = [self._stage(place) for place in range(len(program.operations))]
@@ -190,7 +194,10 @@ class Allocating:
             return VectorCuts(kind, self._arch, self._capacity)
         if given is not None:
             return GivenCut(kind, self._arch, given)
-        return ProductCuts(kind, self._arch, self._capacity)
+        key = kind.layer, kind.formats
+        if key not in self._beyond:
+            self._beyond[key] = Beyond(stored(kind.layer, self._arch), self._arch, kind.formats)
+        return ProductCuts(kind, self._arch, self._capacity, self._beyond[key])
 
     def _kind(self, operation: Operation) -> Product | VectorWork:
         """All that decides an operation's costs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as ByName
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,11 +21,12 @@ from bfpsim.mapping.closed.leaves import Vector
 from bfpsim.mapping.closed.traffic import FULL, times
 from bfpsim.mapping.constraints import FREE, Constraints
 from bfpsim.mapping.fit import check_all_blocks, footprint, stored
-from bfpsim.mapping.inner import Inner, InnerMapper, with_insides
+from bfpsim.mapping.inner import with_insides
 from bfpsim.mapping.mapper import TIES, orders
 from bfpsim.mapping.models import outer_counts
 from bfpsim.mapping.nest import DIMS, TENSORS, Mapping, MappingError, Nest, Tensor, make_nest
 from bfpsim.mapping.paddings import Paddings
+from bfpsim.mapping.residency.beyond import Beyond
 from bfpsim.mapping.residency.cut import Cut, Residence, Slot
 from bfpsim.mapping.residency.ranking import IMPOSSIBLE, Part, Ranking
 from bfpsim.mapping.residency.stairs import Stairs
@@ -130,6 +131,13 @@ def room_taken(slots: Sequence[tuple[Tensor, int, Any]], arch: Arch) -> Any:
     return room if room.shape else int(room)
 
 
+class _Choice(NamedTuple):
+    """A mapping: the rank of its order, and the place of its tile among the sizes' combinations."""
+
+    rank: int
+    place: int
+
+
 class _Near(NamedTuple):
     """Mappings of about the least payload in their room, best first.
 
@@ -145,6 +153,14 @@ class _Near(NamedTuple):
     places: NDArray[np.int32]
     fetches: NDArray[np.int32]
     spills: NDArray[np.int32]
+
+    @property
+    def alike(self) -> NDArray[np.int64]:
+        """Equal of mappings of the same tiles, where they are left unfinished or where not."""
+        return 2 * self.places.astype(np.int64) + (self.spills > 0)
+
+    def choice(self, number: int) -> _Choice:
+        return _Choice(int(self.ranks[number]), int(self.places[number]))
 
 
 def staircase(
@@ -167,24 +183,22 @@ class ProductCuts:
     Levels inside SRAM: `stairs` takes them as they are, `best` asks for insides that fit.
 
     limit: the room that there is at most [bit]; None for any
+    beyond: of the layer as stored, which other products of it may share
     """
 
-    def __init__(self, product: Product, arch: Arch, limit: int | None) -> None:
+    def __init__(
+        self, product: Product, arch: Arch, limit: int | None, beyond: Beyond | None = None
+    ) -> None:
         self._product, self._arch, self._limit = product, arch, limit
         self._layer = stored(product.layer, arch)
         self._orders = orders(self._layer)
         self._stairs: dict[Residence, Stairs] = {}
         self._near: dict[Residence, _Near] = {}
         self._ranked: dict[Residence, Ranking] = {}
-        self._tied: dict[tuple[Residence, int], tuple[float, list[Mapping]]] = {}
+        self._tied: dict[tuple[Residence, int], tuple[float, list[_Choice]]] = {}
         self._cycles: dict[Mapping, int] = {}
-        self._paddings = Paddings(arch, product.formats)
-        self._inner: dict[bool, InnerMapper] | None = None
-        if len(arch.levels) > 2:  # by whether there is room for unfinished sums in SRAM
-            self._inner = {
-                False: InnerMapper(arch, product.formats, sram="results"),
-                True: InnerMapper(arch, product.formats, sram="all"),
-            }
+        self._beyond = beyond or Beyond(self._layer, arch, product.formats)
+        self._insides = len(arch.levels) > 2
         self._open: _Tilings | None = None
 
     def stairs(self, residence: Residence) -> Stairs:
@@ -218,7 +232,11 @@ class ProductCuts:
         bits, tied = self._cheapest(residence, room)
         if not tied:
             return None
-        best = tied[0] if self._inner is not None else min(tied, key=self._cycles_of)
+        mappings = dict.fromkeys(self._mapping(own) for own in tied)
+        if self._insides:
+            best = self._beyond.with_insides(next(iter(mappings)))
+        else:
+            best = min(mappings, key=self._cycles_of)
         nest = make_nest(self._layer, best, self._arch.inside)
         held = held_by(nest, self._arch, self._product)
         slots = self._product.slots(residence, held, self._arch)
@@ -271,7 +289,7 @@ class ProductCuts:
     @property
     def _slacks(self) -> tuple[float, ...]:
         """How far above the least payload to look for mappings, one after another."""
-        exact = self._arch.dram.burst == 1 and self._inner is None
+        exact = self._arch.dram.burst == 1 and not self._insides
         return (1.0,) if exact else _SLACKS
 
     def _nearest(self, residence: Residence, slack: float) -> _Near:
@@ -290,7 +308,7 @@ class ProductCuts:
         sizes = self._sizes(tilings.places[at])
         large = [-sizes[dim] for dim in "NGPQKC"]
         first = np.lexsort((*large, ranks, tilings.steps[at], payload))
-        if self._inner is None:  # there are as many as the mapper looks at, each once
+        if not self._insides:  # there are as many as the mapper looks at, each once
             alike = tilings.places[at].astype(np.int64) * len(self._orders)
             alike += self._same_orders[ranks, _cuts(sizes, self._layer.dims)]
             first = first[np.sort(np.unique(alike[first], return_index=True)[1])]
@@ -319,7 +337,7 @@ class ProductCuts:
         numbers = np.unravel_index(places, [len(every[dim]) for dim in DIMS])
         return {dim: every[dim][own] for dim, own in zip(DIMS, numbers, strict=True)}
 
-    def _cheapest(self, residence: Residence, room: int) -> tuple[float, list[Mapping]]:
+    def _cheapest(self, residence: Residence, room: int) -> tuple[float, list[_Choice]]:
         """The least cost in so much room, and its mappings, as many as the mapper looks at."""
         key = residence, room
         if key not in self._tied:
@@ -334,8 +352,7 @@ class ProductCuts:
                 if residence not in self._ranked:
                     self._ranked[residence] = self._ranking(near, residence)
                 cost, places = self._ranked[residence].least(room, self._count)
-                mappings = [self._mapping(near, int(place)) for place in places]
-                self._tied[key] = cost, list(dict.fromkeys(mappings))
+                self._tied[key] = cost, [near.choice(place) for place in places.tolist()]
                 if cost <= least * near.slack:
                     break
         return self._tied[key]
@@ -343,7 +360,7 @@ class ProductCuts:
     @property
     def _count(self) -> int:
         """How many mappings of equal cost are looked at."""
-        return TIES + 1 if self._inner is None else 1
+        return 1 if self._insides else TIES + 1
 
     def _ranking(self, near: _Near, residence: Residence) -> Ranking:
         """The mappings by cost, with burst padding and insides as parts."""
@@ -353,18 +370,17 @@ class ProductCuts:
         payloads = near.payloads
         if self._product.mean_bits is not None and not residence.writes:
             payloads = payloads + -self._product.mean_bits % self._arch.dram.burst
-        every = np.arange(len(payloads))
-        if self._inner is not None:
+        if self._insides:
 
             def inside(place: int) -> int:
-                return IMPOSSIBLE if self._insides(self._nest(near, place)) is None else 0
+                return 0 if self._beyond.fits(self._mapping(near.choice(place))) else IMPOSSIBLE
 
-            parts.append(Part(every, 1, inside))
+            parts.append(Part(near.alike, 1, inside))
         return Ranking(payloads, near.rooms, parts)
 
     def _padded_parts(self, near: _Near, residence: Residence) -> list[Part]:
         """Burst padding of all that goes off chip."""
-        sizes, paddings, product = self._sizes(near.places), self._paddings, self._product
+        sizes, product = self._sizes(near.places), self._product
         weights, outputs = (_keys(sizes, dims, self._layer.dims) for dims in ("GKC", "NGKPQ"))
         formats = [
             fmt for fmt, on in zip(product.addends, residence.addends, strict=True) if not on
@@ -372,47 +388,32 @@ class ProductCuts:
         if product.mean_bits is None and not residence.writes:
             formats.append(product.formats.O)
 
-        def of_weights(place: int) -> int:
-            return paddings.weights(self._nest(near, place))
+        def price(part: Callable[[Mapping], int]) -> Callable[[int], int]:
+            return lambda place: part(self._mapping(near.choice(place)))
 
-        def of_boxes(place: int) -> int:
-            return sum(paddings.results(self._nest(near, place), fmt) for fmt in formats)
-
-        def of_sums(place: int) -> int:
-            return paddings.sums(self._nest(near, place))
-
-        def of_inputs(place: int) -> int:
-            return paddings.inputs(self._nest(near, place))
-
+        of = self._beyond
         parts = []
         if not residence.weights:
-            parts.append(Part(weights, product.repeats * near.fetches.astype(np.int64), of_weights))
+            parts.append(
+                Part(weights, product.repeats * near.fetches.astype(np.int64), price(of.weights))
+            )
         if formats:
-            parts.append(Part(outputs, product.repeats, of_boxes))
-        parts.append(Part(outputs, 2 * product.repeats * near.spills.astype(np.int64), of_sums))
+            parts.append(
+                Part(outputs, product.repeats, price(lambda own: of.results(own, formats)))
+            )
+        parts.append(
+            Part(outputs, 2 * product.repeats * near.spills.astype(np.int64), price(of.sums))
+        )
         if not residence.reads[0]:
-            parts.append(Part(np.arange(len(outputs)), product.repeats, of_inputs))
+            parts.append(Part(np.arange(len(outputs)), product.repeats, price(of.inputs)))
         return parts
 
-    def _nest(self, near: _Near, place: int) -> Nest:
-        return make_nest(self._layer, self._mapping(near, place, insides=False))
-
-    def _mapping(self, near: _Near, place: int, insides: bool = True) -> Mapping:
-        order, extents = self._orders[near.ranks[place]], self._layer.dims
-        sizes = self._sizes(near.places[place : place + 1])
+    def _mapping(self, choice: _Choice) -> Mapping:
+        """A mapping, the levels inside SRAM left whole."""
+        order, extents = self._orders[choice.rank], self._layer.dims
+        sizes = self._sizes(np.array([choice.place], np.int32))
         tile = {dim: int(own[0]) for dim, own in sizes.items() if own[0] < extents[dim]}
-        mapping = Mapping("".join(d for d in order if d in tile), tile)
-        if insides and self._inner is not None:
-            found = self._insides(make_nest(self._layer, mapping))
-            assert found is not None  # those without are ruled out
-            mapping = replace(mapping, inner=found.mappings)
-        return mapping
-
-    def _insides(self, nest: Nest) -> Inner | None:
-        """The best insides that let no sums into SRAM for which no room was counted."""
-        assert self._inner is not None
-        grid = Grid.of_nest(nest, self._arch, self._product.formats)
-        return self._inner[bool(grid.sums_lie(nest.order))].best(nest)
+        return Mapping("".join(d for d in order if d in tile), tile)
 
     def _cycles_of(self, mapping: Mapping) -> int:
         if mapping not in self._cycles:

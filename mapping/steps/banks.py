@@ -50,8 +50,16 @@ _OF_BANK, _OF_GROUP, _OF_RANK = 0, 1, 2
 COLUMN_FIELD, CHANNEL_FIELD, BANK_FIELD, GROUP_FIELD, FIELDS = range(5)
 """Fields of an address in `radices`, and how many there are."""
 
+# Rows of `heads`: clocks by bank, and who is first of equal ones: the oldest, with its bank.
+GOES, OPENS, AGE = range(3)
+_BANKS, _KEYS = 6, 26  # bits of a bank, and of an age and a bank
+_BANK, _AGES = (1 << _BANKS) - 1, (1 << _KEYS - _BANKS) - 1
+
 LONG_AGO = -(1 << 40)
-NEVER = 1 << 60
+NEVER = 1 << 62
+_FAR = NEVER >> _KEYS
+LATEST = _FAR >> 1
+"""The last clock at which something may be requested: half a minute of a device at 1 GHz."""
 
 
 @compiled
@@ -91,6 +99,25 @@ def _next(open_row: int, queue: Vector, segments: Vector) -> None:
 
 
 @compiled
+def _look(
+    way: int, bank: int, queues: Vector, banks: Vector, closing: int, cycle: int, heads: Vector
+) -> None:
+    """Note from when on a bank allows its first request a column, or an activate."""
+    heads[GOES, bank] = heads[OPENS, bank] = _FAR
+    heads[AGE, bank] = -1
+    if queues[way, bank, BURSTS] == 0:
+        return
+    at = queues[way, bank, HEAD_ENTRY]
+    heads[AGE, bank] = (queues[way, bank, FIRST] & _AGES) << _BANKS | bank
+    if banks[bank, OPEN_ROW] == queues[way, bank, HEAD_ROW]:
+        heads[GOES, bank] = max(at, banks[bank, COLUMN_FROM])
+        return
+    if banks[bank, OPEN_ROW] >= 0:
+        at = max(at, banks[bank, CLOSE_FROM]) + closing
+    heads[OPENS, bank] = max(at, max(banks[bank, CLOSED_FROM], banks[bank, ACTIVATED] + cycle))
+
+
+@compiled
 def serve(
     between: Vector,
     constants: Vector,
@@ -126,6 +153,8 @@ def serve(
     first_act, second_act, third_act, last_act = rank[8], rank[9], rank[10], rank[11]
     last_read, last_write = rank[12], rank[13]
     reads = writes = waiting = 0
+    grouped = per_group < count
+    heads, looked = np.zeros((3, count), np.int64), -1  # `heads` are of the direction `looked`
     for bank in range(count):
         reads += queues[0, bank, BURSTS]
         waiting += max(0, queues[0, bank, BURSTS] - _QUEUE)
@@ -149,6 +178,8 @@ def serve(
                 queues[onto, bank, HEAD_ENTRY] = now
             queues[onto, bank, LAST] = front
             queues[onto, bank, BURSTS] = before + left
+            if not before and onto == looked:
+                _look(onto, bank, queues, banks, closing, row_cycle, heads)
             if onto:
                 writes += left
             else:
@@ -166,10 +197,15 @@ def serve(
                 _refresh(next_refresh, closing, refresh, banks)
                 rank[REFRESHES] += 1
                 next_refresh += every
+                looked = -1
             if arrival >= until:
                 break
             now = arrival
             continue
+        if looked != way:
+            looked = way
+            for bank in range(count):
+                _look(way, bank, queues, banks, closing, row_cycle, heads)
         # The next activate and the next column.
         column = _RD + way
         pace = max(burst, between[_OF_RANK, column, column])
@@ -182,29 +218,20 @@ def serve(
             between[_OF_GROUP, _WR, column],
         )
         window = max(first_act + four, last_act + act_act)
-        opens, opening, opened = NEVER, -1, number
-        goes, going, gone = NEVER, -1, number
-        oldest, oldest_goes = number, NEVER
+        soonest = next_row = NEVER
         for bank in range(count):
-            if queues[way, bank, BURSTS] == 0:
+            if heads[AGE, bank] < 0:
                 continue
-            first, group = queues[way, bank, FIRST], bank // per_group
-            at = queues[way, bank, HEAD_ENTRY]
-            if banks[bank, OPEN_ROW] == queues[way, bank, HEAD_ROW]:
-                at = max(at, max(of_rank, banks[bank, COLUMN_FROM]))
-                at = max(at, groups[group, 1] + read_column)
-                at = max(at, groups[group, 2] + write_column)
-                if at < goes or (at == goes and first < gone):
-                    goes, going, gone = at, bank, first
-                if first < oldest:
-                    oldest, oldest_goes = first, at
-            else:
-                if banks[bank, OPEN_ROW] >= 0:
-                    at = max(at, banks[bank, CLOSE_FROM]) + closing
-                at = max(at, max(banks[bank, CLOSED_FROM], banks[bank, ACTIVATED] + row_cycle))
-                at = max(at, max(window, groups[group, 0] + group_act))
-                if at < opens or (at == opens and first < opened):
-                    opens, opening, opened = at, bank, first
+            goes, opens = max(heads[GOES, bank], of_rank), max(heads[OPENS, bank], window)
+            if grouped:
+                group = bank // per_group
+                goes = max(goes, groups[group, 1] + read_column)
+                goes = max(goes, groups[group, 2] + write_column)
+                opens = max(opens, groups[group, 0] + group_act)
+            soonest = min(soonest, goes << _KEYS | heads[AGE, bank])
+            next_row = min(next_row, opens << _KEYS | heads[AGE, bank])
+        goes, going = soonest >> _KEYS, soonest & _BANK
+        opens, opening = next_row >> _KEYS, next_row & _BANK
         event = min(opens, goes)
         if arrival < event and arrival < until and arrival < next_refresh:
             now = max(now, arrival)
@@ -213,6 +240,7 @@ def serve(
             _refresh(next_refresh, closing, refresh, banks)
             rank[REFRESHES] += 1
             next_refresh += every
+            looked = -1
             continue
         if event >= until:
             break
@@ -225,12 +253,25 @@ def serve(
             groups[opening // per_group, 0] = opens
             first_act, second_act, third_act, last_act = second_act, third_act, last_act, opens
             rank[ACTIVATES] += 1
+            heads[GOES, opening], heads[OPENS, opening] = banks[opening, COLUMN_FROM], _FAR
             continue
+        gone = queues[way, going, FIRST]
         left, before = segments[gone, LEFT], queues[way, going, BURSTS]
         some = min(left, -(-(min(until, next_refresh) - goes) // pace))
         if way:
             some = min(some, quota)
         if left > _QUEUE:  # short ones go at once
+            oldest, oldest_goes = gone, goes
+            for bank in range(count):
+                if heads[AGE, bank] < 0 or heads[GOES, bank] == _FAR:
+                    continue
+                if queues[way, bank, FIRST] < oldest:
+                    oldest = queues[way, bank, FIRST]
+                    oldest_goes = max(heads[GOES, bank], of_rank)
+                    if grouped:
+                        group = bank // per_group
+                        oldest_goes = max(oldest_goes, groups[group, 1] + read_column)
+                        oldest_goes = max(oldest_goes, groups[group, 2] + write_column)
             if oldest < gone:
                 some = min(some, max(1, -(-(oldest_goes - goes) // pace)))
             if arrival < NEVER:
@@ -257,8 +298,10 @@ def serve(
             last_read = final
             reads -= some
             waiting -= max(0, before - _QUEUE) - max(0, before - some - _QUEUE)
-        if left == some and before > some:
-            _next(banks[going, OPEN_ROW], queues[way, going], segments)
+        if left == some:
+            if before > some:
+                _next(banks[going, OPEN_ROW], queues[way, going], segments)
+            _look(way, going, queues, banks, closing, row_cycle, heads)
     rank[0], rank[1], rank[2], rank[3], rank[4] = now, next_refresh, way, quota, front
     rank[8], rank[9], rank[10], rank[11] = first_act, second_act, third_act, last_act
     rank[12], rank[13] = last_read, last_write

@@ -126,8 +126,12 @@ class BankedDevice:
             self._channels.append([*arrays, none])
 
     def put(self, at: int, place: Place, direction: Direction) -> None:
-        """Put a transfer behind those before."""
+        """Put a transfer behind those before. Raises OverflowError behind `banks.LATEST`."""
         loops = self._loops
+        if at > loops.LATEST:
+            raise OverflowError(
+                f"clock {at} of a device served bank by bank; at most {loops.LATEST}"
+            )
         for number, arrays in enumerate(self._channels):
             self._serve(arrays, at)
             own = loops.spread(*place.runs, self._of.radices, self._of.burst, number, place.base)

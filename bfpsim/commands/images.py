@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bfpsim.quant.study.datasets import Dataset, Normalisation
     from bfpsim.search.experiments.classifier import Classifier
+    from bfpsim.workloads import Shapes
 
 TrainData = Annotated[
     str | None, typer.Option("--train", help="Images to train on, as --data takes them.")
@@ -72,8 +73,19 @@ class ImageOptions:
         None
     )
 
-    def module(self, network: str) -> nn.Module:
-        """A shipped network, a file of the training script, or a module with a checkpoint."""
+    def module(self, network: str, shapes: Shapes | None = None) -> nn.Module:
+        """A shipped network, a file of the training script, an ONNX file, or a module.
+
+        shapes: of an ONNX file's inputs; what they leave open, the images give
+        """
+        if network.lower().endswith(".onnx"):
+            from bfpsim.workloads.graph.torch_module import onnx_module
+
+            if self.weights is not None:
+                raise UsageError(f"--weights: {network} has its own; leave it out")
+            return onnx_module(network, shapes, self.images().batch(range(1)).inputs.shape[1:])
+        if shapes is not None:
+            raise UsageError("--shape is of .onnx files; the images fix the shapes of a module")
         if ":" in network:
             from bfpsim.workloads.importers.torch.module import make_module
             from bfpsim.workloads.state import load_into
@@ -101,15 +113,21 @@ class ImageOptions:
         """The images of --train, prepared as those of --data."""
         return self._read(train, labels)
 
-    def classifier(self, network: str, sample: int) -> Classifier | None:
+    def classifier(
+        self, network: str, sample: int, shapes: Shapes | None = None
+    ) -> Classifier | None:
         """A network's trained module with the images, of which `sample` calibrate it.
+
+        shapes: of an ONNX file's inputs
 
         None for a network without trained weights; raises UsageError if options are of a module.
         """
         from bfpsim.workloads.shipped import TRAINED
 
         trained = network in TRAINED or network.endswith(".safetensors")
+        onnx = network.lower().endswith(".onnx")
         own = ":" in network and (self.weights is not None or self.data != "shipped")
+        own = own or (onnx and self.data != "shipped")
         if not (trained or own):
             looks = (self.normalise, self.resize, self.crop, self.grey)
             plain = ImageOptions()
@@ -121,12 +139,13 @@ class ImageOptions:
                 raise UsageError(
                     f"--weights, --data and how images look: {network} has no module to run; "
                     "allowed: a shipped trained network, a .safetensors file, "
-                    "package.module:function or file.py:function"
+                    "an .onnx file, package.module:function or file.py:function"
                 )
             return None
         from bfpsim.search.experiments.classifier import make_classifier
 
-        return make_classifier(self.module(network), self.images(), name=network, sample=sample)
+        module = self.module(network, shapes if onnx else None)
+        return make_classifier(module, self.images(), name=network, sample=sample)
 
     def _read(self, data: str, labels: str | None) -> Dataset:
         """'shipped', a folder per class, an .npz file, or two IDX files.

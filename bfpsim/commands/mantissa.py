@@ -26,7 +26,7 @@ ModelNames = Annotated[
         metavar="MODEL",
         help="A shipped trained network (resnet18-fashion, ...), a .safetensors file of the "
         "training script, package.module:function or file.py:function, which makes a module, or "
-        "an .onnx file, which is not run. Several are compared with each other.",
+        "an .onnx file, which is run if images are given. Several are compared with each other.",
     ),
 ]
 # What a network that is run needs, and what one alone is shown with.
@@ -72,8 +72,8 @@ def mantissa(
 
     Accuracy in every FP(e, m), e from 8 to 2 and m from 23 to 0, and the energy of each width; the
     weights' distribution and kurtosis; and the error that quantising one building block at a time
-    makes. Of an ONNX file, weights and energy. Of several networks, what each mantissa width costs
-    them. With --out, the figures too.
+    makes. Of an ONNX file without images, weights and energy. Of several networks, what each
+    mantissa width costs them. With --out, the figures too.
     """
     output.check()
     from bfpsim.arch import load_arch
@@ -83,14 +83,13 @@ def mantissa(
     from bfpsim.search.experiments.mantissa import study_mantissa, study_tolerance, study_weights
 
     models, mode, spec = list(dict.fromkeys(models)), Rounding(rounding), load_arch(arch)
-    onnx = [model for model in models if Path(model).suffix == ".onnx"]
-    if onnx:
-        if len(models) > 1:
-            raise UsageError(f"{onnx[0]}: an ONNX file is not run; name it alone")
-        _refuse(context, _OF_IMAGES, f"{onnx[0]}: an ONNX file is not run")
+    onnx = [model for model in models if Path(model).suffix.lower() == ".onnx"]
+    given = shapes(shape, value)
+    # Without images of its own, a file's weights and their energy can be told, and no accuracy.
+    if onnx and len(models) == 1 and not any(_is_given(context, name) for name in _OF_IMAGES):
         from bfpsim.workloads import load_with_weights
 
-        network, held = load_with_weights(onnx[0], shapes(shape, value))
+        network, held = load_with_weights(onnx[0], given)
         weights = study_weights(
             network, held, spec, name=onnx[0], activations=activations, progress=progress
         )
@@ -98,10 +97,10 @@ def mantissa(
         return
     if len(models) > 1:
         _refuse(context, _OF_ONE, f"{len(models)} models are compared by their accuracy alone")
-    if shape or value:
+    if given and not onnx:
         raise UsageError("--shape is of .onnx files; the images fix the shapes of a module")
     formats = [parse_minifloat(name, mode) for name in unit_format or ["e8m3"]]
-    modules = {model: images.module(model) for model in models}
+    modules = {model: images.module(model, given if model in onnx else None) for model in models}
     data = images.images()
     if len(models) > 1:
         tolerance = study_tolerance(

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from bfpsim.commands.arguments import UsageError, check_writable, with_groups
+from bfpsim.commands.arguments import (
+    ShapeOption,
+    UsageError,
+    ValueOption,
+    check_writable,
+    shapes,
+    with_groups,
+)
 from bfpsim.commands.emit import Output, kept
 from bfpsim.commands.images import ImageOptions, TrainData, TrainLabels, check_training
 from bfpsim.commands.progress import progress
@@ -17,7 +24,8 @@ TrainedName = Annotated[
     typer.Argument(
         metavar="NETWORK",
         help="A shipped trained network (resnet18-fashion, ...), a .safetensors file of the "
-        "training script, or package.module:function or file.py:function, which makes a module.",
+        "training script, an .onnx file, or package.module:function or file.py:function, which "
+        "makes a module.",
     ),
 ]
 Formats = Annotated[
@@ -39,6 +47,8 @@ def quantize(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="All the formats that bfpsim compares with, too.")
     ] = False,
+    shape: ShapeOption = None,
+    value: ValueOption = None,
     images: ImageOptions,
     calibration: Annotated[
         int,
@@ -87,7 +97,7 @@ def quantize(
     from bfpsim.search.experiments.classifier import make_classifier
     from bfpsim.search.experiments.formats import study_formats, study_sensitivity
 
-    module, data = images.module(network), images.images()
+    module, data = images.module(network, shapes(shape, value)), images.images()
     training = None if train is None else images.training(train, train_labels)
     classifier = make_classifier(
         module, data, name=network, sample=calibration, calibration=training

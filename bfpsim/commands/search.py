@@ -118,13 +118,15 @@ def search(
     from bfpsim.search.experiments.answer import choose_formats
 
     spec = load_arch(arch)
-    classifier = images.classifier(network, sensitivity_images)
+    onnx = network.lower().endswith(".onnx")
+    given = shapes(shape, value)
+    classifier = images.classifier(network, sensitivity_images, given if onnx else None)
     if classifier is None and qat is not None:
         raise UsageError(
             f"--qat: {network} has no weights to train here; allowed: a shipped trained network, a "
             ".safetensors file, or a module with --data"
         )
-    if classifier is not None and shape:
+    if classifier is not None and shape and not onnx:
         raise UsageError("--shape: the images fix the shapes of a trained network; leave it out")
     with kept(_kept(store)):
         answer = choose_formats(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bfpsim.sim.program import ProgramResult
     from bfpsim.sim.result import NetworkResult
     from bfpsim.sim.simulate import Layers
-    from bfpsim.workloads import Network
+    from bfpsim.workloads import Network, Shapes
 
 
 STORED = "stored"
@@ -62,7 +62,9 @@ def simulate(
     images: Annotated[
         str | None,
         typer.Option(
-            help="Run real data: 'shipped', or an IDX file of images (.gz too).", metavar="FILE"
+            help="Run real data: 'shipped', an IDX file of images (.gz too), or, through an .onnx "
+            "file, an .npz file of arrays named as its inputs.",
+            metavar="FILE",
         ),
     ] = None,
     weights: Annotated[
@@ -114,7 +116,17 @@ def simulate(
     objective = choice.objective or "dram"
     if images is not None:
         files = images, weights, labels
-        run = _run_images(spec, net, formats, objective, how, *files, count)
+        own = network.lower().endswith(".onnx") and weights is None
+        if own and how == "program":
+            raise UsageError(
+                f"--layers program: {network} runs with its own data layer by layer; leave it out"
+            )
+        sizes = shapes(shape, value)
+        run = (
+            _run_file(spec, network, sizes, formats, objective, images, labels, count)
+            if own
+            else _run_images(spec, net, formats, objective, how, *files, count)
+        )
         output.emit(simulation_report(run.result, formats, run, terminal_width()))
         _write_trace(run.result, trace)
         return
@@ -183,6 +195,32 @@ def _run_images(
         return run_images(
             net, spec, formats, own, pixels, known, step, objective=objective, layers=how
         )
+
+
+def _run_file(
+    spec: Arch,
+    network: str,
+    sizes: Shapes | None,
+    formats: LayerFormats | dict[str, LayerFormats],
+    objective: Objective,
+    images: str,
+    labels: str | None,
+    count: int,
+) -> ImageRun:
+    """Run an ONNX file with its own weights, on images of one channel or on any inputs."""
+    from bfpsim.search.experiments.inference import run_images
+    from bfpsim.workloads import load_graph
+    from bfpsim.workloads.samples import one_channel, read_inputs
+
+    graph = load_graph(network, shapes=sizes)
+    if images.endswith(".npz"):
+        if labels is not None:
+            raise UsageError(f"{images} brings its own labels; leave out {labels}")
+        inputs, classes = read_inputs(Path(images), graph.inputs, count)
+    else:
+        inputs, classes = one_channel(graph.inputs, images, labels, count)
+    with progress(f"running {count} samples on {spec.name}", len(graph.network.layers)) as step:
+        return run_images(graph, spec, formats, None, inputs, classes, step, objective=objective)
 
 
 def _check_trace(path: Path | None) -> None:

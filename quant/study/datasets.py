@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bfpsim.workloads.checkpoint import PIXEL_MEAN, PIXEL_STD
-from bfpsim.workloads.images import most_unpacked, read_idx
+from bfpsim.workloads.images import read_idx
 from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.samples import read_npz
 from bfpsim.workloads.shipped import shipped_images
 
 ImageAxes = Literal["NHW", "NHWC", "NCHW"]
@@ -232,51 +232,9 @@ def read_npz_dataset(
     Raises WorkloadError, naming the file, for one that cannot be read or holds something else, and
     where both axes or neither could be the channels.
     """
-    arrays = _read_npz(Path(path))
+    arrays = read_npz(Path(path), ("images", "labels"))
     pixels = _channels_first(str(path), arrays["images"], layout)
     return ArrayDataset(pixels, arrays["labels"], normalisation, classes, str(path))
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    names: tuple[str, ...] = ("images", "labels")
-    try:
-        with path.open("rb") as stream:
-            if stream.read(6) == b"\x93NUMPY":
-                raise WorkloadError(f"{path}: is one array (.npy); allowed: an .npz file")
-            stream.seek(0)
-            with zipfile.ZipFile(stream) as packed:
-                _check_members(path, packed)
-            stream.seek(0)
-            loaded = np.load(stream, allow_pickle=False)
-            own = list(loaded)
-            arrays = {name: loaded[name] for name in names if name in own}
-    except WorkloadError:
-        raise
-    except Exception as error:  # whatever numpy and zipfile trip over in damaged bytes
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise WorkloadError(
-            f"{path}: cannot be read as an .npz file: {' '.join(str(reason).split())}"
-        ) from None
-    for name in names:
-        if name not in arrays:
-            others = ", ".join(map(repr, own[:8])) or "none"
-            raise WorkloadError(
-                f"{path}: has no array {name!r}, only {others}; allowed: 'images' and 'labels'"
-            )
-        if not isinstance(arrays[name], np.ndarray):
-            raise WorkloadError(f"{path}: {name!r} is no array; allowed: what numpy.savez wrote")
-    return arrays
-
-
-def _check_members(path: Path, packed: zipfile.ZipFile) -> None:
-    """Refuse what unpacks to far more than the file weighs."""
-    most = most_unpacked(path.stat().st_size)
-    for member in packed.infolist():
-        if member.file_size > most:
-            raise WorkloadError(
-                f"{path}: {member.filename!r} unpacks to {member.file_size} bytes; allowed: at "
-                f"most {most} in a file of this size"
-            )
 
 
 def _channels_first(owner: str, images: NDArray[Any], layout: ImageAxes | None) -> NDArray[Any]:

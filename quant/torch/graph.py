@@ -53,6 +53,8 @@ class _Operator:
 
     def find(self) -> Any:
         found: Any = torch.ops
+        if self.path[0] == "bfpsim":  # whose operators are there once their module is
+            import bfpsim.workloads.graph.torch_module  # noqa: F401
         try:
             for name in self.path:
                 found = getattr(found, name)

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bfpsim.arch import ArchSource, load_arch
+from bfpsim.arch import ArchSource
 from bfpsim.mapping.objective import Objective
-from bfpsim.mapping.sources import FormatsSource, formats_by_layer
+from bfpsim.mapping.sources import FormatsSource
 from bfpsim.objects import brief
-from bfpsim.sim.inference import Inference, float_predictions, run_inference
+from bfpsim.sim.inference import Inference, Inputs, float_predictions, run_inference
 from bfpsim.sim.program import ProgramResult
 from bfpsim.sim.program_inference import ProgramInference, run_program
 from bfpsim.sim.result import NetworkResult
 from bfpsim.sim.simulate import Layers
-from bfpsim.workloads import LayerWeights, NetworkSource, load_workload
+from bfpsim.workloads import GraphSource, LayerWeights, WorkloadError
+from bfpsim.workloads.graph.graph import Graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,11 +39,11 @@ class ImageRun:
 
 
 def run_images(
-    network: NetworkSource,
+    network: GraphSource,
     arch: ArchSource,
     formats: FormatsSource,
-    weights: Mapping[str, LayerWeights],
-    images: NDArray[np.floating],
+    weights: Mapping[str, LayerWeights] | None,
+    images: Inputs,
     labels: NDArray[np.integer] | None = None,
     progress: Callable[[str], None] | None = None,
     *,
@@ -51,7 +52,7 @@ def run_images(
 ) -> ImageRun:
     """Run images through a network whose packed data moves, and compare with float inference.
 
-    images: (N, H, W, channels), normalised; labels: (N,)
+    images: (N, H, W, channels), normalised; of a graph, its inputs by name; labels: (N,)
     progress: called with each layer's name when it is done
     objective: what the mappings of layers alone are the least of
     layers: "alone": each by itself, the host between them, I and O quantised apart. "program":
@@ -61,18 +62,20 @@ def run_images(
     """
     import pandas as pd
 
-    network = load_workload(network)
-    arch = load_arch(arch)
-    formats = formats_by_layer(formats, network)
-
     inference: Inference | ProgramInference
     if layers == "program":
+        if isinstance(network, Graph) or isinstance(images, Mapping) or weights is None:
+            raise WorkloadError(
+                "a program with data is of a network that is described, with weights and images; "
+                "allowed: layers='alone'"
+            )
         inference = run_program(network, arch, formats, weights, images, progress=progress)
     else:
         inference = run_inference(
             network, arch, formats, weights, images, progress=progress, objective=objective
         )
-    classes = pd.DataFrame({"image": range(len(images)), "simulated": inference.predictions})
+    simulated = inference.predictions
+    classes = pd.DataFrame({"image": range(len(simulated)), "simulated": simulated})
     classes["float"] = float_predictions(network, weights, images)
     if labels is not None:
         classes["label"] = labels.astype(int)

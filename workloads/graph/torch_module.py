@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from inspect import Parameter, Signature
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from bfpsim.workloads.graph.operators import OnnxOperation, recurrent_cell
 from bfpsim.workloads.graph.product import Contraction, Phased, Product, Windows, multiply_floats
 from bfpsim.workloads.graph.torch_operators import OPERATORS, Context, Scaled
 from bfpsim.workloads.layer import WorkloadError
+from bfpsim.workloads.load import Shapes, load_graph
 
 _TOLERANCE = 1e-3  # of the largest magnitude of an output
 _PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "LSTM", "GRU", "RNN")
@@ -113,7 +115,8 @@ class OnnxModule(nn.Module):
             return None
         if name in values:
             return values[name]
-        return getattr(self, self._numbers[name])
+        # What is not here, a submodule has for itself.
+        return getattr(self, self._numbers[name]) if name in self._numbers else None
 
     def _constant(self, name: str) -> Any:
         """Return a constant's value, None of what depends on an input."""
@@ -188,18 +191,23 @@ class OnnxModule(nn.Module):
         samples = [_example(self._graph, seed) for seed in (0, 1)]
         alone = dict(self._scaled)
         try:
-            both = [torch.cat(pair) for pair in zip(*samples, strict=True)]
-            with torch.no_grad():
-                together = self._grow(both)
-                apart = [self.compute(*sample) for sample in samples]
+            if self._alike(samples):
+                return True
         except Exception:  # of no common class: the graph holds its batch as a constant
-            self._scaled = alone
-            return False
+            pass
+        self._scaled = alone
+        return False
+
+    def _alike(self, samples: Sequence[Sequence[Tensor]]) -> bool:
+        """Return whether two batches at once give what each gives by itself."""
+        both = [torch.cat(pair) for pair in zip(*samples, strict=True)]
+        with torch.no_grad():
+            together = self._grow(both)
+            apart = [self.compute(*sample) for sample in samples]
         parts = (each if isinstance(each, tuple) else (each,) for each in apart)
         for whole, *own in zip(together, *parts, strict=True):
             expected = torch.cat([*own]) if own[0].ndim else own[0]
             if whole.shape != expected.shape or not _close(whole, expected):
-                self._scaled = alone
                 return False
         return True
 
@@ -237,6 +245,36 @@ class OnnxModule(nn.Module):
             self._scaled[step.outputs[0]] = replace(scaled, made=made)
             values.update(zip(step.outputs, outputs, strict=False))
         return [self._value(values, name) for name in self._graph.outputs]
+
+
+def onnx_module(
+    path: str | Path, shapes: Shapes | None = None, sample: Sequence[int] | None = None
+) -> OnnxModule:
+    """Return an ONNX file as a module, its weights those of the file.
+
+    shapes: as `load_graph` takes them
+    sample: the shape of one sample; what an only input leaves open is that, in a batch of one
+
+    Raises WorkloadError as `load_graph` and `OnnxModule`.
+    """
+    if shapes is None and sample is not None:
+        shapes = _open_shape(Path(path), sample)
+    return OnnxModule(load_graph(path, shapes=shapes))
+
+
+def _open_shape(path: Path, sample: Sequence[int]) -> Shapes | None:
+    """Return the shape that a sample gives an only input whose own is open."""
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception:  # what is wrong with the file, its reader says
+        return None
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1:
+        return None
+    tensor = inputs[0].type.tensor_type
+    closed = tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim)
+    return None if closed else {inputs[0].name: (1, *sample)}
 
 
 def _bare(cls: type, *arguments: Any) -> Any:
@@ -514,8 +552,7 @@ def _by_reference(
     return torch.ops.bfpsim.reference([value for _, value in present], json.dumps(record))  # type: ignore[no-any-return]
 
 
-@torch.library.custom_op("bfpsim::reference", mutates_args=())
-def reference(values: list[Tensor], operator: str) -> list[Tensor]:
+def _reference(values: list[Tensor], operator: str) -> list[Tensor]:
     """Run an ONNX operator as onnx's reference does; ``operator`` says which, in JSON."""
     record = json.loads(operator)
     node = onnx.NodeProto.FromString(record["node"].encode("latin-1"))
@@ -526,8 +563,8 @@ def reference(values: list[Tensor], operator: str) -> list[Tensor]:
     return [torch.zeros(0) if value is None else _tensor(value).to(device) for value in outputs]
 
 
-@reference.register_fake
-def _(values: list[Tensor], operator: str) -> list[Tensor]:
+def _reference_shapes(values: list[Tensor], operator: str) -> list[Tensor]:
+    """Return tensors without data of the shapes and types that the operator gives."""
     record = json.loads(operator)
     grown, found = record["grown"], []
     for shape, kind, made in record["outputs"]:
@@ -537,6 +574,26 @@ def _(values: list[Tensor], operator: str) -> list[Tensor]:
             extents[made] = extents[made] // size * values[place].shape[axis]
         found.append(values[0].new_empty(extents, dtype=getattr(torch, kind)))
     return found
+
+
+def _note_operator(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.operator = inputs[1]
+
+
+def _no_gradient(ctx: Any, *grads: Any) -> Any:
+    node = onnx.NodeProto.FromString(json.loads(ctx.operator)["node"].encode("latin-1"))
+    title = node.name or next(filter(None, node.output))
+    raise WorkloadError(
+        f"{node.op_type} {title!r} is onnx's reference, without a gradient; allowed: to train what "
+        "stands behind it alone, with requires_grad_(False) of the rest"
+    )
+
+
+# Not `torch.library.custom_op`, whose first call takes seconds.
+torch.library.define("bfpsim::reference", "(Tensor[] values, str operator) -> Tensor[]")
+torch.library.impl("bfpsim::reference", ("cpu", "cuda"), _reference)
+torch.library.register_fake("bfpsim::reference", _reference_shapes)
+torch.library.register_autograd("bfpsim::reference", _no_gradient, setup_context=_note_operator)
 
 
 # --- values --------------------------------------------------------------------------------------

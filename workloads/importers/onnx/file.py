@@ -24,6 +24,7 @@ _OLDEST_OPSET = 7
 _LARGEST_FILE = 2**31 - 1  # bytes, of any protobuf message
 
 
+_OPEN = -1  # an extent that some exporters write where they should name one; or "?" as its name
 # Of the graph when its functions are written out, which they may be again and again.
 _MOST_NODES = 2**17
 _MOST_BYTES = 2**28
@@ -322,6 +323,9 @@ def _set_inputs(
     for value in inputs:
         if value.type.WhichOneof("value") != "tensor_type":
             raise WorkloadError(f"input {value.name!r} must be a tensor")
+        for dim in value.type.tensor_type.shape.dim:
+            if (dim.HasField("dim_value") and dim.dim_value == _OPEN) or dim.dim_param == "?":
+                dim.Clear()
         if value.name in shapes:
             _set_shape(value, shapes[value.name], extents)
     used = {name for node in graph.node for name in reads(node)}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bfpsim.quant.formats import Rounding
@@ -79,14 +82,12 @@ def measure_accuracy(
         classes = logits_of(model, image).shape[1]
         ks = (1, min(5, classes))
         original = top_k(model, dataset, ks[:1], batch)[1]
-    weights = stored_weights(model, image)
+    digests = _Digests(stored_weights(model, image))
     scores_of: dict[object, dict[int, float]] = {}
     rows: list[dict[str, Any]] = []
     with model.keeping_choice():
         for fmt in formats:
-            tensors = ((layer, torch.from_numpy(w)) for layer, w in weights.items())
-            rounded = ((layer, fmt.rounded(tensor) + 0.0) for layer, tensor in tensors)
-            key = fmt if activations else tensor_digest(rounded)
+            key = fmt if activations else digests(fmt)
             if key not in scores_of:
                 model.choose(codings_in(model, fmt, activations), tied=False)
                 with model.in_mode(Mode.QUANTIZE):
@@ -106,6 +107,35 @@ def measure_accuracy(
             if progress is not None:
                 progress(str(fmt))
     return pd.DataFrame(rows)
+
+
+class _Digests:
+    """Digests of weights in each format; equal ones are equal weights."""
+
+    def __init__(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        self._weights = {layer: torch.from_numpy(own) for layer, own in weights.items()}
+        least, most = math.inf, 0.0
+        for own in self._weights.values():
+            magnitudes = own.abs()
+            held = magnitudes[magnitudes > 0]
+            if held.numel():
+                least, most = min(least, float(held.min())), max(most, float(held.max()))
+        self._range = least, most
+        self._known: dict[object, str] = {}
+
+    def __call__(self, fmt: MiniFloat) -> str:
+        """Return a format's digest.
+
+        Where every weight is among the format's normal numbers, its exponent's width decides
+        nothing: all such formats of one mantissa share a digest.
+        """
+        least, most = self._range
+        normal = 2.0 ** (1 - fmt.bias) <= least and most < 2.0**fmt.bias
+        key = (fmt.mantissa_bits, fmt.rounding) if normal else fmt
+        if key not in self._known:
+            rounded = ((layer, fmt.rounded(own) + 0.0) for layer, own in self._weights.items())
+            self._known[key] = tensor_digest(rounded)
+        return self._known[key]
 
 
 def fewest_bits(curve: pd.DataFrame, bits: str, within: float = POINT) -> int | None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ _HOLDERS = {
     torch.float32: (torch.int32, 23, 127),
     torch.float64: (torch.int64, 52, 1023),
 }
+_COMPILED = 1 << 16  # elements from which on compiled loops are worth loading
 
 
 class Overflow(Enum):
@@ -86,6 +88,26 @@ class MiniFloat:
         A conversion as IEEE 754 has it, in one rounding: zeros keep their sign, infinities and NaNs
         stay. tensor: float32 or float64.
         """
+        if tensor.dtype == torch.float32 and tensor.is_cpu and tensor.numel() >= _COMPILED:
+            return self._compiled(tensor)
+        return self.by_operators(tensor)
+
+    def _compiled(self, tensor: Tensor) -> Tensor:
+        from bfpsim.quant.mantissa.kernels import BIAS, FRACTION, round_bits  # numba
+
+        source = tensor.detach().contiguous()
+        target = torch.empty_like(source)
+        nearest = self.rounding is Rounding.NEAREST_EVEN
+        ones = ((1 << self.mantissa_bits) - 1) << (FRACTION - self.mantissa_bits)
+        beyond = ((self.bias + BIAS) << FRACTION) | ones
+        if nearest and self.overflow is Overflow.INFINITY:
+            beyond = (2 * BIAS + 1) << FRACTION
+        before, after = (each.view(-1).view(torch.int32).numpy() for each in (source, target))
+        round_bits(before, after, self.mantissa_bits, self.bias, nearest, np.int32(beyond))
+        return target
+
+    def by_operators(self, tensor: Tensor) -> Tensor:
+        """Return what `rounded` does, by torch's operators: any device and dtype, any size."""
         integer, fraction_bits, bias = _HOLDERS[tensor.dtype]
         bits = tensor.detach().contiguous().view(integer)
         sign = bits & torch.iinfo(integer).min
@@ -120,7 +142,8 @@ class MiniFloat:
 
     def quantize(self, tensor: Tensor, blocks: Blocks, name: str = "tensor") -> Tensor:
         """See `Quantizer`: each element alone, whatever the blocks."""
-        doubles(tensor, name)  # refuses other dtypes, NaN and infinity
+        if tensor.dtype not in _HOLDERS or not bool(tensor.sum().isfinite()):
+            doubles(tensor, name)  # refuses other dtypes, NaN and infinity
         shared_axis(tensor.shape, blocks, name)  # refuses an axis that is not there
         return self.rounded(tensor) + 0.0  # no -0
 

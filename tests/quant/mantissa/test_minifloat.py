@@ -54,6 +54,16 @@ def test_the_named_points_are_torchs_casts_bit_for_bit() -> None:
     assert_same_bits(FP16.rounded(x), x.half().float())
 
 
+@pytest.mark.parametrize("overflow", Overflow)
+@pytest.mark.parametrize("rounding", [NEAREST, TRUNCATE])
+def test_compiled_loops_give_the_operators_bits(rounding: Rounding, overflow: Overflow) -> None:
+    """Every sign, exponent and telling fraction, NaNs and infinities, in every FP(e, m)."""
+    x = torch.cat([all_kinds(), torch.tensor([math.nan, -math.nan, math.inf, -math.inf])])
+    for e, m in ALL[::19]:
+        fmt = MiniFloat(e, m, rounding, overflow)
+        assert_same_bits(fmt.rounded(x), fmt.by_operators(x))
+
+
 def test_fp16_beside_every_tie() -> None:
     """Each half, the middle to the next one, and the floats beside both; subnormals too."""
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float64)

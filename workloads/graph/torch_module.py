@@ -57,6 +57,7 @@ class OnnxModule(nn.Module):
         self._steps: list[tuple[Step, str]] = []
         self._numbers: dict[str, str] = {}  # constant -> buffer or parameter
         self._scaled: dict[str, Scaled] = {}
+        self._weights: dict[object, Any] = {}  # where they lie -> their parameter
         for step in graph.steps:
             self._steps.append((step, self._child(step)))
         self.batch: int | None = next(
@@ -127,6 +128,7 @@ class OnnxModule(nn.Module):
         operation = step.operation
         if isinstance(operation, Product):
             made = _PRODUCT_MODULES[type(operation)](operation)
+            self._share(made, operation)
             weighted = not isinstance(operation, Contraction) or operation.weights is not None
             self._store(step)
             return self._place(_layer_name(operation) if weighted else step.name, made)
@@ -146,6 +148,15 @@ class OnnxModule(nn.Module):
             )
         self._store(step, _TRAINED.get(node.op_type, ()))
         return ""
+
+    def _share(self, module: nn.Module, product: Product) -> None:
+        """Have layers whose weights are one array share one parameter."""
+        own = product.filters if isinstance(product, Phased) else None
+        if isinstance(product, Windows | Contraction) and product.weights is not None:
+            own = product.weights.weight
+        if own is not None:
+            place = own.__array_interface__["data"][0], own.shape, own.strides
+            module.weight = self._weights.setdefault(place, module.weight)
 
     def _store(self, step: Step, trained: Sequence[int] = ()) -> None:
         for place, name in enumerate(step.inputs):

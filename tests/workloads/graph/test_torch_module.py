@@ -252,3 +252,31 @@ def test_training_names_the_operator_that_it_does_not_cross(tmp_path) -> None:
     model = quantize_model(onnx_module(tmp_path / "net.onnx"), torch.randn(2, 3), BFP(8, 3, 16))
     with pytest.raises(WorkloadError, match="TopK 'top' is onnx's reference, without a gradient"):
         model(torch.randn(2, 3)).sum().backward()
+
+
+def test_layers_that_share_a_weight_share_one_in_memory(tmp_path) -> None:
+    """In the file's weights and in the module's, where the second reader is folded otherwise."""
+    model = Model(kind=TensorProto.FLOAT)
+    data = np.random.default_rng(0)
+    weight, bias = model.constant(data.normal(size=(4, 4))), model.constant(data.normal(size=4))
+    kernel = model.constant(data.normal(size=(1, 1, 3)))
+    y = model.input("x", 2, 4)
+    for _ in range(3):
+        y = model.node("Relu", model.node("Add", model.node("MatMul", y, weight), bias))
+    axis = model.constant(np.array([1]))
+    y = model.node("Unsqueeze", y, axis)
+    for _ in range(2):
+        y = model.node("Tanh", model.node("Conv", y, kernel, pads=[1, 1]))
+    model.node("Squeeze", y, axis, outputs=["out"])
+    made = import_onnx(model.save(tmp_path / "net.onnx", "out"))
+    weights = [each.weight for each in made.weights.values()]
+    assert len(weights) == 5
+    assert all(np.shares_memory(weights[0], other) for other in weights[1:3])
+    assert np.shares_memory(weights[3], weights[4])
+    module = OnnxModule(made.graph)
+    sizes = [each.numel() for name, each in module.named_parameters() if "weight" in name]
+    assert sizes == [16, 3]
+    model_ = quantize_model(module, torch.randn(2, 4), BFP(8, 3, 16))
+    assert [site.shares for site in model_.sites] == [
+        "", model_.sites[0].name, model_.sites[0].name, "", model_.sites[3].name,
+    ]  # fmt: skip

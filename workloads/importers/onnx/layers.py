@@ -305,7 +305,11 @@ def _product(
     # Axes of extent 1 may be contracted, but hold nothing: they go wherever `reshape` puts them.
     order = [product.right.index(x) for x in columns + contracted]
     order += [dim for dim in range(len(dims)) if dim not in order]
-    matrix = draft.graph.constants.finite(constant).transpose(order).reshape(layer.weight_shape)
+    key = constant, tuple(order), layer.weight_shape
+    if key not in draft.matrices:
+        values = draft.graph.constants.finite(constant)
+        draft.matrices[key] = values.transpose(order).reshape(layer.weight_shape)
+    matrix = draft.matrices[key]
     if scale != 1:
         matrix = matrix.astype(np.float64) * scale
     draft.weights[name] = weights = _weights(name, matrix, bias, affine)
@@ -369,7 +373,8 @@ def _weights(
     own = np.zeros(len(weight)) if bias is None else bias
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
         if affine.scale is not None and affine.shift is not None:
-            weight = weight.astype(np.float64) * affine.scale[:, None, None, None]
+            if (affine.scale != 1).any():  # else those that are shared stay so
+                weight = weight.astype(np.float64) * affine.scale[:, None, None, None]
             own = own.astype(np.float64) * affine.scale + affine.shift
         # `asarray` keeps what is float32 already, so that weights which are one number stay one.
         rounded = LayerWeights(np.asarray(weight, np.float32), np.asarray(own, np.float32))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from bfpsim.workloads.graph.operators import OnnxOperation
 from bfpsim.workloads.importers.draft import Draft, Names
@@ -26,12 +28,15 @@ class OperatorDraft(Draft[str]):
     """A network drafted from an ONNX graph, its nodes named as the graph's operators are.
 
     Names that are made up avoid theirs.
+
+    matrices: constants as layers multiply by them, which those that share one share
     """
 
     def __init__(self, name: str, graph: Graph) -> None:
         operators = (node.name for node in graph.nodes)
         super().__init__(name, Names(operators, mark=".", first=2), "transpose")
         self.graph = graph
+        self.matrices: dict[object, NDArray[Any]] = {}
 
     def operator(self, node: onnx.NodeProto) -> None:
         """Note an operator that is no product as an operation of the graph."""

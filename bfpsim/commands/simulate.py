@@ -115,14 +115,18 @@ def simulate(
     how = _layers(layers, choice, images)
     objective = choice.objective or "dram"
     if images is not None:
-        if network.lower().endswith(".onnx") and weights is None:
-            if how == "program":
-                raise UsageError("--images of a file run its layers alone; leave out --layers")
-            given = shapes(shape, value)
-            run = _run_file(spec, network, given, formats, objective, images, labels, count)
-        else:
-            files = images, weights, labels
-            run = _run_images(spec, net, formats, objective, how, *files, count)
+        files = images, weights, labels
+        own = network.lower().endswith(".onnx") and weights is None
+        if own and how == "program":
+            raise UsageError(
+                f"--layers program: {network} runs with its own data layer by layer; leave it out"
+            )
+        sizes = shapes(shape, value)
+        run = (
+            _run_file(spec, network, sizes, formats, objective, images, labels, count)
+            if own
+            else _run_images(spec, net, formats, objective, how, *files, count)
+        )
         output.emit(simulation_report(run.result, formats, run, terminal_width()))
         _write_trace(run.result, trace)
         return

@@ -64,9 +64,9 @@ def run_images(
 
     inference: Inference | ProgramInference
     if layers == "program":
-        if weights is None or isinstance(network, Graph) or isinstance(images, Mapping):
+        if isinstance(network, Graph) or isinstance(images, Mapping) or weights is None:
             raise WorkloadError(
-                "a program with data is that of a described network, with weights by layer name; "
+                "a program with data is of a network that is described, with weights and images; "
                 "allowed: layers='alone'"
             )
         inference = run_program(network, arch, formats, weights, images, progress=progress)

@@ -223,12 +223,13 @@ def file_names(networks: Iterable[str]) -> dict[str, str]:
 def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = None) -> None:
     """Draw the points of one network as a file; equal tables make equal bytes.
 
-    A line per format, of the five that need the least energy, through the point of least energy at
-    each capacity. Left: DRAM traffic; right: energy; dashed: what no mapping avoids.
+    A line per format (and way of running: alone, program), of the five that need the least energy,
+    through the point of least energy at each capacity. Left: DRAM traffic; right: energy; dashed:
+    what no mapping avoids.
 
     units: by default those of the points
 
-    Raises OSError if the file cannot be written.
+        Raises OSError if the file cannot be written.
     """
     units = units or Units.of(points)
     (energy_scale, energy_unit), (bits_scale, bits_unit), _ = units
@@ -236,6 +237,8 @@ def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = 
     levels = levels_in(points)
     outermost = levels[0]
     more = more_than_movement(points)
+    if len(points["layers"].unique()) > 1:
+        points = points.assign(formats=points["formats"] + ", " + points["layers"])
     least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
     shown = least.index[: len(_LINES)]
     with drawing() as figure:
@@ -380,7 +383,7 @@ def plot_energy(
     segments = [
         Segment(level.column(f"{tensor}_energy_pj"), f"{level.name} {tensor}", level.colour, hatch)
         for level in levels_in(points)
-        for tensor, hatch in zip(TENSORS, ("", "////", "...."), strict=True)
+        for tensor, hatch in zip((*TENSORS, "V"), ("", "////", "....", "xxxx"), strict=True)
         if level.column(f"{tensor}_energy_pj") in points
     ]
     if more_than_movement(points):
@@ -400,6 +403,7 @@ def plot_stalls(
     """Draw what one network's PE array did [cycles], as `plot_energy` does energy.
 
     The cycles that it multiplies are parted by lanes: the share of those that work, and the rest.
+    Of a program these overlap, and may be more together than its cycles.
     """
     scale, unit = (units or Units.of(points)).cycles
     label = f"cycles [{unit}]" if unit else "cycles"

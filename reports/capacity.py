@@ -170,7 +170,9 @@ def plot_programs(alone: pd.DataFrame, program: pd.DataFrame, path: str | Path) 
                 ordered = frame.sort_values("capacity_bits")
                 axes.plot(x, ordered[column] / unit, f"{marker}-", color=colour, label=name)
                 least = ordered[floor].iloc[0] / unit
-                axes.axhline(least, color=colour, lw=1.3, dashes=(5, 3), label=f"{name}: no less")
+                axes.axhline(
+                    least, color=colour, lw=1.3, dashes=(5, 3), label=f"{name}: compulsory, DRAM"
+                )
             axes.set_ylim(0, 1.08 * axes.dataLim.y1)
             axes.set_ylabel(label)
             axes.set_xlabel(f"{BUFFER} capacity")

@@ -229,7 +229,7 @@ def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = 
 
     units: by default those of the points
 
-        Raises OSError if the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     units = units or Units.of(points)
     (energy_scale, energy_unit), (bits_scale, bits_unit), _ = units
@@ -237,8 +237,7 @@ def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = 
     levels = levels_in(points)
     outermost = levels[0]
     more = more_than_movement(points)
-    if len(points["layers"].unique()) > 1:
-        points = points.assign(formats=points["formats"] + ", " + points["layers"])
+    points = _by_way(points)
     least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
     shown = least.index[: len(_LINES)]
     with drawing() as figure:
@@ -277,6 +276,13 @@ def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = 
         save(figure, path)
 
 
+def _by_way(points: pd.DataFrame) -> pd.DataFrame:
+    """The points, whose formats say how layers ran, too, if not all ran the same way."""
+    if len(points["layers"].unique()) == 1:
+        return points
+    return points.assign(formats=points["formats"] + ", " + points["layers"])
+
+
 def _of_each_capacity(points: pd.DataFrame, shown: int, formats: int) -> str:
     of = "" if formats == shown else f", {shown} best of {formats} formats"
     network = points["network"].iloc[0]
@@ -292,7 +298,7 @@ def plot_time(points: pd.DataFrame, path: str | Path, units: Units | None = None
     Raises OSError if the file cannot be written.
     """
     scale, unit = (units or Units.of(points)).cycles
-    sizes = sorted(points["capacity_bits"].unique())
+    sizes, points = sorted(points["capacity_bits"].unique()), _by_way(points)
     least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
     shown = least.index[: len(_LINES)]
     with drawing() as figure:

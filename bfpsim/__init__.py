@@ -67,9 +67,17 @@ if TYPE_CHECKING:
     from bfpsim.quant.study.sensitivity import Sensitivity, measure_sensitivity
     from bfpsim.quant.torch.model import Codings, QuantizedModel, quantize_model
     from bfpsim.quant.training.fine_tuning import fine_tune
-    from bfpsim.reports.capacity import curve_report, plot_energies, plot_sweep, sweep_table
+    from bfpsim.reports.capacity import (
+        curve_report,
+        plot_energies,
+        plot_programs,
+        plot_sweep,
+        programs_table,
+        sweep_table,
+    )
     from bfpsim.reports.mantissa import mantissa_report, tolerance_report, weights_report
     from bfpsim.reports.mapping import front_report, mapping_report, solver_report
+    from bfpsim.reports.occupancy import occupancy_frame, plot_occupancy
     from bfpsim.reports.quantization import formats_report, sensitivity_report
     from bfpsim.reports.report import Report, write_csv
     from bfpsim.reports.reproduction import (
@@ -179,9 +187,12 @@ _HOME = {
     "bfpsim.quant.study.sensitivity": "Sensitivity measure_sensitivity",
     "bfpsim.quant.torch.model": "Codings QuantizedModel quantize_model",
     "bfpsim.quant.training.fine_tuning": "fine_tune",
-    "bfpsim.reports.capacity": "curve_report plot_energies plot_sweep sweep_table",
+    "bfpsim.reports.capacity": (
+        "curve_report plot_energies plot_programs plot_sweep programs_table sweep_table"
+    ),
     "bfpsim.reports.mantissa": "mantissa_report tolerance_report weights_report",
     "bfpsim.reports.mapping": "front_report mapping_report solver_report",
+    "bfpsim.reports.occupancy": "occupancy_frame plot_occupancy",
     "bfpsim.reports.quantization": "formats_report sensitivity_report",
     "bfpsim.reports.report": "Report write_csv",
     "bfpsim.reports.reproduction": "ablation_report accuracy_report alpha_report energy_report",
@@ -326,12 +337,16 @@ __all__ = [
     "mappings_of",
     "measure_sensitivity",
     "normalise",
+    "occupancy_frame",
     "pack",
     "parse_format",
     "plot_energies",
+    "plot_occupancy",
+    "plot_programs",
     "plot_roofline",
     "plot_sweep",
     "predict",
+    "programs_table",
     "progress_lines",
     "quantize_activation",
     "quantize_model",

@@ -1,9 +1,9 @@
-"""ResNet-18 on an edge accelerator: buffer sizes, model against simulation, a trained network.
+"""ResNet-18 on an edge accelerator: buffer sizes, one program, models, a trained network.
 
     python examples/demo.py --out out/demo
 
-About a minute. Writes sweep.csv, buffer_sweep.png, validation.csv and predictions.csv. Exit code 1
-if the analytical model and the simulation differ in a single bit.
+About a minute. Writes sweep.csv, buffer_sweep.png, programs.csv, programs.png, validation.csv and
+predictions.csv. Exit code 1 if the analytical model and the simulation differ in a single bit.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 import bfpsim as bs
 
 CAPACITIES = ("16 KiB", "32 KiB", "64 KiB", "128 KiB", "256 KiB", "512 KiB")
+PROGRAM_CAPACITIES = ("64 KiB", "256 KiB", "1 MiB")
 FORMATS = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
 IMAGES, CALIBRATION_IMAGES = 50, 64
 CHECKED_LAYER = "layer2.0.conv2"
@@ -37,8 +38,11 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
 
     arch = bs.load_arch("edge-64k")
-    wrong = [*sweep_buffers(arch, out), *validate_models(arch, out), *run_trained(arch, out)]
-    print(f"\nwrote sweep.csv, buffer_sweep.png, validation.csv, predictions.csv to {out}")
+    wrong = sweep_buffers(arch, out)
+    run_programs(arch, out)
+    wrong += [*validate_models(arch, out), *run_trained(arch, out)]
+    files = "sweep.csv, buffer_sweep.png, programs.csv, programs.png, validation.csv"
+    print(f"\nwrote {files}, predictions.csv to {out}")
     for what in wrong:
         print(f"demo: {what}", file=sys.stderr)
     return 1 if wrong else 0
@@ -57,6 +61,21 @@ def sweep_buffers(arch: bs.Arch, out: Path) -> list[str]:
         f"at {bits} bit of SRAM the exact model and the simulated payload differ"
         for bits in sweep.loc[differ, "capacity_bits"]
     ]
+
+
+def run_programs(arch: bs.Arch, out: Path) -> None:
+    """What it gives to run the whole network as one program: feature maps that stay on chip."""
+    network = bs.load_workload("resnet18")
+    sweeps = {}
+    with progress("one program", 2 * len(PROGRAM_CAPACITIES) * len(network.layers)) as done:
+        for layers in ("alone", "program"):
+            sweeps[layers] = bs.sweep_capacity(
+                network, arch, FORMATS, PROGRAM_CAPACITIES, done, layers=layers
+            )
+    bs.write_csv(pd.concat(sweeps.values(), ignore_index=True), out / "programs.csv")
+    bs.plot_programs(*sweeps.values(), out / "programs.png")
+    console.print()
+    console.print(bs.programs_table(*sweeps.values()))
 
 
 def validate_models(arch: bs.Arch, out: Path) -> list[str]:

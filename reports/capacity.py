@@ -119,6 +119,74 @@ def plot_sweep(frame: pd.DataFrame, path: str | Path) -> None:
         save(figure, path)
 
 
+def programs_table(alone: pd.DataFrame, program: pd.DataFrame) -> Table:
+    """The table of `plot_programs`: DRAM traffic, energy and time at each capacity."""
+    first = program.iloc[0]
+    table = make_table(
+        f"{first['network']} in {first['formats']} on {first['arch']}: layers alone, and as one "
+        "program",
+        gap=1,
+    )
+    numbers(table, BUFFER, *(f"{what}\n[Mbit]" for what in ("alone", "program")), "stay\non chip")
+    numbers(table, *(f"{what}\n[mJ]" for what in ("alone", "program")))
+    numbers(table, *(f"{what}\n[M cycles]" for what in ("alone", "program")))
+    for (_, one), (_, all_) in zip(alone.iterrows(), program.iterrows(), strict=True):
+        table.add_row(
+            CAPACITY.text(int(all_["capacity_bits"])),
+            *(_mbit(own["dram_bits"]) for own in (one, all_)),
+            f"{all_['stay_on_chip']} of {all_['activations']}",
+            *(f"{own['energy_pj'] / _PJ_PER_MJ:,.3f}" for own in (one, all_)),
+            *(f"{own['cycles'] / 1e6:,.3f}" for own in (one, all_)),
+        )
+    table.add_section()
+    floors = (_mbit(own.iloc[0]["compulsory_bits"]) for own in (alone, program))
+    table.add_row("least", *floors, *[""] * 5, style="dim")
+    return table
+
+
+def plot_programs(alone: pd.DataFrame, program: pd.DataFrame, path: str | Path) -> None:
+    """Draw a network's layers alone and as one program over the buffer's size, as a PNG.
+
+    alone, program: what `sweep_capacity` returns with these layers, of the same capacities
+
+    Left: DRAM traffic [Mbit]; right: energy of data movement [mJ]. Dashed: DRAM traffic, and its
+    energy, that no buffer avoids. Equal tables make equal bytes.
+
+    Raises ValueError if a table has no row or they are of other capacities, OSError if the file
+    cannot be written.
+    """
+    sizes = [sorted(frame["capacity_bits"]) for frame in (alone, program)]
+    if not sizes[0] or sizes[0] != sizes[1]:
+        raise ValueError(f"capacities {sizes[0]} and {sizes[1]}; allowed: the same, at least one")
+    x = np.log2(sizes[0])
+    looks = ((alone, "layers alone", GREY, "s"), (program, "one program", BLUE, "o"))
+    shown = (
+        ("dram_bits", "compulsory_bits", f"{OUTERMOST} traffic [Mbit]", _BITS_PER_MBIT),
+        ("energy_pj", "compulsory_energy_pj", "energy of data movement [mJ]", _PJ_PER_MJ),
+    )
+    with drawing() as figure:
+        for axes, (column, floor, label, unit) in zip(figure.subplots(1, 2), shown, strict=True):
+            for frame, name, colour, marker in looks:
+                ordered = frame.sort_values("capacity_bits")
+                axes.plot(x, ordered[column] / unit, f"{marker}-", color=colour, label=name)
+                least = ordered[floor].iloc[0] / unit
+                axes.axhline(
+                    least, color=colour, lw=1.3, dashes=(5, 3), label=f"{name}: compulsory, DRAM"
+                )
+            axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+            axes.set_ylabel(label)
+            axes.set_xlabel(f"{BUFFER} capacity")
+            axes.set_xticks(x, [CAPACITY.text(int(size)) for size in sizes[0]])
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+        first = program.iloc[0]
+        figure.suptitle(
+            f"{first['network']} in {first['formats']} on {first['arch']} with its {BUFFER} "
+            "resized: layers alone, and as one program"
+        )
+        save(figure, path)
+
+
 def _draw_traffic(axes: Axes, frame: pd.DataFrame, x: NDArray[np.float64]) -> None:
     mbit = frame.filter(like="_bits") / _BITS_PER_MBIT
     axes.plot(x, mbit["dram_bits"], "o-", color=BLUE, label="simulated")

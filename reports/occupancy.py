@@ -86,7 +86,7 @@ def plot_occupancy(result: ProgramResult, path: str | Path) -> None:
             _stack(axes, changes, result.cycles, cycle)
             axes.axhline(capacity, color="black", lw=1.2, dashes=(5, 3), label="capacity", zorder=3)
             parts = [capacity * part // _PARTS for part in range(_PARTS + 1)]
-            axes.set_yticks(parts, [CAPACITY.text(part) for part in parts])
+            axes.set_yticks(parts, ["0", *(CAPACITY.text(part) for part in parts[1:])])
             axes.set_ylim(0, 1.04 * capacity)
             axes.set_xlim(0, result.cycles * cycle)
             axes.set_ylabel(memory)

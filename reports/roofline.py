@@ -127,12 +127,14 @@ def plot_achieved(record: Record, layers: pd.DataFrame, path: str | Path) -> Non
 
     A layer lies at its MACs per bit of simulated DRAM traffic and per simulated cycle; its area is
     its share of all cycles. Layers within a quarter of an octave of each other are drawn as one.
-    Where formats differ from layer to layer, the roof is the highest.
+    Where formats differ from layer to layer, the roof is the highest. Operations of a program that
+    are no product, move nothing off chip, or end before others do, have no place in it.
 
     layers: the rows of this point
 
     Raises OSError if the file cannot be written.
     """
+    layers = layers[(layers["macs"] > 0) & (layers["dram_bits"] > 0) & (layers["cycles"] > 0)]
     formats = [_formats(text) for text in dict.fromkeys(layers["formats"])]
     roof = max((Roof.of(record.arch, one) for one in formats), key=lambda one: one.peak)
     shown = _clusters(layers)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bfpsim.search.sweep.results import Results
 
 _ROWS = 40
-_ALIKE = ("arch", "formats", "objective", "model")  # shown where they differ
+_ALIKE = ("arch", "formats", "objective", "model", "layers")  # shown where they differ
 # What each objective minimises: the columns whose product it is, and the unit that it is shown in.
 _COST = {
     "dram": (("dram_bits",), "Mbit", 1e6),

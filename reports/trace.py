@@ -3,6 +3,8 @@
 A thread per port, with a slice for everything it did; the PE array's slices lie in one slice per
 layer and fill it. A counter per buffer. Of a program the operations have a thread of their own, in
 which each lasts as long as the program's end moves on with it; counters tell slots from what stays.
+While an operation of the vector unit waits, the unit drains outputs of products: its waits have a
+thread of their own.
 One microsecond of the trace is one cycle: whole numbers, so durations add up to the simulated
 cycles at any clock.
 """
@@ -44,6 +46,7 @@ _THREADS: dict[Unit, str] = {
 _TID = {unit: number for number, unit in enumerate(_THREADS, start=1)}
 _OF_PROGRAMS: tuple[Unit, ...] = ("vector", "dma V")
 _OPERATIONS = len(_THREADS) + 1
+_WAITING = len(_THREADS) + 2
 _PID = 1
 _GZIP_LEVEL = 6
 
@@ -125,8 +128,9 @@ def _events(
 
 def _program_events(result: ProgramResult, most: int) -> Iterator[Event]:
     yield from _threads(f"{result.arch.name}: {result.network}", _THREADS)
-    yield _metadata("thread_name", _OPERATIONS, {"name": "operations"})
-    yield _metadata("thread_sort_index", _OPERATIONS, {"sort_index": _OPERATIONS})
+    for tid, name in ((_OPERATIONS, "operations"), (_WAITING, "vector operation waits")):
+        yield _metadata("thread_name", tid, {"name": name})
+        yield _metadata("thread_sort_index", tid, {"sort_index": tid})
     for own in result.operations:
         if own.cycles:
             args = {
@@ -138,7 +142,9 @@ def _program_events(result: ProgramResult, most: int) -> Iterator[Event]:
             )
             yield slice_ | {"tid": _OPERATIONS}
         for piece in islice(own.timeline, most):
-            yield _slice_event(piece, 0)
+            event = _slice_event(piece, 0)
+            waits = piece.unit == "vector" and piece.activity.startswith("wait")
+            yield event | {"tid": _WAITING} if waits else event
         most = max(0, most - len(own.timeline))
     for cycle, memory, bits in held(result.changes):
         yield _counter(f"{memory} [bit]", cycle, bits)

@@ -12,7 +12,8 @@ from bfpsim.mapping.sources import FormatsSource, formats_by_layer
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.evaluate import evaluate
 from bfpsim.search.sweep.point import Point
-from bfpsim.search.sweep.tables import sums
+from bfpsim.search.sweep.tables import residency_columns, sums
+from bfpsim.sim.simulate import Layers
 from bfpsim.workloads import NetworkSource, load_workload
 
 if TYPE_CHECKING:
@@ -31,26 +32,32 @@ def sweep_capacity(
     formats: FormatsSource,
     capacities: Sequence[str],
     progress: Callable[[str], None] | None = None,
+    *,
+    layers: Layers = "alone",
 ) -> pd.DataFrame:
     """Simulate a network at each size of the shared SRAM, every layer under its best mapping.
 
+    layers: alone, as the models see them; or as one program, of least DRAM traffic
     formats: for all layers, or by layer name
     capacities: as an architecture file spells them: "16 KiB"
     progress: called with "16 KiB: conv1" when a layer is simulated, for every layer of each size
 
     One row per capacity, in the given order. All bits are of the DRAM, for the whole network:
 
-    - network, arch, formats: names; capacity_bits
+    - network, arch, formats: names; layers; capacity_bits
     - energy: of the SRAM, as a file spells it ("read / write" of two); read_pj, write_pj: what a
       bit costs
     - dram_bits, dram_payload_bits: simulated, with and without burst padding
-    - exact_bits, paper_bits: by the models; exact_bits equals dram_payload_bits
+    - exact_bits, paper_bits: by the models, empty of programs; exact_bits equals
+      dram_payload_bits
     - compulsory_bits: the payload that no mapping avoids, whatever the capacity
     - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by Eq. 8
     - all_energy_pj: with multiplications, leakage and DRAM background
     - compulsory_energy_pj: of the compulsory bits, in the DRAM alone
-    - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles
+    - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles; of programs
+      these overlap
     - utilisation: multiply-accumulates / (PEs x cycles)
+    - of programs activations, stay_on_chip: how many there are, and how many of these stay
 
     Raises ArchError if the architecture has a buffer per tensor or a capacity is none,
     MappingError, naming capacity and layer, if a layer has no legal mapping.
@@ -81,7 +88,7 @@ def sweep_capacity(
                 progress(f"{capacity}: {layer}")
 
         try:
-            record = evaluate(Point(network, sized, tuple(chosen)), done)
+            record = evaluate(Point(network, sized, tuple(chosen), layers=layers), done)
         except MappingError as error:
             raise MappingError(f"capacity {capacity}: {error}") from None
         figures, sram = sums(record), sized.buffer("I")
@@ -91,11 +98,13 @@ def sweep_capacity(
                 "network": network.name,
                 "arch": arch.name,
                 "formats": name,
+                "layers": layers,
                 "capacity_bits": sram.capacity,
                 "energy": energy if isinstance(energy, str) else " / ".join(energy.values()),
                 "read_pj": sram.read_pj,
                 "write_pj": sram.write_pj,
-                **{name: figures[name] for name in shown},
+                **{name: figures.get(name) for name in shown},
+                **residency_columns(record),
             }
         )
     return pd.DataFrame(rows)

@@ -25,9 +25,13 @@ class Utilisation(NamedTuple):
     def of(cls, macs: int, products: int, elements: int, steady: int, cycles: int) -> Utilisation:
         """The utilisation of an array of so many PEs; all shares are rounded once.
 
-        steady: cycles that lanes multiply; cycles: all
+        steady: cycles that lanes multiply; cycles: all. Where there are none, nothing is used
         """
-        return cls(macs / (elements * cycles), products / (elements * steady), steady / cycles)
+        return cls(
+            macs / (elements * cycles) if cycles else 0.0,
+            products / (elements * steady) if steady else 0.0,
+            steady / cycles if cycles else 0.0,
+        )
 
     def columns(self) -> dict[str, float]:
         """The shares by column of a table."""

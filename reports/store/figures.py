@@ -223,8 +223,9 @@ def file_names(networks: Iterable[str]) -> dict[str, str]:
 def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = None) -> None:
     """Draw the points of one network as a file; equal tables make equal bytes.
 
-    A line per format, of the five that need the least energy, through the point of least energy at
-    each capacity. Left: DRAM traffic; right: energy; dashed: what no mapping avoids.
+    A line per format (and way of running: alone, program), of the five that need the least energy,
+    through the point of least energy at each capacity. Left: DRAM traffic; right: energy; dashed:
+    what no mapping avoids.
 
     units: by default those of the points
 
@@ -236,6 +237,7 @@ def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = 
     levels = levels_in(points)
     outermost = levels[0]
     more = more_than_movement(points)
+    points = _by_way(points)
     least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
     shown = least.index[: len(_LINES)]
     with drawing() as figure:
@@ -274,6 +276,13 @@ def plot_capacity(points: pd.DataFrame, path: str | Path, units: Units | None = 
         save(figure, path)
 
 
+def _by_way(points: pd.DataFrame) -> pd.DataFrame:
+    """The points, whose formats say how layers ran, too, if not all ran the same way."""
+    if len(points["layers"].unique()) == 1:
+        return points
+    return points.assign(formats=points["formats"] + ", " + points["layers"])
+
+
 def _of_each_capacity(points: pd.DataFrame, shown: int, formats: int) -> str:
     of = "" if formats == shown else f", {shown} best of {formats} formats"
     network = points["network"].iloc[0]
@@ -289,7 +298,7 @@ def plot_time(points: pd.DataFrame, path: str | Path, units: Units | None = None
     Raises OSError if the file cannot be written.
     """
     scale, unit = (units or Units.of(points)).cycles
-    sizes = sorted(points["capacity_bits"].unique())
+    sizes, points = sorted(points["capacity_bits"].unique()), _by_way(points)
     least = points.groupby("formats")["energy_pj"].min().sort_values(kind="stable")
     shown = least.index[: len(_LINES)]
     with drawing() as figure:
@@ -380,7 +389,7 @@ def plot_energy(
     segments = [
         Segment(level.column(f"{tensor}_energy_pj"), f"{level.name} {tensor}", level.colour, hatch)
         for level in levels_in(points)
-        for tensor, hatch in zip(TENSORS, ("", "////", "...."), strict=True)
+        for tensor, hatch in zip((*TENSORS, "V"), ("", "////", "....", "xxxx"), strict=True)
         if level.column(f"{tensor}_energy_pj") in points
     ]
     if more_than_movement(points):
@@ -400,6 +409,7 @@ def plot_stalls(
     """Draw what one network's PE array did [cycles], as `plot_energy` does energy.
 
     The cycles that it multiplies are parted by lanes: the share of those that work, and the rest.
+    Of a program these overlap, and may be more together than its cycles.
     """
     scale, unit = (units or Units.of(points)).cycles
     label = f"cycles [{unit}]" if unit else "cycles"

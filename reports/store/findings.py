@@ -22,7 +22,15 @@ from bfpsim.search.sweep.plan import plan
 from bfpsim.search.sweep.point import POINTS, Point
 from bfpsim.search.sweep.record import LayerRecord, Record, utilisation_of
 from bfpsim.search.sweep.spec import load_spec
-from bfpsim.search.sweep.tables import compulsory_pj, cycle_sums, mapping_columns, point_labels
+from bfpsim.search.sweep.tables import (
+    Floor,
+    cycle_sums,
+    mapping_columns,
+    point_labels,
+    residency_columns,
+    vector_sums,
+    without_overlap,
+)
 from bfpsim.sim.validate import RUNGS
 from bfpsim.workloads.files.text import visible
 
@@ -46,8 +54,9 @@ class Best(NamedTuple):
 class Findings:
     """A sweep's results and gaps; points are numbered from 0.
 
-    points: point, network, arch, formats, objective and model (if the sweep is given), a column
-        per axis, capacity_bits (of SRAM), and sums over all layers
+    points: point, network, arch, formats, objective and model (if the sweep is given), layers
+        (alone or program), a column per axis, capacity_bits (of SRAM), of programs activations,
+        stay_on_chip and least_dram_bits, and sums over all layers
     layers: point, network, layer, formats, order, tile (and of each level inside SRAM: acc_order,
         acc_tile), steps, transfers, and the same sums
     gaps: what has no result: point (if the sweep is given), state (failed, missing or unreadable),
@@ -61,7 +70,8 @@ class Findings:
 
     - macs; utilisation, spatial_utilisation, temporal_utilisation: shares (`Utilisation`)
     - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles; compute_cycles =
-      steady_cycles + fill_cycles + port_cycles; dram_busy_cycles; seconds
+      steady_cycles + fill_cycles + port_cycles; dram_busy_cycles; seconds. Of programs these
+      overlap, and cycles are from start to end; vector_cycles, vector_stall_cycles
     - dram_bits, sram_bits (of each level): simulated; dram_payload_bits: without burst padding;
       compulsory_bits: the payload that no mapping avoids
     - exact_bits, paper_bits: DRAM bits by the models, and edges_bits to bursts_bits: what each rung
@@ -83,7 +93,7 @@ class Findings:
     @property
     def alike(self) -> int:
         """Points with the labels of an earlier one."""
-        names = ("network", "arch", "formats", "objective", "model", *self.axes)
+        names = ("network", "arch", "formats", "objective", "model", "layers", *self.axes)
         return int(self.points.duplicated([n for n in names if n in self.points]).sum())
 
     @property
@@ -187,19 +197,20 @@ class _Meter:
         cycles = sum(layer.cycles for layer in layers)
         every = [pj for level in levels for pj in of_level[level]]
         rest = beyond_movement(self._arch, [layer.work for layer in layers])
-        floors = {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS}
+        floor = Floor.of(layers)
         return {
             "macs": sum(layer.macs for layer in layers),
             **utilisation_of(layers, self._arch).columns(),
             "cycles": cycles,
             **cycle_sums(layers),
             **{f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS},
+            **vector_sums(layers),
             "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
             "seconds": float(cycles / self._arch.clock),
             level_column(outermost, "bits"): total[outermost],
             level_column(outermost, "payload_bits"): total[outermost] - padding[outermost],
             **{level_column(level, "bits"): total[level] for level in inner},
-            "compulsory_bits": sum(floors.values()),
+            "compulsory_bits": floor.bits,
             **_models(layers),
             **{level_column(level, "energy_pj"): math.fsum(of_level[level]) for level in levels},
             **{
@@ -209,7 +220,7 @@ class _Meter:
             },
             "energy_pj": math.fsum(every),
             "all_energy_pj": math.fsum([*every, *(part.energy_pj for part in rest)]),
-            "compulsory_energy_pj": compulsory_pj(floors, self._arch),
+            "compulsory_energy_pj": floor.energy_pj(self._arch),
         }
 
 
@@ -260,19 +271,24 @@ class _Reading:
     def _take(self, key: str, row: _Row, record: Record) -> None:
         arch, layers = record.arch, record.layers
         meter = _Meter(arch)
-        formats = {layer.formats for layer in layers}
+        formats = {layer.formats for layer in layers if layer.macs}
         row |= {
             "network": record.network,
             "arch": arch.name,
             "formats": formats.pop() if len(formats) == 1 else "by layer",
+            "layers": record.how,
             "capacity_bits": _capacity_bits(arch),
+            **residency_columns(record),
             **meter.sums(layers),
         }
         sums: dict[int, _Row] = {}  # by the traffic, which layers of one kind share
         for layer in layers:
             if id(layer.traffic) not in sums:
                 sums[id(layer.traffic)] = meter.sums((layer,))
-        rows = [_layer_labels(layer, record) | sums[id(layer.traffic)] for layer in layers]
+        rows = [
+            _layer_labels(layer, record) | without_overlap(record, sums[id(layer.traffic)])
+            for layer in layers
+        ]
         self._results.append(_Result(key, row, rows, self._hardware_of(arch)))
 
     def _hardware_of(self, arch: Arch) -> _Row:
@@ -294,7 +310,8 @@ class _Reading:
             for place, one in enumerate(self._results):
                 one.row["point"] = place
         layers = [{"point": one.row["point"], **row} for one in self._results for row in one.layers]
-        labels = ("network", "arch", "formats", *(("objective", "model") if planned else ()), *axes)
+        given = ("objective", "model") if planned else ()
+        labels = ("network", "arch", "formats", *given, "layers", *axes)
         gap_labels = (*(("point",) if planned else ()), "state", "reason", *labels)
         points = _frame([one.row for one in self._results], ("point", *labels))
         keys = {one.row["point"]: one.key for one in self._results}
@@ -360,7 +377,7 @@ def _differing(all_hardware: Sequence[_Row]) -> tuple[str, ...]:
 
 def _what(row: _Row, axes: Sequence[str]) -> tuple[Any, ...]:
     """A key to sort points by: what they are."""
-    labels = (str(row[name]) for name in ("network", "formats"))
+    labels = (str(row[name]) for name in ("network", "formats", "layers"))
     return (*labels, row["capacity_bits"], *(str(row[axis]) for axis in axes))
 
 

@@ -35,7 +35,10 @@ _CYCLES = {
     "stall_I_cycles": "waiting for I",
     "stall_W_cycles": "waiting for W",
     "stall_O_cycles": "waiting for O",
+    "vector_cycles": "vector unit",
+    "vector_stall_cycles": "vector unit waiting",
 }
+_OF_PROGRAMS = ("vector_cycles", "vector_stall_cycles")
 _SHARES = {
     "utilisation": "array used",
     "spatial_utilisation": "lanes used while multiplying",
@@ -180,7 +183,8 @@ def _warnings(findings: Findings) -> list[str]:
         silent = [name for name in findings.best if not models[name]]
     if silent:
         warnings.append(
-            f"Swept without models (ladder: false), so they are not compared: {', '.join(silent)}."
+            "Swept without models (ladder: false, or layers: program), so they are not compared: "
+            f"{', '.join(silent)}."
         )
     return warnings
 
@@ -247,11 +251,13 @@ def _page_tables(findings: Findings, tables: dict[str, pd.DataFrame]) -> list[Pa
 
 def _point_columns(points: pd.DataFrame, axes: Sequence[str], units: Units) -> tuple[Column, ...]:
     """Columns of what differs between points, and of their sums."""
-    labels = [name for name in ("arch", "objective", "model") if _differs(points, name)]
+    labels = [name for name in ("arch", "objective", "model", "layers") if _differs(points, name)]
+    stays = [name for name in ("activations", "stay_on_chip") if name in points]
     return (
         Column("point", "point", digits=0),
         *(Column(name, name) for name in ("network", *labels, "formats", *axes)),
         Column("capacity_bits", "buffers [KiB]", _KIB, 1),
+        *(Column(name, name.replace("_", " "), digits=0) for name in stays),
         *_unit_columns(points, {"seconds": "time"}, readable(points["seconds"].max(), TIME)),
         *_figures(points, units),
     )
@@ -311,7 +317,11 @@ def _figures(frame: pd.DataFrame, units: Units, digits: int = 3) -> tuple[Column
     }
     return (
         *_unit_columns(frame, {**totals, **energies}, units.energy, digits),
-        *(Column(name, label, digits=0) for name, label in _CYCLES.items()),
+        *(
+            Column(name, label, digits=0)
+            for name, label in _CYCLES.items()
+            if name not in _OF_PROGRAMS or frame[name].any()
+        ),
         *(Column(name, f"{label} [%]", 0.01, 1) for name, label in _SHARES.items()),
         *_unit_columns(frame, volumes, units.bits, digits),
     )

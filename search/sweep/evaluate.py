@@ -13,13 +13,15 @@ from bfpsim.arch import Arch
 from bfpsim.mapping.array import passes
 from bfpsim.mapping.counts import Counts, ordered
 from bfpsim.mapping.energy import operand_bits
+from bfpsim.mapping.floor import program_floor
 from bfpsim.mapping.mapper import Model, find_mapping
 from bfpsim.mapping.models import EXACT, PAPER, compulsory_counts, ladder, model_counts
 from bfpsim.mapping.nest import TENSORS, Mapping, MappingError, Tensor
 from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.sweep.point import Point, program
-from bfpsim.search.sweep.record import LayerRecord, Models, Record
+from bfpsim.search.sweep.record import LayerRecord, Models, Record, Residency, VectorRecord
+from bfpsim.sim.program import OperationResult, plan_program
 from bfpsim.sim.result import LayerResult
 from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import ConvLayer
@@ -49,6 +51,8 @@ def evaluate(point: Point, progress: Callable[[str], None] | None = None) -> Rec
 
     Raises MappingError, naming the layer, if a layer has no legal mapping.
     """
+    if point.layers == "program":
+        return _run_program(point, progress)
     network, arch, formats = point.network, point.arch, point.formats_by_layer
     mappings = {
         layer.name: _mapping(layer, arch, formats[layer.name], point.objective, point.model)
@@ -107,6 +111,52 @@ def _seen(arch: Arch, objective: Objective) -> Arch:
     dram = arch.dram.model_copy(update={name: unseen[name] for name in unseen if name in known})
     array = arch.pe_array.model_copy(update={"mac_energy": None})
     return arch.model_copy(update={"name": "any", "dram": dram, "pe_array": array})
+
+
+def _run_program(point: Point, progress: Callable[[str], None] | None) -> Record:
+    formats = point.formats_by_layer
+    result = plan_program(point.network, point.arch, formats).run(progress=progress)
+    floors = program_floor(result.program, point.arch, formats)
+    outer = point.arch.levels[0].name
+    kept = result.allocation
+    layers = tuple(
+        _operation_record(own, floors[own.name], outer)
+        for own in result.operations
+        if own.operation.unit != "host"
+    )
+    stays = Residency(len(result.program.activations), len(kept.residents), kept.bound)
+    return Record(point.network.name, point.arch, layers, stays)
+
+
+def _operation_record(result: OperationResult, floor: Counts, outer: str) -> LayerRecord:
+    counts, formats = result.counts, result.formats
+    return LayerRecord(
+        layer=result.name,
+        formats="" if formats is None else str(formats),
+        macs=result.macs,
+        passes=0 if formats is None else passes(result.arch.pe_array, formats),
+        operand_bits=0 if formats is None else operand_bits(formats),
+        mapping=result.tiles if isinstance(result.tiles, Mapping) else Mapping(),
+        steps=result.steps,
+        transfers=result.transfers,
+        cycles=result.cycles,
+        steady_cycles=result.steady_cycles,
+        fill_cycles=result.fill_cycles,
+        port_cycles=result.port_cycles,
+        dram_busy_cycles=result.dram_busy_cycles,
+        activates=result.activates,
+        stalls={tensor: result.stalls[tensor] if result.macs else 0 for tensor in TENSORS},
+        traffic=Counts({flow: int(counts[flow]) for flow in ordered(counts, result.arch)}),
+        compulsory={tensor: int(floor.total(outer, tensor)) for tensor in TENSORS},
+        models=None,
+        vector=VectorRecord(
+            result.vector_cycles,
+            result.vector_operations,
+            0 if result.macs else sum(result.stalls.values()),
+            int(floor.total(outer, "V", "read")),
+            int(floor.total(outer, "V", "write")),
+        ),
+    )
 
 
 def _record(result: LayerResult, ladder: bool) -> LayerRecord:

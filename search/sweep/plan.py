@@ -11,13 +11,14 @@ from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import FormatError, LayerFormats, layer_formats
 from bfpsim.search.sweep.point import Point
 from bfpsim.search.sweep.spec import Loc, Setting, Source, Spec, SweepError
+from bfpsim.sim.simulate import Layers
 from bfpsim.workloads import Network, WorkloadError, load_workload
 from bfpsim.workloads.load import runs_code
 
 T = TypeVar("T")
 N = TypeVar("N", Arch, Network)
 
-_CHOICES = ("arch", "network", "format", "objective", "model")
+_CHOICES = ("arch", "network", "format", "objective", "model", "layers")
 """Axes that are no path into the architecture; the first three have no default."""
 _MOST_POINTS = 1_000_000
 
@@ -57,7 +58,7 @@ class _Planner:
         network = self._unique(chosen["network"], self._once(chosen["network"], self._network))
         formats: LayerFormats = self._once(chosen["format"], layer_formats)
         hardware = [one for one in settings if one.axis not in _CHOICES]
-        return Point(
+        point = Point(
             network,
             self._arch(chosen["arch"], hardware),
             (formats,) * len(network.layers),
@@ -65,7 +66,17 @@ class _Planner:
             self._once(chosen["model"], _model) if "model" in chosen else "full",
             self._ladder,
             tuple((one.axis, one.value) for one in hardware),
+            self._once(chosen["layers"], _layers) if "layers" in chosen else "alone",
         )
+        if point.layers == "program":
+            for axis, value, only in (
+                ("objective", point.objective, "dram"),
+                ("model", point.model, "full"),
+            ):
+                if value != only:
+                    wrong = f"{value!r} is of layers alone; allowed with layers: program: {only}"
+                    raise self._source.error(chosen[axis].loc, wrong)
+        return point
 
     def _network(self, value: Any) -> Network:
         if not self._source.trusted and runs_code(value):
@@ -132,6 +143,11 @@ def _objective(value: Any) -> Objective:
 def _model(value: Any) -> Model:
     model: Model = _one_of(value, get_args(Model))
     return model
+
+
+def _layers(value: Any) -> Layers:
+    layers: Layers = _one_of(value, get_args(Layers))
+    return layers
 
 
 def _one_of(value: Any, allowed: tuple[str, ...]) -> Any:

@@ -13,9 +13,11 @@ from bfpsim.mapping.mapper import Model
 from bfpsim.mapping.objective import Objective
 from bfpsim.quant.formats import LayerFormats
 from bfpsim.search.store import code_digest
+from bfpsim.sim.simulate import Layers
 from bfpsim.workloads import ConvLayer, Network
+from bfpsim.workloads.files.row import all_values
 
-SCHEMA = 1
+SCHEMA = 2
 """The schema of records: a new number for every change of what they hold."""
 
 POINTS = "point"
@@ -34,6 +36,7 @@ class Point:
     ladder: whether to set the analytical models against the simulation
     axes: how the sweep spells the hardware that sets this point apart, as (dotted path, value);
         no part of what the point is
+    layers: how they run; as a program they have no models
     """
 
     network: Network
@@ -43,6 +46,7 @@ class Point:
     model: Model = "full"
     ladder: bool = True
     axes: tuple[tuple[str, Any], ...] = field(default=(), compare=False)
+    layers: Layers = "alone"
 
     @property
     def formats_name(self) -> str:
@@ -75,6 +79,8 @@ class Point:
             "model": self.model,
             "ladder": self.ladder,
         }
+        if self.layers == "program":  # what stands between the layers, and how they are joined
+            deciding["graph"] = [all_values(node) for node in self.network.nodes]
         text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -21,6 +21,7 @@ from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.objective import Objective
 from bfpsim.search.sweep.check import RecordError, check
 from bfpsim.sim.demand import Demand, Passed, demands
+from bfpsim.sim.simulate import Layers
 from bfpsim.sim.utilisation import Utilisation
 from bfpsim.sim.validate import RUNGS
 from bfpsim.workloads.layer import check_name
@@ -53,18 +54,51 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorRecord:
+    """What the vector unit did for an operation of a program.
+
+    cycles: that it worked; operations: of its lanes
+    stall_cycles: that it waited, where the operation is its own
+    least_read, least_written: payload of V that no allocation keeps on chip [bit]
+    """
+
+    cycles: int
+    operations: int
+    stall_cycles: int
+    least_read: int
+    least_written: int
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What a program kept on chip.
+
+    activations: how many there are; stay: of these
+    least_dram_bits: what no other choice moves less than
+    """
+
+    activations: int
+    stay: int
+    least_dram_bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """One layer; all sums are over its repeats.
+    """One layer, or an operation of a program; all sums are over its repeats.
+
+    What is an operation of the vector unit alone has no multiply-accumulates, formats or mapping.
 
     passes: of a multiplication whose operands are wider than a multiplier's
     operand_bits: of the wider significand
     steady_cycles, fill_cycles, port_cycles: what the PE array's cycles are made of, as in
         `LayerResult`
+    cycles: of a program those by which its end moves on
     activates: rows that a DRAM device opened
     stalls: cycles the PE array waited, by the tensor whose tile came last
     traffic: simulated bits per flow
     compulsory: DRAM payload that no mapping avoids, by tensor [bit]
-    models: None where they were not asked for
+    models: None where they were not asked for, and of programs
+    vector: of a program's operation
     """
 
     layer: str
@@ -85,6 +119,7 @@ class LayerRecord:
     traffic: Counts
     compulsory: Mapping[Tensor, int]
     models: Models | None
+    vector: VectorRecord | None = None
 
     @property
     def compute_cycles(self) -> int:
@@ -94,8 +129,9 @@ class LayerRecord:
     @property
     def work(self) -> Work:
         """What the layer spends energy on."""
+        done = 0 if self.vector is None else self.vector.operations
         return Work(
-            *(self.traffic, self.macs * self.passes, self.operand_bits, self.cycles),
+            *(self.traffic, self.macs * self.passes, self.operand_bits, self.cycles, done),
             activates=self.activates,
             dram_busy=self.dram_busy_cycles,
         )
@@ -114,21 +150,32 @@ def utilisation_of(layers: Sequence[LayerRecord], arch: Arch) -> Utilisation:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A point's layers, in the network's order, and the hardware that they ran on."""
+    """A point's layers, in the network's order, and the hardware that they ran on.
+
+    residency: None of layers that ran alone; else the layers are a program's operations
+    """
 
     network: str
     arch: Arch
     layers: tuple[LayerRecord, ...]
+    residency: Residency | None = None
+
+    @property
+    def how(self) -> Layers:
+        """How the layers ran."""
+        return "alone" if self.residency is None else "program"
 
     @property
     def cycles(self) -> int:
-        """Cycles of all layers, one after the other."""
+        """Cycles of all layers, one after the other; of a program from its start to its end."""
         return sum(layer.cycles for layer in self.layers)
 
     @property
     def demands(self) -> list[Demand]:
         """What a busy cycle asks of memories whose ports have no limit."""
-        layers = [Passed(one.layer, one.traffic, one.compute_cycles) for one in self.layers]
+        layers = [
+            Passed(one.layer, one.traffic, one.compute_cycles) for one in self.layers if one.macs
+        ]
         return demands(self.arch, layers)
 
     def bits(self, level: str, kind: Kind | None = None) -> int:
@@ -164,7 +211,12 @@ class Record:
         for layer in self.layers:
             kind = json.dumps(_plain(layer), separators=(",", ":"))
             layers.append([layer.layer, kinds.setdefault(kind, len(kinds))])
-        head = {"network": self.network, "arch": self.arch.model_dump(), "layers": layers}
+        head = {
+            "network": self.network,
+            "arch": self.arch.model_dump(),
+            "residency": None if self.residency is None else asdict(self.residency),
+            "layers": layers,
+        }
         return f'{json.dumps(head, separators=(",", ":"))[:-1]},"kinds":[{",".join(kinds)}]}}'
 
     @classmethod
@@ -178,14 +230,21 @@ class Record:
             kinds = [_layer(kind) for kind in data["kinds"]]
             names = [(name, kinds[kind]) for name, kind in data["layers"]]
             arch, network = Arch.model_validate(data["arch"]), data["network"]
+            stays = None if data["residency"] is None else Residency(**data["residency"])
+            check(stays, Residency | None, "residency")
             for kind in kinds:
                 check(kind, LayerRecord)
                 _check_keys(kind, arch)
+                if (kind.vector is None) != (stays is None):
+                    raise RecordError("a program's operation among layers, or the other way round")
             if not names:
                 raise RecordError("no layer")
             for name in (network, *(name for name, _ in names)):
                 check_name("record of", name)
-            return cls(network, arch, tuple(replace(kind, layer=name) for name, kind in names))
+            layers = tuple(replace(kind, layer=name) for name, kind in names)
+            if not any(layer.macs for layer in layers) or not any(own.cycles for own in layers):
+                raise RecordError("no work")
+            return cls(network, arch, layers, stays)
         except RecordError:
             raise
         except (
@@ -215,7 +274,10 @@ def _check_keys(layer: LayerRecord, arch: Arch) -> None:
         raise RecordError(f"traffic of levels that {arch.name} has not")
     if not {*layer.mapping.inner} <= {*inside}:
         raise RecordError(f"a mapping of levels that {arch.name} has not")
-    if 0 in (layer.macs, layer.passes, layer.operand_bits, layer.cycles, layer.steady_cycles):
+    needed = [layer.macs, layer.passes, layer.operand_bits, layer.cycles, layer.steady_cycles]
+    if layer.vector is not None:  # whose time may lie in that of others
+        needed = [layer.passes, layer.operand_bits, layer.steady_cycles] if layer.macs else [1]
+    if 0 in needed:
         raise RecordError("a layer without work")
 
 
@@ -231,6 +293,7 @@ def _plain(layer: LayerRecord) -> dict[str, Any]:
         for name in ("paper_inside", "rungs"):
             models[name] = {key: str(bits) for key, bits in models[name].items()}
         data["models"] = models
+    data["vector"] = None if layer.vector is None else asdict(layer.vector)
     return data
 
 
@@ -244,7 +307,8 @@ def _layer(data: dict[str, Any]) -> LayerRecord:
     models = None if data["models"] is None else _models(data["models"])
     inner = {level: Tiling(**own) for level, own in data["mapping"]["inner"].items()}
     mapping = Tiling(**data["mapping"] | {"inner": inner})
-    made = {"layer": "", "mapping": mapping, "traffic": traffic, "models": models}
+    vector = None if data["vector"] is None else VectorRecord(**data["vector"])
+    made = {"layer": "", "mapping": mapping, "traffic": traffic, "models": models, "vector": vector}
     return LayerRecord(**data | made)
 
 

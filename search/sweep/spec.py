@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from bfpsim.arch.plain_yaml import PlainYamlError, check_plain
 from bfpsim.mapping.mapper import Model
 from bfpsim.mapping.objective import Objective
+from bfpsim.sim.simulate import Layers
 from bfpsim.wording import hint, reason
 
 if TYPE_CHECKING:
@@ -86,13 +87,15 @@ class Spec(BaseModel):
     Networks and formats are crossed with each other and with the combinations of `axes` (`kind:
     grid`, every value with every other; `zip`, the first of each, the second of each, ...) or with
     `points` (`kind: points`). An axis is a dotted path into the architecture, or one of arch,
-    network, format, objective and model, which then has no key of its own. In Python, arch,
+    network, format, objective, model and layers, which then has no key of its own. In Python, arch,
     networks and formats may be objects too.
 
     arch: a shipped name or a YAML file; relative paths start at the working directory
     networks: names or files, as `load_workload` takes them
     formats: one for all tensors, or {I: ..., W: ..., O: ...}
     objective, model: of the mapper, as in `find_mapping`
+    layers: "alone", one layer after another as the models see them, or "program": all operations on
+        one clock, what fits stays on chip; of least DRAM traffic, and without models
     ladder: whether to run the analytical models too; on large networks they take most of the time
     """
 
@@ -103,6 +106,7 @@ class Spec(BaseModel):
     formats: _Values | None = None
     objective: Objective | None = None
     model: Model | None = None
+    layers: Layers | None = None
     ladder: bool = True
     kind: Literal["grid", "zip", "points"] = "grid"
     axes: dict[str, _Values] = {}
@@ -126,9 +130,14 @@ class Spec(BaseModel):
 
     def settings(self) -> Iterator[tuple[Setting, ...]]:
         """The settings of every point, in the order of the tables: the last axis runs fastest."""
-        given = {"arch": [self.arch], "objective": [self.objective], "model": [self.model]}
+        given = {
+            "arch": self.arch,
+            "objective": self.objective,
+            "model": self.model,
+            "layers": self.layers,
+        }
         single = [
-            [Setting(key, value, (key,))] for key, (value,) in given.items() if value is not None
+            [Setting(key, value, (key,))] for key, value in given.items() if value is not None
         ]
         crossed = [
             [Setting(axis, value, (key, place)) for place, value in enumerate(values)]

@@ -26,7 +26,8 @@ Types = Table[str, str]
 
 _TEXT, _WHOLE, _REAL, _BOOL = "string", "Int64", "Float64", "boolean"
 
-_NAMES = ("network", "arch", "formats", "objective", "model")
+_NAMES = ("network", "arch", "formats", "objective", "model", "layers")
+_RESIDENCY = ("activations", "stay_on_chip", "least_dram_bits")
 _TRAFFIC: dict[str, str] = {
     "point": _WHOLE,
     **dict.fromkeys(COLUMNS, _TEXT),
@@ -47,23 +48,29 @@ class PointResult(NamedTuple):
 class Tables(NamedTuple):
     """A sweep's results; `point` is a point's place in the sweep, from 0.
 
-    points: point, network, arch, formats, objective, model, a column per axis, error (empty if
-        there is none), capacity_bits (of SRAM), and the sums over its layers:
+    points: point, network, arch, formats, objective, model, layers (alone or program), a column per
+        axis, error (empty if there is none), capacity_bits (of SRAM), of programs activations,
+        stay_on_chip and least_dram_bits (that no other choice is below), and the sums over its
+        layers:
 
         - macs; utilisation, spatial_utilisation, temporal_utilisation: shares (`Utilisation`)
         - cycles = compute_cycles + stall_I_cycles + stall_W_cycles + stall_O_cycles;
-          compute_cycles = steady_cycles + fill_cycles + port_cycles; dram_busy_cycles; seconds
+          compute_cycles = steady_cycles + fill_cycles + port_cycles; dram_busy_cycles; seconds.
+          Of programs these overlap, and cycles are from start to end; vector_cycles and
+          vector_stall_cycles: that the vector unit works, and waits for its own operations
         - dram_bits, sram_bits, and of each level inside SRAM: simulated; dram_payload_bits:
           without burst padding
-        - compulsory_bits, and of each tensor: the payload that no mapping avoids
+        - compulsory_bits, and of each tensor: the payload that no mapping avoids; of programs, at
+          any capacity
         - exact_bits, paper_bits, exact_sram_bits, paper_sram_bits (and of each level inside): by
           the models; and of each rung, from edges_bits to bursts_bits: what it adds, from
-          paper_bits to dram_bits. Empty for a sweep without ladder
+          paper_bits to dram_bits. Empty for a sweep without ladder, and of programs
         - dram_energy_pj, sram_energy_pj (and of each level inside), energy_pj: simulated, by
           Eq. 8; all_energy_pj: with multiplications, leakage and DRAM background;
           compulsory_energy_pj
     layers: point, network, layer, formats, order, tile (and of each level inside SRAM: acc_order,
-        acc_tile), steps, transfers, and the same columns
+        acc_tile), steps, transfers, and the same columns; of programs their operations, whose
+        cycles are those by which the end moves on, without shares of them
     traffic: point, network, layer, level, tensor, direction, kind, bits, energy_pj
     """
 
@@ -130,6 +137,7 @@ def tables(results: Iterable[PointResult], axes: Types, levels: Sequence[str]) -
         **axes,
         "error": _TEXT,
         "capacity_bits": _WHOLE,
+        **dict.fromkeys(_RESIDENCY, _WHOLE),
         **_sum_types(levels),
     }
     mapping = mapping_columns(_WHOLE_TILE, levels[2:])
@@ -152,9 +160,15 @@ def _sum_types(levels: Sequence[str]) -> dict[str, str]:
         _WHOLE: (
             *("cycles", "compute_cycles", "steady_cycles", "fill_cycles", "port_cycles"),
             *(f"stall_{tensor}_cycles" for tensor in TENSORS),
+            *("vector_cycles", "vector_stall_cycles"),
             *("dram_busy_cycles", *moved, *(level_column(level, "bits") for level in inside)),
             *(f"compulsory_{tensor}_bits" for tensor in TENSORS),
-            *("compulsory_bits", "exact_bits", *(_model_column("exact", own) for own in inside)),
+            *(
+                "compulsory_V_bits",
+                "compulsory_bits",
+                "exact_bits",
+                *(_model_column("exact", own) for own in inside),
+            ),
         ),
         _REAL: (
             *("paper_bits", *(_model_column("paper", own) for own in inside)),
@@ -176,8 +190,7 @@ def sums(record: Record) -> dict[str, Any]:
     """The figures of a record's layers together, under the names that `Tables` explains."""
     layers, arch = record.layers, record.arch
     stalls = {f"stall_{t}_cycles": sum(layer.stalls[t] for layer in layers) for t in TENSORS}
-    floors = {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS}
-    compulsory = sum(floors.values())
+    floor = Floor.of(layers)
     outer, *inside = (level.name for level in arch.levels)
     return {
         "macs": sum(layer.macs for layer in layers),
@@ -185,17 +198,19 @@ def sums(record: Record) -> dict[str, Any]:
         "cycles": record.cycles,
         **cycle_sums(layers),
         **stalls,
+        **vector_sums(layers),
         "dram_busy_cycles": sum(layer.dram_busy_cycles for layer in layers),
         level_column(outer, "bits"): record.bits(outer),
         level_column(outer, "payload_bits"): record.bits(outer) - record.bits(outer, "burst"),
         **{level_column(level, "bits"): record.bits(level) for level in inside},
-        **{f"compulsory_{tensor}_bits": bits for tensor, bits in floors.items()},
-        "compulsory_bits": compulsory,
+        **{f"compulsory_{tensor}_bits": bits for tensor, bits in floor.tensors.items()},
+        "compulsory_V_bits": floor.read + floor.written,
+        "compulsory_bits": floor.bits,
         **_models([layer.models for layer in layers]),
         **{level_column(one, "energy_pj"): record.energy_pj(one) for one in (outer, *inside)},
         "energy_pj": record.energy_pj(),
         "all_energy_pj": record.energy.all_pj,
-        "compulsory_energy_pj": compulsory_pj(floors, arch),
+        "compulsory_energy_pj": floor.energy_pj(arch),
         "seconds": float(record.cycles / arch.clock),
     }
 
@@ -210,10 +225,55 @@ def cycle_sums(layers: Sequence[LayerRecord | LayerResult | OperationResult]) ->
     }
 
 
-def compulsory_pj(bits: dict[Tensor, int], arch: Arch) -> float:
-    """DRAM energy of the payload that no mapping avoids: I and W are read, O is written [pJ]."""
-    dram = arch.levels[0]
-    return float(sum(dram.pj(t, own, own if t == "O" else 0) for t, own in bits.items()))
+def vector_sums(layers: Sequence[LayerRecord]) -> dict[str, int]:
+    """What the vector unit did, by column: nothing for layers alone."""
+    known = [layer.vector for layer in layers if layer.vector is not None]
+    return {
+        "vector_cycles": sum(own.cycles for own in known),
+        "vector_stall_cycles": sum(own.stall_cycles for own in known),
+    }
+
+
+def residency_columns(record: Record) -> dict[str, int]:
+    """What a program kept on chip, by column; nothing for layers alone."""
+    kept = record.residency
+    if kept is None:
+        return {}
+    return dict(zip(_RESIDENCY, (kept.activations, kept.stay, kept.least_dram_bits), strict=True))
+
+
+class Floor(NamedTuple):
+    """The payload off chip that no mapping avoids [bit].
+
+    tensors: I and W that are read, O that is written
+    read, written: of V
+    """
+
+    tensors: dict[Tensor, int]
+    read: int
+    written: int
+
+    @classmethod
+    def of(cls, layers: Sequence[LayerRecord]) -> Floor:
+        """The sum over some layers."""
+        known = [layer.vector for layer in layers if layer.vector is not None]
+        return cls(
+            {t: sum(layer.compulsory[t] for layer in layers) for t in TENSORS},
+            sum(own.least_read for own in known),
+            sum(own.least_written for own in known),
+        )
+
+    @property
+    def bits(self) -> int:
+        """All of it."""
+        return sum(self.tensors.values()) + self.read + self.written
+
+    def energy_pj(self, arch: Arch) -> float:
+        """Its energy off chip [pJ]."""
+        dram = arch.levels[0]
+        own = [dram.pj(t, bits, bits if t == "O" else 0) for t, bits in self.tensors.items()]
+        vector = self.read * dram.read_pj["V"] + self.written * dram.write_pj["V"]
+        return float(sum(own) + vector)
 
 
 def _models(models: Sequence[Models | None]) -> dict[str, Any]:
@@ -245,6 +305,7 @@ def point_labels(place: int, point: Point) -> dict[str, Any]:
         "formats": point.formats_name,
         "objective": point.objective,
         "model": point.model,
+        "layers": point.layers,
     }
 
 
@@ -255,7 +316,7 @@ def _point_row(result: PointResult) -> dict[str, Any]:
         **{axis: _cell(value) for axis, value in point.axes},
         "error": error,
         "capacity_bits": _capacity(point.arch),
-        **({} if record is None else sums(record)),
+        **({} if record is None else residency_columns(record) | sums(record)),
     }
 
 
@@ -278,8 +339,14 @@ def _layer_row(place: int, record: Record, layer: LayerRecord) -> dict[str, Any]
         **mapping_columns(layer.mapping, [own.name for own in record.arch.levels[2:]]),
         "steps": layer.steps,
         "transfers": layer.transfers,
-        **sums(replace(record, layers=(layer,))),
+        **without_overlap(record, sums(replace(record, layers=(layer,)))),
     }
+
+
+def without_overlap(record: Record, row: dict[str, Any]) -> dict[str, Any]:
+    """The sums of one layer, but of a program without shares of a time that others share."""
+    shares = () if record.residency is None else ("utilisation", "temporal_utilisation")
+    return {name: value for name, value in row.items() if name not in shares}
 
 
 def _traffic_rows(place: int, record: Record, layer: LayerRecord) -> Iterator[dict[str, Any]]:

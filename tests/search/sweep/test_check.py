@@ -3,9 +3,11 @@
 import copy
 import json
 import random
+from dataclasses import replace as changed
 
 import pytest
 
+from bfpsim.arch import replace
 from bfpsim.search.store import Store, StoreError
 from bfpsim.search.sweep.check import RecordError
 from bfpsim.search.sweep.evaluate import evaluate
@@ -17,9 +19,10 @@ ODD = [None, True, -1, 10**400, 1.5, float("nan"), "", "x", "\x1b[31m", [], [[]]
 ODD += ["1/0", "1e999999999", "9" * 5000, "I", {"I": "x"}, [["DRAM", "I", "read", "burst", -1]]]
 
 
-@pytest.fixture(scope="module")
-def record(point) -> dict:
-    return json.loads(evaluate(point).to_json())
+@pytest.fixture(scope="module", params=["alone", "program"])
+def record(point, request) -> dict:
+    arch = replace(point.arch, "vector", {"lanes": 4})
+    return json.loads(evaluate(changed(point, arch=arch, layers=request.param)).to_json())
 
 
 def places(part, path=()):
@@ -32,10 +35,10 @@ def places(part, path=()):
 def test_each_value_is_what_it_must_be_or_the_record_is_refused(record):
     rng, refused, readable = random.Random(1), 0, 0
     every = list(places(record))[1:]
-    for number in range(1500):
-        changed = copy.deepcopy(record)
+    for number in range(1000):
+        other = copy.deepcopy(record)
         *way, last = every[number % len(every)]
-        part = changed
+        part = other
         for key in way:
             part = part[key]
         if rng.random() < 0.1:
@@ -43,7 +46,7 @@ def test_each_value_is_what_it_must_be_or_the_record_is_refused(record):
         else:
             part[last] = rng.choice(ODD)
         try:
-            read = Record.from_json(json.dumps(changed))
+            read = Record.from_json(json.dumps(other))
         except RecordError as error:
             refused += "\n" not in str(error) and len(str(error)) < 400
         else:
@@ -51,8 +54,8 @@ def test_each_value_is_what_it_must_be_or_the_record_is_refused(record):
             assert read.energy_pj() >= 0
             assert read.energy.all_pj >= 0
             assert Record.from_json(read.to_json()) == read
-    assert refused > 1000
-    assert refused + readable == 1500
+    assert refused > 650
+    assert refused + readable == 1000
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "1", '"x"', "{}", '{"kinds": 1}', "9" * 5000])

@@ -19,8 +19,9 @@ import pandas as pd
 
 import bfpsim as bs
 from bfpsim.quant.mantissa.minifloat import MiniFloat
-from bfpsim.reports.capacity import plot_curves, plot_sweep
+from bfpsim.reports.capacity import plot_curves, plot_programs, plot_sweep
 from bfpsim.reports.mantissa import plot_heat_map, plot_tolerance
+from bfpsim.reports.occupancy import plot_occupancy
 from bfpsim.reports.reproduction import plot_alphas, plot_energies
 from bfpsim.reports.roofline import Roof, plot_roofline
 from bfpsim.reports.search import plot_front
@@ -28,6 +29,7 @@ from bfpsim.reports.tradeoff import plot_energy
 from bfpsim.reports.workload import workload_frame
 from bfpsim.search.curve import traffic_curves
 from bfpsim.search.experiments.mantissa import measure_energy
+from bfpsim.sim.program import plan_program
 
 HERE = Path(__file__).parent
 BFP8 = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
@@ -92,6 +94,20 @@ def buffer_sweep(path: Path) -> None:
     plot_sweep(bs.sweep_capacity(network, arch, BFP8, sizes), path)
 
 
+def programs(path: Path) -> None:
+    """ResNet-18's layers alone and as one program, over the buffer's capacity."""
+    sizes = ("64 KiB", "256 KiB", "1 MiB")
+    network, arch = bs.load_workload("resnet18"), bs.load_arch("edge-64k")
+    alone = bs.sweep_capacity(network, arch, BFP8, sizes)
+    plot_programs(alone, bs.sweep_capacity(network, arch, BFP8, sizes, layers="program"), path)
+
+
+def occupancy(path: Path) -> None:
+    """What is held of SRAM as ResNet-18 runs as one program."""
+    network, arch = bs.load_workload("resnet18"), bs.load_arch("edge-256k")
+    plot_occupancy(plan_program(network, arch, BFP8).run(), path)
+
+
 def traffic_curve(path: Path) -> None:
     """The least traffic of ResNet-18 at every capacity."""
     plot_curves(traffic_curves(bs.load_workload("resnet18"), bs.load_arch(IDEAL), BFP8), path)
@@ -109,7 +125,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     for one in (
         *(bitq_energy, bitq_alpha, bitq_front),
         *(mantissa_heat_map, mantissa_energy, mantissa_tolerance),
-        *(buffer_sweep, traffic_curve, roofline),
+        *(buffer_sweep, programs, occupancy, traffic_curve, roofline),
     )
 }
 

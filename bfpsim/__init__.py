@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ArchError,
         Axis,
         Buffer,
+        DeviceDram,
         Dma,
         Dram,
         InnerLevel,
@@ -164,8 +165,8 @@ if not isdir(join(__path__[0], "arch")):
 
 _HOME = {
     "bfpsim.arch": (
-        "Arch ArchError Axis Buffer Dma Dram InnerLevel Level PEArray Ports Register Registers "
-        "SplitSram Sram dump_arch load_arch"
+        "Arch ArchError Axis Buffer DeviceDram Dma Dram InnerLevel Level PEArray Ports Register "
+        "Registers SplitSram Sram dump_arch load_arch"
     ),
     "bfpsim.copies": "replace",
     "bfpsim.mapping.constraints": "Constraints",
@@ -260,6 +261,7 @@ __all__ = [
     "Constraints",
     "ConvLayer",
     "CostBudget",
+    "DeviceDram",
     "Dma",
     "Dram",
     "FormatError",

@@ -449,7 +449,8 @@ def _plot_breakdown(
         handles, labels = whole.get_legend_handles_labels()
         rows = -(-len(segments) // _LEGEND)
         figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(segments) // rows))
-        figure.suptitle(f"{least['network']} in {least['formats']}: {title}")
+        how = " as one program" if least["layers"] == "program" else ""
+        figure.suptitle(f"{least['network']} in {least['formats']}{how}: {title}")
         save(figure, path)
 
 

@@ -96,7 +96,7 @@ def buffer_sweep(path: Path) -> None:
 
 def programs(path: Path) -> None:
     """ResNet-18's layers alone and as one program, over the buffer's capacity."""
-    sizes = ("64 KiB", "256 KiB", "1 MiB")
+    sizes = [f"{64 << octave} KiB" for octave in range(5)]
     network, arch = bs.load_workload("resnet18"), bs.load_arch("edge-64k")
     alone = bs.sweep_capacity(network, arch, BFP8, sizes)
     plot_programs(alone, bs.sweep_capacity(network, arch, BFP8, sizes, layers="program"), path)

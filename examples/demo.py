@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 import bfpsim as bs
 
 CAPACITIES = ("16 KiB", "32 KiB", "64 KiB", "128 KiB", "256 KiB", "512 KiB")
-PROGRAM_CAPACITIES = ("64 KiB", "256 KiB", "1 MiB")
+PROGRAM_CAPACITIES = ("64 KiB", "128 KiB", "256 KiB", "512 KiB", "1 MiB")
 FORMATS = bs.LayerFormats.uniform(bs.parse_format("bfp8"))
 IMAGES, CALIBRATION_IMAGES = 50, 64
 CHECKED_LAYER = "layer2.0.conv2"

@@ -1,6 +1,7 @@
 """Every shipped network alone and as a program: ``python -m benchmarks.programs [NETWORK ...]``.
 
-``--machine NAME`` takes another than edge-64k, ``--capacities`` other sizes of its SRAM.
+``--machine NAME`` takes another than edge-64k (one without a vector unit gets 16 lanes),
+``--capacities`` other sizes of its SRAM.
 """
 
 import argparse
@@ -24,6 +25,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--capacities", default="64 KiB,256 KiB,1 MiB")
     given = parser.parse_args(arguments)
     formats, machine = layer_formats("bfp8"), load_arch(given.machine)
+    if machine.vector is None:
+        machine = replace(machine, "vector", {"lanes": 16})
     print(f"{machine.name} with its SRAM resized, bfp8: layers alone -> one program")
     print(
         f"  {'network':26}{'SRAM':>9}{'DRAM [Mbit]':>24}{'cycles [million]':>20}"

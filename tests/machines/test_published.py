@@ -2,6 +2,7 @@
 
 import pytest
 
+import bfpsim as bs
 from benchmarks.machines import (
     ethos,
     ethos_mapped,
@@ -11,6 +12,10 @@ from benchmarks.machines import (
     scale_sim,
     vela_feature_map_bytes,
 )
+from bfpsim.mapping.residency import placement
+from bfpsim.quant.formats import layer_formats
+from bfpsim.sim.program import PlannedProgram, plan_program
+from tests.long import often
 
 
 def test_scale_sim_to_the_cycle() -> None:
@@ -72,6 +77,38 @@ def test_the_mapper_finds_blocks_for_ethos_that_are_as_fast() -> None:
 def test_mobilenet_on_ethos_runs_every_operator() -> None:
     """35 convolutions and the classifier, and 17 depthwise ones, which have no bound."""
     assert mobilenet().kind.value_counts().to_dict() == {"dense": 36, "depthwise": 17}
+
+
+def live_bytes(planned: PlannedProgram) -> int:
+    """The most that activations take of SRAM at an operation."""
+    blocks = placement(planned.allocation, planned.plan.program, planned.arch).blocks
+    stay = [block for block in blocks if not block.owner.tensor]
+    operations = range(len(planned.plan.program.operations))
+    return max(
+        sum(block.bits for block in stay if block.first <= place <= block.last) // 8
+        for place in operations
+    )
+
+
+# Vela 5.2.0, Shared_Sram, default arena, --disable-cascading: its peak is its live tensors.
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    often(1, [("resnet18", 802_816 + 200_704), ("mobilenetv2", 1_204_224 + 301_056)]),
+)
+@pytest.mark.parametrize("levels", often(1, [False, True]))
+def test_ethos_keeps_the_tensors_that_vela_keeps(name: str, peak: int, levels: bool) -> None:
+    """With ample SRAM: none is off chip but the network's input and output."""
+    arch = bs.replace(bs.load_arch("ethos-u55-256"), "sram.capacity", "16 MiB")
+    if not levels:  # they change nothing here, but are searched for seconds
+        arch = bs.replace(arch, "levels", [])
+    network = bs.load_workload(name)
+    planned = plan_program(network, arch, layer_formats("plain8"))
+    table = planned.run().traffic
+    moved = table[(table.level == arch.levels[0].name) & (table.kind == "mantissa")]
+    maps = moved[moved.tensor != "W"].groupby(["layer", "tensor"]).bits.sum()
+    first, last = network.layers[0].name, network.layers[-1].name
+    assert maps.to_dict() == {(first, "I"): 224 * 224 * 3 * 8, (last, "O"): 1000 * 8}
+    assert live_bytes(planned) == peak
 
 
 def test_eyeriss_computes_a_layer_as_published() -> None:

@@ -114,7 +114,9 @@ def test_one_level_is_cut_at_the_least_energy(seed: int) -> None:
         every.append(inside_pj(nest, arch, formats))
         if not set(inner.tile) & {"R", "S"}:
             whole.append(every[-1])
-    got = InnerMapper(arch, formats).best(make_nest(layer, outer))
+    mapper = InnerMapper(arch, formats)
+    got = mapper.best(make_nest(layer, outer))
+    assert mapper.fits(make_nest(layer, outer)) == (got is not None)
     if got is None:
         assert not every
         return
@@ -160,7 +162,9 @@ def test_two_levels_are_cut_at_the_least_energy(seed: int) -> None:
         except MappingError:
             continue
         whole.append(inside_pj(nest, arch, formats))
-    got = InnerMapper(arch, formats).best(make_nest(layer, outer))
+    mapper = InnerMapper(arch, formats)
+    got = mapper.best(make_nest(layer, outer))
+    assert mapper.fits(make_nest(layer, outer)) == (got is not None)
     if got is None or not whole:
         assert got is None or any(set(own.tile) & {"R", "S"} for own in got.mappings.values())
         assert not whole

@@ -1,5 +1,6 @@
 """Programs of networks at the edge of what a network is."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import pytest
 
 from bfpsim.arch import Arch, load_arch, replace
 from bfpsim.arch.spec import Vector
-from bfpsim.mapping.nest import MappingError
+from bfpsim.mapping.nest import Mapping, MappingError
 from bfpsim.quant.formats import layer_formats
 from bfpsim.sim.machine import Machine
 from bfpsim.sim.program import plan_program
@@ -106,3 +107,24 @@ def test_nothing_to_run_is_said_in_a_line() -> None:
 def test_too_little_room_is_said_in_a_line(name: str) -> None:
     with pytest.raises(MappingError, match=r"^\w+: no tiles .*fit .* room for 8 bit$"):
         plan_program(network(name), machine(True, "8 bit"), FORMATS)
+
+
+def test_a_given_mapping_that_does_not_fit_is_told_the_room_that_would_do() -> None:
+    """Beside the addend, and to the bit."""
+    build = NetworkBuilder("added", (1, 8, 8, 16))
+    build.add("a", build.conv("c", "input", 16, 1), "input")
+    given = {"c": Mapping("K", {"K": 4})}
+    line = r"^c: its mapping does not fit .* room for (\d+) bit; allowed: at least (\d+) bit$"
+
+    def shortage(bits: int) -> int:
+        with pytest.raises(MappingError, match=line) as error:
+            plan_program(build.network(), machine(True, f"{bits} bit"), FORMATS, given)
+        found = re.search(line, str(error.value))
+        assert found is not None
+        assert int(found[1]) == bits
+        return int(found[2])
+
+    least = shortage(4096)
+    assert shortage(least - 1) == least
+    arch = machine(True, f"{least} bit")
+    assert plan_program(build.network(), arch, FORMATS, given).run().cycles > 0

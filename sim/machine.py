@@ -567,10 +567,12 @@ class Machine:
             reserved, delivered, begun, released = run.place_in(name)
             asked = run.asked.get(name)
             waiting = -1 if asked is None else self._now - run.skipped - asked
-            own.append((reserved - begun, delivered - begun, released - begun, waiting))
+            coming = _kind(run, name, delivered) if reserved > delivered else -1
+            own.append((reserved - begun, delivered - begun, released - begun, waiting, coming))
         if run.stage.output is not None:
             drained = run.buffers["O"].released
-            own.append((run.drains - drained, run.visits_computed - drained))
+            leaving = _kind(run, "O", drained) if run.drains > drained else -1
+            own.append((run.drains - drained, run.visits_computed - drained, leaving))
         others = tuple(
             (
                 other.stage.place,
@@ -672,6 +674,11 @@ class Machine:
             counters["transfers"],
             run.timeline,
         )
+
+
+def _kind(run: _Run, name: str, tile: int) -> int:
+    """The kind of a tile on its way: what its engine does next depends on it."""
+    return int(run.stays[name].kinds[tile])
 
 
 def _next_use(run: _Run, name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING
 
 from bfpsim.arch import Arch, Traffic
@@ -20,7 +21,7 @@ from bfpsim.sim.notebook import as_html
 from bfpsim.sim.room import Change
 from bfpsim.sim.staging import Plan, stages_of
 from bfpsim.sim.utilisation import Utilisation
-from bfpsim.workloads import Network
+from bfpsim.workloads import Network, WorkloadError
 from bfpsim.workloads.program import Operation, Program, program_of
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ class ProgramResult:
 
     @property
     def samples_per_second(self) -> float:
-        """Throughput: samples of the batch by its latency [1/s]."""
-        return self.program.network.batch / self.seconds
+        """Throughput: samples of the batch by its latency [1/s]; infinite if that is none."""
+        return self.program.network.batch / self.seconds if self.cycles else inf
 
     @property
     def utilisation(self) -> Utilisation:
@@ -282,16 +283,19 @@ def plan_program(
     mappings: of layers, that are kept as they are
     keep: the activations that may stay; None: all that can
 
-    Raises MappingError if an operation fits in no case.
+    Raises MappingError if an operation fits in no case, WorkloadError if there is none.
     """
     if isinstance(formats, LayerFormats):
         by_layer: Mapping[str, LayerFormats] = {own.name: formats for own in network.layers}
     else:
         by_layer = formats
-    block = max((own.O.block_size for own in by_layer.values()), default=1)
+    every = (formats,) if isinstance(formats, LayerFormats) else formats.values()
+    block = max((own.O.block_size for own in every), default=1)
     program = program_of(network, vector=arch.vector is not None, block=block)
+    if not program.operations:
+        raise WorkloadError(f"network {network.name!r}: has nothing to run but inputs and views")
     allocation = allocate(program, arch, formats, mappings=mappings, keep=keep)
-    stored = activation_formats(program, by_layer)
+    stored = activation_formats(program, formats)
     plan = Plan(
         program,
         by_layer,

@@ -280,19 +280,15 @@ class Allocating:
 
     def _shortage(self, place: int) -> str:
         operation, arch = self._program.operations[place], self._arch
-        what = "tiles that hold all channels" if operation.whole_channels else "tiles"
-        least = min(
-            (
-                stairs.rooms[0]
-                for own in self._residences(operation)
-                if (stairs := cast(Cuts, self._cuts[place]).stairs(own)).rooms
-            ),
-            default=None,
-        )
-        more = f"; allowed: at least {least} bit" if least is not None else ""
+        what = "no tiles that hold all channels fit" if operation.whole_channels else "no tiles fit"
+        if operation.name in self._given:
+            what = "its mapping does not fit"
+        # What stays needs room of its own: of all that is off chip, what tiles take is enough.
+        stairs = cast(Cuts, self._cuts[place]).stairs(self._residence(operation, 0))
+        more = f"; allowed: at least {stairs.rooms[0]} bit" if stairs.rooms else ""
         where = "the shared SRAM" if arch.shared else "its buffers"
         return (
-            f"{operation.name}: no {what} fit {arch.name}, where {where} has room for "
+            f"{operation.name}: {what} {arch.name}, where {where} has room for "
             f"{self._capacity} bit{more}"
         )
 

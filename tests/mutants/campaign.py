@@ -55,6 +55,7 @@ _STEPS = (
     *_tests("mapping", "distinct price boxes levels movement bursts"),
     *_tests("sim", "timing"),
 )
+_PROGRAMS = _tests("sim", "program_time program")
 _CLOSED = (*_tests("mapping", "levels tables movement paper_grid models"), GRID, GOLDEN)
 _FORMATS = (
     *_tests("quant/formats", "packing layout blocks quantize exact"),
@@ -98,6 +99,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "sim/counters.py": _SIM,
     "sim/recurrence.py": _SIM,
     "sim/accelerator.py": (*_SIM, GOLDEN),
+    "sim/arbiter.py": _PROGRAMS,
+    "sim/machine.py": _PROGRAMS,
+    "sim/room.py": _PROGRAMS,
     "quant/formats/packing.py": _FORMATS,
     "quant/formats/layout.py": _FORMATS,
     "quant/formats/blocks.py": _FORMATS,

@@ -36,7 +36,7 @@ def _made(seed: int) -> tuple[Arch, list[Stage]]:
     return with_room(arch, room), stages
 
 
-@pytest.mark.parametrize("seed", often(60, range(6000)))
+@pytest.mark.parametrize("seed", often(60, [2410, 2990, *range(6000)]))
 def test_programs_take_the_time_that_the_rules_say(seed: int) -> None:
     """To the cycle: every transfer, every piece of work, every stall, and room in SRAM.
 

@@ -186,7 +186,8 @@ def test_other_commands_take_any_source(capsys, tmp_path: Path, imported, comman
         "bfpsim: net has no layer, only the host's q_linear_conv; allowed: a network with at "
         "least one\n",
     )
-    code, text, _ = call(capsys, command, "net.onnx", "--layer", "q", "--shape", "x=1", "--json")
+    options = ("--layer", "q", "--shape", "x=1", "--format", "bfp8", "--json")
+    code, text, _ = call(capsys, command, "net.onnx", *options)
     assert (code, json.loads(text)["network"]) == (0, "my net/v1")
     assert imported.shapes == {"x": (1,)}
 

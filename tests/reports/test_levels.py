@@ -72,7 +72,8 @@ def test_widths_and_breakdowns_have_it_too(monkeypatch, tmp_path) -> None:
     }
     frame = pd.DataFrame(
         {
-            "point": [0], "network": ["n"], "formats": ["f"], "layer": ["l"], "cycles": [1],
+            "point": [0], "network": ["n"], "formats": ["f"], "layers": ["alone"],
+            "layer": ["l"], "cycles": [1],
             "capacity_bits": [8192], "hbm_bits": [1], "hbm_energy_pj": [3.0],
             "sram_energy_pj": [3.0],
             "acc_energy_pj": [3.0], **parts, "energy_pj": [9.0],

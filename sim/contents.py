@@ -24,9 +24,16 @@ from bfpsim.mapping.steps.volumes import Moved
 from bfpsim.mapping.window import Interval
 from bfpsim.quant.formats import ActivationLayout, Format, FormatError, WeightLayout
 from bfpsim.quant.formats.layout import indices
-from bfpsim.quant.formats.packing import blank, interpret, read_fields, write_fields
+from bfpsim.quant.formats.packing import blank
 from bfpsim.quant.formats.quantize import quantize_weight
-from bfpsim.sim.copies import FilterBox, InputCopy, PackedWeight, WeightCopy, blocks
+from bfpsim.sim.copies import (
+    FilterBox,
+    InputCopy,
+    PackedWeight,
+    WeightCopy,
+    read_box,
+    write_box,
+)
 from bfpsim.sim.functional import Data
 from bfpsim.sim.outputs import Forms, Part, Raw, RawForms, Result, pieces, values_of
 from bfpsim.sim.staging import Plan
@@ -54,25 +61,12 @@ class Store:
         return self._copy(box, shape)
 
     def _copy(self, box: ActivationBox, shape: tuple[int, int, int]) -> InputCopy:
-        layout, fmt = self._layout(shape), self.fmt
-        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
-        fields = interpret(read_fields(self._memory, at, fmt.mantissa_bits), fmt)
-        codes = np.empty((*fields.shape[:3], 0), np.int64)
-        if fmt.exponent_bits:
-            touched = blocks(box.channels, fmt.block_size)
-            at = layout.code_addresses(box.n, box.h, box.w, touched)
-            codes = read_fields(self._memory, at, fmt.exponent_bits)
-        return InputCopy(box, fields, codes, fmt, self.top)
+        fields, codes = read_box(self._memory, self._layout(shape), self.fmt, box)
+        return InputCopy(box, fields, codes, self.fmt, self.top)
 
     def write(self, box: ActivationBox, result: Result, shape: tuple[int, int, int]) -> None:
         """Write a box of results that ends on blocks."""
-        layout, fmt = self._layout(shape), self.fmt
-        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
-        write_fields(self._memory, at, fmt.mantissa_bits, result.fields)
-        if fmt.exponent_bits:
-            touched = blocks(box.channels, fmt.block_size)
-            at = layout.code_addresses(box.n, box.h, box.w, touched)
-            write_fields(self._memory, at, fmt.exponent_bits, result.codes)
+        write_box(self._memory, self._layout(shape), self.fmt, box, *result)
         self._mark(box, shape, True)
 
     def forget(self, box: ActivationBox, shape: tuple[int, int, int]) -> None:

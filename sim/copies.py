@@ -16,7 +16,7 @@ from bfpsim.mapping.window import Interval
 from bfpsim.quant.formats import Format
 from bfpsim.quant.formats.exact import ExactArray, from_float
 from bfpsim.quant.formats.layout import ActivationLayout, WeightLayout, indices
-from bfpsim.quant.formats.packing import image, interpret, read_fields
+from bfpsim.quant.formats.packing import image, interpret, read_fields, write_fields
 from bfpsim.quant.formats.quantize import Quantized, scale_below, unscaled
 
 Fields = NDArray[np.int64]
@@ -165,15 +165,8 @@ class PackedInput:
 
     def part(self, box: ActivationBox) -> InputCopy:
         """A copy of a box."""
-        fmt, layout = self._fmt, self._layout
-        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
-        fields = interpret(read_fields(self._memory, at, fmt.mantissa_bits), fmt)
-        codes = np.empty((*fields.shape[:3], 0), np.int64)
-        if fmt.exponent_bits:
-            touched = blocks(box.channels, fmt.block_size)
-            at = layout.code_addresses(box.n, box.h, box.w, touched)
-            codes = read_fields(self._memory, at, fmt.exponent_bits)
-        return InputCopy(box, fields, codes, fmt, self._top, self._scale)
+        fields, codes = read_box(self._memory, self._layout, self._fmt, box)
+        return InputCopy(box, fields, codes, self._fmt, self._top, self._scale)
 
 
 class PackedWeight:
@@ -206,6 +199,37 @@ def exactly(q: Quantized) -> ExactArray:
     """The values of a quantised tensor, its own scale a factor of them."""
     values = from_float(unscaled(q))
     return ExactArray(values.digits, values.exponent, q.scale)
+
+
+def read_box(
+    memory: NDArray[np.uint8], layout: ActivationLayout, fmt: Format, box: ActivationBox
+) -> tuple[Fields, Fields]:
+    """Fields (n, h, w, channels) and codes (n, h, w, blocks touched) out of a packed activation."""
+    at = layout.field_addresses(box.n, box.h, box.w, box.channels)
+    fields = interpret(read_fields(memory, at, fmt.mantissa_bits), fmt)
+    codes = np.empty((*fields.shape[:3], 0), np.int64)
+    if fmt.exponent_bits:
+        touched = blocks(box.channels, fmt.block_size)
+        at = layout.code_addresses(box.n, box.h, box.w, touched)
+        codes = read_fields(memory, at, fmt.exponent_bits)
+    return fields, codes
+
+
+def write_box(
+    memory: NDArray[np.uint8],
+    layout: ActivationLayout,
+    fmt: Format,
+    box: ActivationBox,
+    fields: Fields,
+    codes: Fields,
+) -> None:
+    """Write fields and codes, as `read_box` gives them, of a box that ends on blocks."""
+    at = layout.field_addresses(box.n, box.h, box.w, box.channels)
+    write_fields(memory, at, fmt.mantissa_bits, fields)
+    if fmt.exponent_bits:
+        touched = blocks(box.channels, fmt.block_size)
+        at = layout.code_addresses(box.n, box.h, box.w, touched)
+        write_fields(memory, at, fmt.exponent_bits, codes)
 
 
 def blocks(intervals: Sequence[Interval], size: int) -> Fields:

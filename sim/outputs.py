@@ -14,9 +14,9 @@ from bfpsim.quant.formats import Format
 from bfpsim.quant.formats.blocks import activation_block
 from bfpsim.quant.formats.exact import ExactArray
 from bfpsim.quant.formats.layout import ActivationLayout, indices
-from bfpsim.quant.formats.packing import blank, unpack, write_fields
+from bfpsim.quant.formats.packing import blank, unpack
 from bfpsim.quant.formats.quantize import Quantized, quantize_activation, scale_below
-from bfpsim.sim.copies import Fields, blocks, places, within
+from bfpsim.sim.copies import Fields, blocks, places, within, write_box
 
 
 class Result(NamedTuple):
@@ -142,7 +142,7 @@ class PackedOutput:
             if not isinstance(piece, Result):
                 self._sums[box] = part  # which are unfinished
                 return
-            self._write(inner, piece)
+            write_box(self._memory, self._layout, self._forms.fmt, inner, *piece)
 
     def read(self) -> Quantized:
         """All of it, unpacked."""
@@ -151,12 +151,3 @@ class PackedOutput:
         block = activation_block(forms.fmt, layout.shape)
         scale = scale_below(forms.fmt, forms.top)
         return unpack(packed, layout, forms.top, block, scale)
-
-    def _write(self, box: ActivationBox, piece: Result) -> None:
-        fmt, layout = self._forms.fmt, self._layout
-        at = layout.field_addresses(box.n, box.h, box.w, box.channels)
-        write_fields(self._memory, at, fmt.mantissa_bits, piece.fields)
-        if fmt.exponent_bits:
-            touched = blocks(box.channels, fmt.block_size)
-            at = layout.code_addresses(box.n, box.h, box.w, touched)
-            write_fields(self._memory, at, fmt.exponent_bits, piece.codes)

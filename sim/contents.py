@@ -311,7 +311,6 @@ class _Product:
             shape = layer.output_shape
             self._map = np.full(shape, np.nan)
         self.inside = Counts()
-        self.accumulator_width = 1
 
     def fetch(self, name: str, tile: int) -> Moved:
         if name == "I":
@@ -347,7 +346,6 @@ class _Product:
         moved = run.drain(local)
         if local == self._length("O") - 1:
             self.inside.merge(run.inside)
-            self.accumulator_width = max(self.accumulator_width, run.accumulator_width)
             if repeat:
                 del self._runs[repeat - 1]
         return moved

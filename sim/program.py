@@ -12,7 +12,7 @@ from bfpsim.arch import Arch, Traffic
 from bfpsim.mapping.array import passes
 from bfpsim.mapping.counts import Counts, level_column, to_frame
 from bfpsim.mapping.energy import Energy, Work, energy_of, operand_bits
-from bfpsim.mapping.residency import Allocation, allocate
+from bfpsim.mapping.residency import Allocation, allocations
 from bfpsim.mapping.stored import activation_formats
 from bfpsim.mapping.vector import VectorTiling
 from bfpsim.quant.formats import LayerFormats
@@ -25,12 +25,13 @@ from bfpsim.workloads import Network, WorkloadError
 from bfpsim.workloads.program import Operation, Program, program_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import pandas as pd
 
     from bfpsim.mapping.nest import Mapping as Tiling
     from bfpsim.sim.contents import Contents
+    from bfpsim.sim.stage import Stage
     from bfpsim.sim.timeline import Timeline
 
 _PJ_PER_UJ = 1e6
@@ -245,6 +246,10 @@ class PlannedProgram:
     allocation: Allocation
     plan: Plan
 
+    @cached_property
+    def _stages(self) -> list[Stage]:
+        return stages_of(self.plan, self.arch)
+
     def run(
         self,
         contents: Contents | None = None,
@@ -255,14 +260,14 @@ class PlannedProgram:
         contents: the real data that moves; without them, sizes only
         progress: called with the name of each operation as it ends
         """
-        machine = Machine(stages_of(self.plan, self.arch), self.arch, contents, progress)
+        machine = Machine(self._stages, self.arch, contents, progress)
         tallies = machine.run()
         return _result(self, tallies, tuple(machine.room.changes))
 
     def one_by_one(self) -> int:
         """Cycles if each operation began when the one before had ended: what overlap is worth."""
         cycles = 0
-        for stage in stages_of(self.plan, self.arch):
+        for stage in self._stages:
             feeds = {name: replace(feed, waits=()) for name, feed in stage.feeds.items()}
             alone = replace(stage, place=0, feeds=feeds, waits=(), keeps=None, frees=())
             (tally,) = Machine([alone], self.arch).run()
@@ -285,6 +290,17 @@ def plan_program(
 
     Raises MappingError if an operation fits in no case, WorkloadError if there is none.
     """
+    return plan_programs(network, arch, formats, mappings, [keep])[0]
+
+
+def plan_programs(
+    network: Network,
+    arch: Arch,
+    formats: LayerFormats | Mapping[str, LayerFormats],
+    mappings: Mapping[str, Tiling] | None,
+    keeps: Sequence[Collection[str] | None],
+) -> list[PlannedProgram]:
+    """As `plan_program`, one for each of `keeps`: together they take little longer than one."""
     if isinstance(formats, LayerFormats):
         by_layer: Mapping[str, LayerFormats] = {own.name: formats for own in network.layers}
     else:
@@ -294,18 +310,23 @@ def plan_program(
     program = program_of(network, vector=arch.vector is not None, block=block)
     if not program.operations:
         raise WorkloadError(f"network {network.name!r}: has nothing to run but inputs and views")
-    allocation = allocate(program, arch, formats, mappings=mappings, keep=keep)
     stored = activation_formats(program, formats)
-    plan = Plan(
-        program,
-        by_layer,
-        stored,
-        allocation.mappings,
-        allocation.tilings,
-        frozenset(allocation.residents),
-        allocation.overwrites,
-    )
-    return PlannedProgram(arch, allocation, plan)
+    return [
+        PlannedProgram(
+            arch,
+            allocation,
+            Plan(
+                program,
+                by_layer,
+                stored,
+                allocation.mappings,
+                allocation.tilings,
+                frozenset(allocation.residents),
+                allocation.overwrites,
+            ),
+        )
+        for allocation in allocations(program, arch, formats, keeps, mappings=mappings)
+    ]
 
 
 def _result(

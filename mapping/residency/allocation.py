@@ -8,12 +8,12 @@ again until nothing changes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as ByName
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product as combinations
-from typing import cast
+from typing import NamedTuple, cast
 
 from bfpsim.arch import Arch
 from bfpsim.mapping.fit import stored
@@ -91,7 +91,34 @@ def allocate(
     breaks ties, in all the room that is left.
     Raises MappingError if an operation fits in no case.
     """
-    return Allocating(program, arch, formats, mappings or {}, keep).allocation({})
+    return allocations(program, arch, formats, [keep], mappings=mappings)[0]
+
+
+def allocations(
+    program: Program,
+    arch: Arch,
+    formats: Formats,
+    keeps: Sequence[Collection[str] | None],
+    *,
+    mappings: ByName[str, Mapping] | None = None,
+) -> list[Allocation]:
+    """As `allocate`, one for each of `keeps`; how operations can be cut is worked out once."""
+    known = Known({}, {})
+    return [
+        Allocating(program, arch, formats, mappings or {}, keep, known).allocation({})
+        for keep in keeps
+    ]
+
+
+class Known(NamedTuple):
+    """What allocations of one machine share.
+
+    cuts: of operations, by their kind and a mapping that is given
+    beyond: of products, by layer and formats
+    """
+
+    cuts: dict[object, Cuts]
+    beyond: dict[tuple[ConvLayer, LayerFormats], Beyond]
 
 
 class Allocating:
@@ -104,6 +131,7 @@ class Allocating:
         formats: Formats,
         mappings: ByName[str, Mapping],
         keep: Collection[str] | None,
+        known: Known,
     ) -> None:
         self._program, self._arch, self._formats, self._given = program, arch, formats, mappings
         self._stored = activation_formats(program, formats)
@@ -116,7 +144,7 @@ class Allocating:
             and self._size(name) <= self._capacity
         ]
         self._numbers = {name: number for number, name in enumerate(self._names)}
-        self._beyond: dict[tuple[ConvLayer, LayerFormats], Beyond] = {}
+        self._known = known
         self._cuts = self._find_cuts()
         self._bounds: dict[tuple[int, Residence], Stairs] = {}
         stages = [self._stage(place) for place in range(len(program.operations))]
@@ -168,7 +196,7 @@ class Allocating:
 
     def _find_cuts(self) -> list[Cuts | None]:
         """Of each operation; equal operations have the same."""
-        known: dict[object, Cuts] = {}
+        known = self._known.cuts
         found: list[Cuts | None] = []
         wanted: dict[int, dict[Residence, None]] = {}
         for operation in self._program.operations:
@@ -182,9 +210,8 @@ class Allocating:
             own = known[key, given]
             found.append(own)
             wanted.setdefault(id(own), {}).update(dict.fromkeys(self._residences(operation)))
-        for own in known.values():
-            if isinstance(own, ProductCuts):
-                own.prepare(list(wanted[id(own)]))
+        for own in dict.fromkeys(own for own in found if isinstance(own, ProductCuts)):
+            own.prepare(list(wanted[id(own)]))
         return found
 
     def _new_cuts(
@@ -195,9 +222,10 @@ class Allocating:
         if given is not None:
             return GivenCut(kind, self._arch, given)
         key = kind.layer, kind.formats
-        if key not in self._beyond:
-            self._beyond[key] = Beyond(stored(kind.layer, self._arch), self._arch, kind.formats)
-        return ProductCuts(kind, self._arch, self._capacity, self._beyond[key])
+        beyond = self._known.beyond
+        if key not in beyond:
+            beyond[key] = Beyond(stored(kind.layer, self._arch), self._arch, kind.formats)
+        return ProductCuts(kind, self._arch, self._capacity, beyond[key])
 
     def _kind(self, operation: Operation) -> Product | VectorWork:
         """All that decides an operation's costs."""

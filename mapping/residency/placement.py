@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bfpsim.arch import Arch
 from bfpsim.mapping.nest import TENSORS
 from bfpsim.mapping.nest import Mapping as Tiling
-from bfpsim.mapping.residency.allocation import Allocating, Allocation, Formats
+from bfpsim.mapping.residency.allocation import Allocating, Allocation, Formats, Known
 from bfpsim.objects import immutable
 from bfpsim.workloads.program import Program
 
@@ -72,7 +72,7 @@ def allocate_placed(
     keep: Collection[str] | None = None,
 ) -> tuple[Allocation, Placement]:
     """As `allocate`, with tiles that are smaller, at no more traffic, where they find no place."""
-    work = Allocating(program, arch, formats, mappings or {}, keep)
+    work = Allocating(program, arch, formats, mappings or {}, keep, Known({}, {}))
     most: dict[str, int] = {}
     for _ in range(_ROUNDS):
         allocation = work.allocation(most)

@@ -213,8 +213,9 @@ class ProductCuts:
     def prepare(self, residences: Sequence[Residence]) -> None:
         """Work out some residences while all tilings are at hand, and let go of these."""
         for residence in residences:
-            self.stairs(residence)
-            self._near[residence] = self._nearest(residence, self._slacks[0])
+            if residence not in self._near:
+                self.stairs(residence)
+                self._near[residence] = self._nearest(residence, self._slacks[0])
         self._open = None
 
     def cost(self, residence: Residence, room: int) -> float:

@@ -13,7 +13,7 @@ from bfpsim.mapping.sources import (
     mappings_by_layer,
 )
 from bfpsim.objects import brief
-from bfpsim.sim.program import ProgramResult, plan_program
+from bfpsim.sim.program import ProgramResult, plan_programs
 from bfpsim.sim.result import NetworkResult
 from bfpsim.sim.simulate import simulate_layers
 from bfpsim.workloads import NetworkSource, load_workload
@@ -67,9 +67,9 @@ def compare_program(
     network.check_layers()
     formats = formats_by_layer(formats, network)
     given = mappings_by_layer(mappings, network, arch)
-    planned = plan_program(network, arch, formats, given)
+    planned, nothing_stays = plan_programs(network, arch, formats, given, (None, ()))
     program = planned.run(progress=progress)
-    apart = plan_program(network, arch, formats, given, keep=()).run(progress=progress)
+    apart = nothing_stays.run(progress=progress)
     alone = simulate_layers(network, arch, formats, given, progress)
     return ProgramComparison(program, apart, alone, planned.one_by_one())
 

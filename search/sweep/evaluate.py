@@ -129,26 +129,15 @@ def _run_program(point: Point, progress: Callable[[str], None] | None) -> Record
 
 
 def _operation_record(result: OperationResult, floor: Counts, outer: str) -> LayerRecord:
-    counts, formats = result.counts, result.formats
-    return LayerRecord(
-        layer=result.name,
-        formats="" if formats is None else str(formats),
-        macs=result.macs,
-        passes=0 if formats is None else passes(result.arch.pe_array, formats),
-        operand_bits=0 if formats is None else operand_bits(formats),
-        mapping=result.tiles if isinstance(result.tiles, Mapping) else Mapping(),
-        steps=result.steps,
-        transfers=result.transfers,
-        cycles=result.cycles,
-        steady_cycles=result.steady_cycles,
-        fill_cycles=result.fill_cycles,
-        port_cycles=result.port_cycles,
-        dram_busy_cycles=result.dram_busy_cycles,
-        activates=result.activates,
+    return replace(
+        _counted(
+            result,
+            result.name,
+            result.formats,
+            result.tiles if isinstance(result.tiles, Mapping) else Mapping(),
+            {tensor: int(floor.total(outer, tensor)) for tensor in TENSORS},
+        ),
         stalls={tensor: result.stalls[tensor] if result.macs else 0 for tensor in TENSORS},
-        traffic=Counts({flow: int(counts[flow]) for flow in ordered(counts, result.arch)}),
-        compulsory={tensor: int(floor.total(outer, tensor)) for tensor in TENSORS},
-        models=None,
         vector=VectorRecord(
             result.vector_cycles,
             result.vector_operations,
@@ -160,17 +149,34 @@ def _operation_record(result: OperationResult, floor: Counts, outer: str) -> Lay
 
 
 def _record(result: LayerResult, ladder: bool) -> LayerRecord:
-    layer, times, counts = result.layer, result.repeats, result.counts
+    layer, times = result.layer, result.repeats
     kind, arch = replace(layer, name="layer"), _seen(result.arch, "dram")
     floor = _compulsory(kind, arch, result.formats)
     models = _models(kind, arch, result.mapping, result.formats) if ladder else None
+    compulsory = {tensor: bits * times for tensor, bits in floor.items()}
+    return replace(
+        _counted(result, layer.name, result.formats, result.mapping, compulsory),
+        stalls=result.stalls,
+        models=None if models is None else models.scaled(times),
+    )
+
+
+def _counted(
+    result: LayerResult | OperationResult,
+    name: str,
+    formats: LayerFormats | None,
+    mapping: Mapping,
+    compulsory: dict[Tensor, int],
+) -> LayerRecord:
+    """What a layer's record and an operation's have in common."""
+    counts = result.counts
     return LayerRecord(
-        layer=layer.name,
-        formats=str(result.formats),
-        macs=layer.macs * times,
-        passes=passes(result.arch.pe_array, result.formats),
-        operand_bits=operand_bits(result.formats),
-        mapping=result.mapping,
+        layer=name,
+        formats="" if formats is None else str(formats),
+        macs=result.macs,
+        passes=0 if formats is None else passes(result.arch.pe_array, formats),
+        operand_bits=0 if formats is None else operand_bits(formats),
+        mapping=mapping,
         steps=result.steps,
         transfers=result.transfers,
         cycles=result.cycles,
@@ -179,10 +185,10 @@ def _record(result: LayerResult, ladder: bool) -> LayerRecord:
         port_cycles=result.port_cycles,
         dram_busy_cycles=result.dram_busy_cycles,
         activates=result.activates,
-        stalls=result.stalls,
+        stalls={},
         traffic=Counts({flow: int(counts[flow]) for flow in ordered(counts, result.arch)}),
-        compulsory={tensor: bits * times for tensor, bits in floor.items()},
-        models=None if models is None else models.scaled(times),
+        compulsory=compulsory,
+        models=None,
     )
 
 

@@ -111,11 +111,6 @@ class Program:
     vector_work: Mapping[str, int]
 
     @cached_property
-    def places(self) -> Mapping[str, int]:
-        """The place of every operation by its name."""
-        return {operation.name: place for place, operation in enumerate(self.operations)}
-
-    @cached_property
     def writers(self) -> Mapping[str, tuple[int, ...]]:
         """The places of the operations that write each activation; none of an input's."""
         places: dict[str, list[int]] = {name: [] for name in self.activations}
@@ -147,16 +142,6 @@ class Program:
     def lifetime(self, name: str) -> tuple[int, int]:
         """The places of an activation's first writer and last reader."""
         return self.writers[name][0], max(self.readers[name], default=self.writers[name][-1])
-
-    @property
-    def host_share(self) -> Mapping[str, int]:
-        """The host's functions -> elements that they write."""
-        shares: dict[str, int] = {}
-        for operation in self.operations:
-            if operation.unit == "host":
-                function = operation.nodes[0].function or operation.nodes[0].op
-                shares[function] = shares.get(function, 0) + operation.writes.elements
-        return shares
 
 
 def program_of(network: Network, *, vector: bool = True, block: int = 1) -> Program:

@@ -81,6 +81,6 @@ def test_every_vector_operation_does_its_work_under_large_and_small_tiles(
             made = [boxes.at(i) for i in range(len(tiles.results.stays))]
             elements = sum(box.pixels * sum(b - a for a, b in box.channels) for box in made)
             assert elements == operation.writes.elements
-    windows = program.operations[program.places["t3"]]
+    windows = next(own for own in program.operations if own.name == "t3")
     (read,) = vector_tiles(windows, vector_tilings(windows, formats)[-1], arch, formats).operands
     assert not read.placed  # where its windows lie is not written down

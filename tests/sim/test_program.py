@@ -6,8 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from bfpsim.arch import Arch
+from bfpsim.arch import Arch, replace
+from bfpsim.arch.spec import Vector
 from bfpsim.mapping.counts import Direction, Flow
+from bfpsim.mapping.nest import Mapping as Tiling
 from bfpsim.mapping.nest import MappingError
 from bfpsim.quant.formats import ActivationLayout, LayerFormats
 from bfpsim.sim.accelerator import Accelerator
@@ -15,7 +17,7 @@ from bfpsim.sim.contents import Contents
 from bfpsim.sim.machine import Machine, StageTally
 from bfpsim.sim.stage import Stage
 from bfpsim.sim.staging import Plan, stages_of
-from bfpsim.workloads import Network, Node
+from bfpsim.workloads import Network, NetworkBuilder, Node
 from bfpsim.workloads.program import program_of
 from tests.generate import make_arch, random_device, random_formats, random_layer, random_mapping
 from tests.long import often
@@ -183,3 +185,27 @@ def test_data_comes_out_as_from_whole_tensors_and_counts_as_without(seed: int) -
         np.testing.assert_array_equal(contents.output(name), values, err_msg=name)
     for own, sizes in zip(runs, Machine(stages, arch).run(), strict=True):
         assert _figures(own) == _figures(sizes)
+
+
+def test_the_vector_unit_takes_whole_cycles_for_every_tile() -> None:
+    """Tiles of 2 and 1 rows of 3 pixels of 4 channels: 24 and 12 elements. Each has a bias, a ReLU,
+    a sum and requantisation: 96 and 48 operations, in 5 lanes 20 and 10 cycles; with 7, 14 and 7.
+    """
+    build = NetworkBuilder("small", (1, 3, 3, 4))
+    first = build.conv("first", "input", 4, 1)
+    x = build.relu("relu", build.conv("second", first, 4, 1))
+    build.add("sum", x, first)
+    formats = FORMATS[0]
+    network = build.network()
+    for lanes, cycles in ((5, 20 + 10), (7, 14 + 7), (11, 9 + 5)):
+        arch = replace(make_arch(), "vector", Vector(lanes=lanes))
+        program = program_of(network)
+        plan = Plan(
+            program,
+            {layer.name: formats for layer in network.layers},
+            dict.fromkeys(program.activations, formats.O),
+            {layer.name: Tiling("P", {"P": 2}) for layer in network.layers},
+            {},
+        )
+        _, second = Machine(stages_of(plan, arch), arch).run()
+        assert second.vector_cycles == cycles

@@ -17,7 +17,7 @@ from tests.mapping.residency.every import Every, small_machine, small_network, w
 FORMATS = LayerFormats.uniform(BFP(8, 3, 2))
 
 
-@pytest.mark.parametrize("seed", often(5, range(100)))
+@pytest.mark.parametrize("seed", often(6, [16, *(seed for seed in range(100) if seed != 16)]))
 def test_each_operation_moves_what_was_allocated(seed: int) -> None:
     rng = random.Random(seed)
     network, arch = small_network(rng), small_machine(rng, burst=rng.choice(["1 bit", "3 B"]))
@@ -34,7 +34,12 @@ def test_each_operation_moves_what_was_allocated(seed: int) -> None:
             program, formats, stored, found.mappings, found.tilings,
             frozenset(found.residents), found.overwrites,
         )  # fmt: skip
-        tallies = Machine(stages_of(plan, machine), machine).run()
+        stages = stages_of(plan, machine)
+        for stage in stages:  # what stays never leaves unfinished
+            kept = program.operations[stage.place].writes.activation in found.residents
+            if kept and stage.output is not None:
+                assert stage.output.finished.all()
+        tallies = Machine(stages, machine).run()
         moved = {
             operation.name: tally.counts.total("DRAM")
             for operation, tally in zip(program.operations, tallies, strict=True)

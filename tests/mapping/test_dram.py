@@ -135,6 +135,21 @@ def test_refresh_and_turnaround_by_hand() -> None:
     assert channel.request(bits, 0, 80, "read") == (3 * each + 15, 4 * each + 15)
 
 
+def test_the_rungs_of_a_devices_time_by_hand() -> None:
+    """1,000,000 bit on a machine of 500 MHz: 6.4 GB/s are 102.4 bit a cycle. The banks take 40,000
+    clocks of 1.6 GHz for them, where the pins alone would take 31,250. Of 6,246 clocks refresh and
+    the rows around it take 448 + 29 + 29.
+    """
+    factor = Fraction(6246, 6246 - 448 - 29 - 29)
+    times = {name: own.cycles(1_000_000, 0, 40_000) for name, own in Timing.of(ARCH).ladder.items()}
+    assert times == {
+        "stall": ceil(Fraction(1_000_000 * 10, 1024)),
+        "refresh": ceil(Fraction(1_000_000 * 10, 1024) * factor),
+        "turnaround": ceil(Fraction(1_000_000 * 10, 1024) * factor),
+        "rows": ceil(Fraction(40_000 * 5, 16) * factor),
+    }
+
+
 def test_who_waits_long_enough_does_not_feel_the_turnaround() -> None:
     env = simpy.Environment()
     channel = Channel(env, Timing.of(ARCH))

@@ -221,7 +221,7 @@ class Contents:
         tops: Mapping[str, int],
         evaluate: Evaluate,
     ) -> None:
-        self.plan, self.arch, self.evaluate = plan, arch, evaluate
+        self.plan, self.arch, self._evaluate = plan, arch, evaluate
         self.weights = weights
         self.stores: dict[str, Store] = {}
         for name, activation in plan.program.activations.items():
@@ -259,12 +259,16 @@ class Contents:
                 break
             operands = [known[name] if name in known else next(left) for name in node.inputs]
             if node.function == "add_parameter":
-                values = operands[0] + next(left)
-            else:
-                # In one order in memory, so that sums and powers do not depend on tiles.
-                values = self.evaluate(node, [np.ascontiguousarray(own) for own in operands])
-            known[node.name] = values
+                operands.append(next(left))
+            values = known[node.name] = self.compute(node, operands)
         return values
+
+    def compute(self, node: Node, operands: Sequence[Values]) -> Values:
+        """A node's output; a learned parameter that is added is its last operand."""
+        if node.function == "add_parameter":
+            return operands[0] + operands[1]
+        # In one order in memory, so that sums and powers do not depend on tiles.
+        return self._evaluate(node, [np.ascontiguousarray(own) for own in operands])
 
     def _check_formats(self) -> None:
         for operation in self.plan.program.operations:
@@ -354,7 +358,7 @@ class _Product:
         operation = self._operation
         if self._map is None:
             return Moved()
-        mean = self._contents.evaluate(operation.nodes[-1], [self._map])
+        mean = self._contents.compute(operation.nodes[-1], [self._map])
         view = operation.writes
         return Window(self._contents.stores[view.activation], view).write(_all_of(view.shape), mean)
 
@@ -493,10 +497,7 @@ class _Whole:
         operands = [store.values(v) for store, v in zip(self._stores, self._views, strict=True)]
         core, count = operation.nodes[0], len(operation.reads)
         with np.errstate(invalid="ignore"):
-            if core.function == "add_parameter":
-                values = operands[0] + operands[1]
-            else:
-                values = contents.evaluate(core, operands[:count])
+            values = contents.compute(core, operands[:count])
             values = contents.finished(operation, values, operands[count:])
         if complete:
             self._known = values

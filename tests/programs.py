@@ -36,6 +36,16 @@ Values = NDArray[np.float64]
 FORMATS = [layer_formats(name) for name in ("plain8", "bfp8e3b1", "bfp8e3b2", "nvfp4")]
 
 
+def small_branches() -> Network:
+    """A stem and its pool, two convolutions beside what they are added to, a mean, a classifier."""
+    build = NetworkBuilder("branches", input_shape=(1, 12, 12, 16))
+    x = build.maxpool("pool", build.conv("stem", "input", 16, kernel=3, padding=1), 2, stride=2)
+    y = build.relu("relu", build.conv("left", x, 16, kernel=3, padding=1))
+    x = build.add("sum", build.conv("right", y, 16, kernel=1), x)
+    build.conv("fc", build.avgpool("mean", x), 10, kernel=1)
+    return build.network()
+
+
 def random_branches(rng: random.Random, largest: int = 8, block: int = 2) -> Network:
     """Convolutions with branches, sums, joins, pools, attention to channels, heads of attention.
 

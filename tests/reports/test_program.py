@@ -14,7 +14,7 @@ from bfpsim.reports.occupancy import capacities, occupancy_frame, plot_occupancy
 from bfpsim.reports.program import activations_frame, operations_frame, program_report
 from bfpsim.reports.trace import write_trace
 from bfpsim.search.experiments.program import compare_program
-from bfpsim.workloads import NetworkBuilder
+from tests.programs import small_branches
 
 MACHINES = {
     "shared": {"sram.capacity": "3 KiB"},
@@ -31,12 +31,7 @@ MACHINES = {
 
 @pytest.fixture(scope="module")
 def network():
-    build = NetworkBuilder("branches", input_shape=(1, 12, 12, 16))
-    x = build.maxpool("pool", build.conv("stem", "input", 16, kernel=3, padding=1), 2, stride=2)
-    y = build.relu("relu", build.conv("left", x, 16, kernel=3, padding=1))
-    x = build.add("sum", build.conv("right", y, 16, kernel=1), x)
-    build.conv("fc", build.avgpool("mean", x), 10, kernel=1)
-    return build.network()
+    return small_branches()
 
 
 @pytest.fixture(scope="module", params=list(MACHINES))

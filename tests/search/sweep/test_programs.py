@@ -14,17 +14,13 @@ from bfpsim.search.sweep.record import Record, RecordError
 from bfpsim.search.sweep.run import sweep
 from bfpsim.search.sweep.spec import SweepError, load_spec
 from bfpsim.sim.program import plan_program
-from bfpsim.workloads import NetworkBuilder, save_workload
+from bfpsim.workloads import save_workload
+from tests.programs import small_branches
 
 
 @pytest.fixture(scope="module")
 def branches():
-    build = NetworkBuilder("branches", input_shape=(1, 12, 12, 16))
-    x = build.maxpool("pool", build.conv("stem", "input", 16, kernel=3, padding=1), 2, stride=2)
-    y = build.relu("relu", build.conv("left", x, 16, kernel=3, padding=1))
-    x = build.add("sum", build.conv("right", y, 16, kernel=1), x)
-    build.conv("fc", build.avgpool("mean", x), 10, kernel=1)
-    return build.network()
+    return small_branches()
 
 
 @pytest.fixture(scope="module")
